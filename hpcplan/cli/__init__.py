@@ -1,0 +1,102 @@
+"""The command line. This module imports click and nothing else: a command's file is loaded when it is run.
+
+``COMMANDS`` says where each command lives and repeats its one-line help, so that ``hpcplan --help`` need not import
+them; ``tests/cli/test_start_up.py`` holds the two together.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from hpcplan import __version__
+
+__all__ = ["COMMANDS", "hpcplan", "main"]
+
+# name: (module that defines a click command called `command`, one-line help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "site": ("hpcplan.cli.site", "List, show, check and draw the sites that hpcplan knows."),
+    "plan": ("hpcplan.cli.plan", "Find the best sharding of a workload on a site."),
+    "render": ("hpcplan.cli.render", "Turn a plan into sbatch scripts and launcher arguments."),
+    "submit": ("hpcplan.cli.submit", "Submit a rendered campaign."),
+    "status": ("hpcplan.cli.status", "Show how a campaign stands."),
+    "cancel": ("hpcplan.cli.cancel", "Cancel a campaign's jobs."),
+    "list": ("hpcplan.cli.list", "List the campaigns submitted from this account."),
+    "mock": ("hpcplan.cli.mock", "Run a mock Slurm cluster of a site on this machine."),
+    "report": ("hpcplan.cli.report", "Report how well the queue was used."),
+    "demo": ("hpcplan.cli.demo", "Run the whole loop on a shipped workload and site."),
+    "doctor": ("hpcplan.cli.doctor", "Say what is installed, which backends answer, and what is missing."),
+    "completion": ("hpcplan.cli.completion", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that lists its commands from a table and imports the one that is run."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the loop, not of the alphabet."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or ``None`` for a name that is not in the table."""
+        if cmd_name not in self.lazy:
+            return None
+        command: click.Command = importlib.import_module(self.lazy[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.lazy.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, naming the nearest when there is none of that name."""
+        if args and args[0] not in self.lazy and not args[0].startswith("-"):
+            from hpcplan.errors import nearest
+
+            ctx.fail(f"no such command {args[0]!r}" + nearest(args[0], self.lazy))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+def hpcplan() -> None:
+    r"""Plan large training workloads for Slurm clusters, submit and track them, and report how the queue was used.
+
+    \b
+    Try:  hpcplan demo
+    Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 nothing feasible, 4 Slurm not reachable.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code; errors of hpcplan's own go to stderr as text."""
+    try:
+        result = hpcplan.main(arguments, prog_name="hpcplan", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        from hpcplan.errors import HpcplanError
+
+        if not isinstance(error, HpcplanError):
+            raise
+        click.echo(f"hpcplan: {error}", err=True)
+        sys.exit(int(error.exit_code))
+    sys.exit(result if isinstance(result, int) else 0)

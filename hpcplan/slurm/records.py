@@ -1,0 +1,244 @@
+"""What Slurm knows, in one form: the same record whichever backend or Slurm version it came from.
+
+Units are fixed: times are whole unix seconds, durations seconds, memory bytes. ``None`` always means *unknown*, never
+zero. Job states and their meaning: squeue(1), section "JOB STATE CODES"; sacct(1) for the database's spelling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "ClusterInfo",
+    "JobRecord",
+    "JobState",
+    "NodeRecord",
+    "PartitionRecord",
+    "StartEstimate",
+    "Submission",
+]
+
+
+class JobState(StrEnum):
+    """Base states and the flags that Slurm shows in their place (squeue(1), JOB STATE CODES)."""
+
+    BOOT_FAIL = "BOOT_FAIL"
+    CANCELLED = "CANCELLED"
+    COMPLETED = "COMPLETED"
+    COMPLETING = "COMPLETING"
+    CONFIGURING = "CONFIGURING"
+    DEADLINE = "DEADLINE"
+    EXPEDITING = "EXPEDITING"
+    FAILED = "FAILED"
+    LAUNCH_FAILED = "LAUNCH_FAILED"
+    NODE_FAIL = "NODE_FAIL"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    PENDING = "PENDING"
+    POWER_UP_NODE = "POWER_UP_NODE"
+    PREEMPTED = "PREEMPTED"
+    RECONFIG_FAIL = "RECONFIG_FAIL"
+    REQUEUED = "REQUEUED"
+    REQUEUE_FED = "REQUEUE_FED"
+    REQUEUE_HOLD = "REQUEUE_HOLD"
+    RESIZING = "RESIZING"
+    RESV_DEL_HOLD = "RESV_DEL_HOLD"
+    REVOKED = "REVOKED"
+    RUNNING = "RUNNING"
+    SIGNALING = "SIGNALING"
+    SPECIAL_EXIT = "SPECIAL_EXIT"
+    STAGE_OUT = "STAGE_OUT"
+    STOPPED = "STOPPED"
+    SUSPENDED = "SUSPENDED"
+    TIMEOUT = "TIMEOUT"
+    UPDATE_DB = "UPDATE_DB"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def final(self) -> bool:
+        """Whether a job in this state has ended for good and holds no resources."""
+        return self in _FINAL
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a job in this state still has to start."""
+        return self in _WAITING
+
+    @property
+    def active(self) -> bool:
+        """Whether a job in this state holds resources."""
+        return not self.final and not self.waiting and self is not JobState.UNKNOWN
+
+    @classmethod
+    def parse(cls, text: str) -> JobState:
+        """Return the state for ``'CANCELLED by 1000'``, ``'completed'``, ``'CANCELLED+'`` or a two-letter code.
+
+        What no release of Slurm documents becomes ``UNKNOWN``: a new state must not stop a tracker.
+        """
+        words = text.split()
+        word = words[0].rstrip("+").upper() if words else ""
+        return cls.__members__.get(_COMPACT.get(word, word), cls.UNKNOWN)
+
+
+_FINAL = frozenset(
+    {
+        JobState.BOOT_FAIL, JobState.CANCELLED, JobState.COMPLETED, JobState.DEADLINE, JobState.FAILED,
+        JobState.LAUNCH_FAILED, JobState.NODE_FAIL, JobState.OUT_OF_MEMORY, JobState.PREEMPTED,
+        JobState.RECONFIG_FAIL, JobState.REVOKED, JobState.TIMEOUT,
+    }
+)  # fmt: skip
+_WAITING = frozenset(
+    {
+        JobState.PENDING, JobState.REQUEUED, JobState.REQUEUE_FED, JobState.REQUEUE_HOLD, JobState.RESV_DEL_HOLD,
+        JobState.SPECIAL_EXIT,
+    }
+)  # fmt: skip
+_COMPACT = {
+    "BF": "BOOT_FAIL", "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING", "CG": "COMPLETING",
+    "DL": "DEADLINE", "F": "FAILED", "NF": "NODE_FAIL", "OOM": "OUT_OF_MEMORY", "PD": "PENDING", "PR": "PREEMPTED",
+    "R": "RUNNING", "RD": "RESV_DEL_HOLD", "RF": "REQUEUE_FED", "RH": "REQUEUE_HOLD", "RQ": "REQUEUED",
+    "RS": "RESIZING", "RV": "REVOKED", "SI": "SIGNALING", "SE": "SPECIAL_EXIT", "SO": "STAGE_OUT",
+    "ST": "STOPPED", "S": "SUSPENDED", "TO": "TIMEOUT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job (one attempt of it, where it was requeued) as the controller or accounting knows it.
+
+    ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids.
+    """
+
+    job_id: int
+    state: JobState
+    name: str = ""
+    cluster: str | None = None
+    user: str | None = None
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    reason: str | None = None
+    comment: str | None = None
+    array_job_id: int | None = None
+    array_task_id: int | None = None
+    dependency: str | None = None
+    submit_time: int | None = None
+    eligible_time: int | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    time_limit_s: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    restarts: int = 0
+    priority: int | None = None
+    nodes: int | None = None
+    node_list: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+    memory_bytes: int | None = None
+    tres: Mapping[str, int] = field(default_factory=dict)
+    work_dir: str | None = None
+    total_cpu_s: float | None = None
+    max_rss_bytes: int | None = None
+    gpu_utilisation: float | None = None
+    backfilled: bool | None = None
+
+    @property
+    def identity(self) -> tuple[str | None, int, int | None]:
+        """What tells this job from a later one that was given the same id."""
+        return (self.cluster, self.job_id, self.submit_time)
+
+    def elapsed_s(self, now: int | None = None) -> int | None:
+        """Return seconds from start to end (to ``now`` while it runs), ``None`` if it has not started."""
+        if self.start_time is None:
+            return None
+        end = self.end_time if self.end_time is not None and self.state.final else now
+        return None if end is None else max(0, end - self.start_time)
+
+    def wait_s(self, now: int | None = None) -> int | None:
+        """Return seconds from submission to start (to ``now`` while it waits)."""
+        if self.submit_time is None:
+            return None
+        start = self.start_time if self.start_time is not None else (now if self.state.waiting else None)
+        return None if start is None else max(0, start - self.submit_time)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; :meth:`from_dict` is its inverse."""
+        return {**dataclasses.asdict(self), "state": self.state.value, "tres": dict(self.tres)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JobRecord:
+        """Return the record of :meth:`as_dict`."""
+        return cls(**{**data, "state": JobState.parse(str(data["state"]))})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """One node as the controller knows it; ``state`` is Slurm's word without its flag suffix (``idle``, ``mixed``…)."""
+
+    name: str
+    state: str
+    flags: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    cpus: int | None = None
+    cpus_allocated: int | None = None
+    memory_bytes: int | None = None
+    gres: str | None = None
+    gpus: int | None = None
+    features: tuple[str, ...] = ()
+    reason: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether jobs can be placed on it: up, and neither drained nor reserved for maintenance."""
+        bad = {"down", "drain", "drained", "draining", "fail", "error", "maint", "unknown", "not_responding"}
+        return self.state not in bad and not bad & {flag.lower() for flag in self.flags}
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRecord:
+    """One partition as the controller knows it; ``max_time_s`` and ``max_nodes`` are ``None`` where unlimited."""
+
+    name: str
+    state: str
+    nodes: str = ""
+    total_nodes: int | None = None
+    default: bool = False
+    max_time_s: int | None = None
+    default_time_s: int | None = None
+    max_nodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """Who answered: which backend, which cluster, which Slurm; ``accounting`` says whether history can be asked for."""
+
+    backend: str
+    cluster: str | None
+    version: str | None
+    accounting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A rendered script to submit as it stands; options given here override its ``#SBATCH`` lines, as sbatch has it.
+
+    ``comment`` carries the campaign's token, by which a submission whose answer was lost is found again.
+    """
+
+    script: str
+    work_dir: str
+    dependency: str | None = None
+    comment: str | None = None
+    hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartEstimate:
+    """When the controller thinks that a job would start, and where; an estimate that Slurm itself calls rough."""
+
+    start_time: int
+    nodes: str | None = None
