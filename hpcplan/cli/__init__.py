@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def hpcplan() -> None:
-    r"""Plan large training workloads for Slurm clusters, submit and track them, and report how the queue was used.
+    """Plan large training workloads for Slurm clusters, submit and track them, and report how the queue was used.
 
     \b
     Try:  hpcplan demo
