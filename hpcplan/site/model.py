@@ -6,10 +6,11 @@ one way, per link or per accelerator as the field says, as in the makers' data s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field
 
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
@@ -266,8 +267,6 @@ class Site(Value):
     prices: Prices = Prices.model_construct()
     storage: Storage | None = None
 
-    _catalogue: dict[str, Accelerator] = PrivateAttr(default_factory=dict)
-
     def inconsistencies(self) -> Iterator[tuple[Loc, str]]:
         """Yield names that nothing defines, nodes in two groups, and what is wrong with the fabric."""
         yield from self._group_problems()
@@ -280,9 +279,13 @@ class Site(Value):
             yield ("partitions",), "more than one partition is the default"
         for loc, message in self.fabric.inconsistencies():
             yield ("fabric", *loc), message
+        nodes = sum(len(group.hostnames()) for group in self.node_groups.values())
+        if self.fabric.levels and math.prod(level.size for level in self.fabric.levels) < nodes:
+            yield ("fabric", "levels"), f"the sizes of the levels multiply to fewer than the site's {nodes} nodes"
 
     def _group_problems(self) -> Iterator[tuple[Loc, str]]:
         owner: dict[str, str] = {}
+        leaf: dict[str, str] = {}
         for name, group in self.node_groups.items():
             for host in group.hostnames():
                 if host in owner:
@@ -293,11 +296,17 @@ class Site(Value):
             if group.accelerators is not None and group.accelerators.count > 1 and group.intra_node is None:
                 yield ("node_groups", name), "'intra_node' is missing: say how its accelerators are linked"
         for index, switch in enumerate(self.fabric.switches):
+            loc = ("fabric", "switches", index, "nodes")
             for host in expand(switch.nodes) if switch.nodes else []:
                 if host not in owner:
-                    loc = ("fabric", "switches", index, "nodes")
                     yield loc, f"node {host!r} is in no node group"
                     break
+                if host in leaf:
+                    yield loc, f"node {host!r} is already under {leaf[host]!r}"
+                    break
+                leaf[host] = switch.name
+        if self.fabric.switches and (loose := next((host for host in owner if host not in leaf), None)):
+            yield ("fabric", "switches"), f"node {loose!r} of group {owner[loose]!r} is under no switch"
 
     def default_partition(self) -> str:
         """Return the partition marked as default, else the first."""
