@@ -13,6 +13,8 @@ from hpcplan.site.model import Accelerator
 
 __all__ = ["accelerators"]
 
+_Catalogue = RootModel[dict[str, Accelerator]]
+
 
 @cache
 def accelerators() -> dict[str, Accelerator]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import networkx as nx
 
@@ -53,7 +54,7 @@ class Level:
 class Topology:
     """The graph of a site, and the questions that planning asks of it."""
 
-    def __init__(self, graph: nx.Graph) -> None:
+    def __init__(self, graph: nx.Graph[str]) -> None:
         self.graph = graph
 
     def nodes(self, group: str | None = None) -> list[str]:
@@ -96,7 +97,7 @@ class Topology:
 
     def _edges(self, a: str, b: str) -> Iterator[dict[str, float]]:
         path = self.path(a, b)
-        for low, high in zip(path, path[1:], strict=False):
+        for low, high in pairwise(path):
             yield self.graph.edges[low, high]
 
     def bandwidth(self, a: str, b: str) -> float:
@@ -136,7 +137,7 @@ class Topology:
         edge = self.graph.edges[best, chain[0]]
         bandwidth, latency = edge["bandwidth_bytes_per_s"], 2 * edge["latency_s"]
         tiers = [Tier(chain[0], below[chain[0]], bandwidth, latency)]
-        for low, high in zip(chain, chain[1:], strict=False):
+        for low, high in pairwise(chain):
             link = self.graph.edges[low, high]
             bandwidth = min(bandwidth, link["bandwidth_bytes_per_s"] / below[low])
             latency += 2 * link["latency_s"]
@@ -166,7 +167,7 @@ class Topology:
 
 def build_topology(site: Site) -> Topology:
     """Return the graph of a valid site."""
-    graph = nx.Graph(name=site.name)
+    graph: nx.Graph[str] = nx.Graph(name=site.name)
     for name, group in site.node_groups.items():
         graph.add_nodes_from(group.hostnames(), kind="node", level=0, group=name)
     if site.fabric.levels:
@@ -176,7 +177,7 @@ def build_topology(site: Site) -> Topology:
     return Topology(graph)
 
 
-def _link_node(graph: nx.Graph, site: Site, host: str, switch: str, latency_s: float) -> None:
+def _link_node(graph: nx.Graph[str], site: Site, host: str, switch: str, latency_s: float) -> None:
     nics = site.node_groups[graph.nodes[host]["group"]].nics
     graph.add_edge(
         host,
@@ -187,8 +188,8 @@ def _link_node(graph: nx.Graph, site: Site, host: str, switch: str, latency_s: f
     )
 
 
-def _add_regular(graph: nx.Graph, site: Site) -> None:
-    members = [name for name in graph.nodes]
+def _add_regular(graph: nx.Graph[str], site: Site) -> None:
+    members = list(graph.nodes)
     for depth, level in enumerate(site.fabric.levels):
         count = math.ceil(len(members) / level.size)
         width = len(str(count))
@@ -208,7 +209,7 @@ def _add_regular(graph: nx.Graph, site: Site) -> None:
         members = switches
 
 
-def _add_written(graph: nx.Graph, site: Site) -> None:
+def _add_written(graph: nx.Graph[str], site: Site) -> None:
     by_name = {switch.name: switch for switch in site.fabric.switches}
     depth = _depths(site.fabric)
     for switch in site.fabric.switches:
