@@ -16,6 +16,7 @@ __all__ = [
     "embedding_parameters",
     "expert_parameters",
     "forward_flops_per_token",
+    "layers_by_kind",
     "model_flops_per_token",
     "parameters",
     "router_parameters",
@@ -68,7 +69,7 @@ def embedding_parameters(shape: ModelShape) -> int:
     return (shape.vocab + positions) * shape.hidden
 
 
-def _layers(shape: ModelShape) -> tuple[int, int]:
+def layers_by_kind(shape: ModelShape) -> tuple[int, int]:
     """Return how many layers are plain and how many have experts."""
     if shape.experts is None:
         return shape.layers, 0
@@ -76,7 +77,7 @@ def _layers(shape: ModelShape) -> tuple[int, int]:
 
 
 def _total(shape: ModelShape, experts_per_layer: int) -> int:
-    dense, sparse = _layers(shape)
+    dense, sparse = layers_by_kind(shape)
     head = 0 if shape.tied_embeddings else shape.vocab * shape.hidden
     final_norm = shape.hidden * (2 if shape.norm == "layernorm" else 1)
     return (
