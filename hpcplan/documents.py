@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +29,7 @@ __all__ = [
     "parse_document",
     "read_document",
     "read_text",
+    "write_bytes",
     "write_text",
 ]
 
@@ -243,26 +244,28 @@ def read_document(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Document:
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a file so that readers see the old content or the new, never a part; ``mode`` is subject to the umask.
+    """Write a UTF-8 file so that readers see the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        text: the whole content.
+        mode: of the file, subject to the umask.
 
     Raises:
         HpcplanError: the folder is missing or not writable, or the disk is full; the old file is untouched.
     """
-
-    def fill(descriptor: int) -> None:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    _replace(path, fill, mode)
+    write_bytes(path, text.encode(), mode=mode)
 
 
-def _replace(path: Path, fill: Callable[[int], None], mode: int) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file as :func:`write_text` does."""
     temporary: str | None = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        fill(descriptor)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(mode & ~umask)

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Recompute = Literal["none", "selective", "full"]
+Amount = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]
 
 
@@ -78,13 +79,13 @@ class TimeBreakdown(Value):
 class MemoryBreakdown(Value):
     """Where the fullest rank's memory goes, in bytes; the terms add up to ``memory_bytes``."""
 
-    parameters_bytes: NonNegative
-    gradients_bytes: NonNegative
-    optimizer_bytes: NonNegative
-    activations_bytes: NonNegative
-    logits_bytes: NonNegative
-    buffers_bytes: NonNegative
-    framework_bytes: NonNegative
+    parameters_bytes: Amount
+    gradients_bytes: Amount
+    optimizer_bytes: Amount
+    activations_bytes: Amount
+    logits_bytes: Amount
+    buffers_bytes: Amount
+    framework_bytes: Amount
 
 
 class Breakdown(Value):
@@ -98,7 +99,7 @@ class Estimate(Value):
     """What a sharding promises. ``low`` and ``high`` bound the step time in seconds (a 90 % interval)."""
 
     iter_time_s: NonNegative
-    memory_bytes: NonNegative
+    memory_bytes: Amount
     tokens_per_s: NonNegative
     mfu: NonNegative
     low: NonNegative

@@ -9,36 +9,24 @@ from typing import Any
 from hpcplan import __version__
 from hpcplan.cost.constants import LoadedConstants, default_constants
 from hpcplan.cost.money import energy_kwh, money
-from hpcplan.cost.shardings import RECOMPUTE
 from hpcplan.errors import InputError, nearest
-from hpcplan.partition.explain import MEMORY_TERMS, TERMS, why_it_lost, why_it_won
+from hpcplan.partition.explain import why_it_lost, why_it_won
 from hpcplan.partition.search import Objective, Outcome, search
-from hpcplan.plan import (
-    Alternative,
-    Breakdown,
-    Estimate,
-    Job,
-    MemoryBreakdown,
-    Placement,
-    Plan,
-    Provenance,
-    Search,
-    Sharding,
-    Source,
-    TimeBreakdown,
-    Training,
-)
+from hpcplan.plan import Alternative, Estimate, Plan, Provenance, Search, Segment, Sharding, Source, Training
+from hpcplan.schedule.assemble import estimate, job, placement, sharding
 from hpcplan.schedule.checkpoint import checkpoint_interval_s, write_time_s
 from hpcplan.schedule.segments import cut_into_segments
 from hpcplan.site.load import LoadedSite
 from hpcplan.site.model import Site
-from hpcplan.site.topology import Topology, build_topology
+from hpcplan.site.topology import build_topology
+from hpcplan.units import format_duration
 from hpcplan.workload.arithmetic import parameters
 from hpcplan.workload.load import LoadedWorkload
 from hpcplan.workload.model import Workload
 
 __all__ = ["Planned", "choose_pool", "make_plan"]
 
+_LONG_CHAIN = 30
 _NO_LIMIT_S = 7 * 86400.0  # where neither the partition nor the user limits a job
 
 
@@ -121,7 +109,7 @@ def make_plan(
         InfeasibleError: nothing satisfies it; the message names what binds.
     """
     constants = constants or default_constants()
-    workload, model = loaded.workload, loaded.workload.model
+    workload = loaded.workload
     partition, group = choose_pool(workload, site.site)
     span = _node_range(workload, site.site, partition, group, nodes)
     topology = build_topology(site.site)
@@ -130,29 +118,13 @@ def make_plan(
         nodes=span, objective=objective, fixed=fixed, keep=alternatives + 1,
     )  # fmt: skip
     interval = constants.constants.interval.value
-    shardings = [_sharding(outcome, workload, i) for i in range(len(outcome.best))]
-    estimates = [_estimate(outcome, i, interval) for i in range(len(outcome.best))]
-    best, estimate = shardings[0], estimates[0]
-
-    write_s = write_time_s(site.site, model)
-    every_s = workload.request.checkpoint_interval_s or checkpoint_interval_s(
-        write_s, site.site.node_groups[group].mtbf_s, best.nodes
-    )
-    every = max(1, min(workload.training.steps, round(every_s / estimate.iter_time_s)))
-    overhead = write_s / every
-    limit = workload.request.walltime_s or site.site.partitions[partition].max_time_s or _NO_LIMIT_S
-    if (partition_limit := site.site.partitions[partition].max_time_s) is not None:
-        limit = min(limit, partition_limit)
-    segments = cut_into_segments(
-        workload.training.steps, estimate.iter_time_s + overhead, estimate.high + overhead, limit, write_s
-    )
-    total_s = sum(segment.expected_s for segment in segments)
-    hours = total_s / 3600 * best.nodes
-    cost, energy = money(site.site, group, hours), energy_kwh(site.site, group, outcome.machine, hours)
+    shardings = [sharding(outcome, workload, i) for i in range(len(outcome.best))]
+    estimates = [estimate(outcome, i, interval) for i in range(len(outcome.best))]
+    segments, every = _chain(workload, site.site, partition, group, shardings[0], estimates[0])
     plan = Plan(
         name=workload.name,
-        plan=best,
-        estimate=estimate,
+        plan=shardings[0],
+        estimate=estimates[0],
         alternatives=tuple(
             Alternative(plan=shardings[i], estimate=estimates[i], why=why_it_lost(outcome, i))
             for i in range(1, len(shardings))
@@ -164,22 +136,10 @@ def make_plan(
             objective=objective,
             why=why_it_won(outcome),
         ),
-        training=Training(
-            model=workload.name,
-            parameters=parameters(model),
-            sequence_length=workload.training.sequence_length,
-            global_batch=workload.training.global_batch,
-            steps=workload.training.steps,
-            tokens=workload.training.tokens,
-            checkpoint_interval_steps=every,
-            time_to_train_s=round(total_s, 1),
-            cost=None if cost is None else round(cost, 2),
-            currency=None if cost is None else site.site.prices.currency,
-            energy_kwh=None if energy is None else round(energy, 1),
-        ),
-        placement=_placement(site.site, topology, partition, group, best),
-        segments=tuple(segments),
-        job=_job(workload, site.site, group, best),
+        training=_training(workload, site.site, group, outcome, segments, every),
+        placement=placement(site.site, topology, partition, group, shardings[0]),
+        segments=segments,
+        job=job(workload, site.site, group, shardings[0]),
         provenance=Provenance(
             hpcplan=__version__,
             site=Source(name=site.site.name, path=str(site.path), sha256=site.sha256),
@@ -188,93 +148,53 @@ def make_plan(
             command=command,
         ),
     )
-    return Planned(plan, outcome.seconds, loaded.assumed)
+    return Planned(plan, outcome.seconds, (*loaded.assumed, *_warnings(plan)))
 
 
-def _sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
-    s = outcome.best
-    return Sharding(
-        tp=int(s.tp[i]), pp=int(s.pp[i]), vpp=int(s.vpp[i]), dp=int(s.dp[i]), cp=int(s.cp[i]), ep=int(s.ep[i]),
-        micro_batch=int(s.micro_batch[i]), micro_batches=int(s.micro_batches[i]), zero=int(s.zero[i]),
-        recompute=RECOMPUTE[int(s.recompute[i])],  # type: ignore[arg-type]
-        sequence_parallel=bool(s.sequence_parallel[i]), precision=workload.training.precision,
-        nodes=int(outcome.nodes[i]), gpus=int(s.gpus[i]), gpus_per_node=outcome.machine.gpus_per_node,
-    )  # fmt: skip
+def _chain(
+    workload: Workload, site: Site, partition: str, group: str, best: Sharding, promised: Estimate
+) -> tuple[tuple[Segment, ...], int]:
+    """Return the jobs, and the steps between checkpoints."""
+    run, request = workload.training, workload.request
+    write_s = write_time_s(site, workload.model)
+    every_s = request.checkpoint_interval_s
+    if every_s is None:
+        every_s = checkpoint_interval_s(write_s, site.node_groups[group].mtbf_s, best.nodes)
+    every = max(1, min(run.steps, round(every_s / promised.iter_time_s)))
+    overhead = write_s / every
+    limits = (request.walltime_s, site.partitions[partition].max_time_s)
+    limit = min((value for value in limits if value is not None), default=_NO_LIMIT_S)
+    segments = cut_into_segments(run.steps, promised.iter_time_s + overhead, promised.high + overhead, limit, write_s)
+    return tuple(segments), every
 
 
-def _estimate(outcome: Outcome, i: int, interval: float) -> Estimate:
-    costs = outcome.costs
-    time = {f"{name}_s": round(float(getattr(costs.time, name)[i]), 6) for name in TERMS}
-    memory = {f"{name}_bytes": round(float(getattr(costs.memory, name)[i])) for name in MEMORY_TERMS}
-    step = sum(time.values())  # of the rounded terms, so that the file adds up
-    return Estimate(
-        iter_time_s=round(step, 6),
-        memory_bytes=sum(memory.values()),
-        tokens_per_s=round(float(costs.tokens_per_s[i]), 1),
-        mfu=round(float(costs.mfu[i]), 4),
-        low=round(step / (1 + interval), 6),
-        high=round(step * (1 + interval), 6),
-        breakdown=Breakdown(time=TimeBreakdown(**time), memory=MemoryBreakdown(**memory)),
+def _training(
+    workload: Workload, site: Site, group: str, outcome: Outcome, segments: tuple[Segment, ...], every: int
+) -> Training:
+    total_s = sum(segment.expected_s for segment in segments)
+    hours = total_s / 3600 * int(outcome.nodes[0])
+    cost, energy = money(site, group, hours), energy_kwh(site, group, outcome.machine, hours)
+    return Training(
+        model=workload.name,
+        parameters=parameters(workload.model),
+        sequence_length=workload.training.sequence_length,
+        global_batch=workload.training.global_batch,
+        steps=workload.training.steps,
+        tokens=workload.training.tokens,
+        checkpoint_interval_steps=every,
+        time_to_train_s=round(total_s, 1),
+        cost=None if cost is None else round(cost, 2),
+        currency=None if cost is None else site.prices.currency,
+        energy_kwh=None if energy is None else round(energy, 1),
     )
 
 
-def _placement(site: Site, topology: Topology, partition: str, group: str, best: Sharding) -> Placement:
-    """Return the rank order and, where Slurm knows the topology, the fewest leaf switches that can hold the job."""
-    switches: int | None = None
-    if site.slurm.topology:
-        hosts = topology.closest(best.nodes, topology.nodes(group))
-        switches = len({topology.ancestors(host)[0] for host in hosts})
-    order = ("tp", "cp", "ep", "dp", "pp") if best.ep > 1 else ("tp", "cp", "dp", "pp")
-    return Placement(partition=partition, node_group=group, order=order, switches=switches)
-
-
-def _job(workload: Workload, site: Site, group: str, best: Sharding) -> Job:
-    node, launch = site.node_groups[group], workload.launch
-    assert node.accelerators is not None  # choose_pool and machine_of have seen to it
-    kind = node.accelerators.gres
-    gres = f"gpu:{kind}:{best.gpus_per_node}" if kind else f"gpu:{best.gpus_per_node}"
-    return Job(
-        name=workload.name,
-        framework=workload.request.framework,
-        cpus_per_node=node.cpus,
-        gres=None if site.slurm.gpu_request == "none" else gres,
-        gpu_request=site.slurm.gpu_request,
-        slurm_version=site.slurm.version,
-        account=launch.account or site.slurm.account,
-        qos=launch.qos or site.slurm.qos,
-        environment=site.environment,
-        command=launch.command or _DEFAULT_COMMAND[workload.request.framework],
-        setup=launch.setup,
-        variables=launch.variables,
-        checkpoint_dir=launch.checkpoint_dir,
-        data=launch.data,
-        model_arguments=_model_arguments(workload),
-    )
-
-
-_DEFAULT_COMMAND = {"megatron-lm": ("pretrain_gpt.py",), "torchrun": ("train.py",), "srun": ("python3", "train.py")}
-
-
-def _model_arguments(workload: Workload) -> dict[str, Any]:
-    shape, experts = workload.model, workload.model.experts
-    return {
-        "num_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "num_query_groups": shape.key_value_heads,
-        "head_dim": shape.head_size,
-        "ffn_hidden_size": shape.ffn,
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.max_positions or workload.training.sequence_length,
-        "gated": shape.gated,
-        "bias": shape.bias,
-        "normalization": shape.norm,
-        "position_embedding": shape.position,
-        "tied_embeddings": shape.tied_embeddings,
-        "num_experts": experts.count if experts else None,
-        "experts_per_token": experts.per_token if experts else None,
-        "moe_ffn_hidden_size": experts.ffn if experts else None,
-        "shared_experts": experts.shared if experts else None,
-        "dense_layers": experts.dense_layers if experts else None,
-        "latent_attention": shape.latent_attention.model_dump() if shape.latent_attention else None,
-    }
+def _warnings(plan: Plan) -> list[str]:
+    """Return what a careful colleague would point out about a plan."""
+    said: list[str] = []
+    if len(plan.segments) > _LONG_CHAIN:
+        said.append(
+            f"this is a chain of {len(plan.segments)} jobs ({format_duration(plan.training.time_to_train_s)} without "
+            "queue waits); more nodes or fewer tokens would shorten it"
+        )
+    return said

@@ -1,0 +1,216 @@
+"""``hpcplan plan``: from a workload and a site to a plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
+
+if TYPE_CHECKING:
+    from hpcplan.plan import Estimate, Plan, Sharding
+    from hpcplan.schedule.planner import Planned
+    from hpcplan.workload.load import LoadedWorkload
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--site", "site_name", required=True, metavar="SITE", help="A site's name or file.")
+@click.option("--sites", "sites_dir", type=click.Path(path_type=Path), metavar="DIR", help="Look for sites here first.")
+@click.option("--nodes", metavar="N|A:B", help="How many nodes, or the least and the most.")
+@click.option(
+    "--objective",
+    type=click.Choice(["step", "train", "cost", "energy"]),
+    default="step",
+    show_default=True,
+    help="What to make least: time of a step, of the training, its cost, or its energy.",
+)
+@click.option("--fix", "fixed", multiple=True, metavar="NAME=VALUE", help="Fix a part of the sharding, as in tp=8.")
+@click.option("--framework", type=click.Choice(["megatron-lm", "torchrun", "srun"]), help="What will run it.")
+@click.option("--partition", help="The Slurm partition; the site's default if absent.")
+@click.option("--node-group", help="The node group of a mixed partition.")
+@click.option("--tokens", metavar="N", help="Train on so many tokens, as in 300B.")
+@click.option("--global-batch", metavar="N", help="Sequences a step.")
+@click.option("--sequence-length", metavar="N", help="Tokens a sequence.")
+@click.option("--walltime", metavar="TIME", help="Longest time limit of one job, as in 12:00:00 or '20 h'.")
+@click.option("--deadline", metavar="TIME", help="Longest time of the whole training, without the queue.")
+@click.option("--budget", type=float, metavar="MONEY", help="Most that the training may cost.")
+@click.option("--alternatives", type=click.IntRange(0, 50), default=5, show_default=True, help="Runners-up to keep.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write plan.json here.")
+@format_option
+def command(
+    workload: str,
+    site_name: str,
+    sites_dir: Path | None,
+    nodes: str | None,
+    objective: Any,
+    fixed: tuple[str, ...],
+    alternatives: int,
+    output: Path | None,
+    output_format: str,
+    **overrides: Any,
+) -> None:
+    """Find the best sharding of a workload on a site.
+
+    WORKLOAD is a name (llama3-8b, gpt3-175b, ...), a workload file, or a Hugging Face config.json.
+
+    \b
+    Examples:
+      hpcplan plan llama3-8b --site superpod-h100 --nodes 4
+      hpcplan plan llama3-70b --site superpod-h100 --nodes 16:64 --objective cost -o plan.json
+      hpcplan plan my-run.yaml --site mysite.yaml --fix tp=8 --fix pp=4 --format json
+    """
+    from hpcplan.documents import write_text
+    from hpcplan.partition.candidates import parse_fixed
+    from hpcplan.schedule.planner import make_plan
+    from hpcplan.site import load_site
+    from hpcplan.workload import load_workload
+
+    loaded = _override(load_workload(workload), overrides)
+    site = load_site(site_name, sites_dir)
+    with progress("searching"):
+        planned = make_plan(
+            loaded,
+            site,
+            nodes=_nodes(nodes),
+            objective=objective,
+            fixed=parse_fixed(fixed),
+            alternatives=alternatives,
+            command=" ".join(["hpcplan", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "hpcplan" else "",
+        )
+    if output is not None:
+        write_text(output, planned.plan.text())
+    if output_format == "json":
+        echo_json(planned.as_dict())
+    else:
+        show(planned)
+    if output is not None:
+        narrate(f"wrote {output}; next: hpcplan render {output} -o DIR")
+
+
+def _nodes(text: str | None) -> tuple[int, int] | None:
+    from hpcplan.errors import InputError
+    from hpcplan.workload.model import parse_node_range
+
+    try:
+        return None if text is None else parse_node_range(text)
+    except ValueError as error:
+        raise InputError(f"--nodes: {error}") from None
+
+
+def _override(loaded: LoadedWorkload, options: dict[str, Any]) -> LoadedWorkload:
+    """Return the workload with what the options say, checked as a file would be.
+
+    Raises:
+        InputError: a value that the field cannot have; the message names the option.
+    """
+    import dataclasses
+
+    from pydantic import ValidationError
+
+    from hpcplan.errors import InputError
+    from hpcplan.workload.model import Workload
+
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    training = {k: given[k] for k in ("tokens", "global_batch", "sequence_length") if k in given}
+    request: dict[str, Any] = {k: given[k] for k in ("framework", "partition", "node_group", "budget") if k in given}
+    request |= {f"{k}_s": given[k] for k in ("walltime", "deadline") if k in given}
+    if not given:
+        return loaded
+    data = loaded.workload.model_dump()
+    data["training"] |= training
+    data["request"] |= request
+    try:
+        workload = Workload.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = str(first["loc"][-1]).removesuffix("_s").replace("_", "-")
+        raise InputError(f"--{option}: {first['msg'].removeprefix('Value error, ')}") from None
+    return dataclasses.replace(loaded, workload=workload)
+
+
+def show(planned: Planned) -> None:
+    """Print the plan as tables for people: the best few, where the winner's time and memory go, the run."""
+    plan = planned.plan
+    out = console()
+    out.print(_best_table(plan))
+    out.print(_breakdown_table(plan))
+    out.print(_run_table(planned))
+    out.print(f"Why: {plan.search.why}.", markup=False)
+    for note in planned.notes:
+        out.print(f"Note: {note}.", markup=False)
+
+
+def _best_table(plan: Plan) -> Any:
+    columns = (">nodes", ">tp", ">pp", ">vpp", ">cp", ">ep", ">dp", ">micro-batch", ">ZeRO", "recompute", ">step",
+               ">memory", ">MFU", ">tokens/s", "against the best")  # fmt: skip
+    rows = [_row(plan.plan, plan.estimate, "best")]
+    rows += [_row(other.plan, other.estimate, other.why) for other in plan.alternatives]
+    return table(f"{plan.name} on {plan.provenance.site.name}", columns, rows)
+
+
+def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]:
+    from hpcplan.units import format_bytes, format_count, format_duration
+
+    s = sharding
+    recompute = s.recompute + (" + SP" if s.sequence_parallel else "")
+    return (
+        s.nodes, s.tp, s.pp, s.vpp, s.cp, s.ep, s.dp, s.micro_batch, s.zero, recompute,
+        format_duration(estimate.iter_time_s), format_bytes(estimate.memory_bytes), f"{estimate.mfu:.1%}",
+        format_count(estimate.tokens_per_s), why,
+    )  # fmt: skip
+
+
+def _breakdown_table(plan: Plan) -> Any:
+    from hpcplan.units import format_bytes, format_duration
+
+    time = plan.estimate.breakdown.time.model_dump()
+    memory = plan.estimate.breakdown.memory.model_dump()
+    times = [(name.removesuffix("_s").replace("_", " "), value) for name, value in time.items()]
+    bytes_ = [(name.removesuffix("_bytes"), value) for name, value in memory.items()]
+    rows: list[tuple[object, ...]] = []
+    for i in range(max(len(times), len(bytes_))):
+        left = times[i] if i < len(times) else None
+        right = bytes_[i] if i < len(bytes_) else None
+        rows.append(
+            (
+                left[0] if left else "",
+                format_duration(left[1]) if left else "",
+                f"{left[1] / plan.estimate.iter_time_s:.1%}" if left else "",
+                right[0] if right else "",
+                format_bytes(right[1]) if right else "",
+                f"{right[1] / plan.estimate.memory_bytes:.1%}" if right else "",
+            )
+        )
+    columns = ("time of a step", ">seconds", ">share", "memory of the fullest GPU", ">bytes", ">share")
+    return table(None, columns, rows)
+
+
+def _run_table(planned: Planned) -> Any:
+    from hpcplan.units import format_count, format_duration, format_slurm_time
+
+    plan, run, search = planned.plan, planned.plan.training, planned.plan.search
+    estimate, last = plan.estimate, plan.segments[0]
+    pruned = ", ".join(f"{count:,} by {rule}" for rule, count in search.pruned.items())
+    step_s, low, high = (format_duration(value) for value in (estimate.iter_time_s, estimate.low, estimate.high))
+    length = format_duration(run.time_to_train_s)
+    limit, where = format_slurm_time(last.time_limit_s), plan.placement
+    rows: list[tuple[object, ...]] = [
+        ("step time", f"{step_s}, 90 % between {low} and {high}"),
+        ("training", f"{run.steps:,} steps, {format_count(run.tokens)} tokens, {length} without queue waits"),
+        (
+            "jobs",
+            f"{len(plan.segments)} on {plan.plan.nodes} nodes of {where.node_group} in partition {where.partition}",
+        ),
+        ("each job", f"limit {limit}, checkpoint every {run.checkpoint_interval_steps:,} steps"),
+        ("search", f"{search.candidates:,} shardings in {planned.seconds:.2f} s; dropped {pruned}"),
+    ]
+    if run.cost is not None:
+        energy = f", {run.energy_kwh:,.0f} kWh" if run.energy_kwh is not None else ""
+        rows.insert(2, ("cost", f"{run.cost:,.0f} {run.currency}{energy}"))
+    return table(None, ("the run", ""), rows)
