@@ -98,14 +98,24 @@ def parse_document(text: str, source: str) -> Document:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # JSON writes what lies beyond the basic plane as two escapes, which YAML does not join.
+    joined = _SURROGATES.sub(_joined, text) if "\\u" in text else text
     try:
-        return _Builder(source).build(yaml.parse(text, Loader=loader))
+        return _Builder(source).build(yaml.parse(joined, Loader=loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "cannot be read"
         context = getattr(error, "context", None)
         message = f"not valid YAML: {what}" + (f" ({context})" if context else "")
         raise InputError(Problem(message, file=source, line=mark.line + 1 if mark else None)) from None
+
+
+_SURROGATES: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+
+
+def _joined(match: re.Match[str]) -> str:
+    high, low = int(match[2], 16), int(match[3], 16)
+    return f"{match[1]}\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
 
 
 class _Builder:

@@ -219,8 +219,8 @@ class Plan(Value):
     provenance: Provenance
 
     def text(self) -> str:
-        """Return the bytes of ``plan.json``."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        """Return the text of ``plan.json``: ASCII, so that it reads back the same whatever a name holds."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
 def read_plan(path: Path) -> Plan:

@@ -1,0 +1,82 @@
+"""Communication: what a ring over the topology costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcplan.cost import collectives
+from hpcplan.cost.constants import default_constants
+from hpcplan.cost.machine import Machine
+from hpcplan.site.catalogue import accelerators
+from hpcplan.site.topology import Tier
+
+CONSTANTS = default_constants().constants
+
+
+def machine(node_bytes_per_s: float = 200e9, far: float = 50e9) -> Machine:
+    tiers = (Tier("leaf", 4, node_bytes_per_s, 4e-6), Tier("spine", 64, far, 6e-6))
+    return Machine(accelerators()["A100-SXM4-80GB"], 8, 300e9, 2e-6, tiers)
+
+
+def ints(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(values, dtype=np.int64)
+
+
+def floats(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array(values)
+
+
+def test_a_group_of_one_says_nothing_to_nobody() -> None:
+    one = collectives.group(machine(), CONSTANTS, ints(1), ints(1))
+    assert collectives.all_reduce(one, floats(1e9))[0] == 0
+    assert collectives.all_to_all(machine(), CONSTANTS, one, ints(1), floats(1e9))[0] == 0
+
+
+def test_a_large_ring_inside_a_node_moves_twice_the_data_at_the_link_rate() -> None:
+    eight = collectives.group(machine(), CONSTANTS, ints(8), ints(1))
+    expected = 2 * 7 / 8 * 16e9 / (300e9 * CONSTANTS.intra_node_efficiency.value)
+    assert collectives.all_reduce(eight, floats(16e9))[0] == pytest.approx(expected, rel=0.01)
+
+
+def test_groups_that_share_a_nodes_interfaces_share_their_bandwidth() -> None:
+    whole = collectives.group(machine(), CONSTANTS, ints(32), ints(1))  # one group of eight a node
+    eighth = collectives.group(machine(), CONSTANTS, ints(4), ints(8))  # eight groups of one a node
+    rate = 200e9 * CONSTANTS.inter_node_efficiency.value
+    assert whole.bus_bytes_per_s[0] == pytest.approx(rate)
+    assert eighth.bus_bytes_per_s[0] == pytest.approx(rate / 8)
+
+
+def test_a_group_that_leaves_its_leaf_meets_the_uplink() -> None:
+    near = collectives.group(machine(), CONSTANTS, ints(32), ints(1))
+    far = collectives.group(machine(), CONSTANTS, ints(64), ints(1))
+    assert near.bus_bytes_per_s[0] == pytest.approx(4 * far.bus_bytes_per_s[0])
+
+
+@given(st.integers(1, 6), st.integers(0, 3), st.floats(1e3, 1e10), st.floats(1.01, 10))
+def test_more_bandwidth_is_never_slower(log_size: int, log_stride: int, message: float, factor: float) -> None:
+    size, stride = ints(2**log_size), ints(2**log_stride)
+    times = []
+    for scale in (1.0, factor):
+        m = machine(200e9 * scale, 50e9 * scale)
+        over = collectives.group(m, CONSTANTS, size, stride)
+        times.append(
+            [
+                collectives.all_reduce(over, floats(message))[0],
+                collectives.all_to_all(m, CONSTANTS, over, stride, floats(message))[0],
+                collectives.point_to_point(m, CONSTANTS, floats(message), size * stride)[0],
+            ]
+        )
+    assert all(fast <= slow * (1 + 1e-12) for slow, fast in zip(*times, strict=True))
+
+
+@given(st.integers(1, 6), st.floats(1e3, 1e10))
+def test_an_all_reduce_takes_longer_for_more_data(log_size: int, message: float) -> None:
+    over = collectives.group(machine(), CONSTANTS, ints(2**log_size), ints(1))
+    small, large = (
+        collectives.all_reduce(over, floats(message))[0],
+        collectives.all_reduce(over, floats(2 * message))[0],
+    )
+    assert 0 < small < large

@@ -1,0 +1,55 @@
+"""Memory of the fullest rank, against published formulas and against common sense."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hpcplan.cost.constants import default_constants
+from hpcplan.cost.memory import held_parameters, layer_activation_bytes, memory
+from hpcplan.cost.shardings import FULL, NONE, Shardings
+from hpcplan.workload import load_workload
+from hpcplan.workload.arithmetic import parameters
+
+CONSTANTS = default_constants().constants
+GPT3 = load_workload("gpt3-175b").workload.model
+LLAMA = load_workload("llama3-8b").workload.model
+
+
+def test_a_gpt_layer_keeps_34_sbh_over_t_with_sequence_parallelism() -> None:
+    """Korthikanti et al. 2022, equation 4 without the term of plain attention."""
+    s = Shardings.of(tp=8, micro_batch=2, sequence_parallel=1)
+    assert layer_activation_bytes(GPT3, 2048, s)[0] == pytest.approx(34 * 2048 * 2 * 12288 / 8, rel=1e-9)
+
+
+def test_a_gpt_layer_keeps_10_plus_24_over_t_without() -> None:
+    """Korthikanti et al. 2022, equation 2 without the term of plain attention."""
+    s = Shardings.of(tp=8, micro_batch=1)
+    assert layer_activation_bytes(GPT3, 2048, s)[0] == pytest.approx((10 + 24 / 8) * 2048 * 12288, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b", "deepseek-v3", "bert-large"])
+def test_one_rank_holds_the_whole_model(name: str) -> None:
+    shape = load_workload(name).workload.model
+    held = held_parameters(shape, Shardings.of())
+    assert float(held.dense[0] + held.experts[0]) == pytest.approx(parameters(shape), rel=1e-4)
+
+
+def test_states_are_18_bytes_a_parameter_and_zero_divides_them() -> None:
+    s = Shardings.of(dp=8, micro_batches=8, zero=[0, 1, 2, 3])
+    need = memory(LLAMA, 8192, 2, s, CONSTANTS)
+    states = (need.parameters + need.gradients + need.optimizer) / parameters(LLAMA)
+    assert states == pytest.approx(np.array([18, 6 + 12 / 8, 2 + 16 / 8, 18 / 8]), rel=1e-3)
+
+
+@pytest.mark.parametrize("axis", ["tp", "pp", "cp", "zero"])
+def test_memory_falls_with_sharding(axis: str) -> None:
+    values = [0, 1, 2, 3] if axis == "zero" else [1, 2, 4, 8]
+    fields = {"tp": 1, "pp": 1, "cp": 1, "dp": 8, "zero": 1, "micro_batches": 8, "sequence_parallel": 1, axis: values}
+    need = memory(LLAMA, 8192, 2, Shardings.of(**fields), CONSTANTS)
+    assert np.all(np.diff(need.total) < 0)
+
+
+def test_recomputation_keeps_less() -> None:
+    need = memory(LLAMA, 8192, 2, Shardings.of(micro_batch=2, recompute=[NONE, FULL]), CONSTANTS)
+    assert need.activations[1] < 0.2 * need.activations[0]

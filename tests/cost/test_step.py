@@ -1,0 +1,110 @@
+"""Step time: limits, monotony, and one published run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcplan.cost.constants import default_constants
+from hpcplan.cost.machine import Machine
+from hpcplan.cost.shardings import Shardings
+from hpcplan.cost.step import Costs, price
+from hpcplan.site.catalogue import accelerators
+from hpcplan.site.topology import Tier
+from hpcplan.workload import list_workloads, load_workload
+
+CONSTANTS = default_constants().constants
+
+
+def selene(scale: float = 1.0) -> Machine:
+    tiers = (Tier("leaf", 20, 200e9 * scale, 4e-6), Tier("spine", 560, 200e9 * scale, 6e-6))
+    return Machine(accelerators()["A100-SXM4-80GB"], 8, 300e9 * scale, 2e-6, tiers)
+
+
+def cost(name: str, machine: Machine, batch: int | None = None, **fields: int | list[int]) -> Costs:
+    workload = load_workload(name).workload
+    run = workload.training
+    batch = batch or run.global_batch
+    precision = "bf16" if run.precision == "fp8" else run.precision
+    return price(workload.model, run.sequence_length, batch, precision, machine, CONSTANTS, Shardings.of(**fields))
+
+
+def test_the_terms_add_up() -> None:
+    costs = cost("gpt3-175b", selene(), tp=8, pp=8, dp=16, micro_batch=1, micro_batches=96, zero=1)
+    terms = [getattr(costs.time, field.name)[0] for field in dataclasses.fields(costs.time)]
+    assert sum(terms) == pytest.approx(costs.step_s[0])
+    assert min(terms) >= 0
+
+
+def test_gpt3_on_1024_a100_takes_about_what_was_published() -> None:
+    """Narayanan et al. 2021, section 5.1: 175 B on 1,024 A100, batch 1,536, 140 TFLOP/s with recomputation counted."""
+    costs = cost("gpt3-175b", selene(), tp=8, pp=16, dp=8, micro_batch=1, micro_batches=192, zero=0, recompute=2)
+    flops = 96 * 1536 * 2048 * 96 * 12288**2 * (1 + 2048 / (6 * 12288) + 51200 / (16 * 96 * 12288))
+    published = flops / (140e12 * 1024)
+    assert costs.step_s[0] == pytest.approx(published, rel=0.25)
+
+
+def test_one_gpu_has_no_communication() -> None:
+    time = cost("bert-large", selene(), batch=32, micro_batch=32).time
+    for name in ("tensor_parallel", "context_parallel", "expert_parallel", "data_parallel", "pipeline_bubble",
+                 "pipeline_transfer"):  # fmt: skip
+        assert getattr(time, name)[0] == 0
+
+
+def test_the_bubble_shrinks_with_interleaving_and_with_micro_batches() -> None:
+    plain = cost("gpt3-175b", selene(), tp=8, pp=8, dp=16, micro_batches=96, vpp=[1, 2, 6]).time.pipeline_bubble
+    assert plain[0] == pytest.approx(2 * plain[1])
+    assert plain[0] == pytest.approx(6 * plain[2])
+    costs = cost("gpt3-175b", selene(), tp=8, pp=8, dp=16, micro_batches=[24, 96])
+    share = costs.time.pipeline_bubble / costs.step_s
+    assert share[0] > 2 * share[1]
+
+
+def test_recomputation_costs_at_most_a_forward_pass() -> None:
+    costs = cost("llama3-8b", selene(), dp=8, micro_batches=16, micro_batch=4, recompute=[0, 1, 2])
+    again = costs.time.recompute / costs.time.compute
+    assert again[0] == 0
+    assert 0 < again[1] < again[2] < 0.4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(1.05, 8.0), st.sampled_from(["llama3-8b", "mixtral-8x7b", "gpt3-175b"]))
+def test_more_bandwidth_is_never_slower(factor: float, name: str) -> None:
+    fields: dict[str, int | list[int]] = {
+        "tp": [1, 2, 8, 8], "pp": [1, 8, 4, 8], "dp": [64, 4, 2, 16], "ep": [1, 4, 2, 1], "micro_batches": 16,
+        "zero": [3, 1, 0, 1],
+    }  # fmt: skip
+    slow, fast = cost(name, selene(), **fields), cost(name, selene(factor), **fields)
+    assert np.all(fast.step_s <= slow.step_s * (1 + 1e-12))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 4), st.integers(0, 3), st.integers(0, 1))
+def test_doubling_the_replicas_never_more_than_halves_the_step(
+    log_tp: int, log_pp: int, log_dp: int, log_mb: int, zero: int
+) -> None:
+    tp, pp, dp, size = 2**log_tp, 2**log_pp, 2**log_dp, 2**log_mb
+    count = 4096 // (dp * size)
+    costs = cost(
+        "llama3-8b", selene(), batch=4096, tp=tp, pp=pp, zero=zero, micro_batch=size, dp=[dp, 2 * dp],
+        micro_batches=[count, count // 2],
+    )  # fmt: skip
+    assert costs.step_s[1] >= 0.5 * costs.step_s[0] * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(list_workloads()))
+def test_every_workload_prices_to_finite_positive_numbers(name: str) -> None:
+    layers = load_workload(name).workload.model.layers
+    fields: dict[str, int | list[int]] = {
+        "tp": [1, 8, 4, 1], "pp": [1, 1, layers, 2], "dp": [1, 64, 2, 16], "micro_batches": [256, 4, 128, 16],
+        "zero": [0, 1, 0, 1], "recompute": [0, 1, 2, 0],
+    }  # fmt: skip
+    costs = cost(name, selene(), batch=256, **fields)
+    for values in (costs.step_s, costs.memory_bytes, costs.tokens_per_s, costs.mfu):
+        assert np.all(np.isfinite(values))
+        assert np.all(values > 0)
+    assert np.all(costs.mfu < 1)

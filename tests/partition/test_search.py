@@ -1,0 +1,175 @@
+"""The search: exhaustive, deterministic, honest about what does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcplan.cost.constants import default_constants
+from hpcplan.cost.shardings import Shardings
+from hpcplan.cost.step import price
+from hpcplan.errors import InfeasibleError, InputError
+from hpcplan.partition.candidates import Space, enumerate_shardings, parse_fixed
+from hpcplan.partition.explain import why_it_lost, why_it_won
+from hpcplan.partition.search import Outcome, search
+from hpcplan.site import load_site
+from hpcplan.site.topology import build_topology
+from hpcplan.workload import Workload, load_workload
+
+CONSTANTS = default_constants().constants
+SITE = load_site("superpod-h100").site
+TOPOLOGY = build_topology(SITE)
+
+
+def changed(name: str, **changes: dict[str, Any]) -> Workload:
+    data = load_workload(name).workload.model_dump()
+    for part, fields in changes.items():
+        data[part] |= fields
+    return Workload.model_validate(data)
+
+
+def run(name: str, nodes: tuple[int, int], **options: Any) -> Outcome:
+    changes = options.pop("changes", {})
+    return search(changed(name, **changes), SITE, TOPOLOGY, "dgx", CONSTANTS, nodes=nodes, **options)
+
+
+def space(name: str, gpus: int, **fields: Any) -> Space:
+    workload = load_workload(name).workload
+    return Space(
+        shape=workload.model, sequence=workload.training.sequence_length, global_batch=workload.training.global_batch,
+        gpus=gpus, gpus_per_node=8, framework=fields.pop("framework", "megatron-lm"), fixed=fields,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b"])
+@pytest.mark.parametrize("gpus", [8, 64, 96])
+def test_every_candidate_can_run(name: str, gpus: int) -> None:
+    s = enumerate_shardings(space(name, gpus))
+    workload = load_workload(name).workload
+    shape, batch = workload.model, workload.training.global_batch
+    assert np.all(s.gpus == gpus)
+    assert np.all(s.dp * s.micro_batch * s.micro_batches == batch)
+    assert np.all(shape.heads % s.tp == 0)
+    assert np.all(s.pp <= shape.layers)
+    interleaved = s.vpp > 1
+    assert np.all(shape.layers % (s.pp * s.vpp)[interleaved] == 0)
+    assert np.all((s.micro_batches % s.pp)[interleaved] == 0)
+    assert np.all((s.dp * s.cp) % s.ep == 0)
+    if shape.experts:
+        assert np.all(shape.experts.count % s.ep == 0)
+    assert np.all((s.sequence_parallel == 0) | (s.tp > 1))
+
+
+def test_the_space_has_no_gaps_and_no_repeats() -> None:
+    """Against a plain enumeration of a small case, written with no shared code."""
+    s = enumerate_shardings(space("llama3-8b", 8))
+    found = {tuple(int(getattr(s, n)[i]) for n in ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute",
+                                                   "sequence_parallel")) for i in range(len(s))}  # fmt: skip
+    assert len(found) == len(s)
+    expected = {
+        (tp, cp, pp, vpp, dp, size, zero, again, split)
+        for tp in (1, 2, 4, 8) for cp in (1, 2, 4) for pp in (1, 2, 4, 8) for dp in (1, 2, 4, 8)
+        if tp * cp * pp * dp == 8
+        for vpp in ((1,) if pp == 1 else (1, 2, 4, 8, 16)) if vpp == 1 or (32 // pp % vpp == 0 and vpp <= 12)
+        for size in (1, 2, 4, 8, 16, 32, 64) if 512 // dp % size == 0 and (vpp == 1 or 512 // dp // size % pp == 0)
+        for zero in (0, 1) if zero == 0 or dp * cp > 1
+        for again in (0, 1, 2)
+        for split in ((0, 1) if tp > 1 else (0,))
+    }  # fmt: skip
+    assert found == expected
+
+
+def test_the_winner_is_the_least_of_all_that_fit() -> None:
+    outcome = run("llama3-70b", (8, 8))
+    workload = load_workload("llama3-70b").workload
+    everything = enumerate_shardings(space("llama3-70b", 64))
+    costs = price(workload.model, 8192, 1024, "bf16", outcome.machine, CONSTANTS, everything)
+    fits = costs.memory_bytes <= outcome.machine.accelerator.memory_bytes * 0.95
+    assert outcome.candidates == len(everything)
+    assert outcome.feasible == fits.sum()
+    assert outcome.costs.step_s[0] == pytest.approx(costs.step_s[fits].min())
+    assert np.all(np.diff(outcome.costs.step_s) >= 0)
+
+
+def test_counts_add_up_and_the_same_question_has_the_same_answer() -> None:
+    first, second = run("mixtral-8x7b", (2, 6)), run("mixtral-8x7b", (2, 6))
+    assert first.candidates == first.feasible + sum(first.pruned.values())
+    assert [list(getattr(first.best, n)) for n in ("tp", "pp", "dp", "ep")] == [
+        list(getattr(second.best, n)) for n in ("tp", "pp", "dp", "ep")
+    ]
+
+
+def test_fixed_choices_are_kept() -> None:
+    outcome = run("llama3-70b", (8, 8), fixed=parse_fixed(("tp=4", "pp=2", "recompute=full", "sequence_parallel=on")))
+    assert set(outcome.best.tp) == {4}
+    assert set(outcome.best.pp) == {2}
+    assert set(outcome.best.recompute) == {2}
+
+
+@pytest.mark.parametrize("word", ["tp", "tp=", "tp=x", "tensor=8", "recompute=some", "=8"])
+def test_a_wrong_fixed_choice_is_refused(word: str) -> None:
+    with pytest.raises(InputError, match="--fix"):
+        parse_fixed((word,))
+
+
+@given(st.text(max_size=20))
+def test_any_fixed_choice_is_read_or_refused(word: str) -> None:
+    try:
+        fixed = parse_fixed((word,))
+    except InputError:
+        return
+    assert len(fixed) == 1
+
+
+def test_cost_prefers_fewer_nodes_than_time() -> None:
+    fast, cheap = run("llama3-8b", (1, 32)), run("llama3-8b", (1, 32), objective="cost")
+    assert fast.nodes[0] > cheap.nodes[0]
+    assert cheap.costs.step_s[0] * cheap.nodes[0] <= fast.costs.step_s[0] * fast.nodes[0]
+
+
+def test_memory_that_binds_says_by_how_much() -> None:
+    with pytest.raises(InfeasibleError, match=r"memory binds: of .* none fits.* needs .* GiB.* more than") as caught:
+        run("gpt3-175b", (1, 1))
+    assert caught.value.exit_code == 3
+
+
+def test_a_deadline_that_binds_says_what_is_possible() -> None:
+    with pytest.raises(InfeasibleError, match="the deadline binds: the fastest sharding"):
+        run("llama3-8b", (1, 4), changes={"request": {"deadline_s": 3600.0}})
+
+
+def test_a_budget_that_binds_says_what_it_would_cost() -> None:
+    with pytest.raises(InfeasibleError, match=r"the budget binds: the cheapest.*USD, but the budget is 100"):
+        run("llama3-8b", (1, 4), changes={"request": {"budget": 100.0}})
+
+
+def test_nothing_that_divides_says_so() -> None:
+    with pytest.raises(InfeasibleError, match="no sharding of 'llama3-8b' divides evenly"):
+        run("llama3-8b", (3, 3), changes={"training": {"global_batch": 7}}, fixed={"dp": 3})
+
+
+def test_the_explanation_names_the_terms_that_differ() -> None:
+    outcome = run("llama3-70b", (16, 16))
+    assert "shortest step" in why_it_won(outcome)
+    for i in range(1, len(outcome.best)):
+        assert why_it_lost(outcome, i).startswith("+")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 300))
+def test_any_batch_on_any_nodes_gives_a_plan_or_says_why_not(nodes: int, batch: int) -> None:
+    try:
+        outcome = run("llama3-8b", (nodes, nodes), changes={"training": {"global_batch": batch}})
+    except InfeasibleError:
+        return
+    assert int((outcome.best.dp * outcome.best.micro_batch * outcome.best.micro_batches)[0]) == batch
+
+
+def test_shardings_of_scalars_and_lists() -> None:
+    s = Shardings.of(tp=[1, 2], dp=4)
+    assert len(s) == 2
+    assert list(s.gpus) == [4, 8]
