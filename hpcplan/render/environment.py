@@ -1,0 +1,122 @@
+"""The Jinja environment of the templates: sandboxed, strict about names, and safe for the shell by construction.
+
+What a ``{{ … }}`` writes must be a number, a plain word, or text that went through one of the filters below. A template
+that forgets to quote is an error, not a hole.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from hpcplan import resources
+from hpcplan.errors import InputError, Problem, nearest
+from hpcplan.render import quoting
+from hpcplan.render.versions import supports
+
+__all__ = ["FILTERS", "render_template", "template_environment"]
+
+FILTERS: Final[dict[str, Callable[..., str]]] = {
+    "sh": quoting.shell_word,
+    "words": quoting.shell_words,
+    "shell": quoting.shell_line,
+    "directive": quoting.directive_value,
+    "comment": quoting.comment_text,
+    "variable": quoting.variable_name,
+    "slurm_time": quoting.shell_time,
+}
+SHIPPED: Final = "shipped"  # {% extends "shipped/sbatch/base.sbatch.j2" %} from a file that overrides it
+
+
+def template_environment(templates_dir: Path | None = None, *, slurm_version: str | None = None) -> jinja2.Environment:
+    """Return the environment over the user's, the site's and the shipped templates, in that order.
+
+    Raises:
+        InputError: ``templates_dir`` does not exist.
+    """
+    folders = [str(folder) for folder, _ in resources.folders("templates", templates_dir)]
+    shipped = jinja2.FileSystemLoader(str(resources.shipped("templates")))
+    environment = ImmutableSandboxedEnvironment(
+        loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folders), jinja2.PrefixLoader({SHIPPED: shipped})]),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,  # marks what is already safe (filters, blocks, macros); _checked refuses everything else
+        finalize=_checked,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    environment.filters |= {name: _marked(function) for name, function in FILTERS.items()}
+    environment.globals = {"supports": lambda option: supports(option, slurm_version)}
+    return environment
+
+
+def _marked(function: Callable[..., str]) -> Callable[..., Markup]:
+    def safe(value: Any, *arguments: Any) -> Markup:
+        if isinstance(value, jinja2.Undefined):
+            str(value)  # raises, naming what is undefined
+        return Markup(function(value, *arguments))
+
+    return safe
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, Markup | jinja2.Undefined):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Markup(value)
+    if isinstance(value, str) and quoting.PLAIN.fullmatch(value):
+        return Markup(value)
+    if isinstance(value, str):
+        raise ValueError(f"{value[:60]!r} is written unquoted; pass it through a filter: {', '.join(FILTERS)}")
+    raise ValueError(f"{value!r} is not text or a number")
+
+
+def render_template(environment: jinja2.Environment, name: str, variables: Mapping[str, Any]) -> str:
+    """Return the text of one template.
+
+    Raises:
+        InputError: no such template; a syntax error, an undefined name or an unquoted value in one, with its file and
+            line.
+    """
+    try:
+        return environment.get_template(name).render(variables)
+    except jinja2.TemplateSyntaxError as error:
+        raise InputError(Problem(f"{error.message}", file=_file(error, name), line=error.lineno)) from None
+    except jinja2.TemplateNotFound as error:
+        known = nearest(str(error.name), environment.list_templates())
+        raise InputError(Problem(f"no such template{known}", file=str(error.name), line=_line(error))) from None
+    except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
+        problem = Problem(f"{error}" + _hint(error, variables), file=_place(error, name), line=_line(error))
+        raise InputError(problem) from None
+
+
+def _file(error: jinja2.TemplateSyntaxError, name: str) -> str:
+    return error.filename or error.name or name
+
+
+def _hint(error: Exception, variables: Mapping[str, Any]) -> str:
+    if not isinstance(error, jinja2.UndefinedError) or "'" not in str(error):
+        return ""
+    return nearest(str(error).split("'")[1], [*variables, *FILTERS])
+
+
+def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
+    """Yield the frames that are lines of templates; Jinja gives them the template's file name and line."""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.endswith(".j2"):
+            yield frame
+
+
+def _place(error: BaseException, name: str) -> str:
+    return next((frame.filename for frame in reversed(list(_frames(error)))), name)
+
+
+def _line(error: BaseException) -> int | None:
+    return next((frame.lineno for frame in reversed(list(_frames(error)))), None)

@@ -1,0 +1,128 @@
+"""``jobs.json``: which jobs a campaign has, what each waits for, and the digest of every file that was rendered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field
+
+from hpcplan import __version__
+from hpcplan.documents import Loc
+from hpcplan.errors import nearest
+from hpcplan.plan import Plan
+from hpcplan.quantities import NonNegative, PositiveInt
+from hpcplan.render.context import STAGE, script_context, script_key
+from hpcplan.validation import Value, digest, read_model
+
+__all__ = ["MANIFEST_NAME", "PLAN_NAME", "Manifest", "ManifestJob", "build_manifest", "file_digest", "read_manifest"]
+
+MANIFEST_NAME: Final = "jobs.json"
+PLAN_NAME: Final = "plan.json"
+
+
+class ManifestJob(Value):
+    """One job: its script, and the jobs whose end it waits for (``afterany``), by key."""
+
+    key: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="unique in the campaign: train-01")
+    stage: str
+    segment: PositiveInt
+    script: str
+    job_name: str
+    after: tuple[str, ...] = ()
+    expected_s: NonNegative
+    time_limit_s: PositiveInt
+    nodes: PositiveInt
+
+
+class Manifest(Value):
+    """The jobs of a campaign, in the order in which they are submitted."""
+
+    schema_version: Literal[1] = 1
+    campaign: str
+    hpcplan: str
+    plan_sha256: str
+    total_steps: PositiveInt
+    step_file: str = Field(description="where the trainer leaves the number of the last step saved")
+    jobs: tuple[ManifestJob, ...] = Field(min_length=1)
+    files: dict[str, str] = Field(description="SHA-256 of every rendered file but this one")
+    sha256: str = Field("", description="of all the rest, by which an edit is noticed")
+
+    def inconsistencies(self) -> Iterator[tuple[Loc, str]]:
+        """Yield keys given twice, and jobs that wait for one that does not come before them."""
+        known: set[str] = set()
+        for index, job in enumerate(self.jobs):
+            if job.key in known:
+                yield ("jobs", index, "key"), f"{job.key!r} is given twice"
+            if "/" in job.script or job.script not in self.files:
+                yield ("jobs", index, "script"), f"{job.script!r} is not one of this campaign's files"
+            for key in job.after:
+                if key not in known:
+                    yield ("jobs", index, "after"), f"no earlier job is called {key!r}" + nearest(key, known)
+            known.add(job.key)
+
+    def text(self) -> str:
+        """Return the bytes of ``jobs.json``."""
+        plain = self.model_dump(mode="json")
+        return json.dumps({**plain, "sha256": self._content_digest()}, indent=2, ensure_ascii=False) + "\n"
+
+    def _content_digest(self) -> str:
+        return digest({**self.model_dump(mode="json"), "sha256": ""})
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it reads as it was written."""
+        return self.sha256 == self._content_digest()
+
+    @property
+    def by_key(self) -> dict[str, ManifestJob]:
+        """The jobs by their keys."""
+        return {job.key: job for job in self.jobs}
+
+
+def file_digest(text: str) -> str:
+    """Return the SHA-256 (hex) of a file's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_manifest(plan: Plan, files: Mapping[str, str]) -> Manifest:
+    """Return the manifest of a plan's scripts: a chain in which each job waits for the one before to end."""
+    jobs: list[ManifestJob] = []
+    for segment in plan.segments:
+        context = script_context(plan, segment)
+        jobs.append(
+            ManifestJob(
+                key=script_key(segment),
+                stage=STAGE,
+                segment=segment.index,
+                script=f"{script_key(segment)}.sbatch",
+                job_name=context.job_name,
+                after=(jobs[-1].key,) if jobs else (),
+                expected_s=math.ceil(segment.expected_s),
+                time_limit_s=segment.time_limit_s,
+                nodes=plan.plan.nodes,
+            )
+        )
+    first = script_context(plan, plan.segments[0])
+    return Manifest(
+        campaign=plan.name,
+        hpcplan=__version__,
+        plan_sha256=digest(plan),
+        total_steps=plan.training.steps,
+        step_file=f"{plan.job.checkpoint_dir}/{first.step_file}" if first.step_file else "state/step",
+        jobs=tuple(jobs),
+        files={name: file_digest(text) for name, text in sorted(files.items())},
+    )
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Return the manifest of a rendered campaign.
+
+    Raises:
+        InputError: there is none, or it is not one; with file, line and field.
+    """
+    return read_model(directory / MANIFEST_NAME, Manifest)

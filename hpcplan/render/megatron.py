@@ -1,0 +1,243 @@
+"""A Plan in the words of Megatron-LM's training scripts (``megatron/training/arguments.py``, Core 0.9 and later).
+
+Everything that the plan decides becomes an option; what it leaves open (learning rate, tokenizer, logging) is the
+trainer's own command. An option that both would give is refused, for then the plan would not be what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from hpcplan.errors import InputError, Problem, nearest
+from hpcplan.plan import Plan
+from hpcplan.render.quoting import option_groups
+
+__all__ = ["environment", "launch_words", "missing", "plan_options"]
+
+Option = tuple[str, ...]
+
+_NORMALIZATION: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+_POSITION: Final = {"rope": "rope", "learned": "learned_absolute", "none": "none"}
+_RANK_ORDER: Final[dict[tuple[str, ...], bool]] = {("tp", "cp", "dp", "pp"): False, ("tp", "cp", "pp", "dp"): True}  # True: another mapping
+
+
+def _flag(name: str) -> Callable[[Any], list[Option]]:
+    return lambda value: [(name,)] if value else []
+
+
+def _unless(name: str) -> Callable[[Any], list[Option]]:
+    return lambda value: [] if value else [(name,)]
+
+
+def _number(name: str) -> Callable[[Any], list[Option]]:
+    return lambda value: [] if value is None else [(name, str(value))]
+
+
+def _choice(name: str, words: Mapping[str, str]) -> Callable[[Any], list[Option]]:
+    def option(value: Any) -> list[Option]:
+        if value not in words:
+            raise ValueError(f"Megatron-LM has no {value!r}" + nearest(str(value), words))
+        return [(name, words[value])]
+
+    return option
+
+
+# What model_arguments may say, and the options that say the same.
+_MODEL: Final[dict[str, Callable[[Any], list[Option]]]] = {
+    "num_layers": _number("--num-layers"),
+    "hidden_size": _number("--hidden-size"),
+    "ffn_hidden_size": _number("--ffn-hidden-size"),
+    "num_attention_heads": _number("--num-attention-heads"),
+    "num_query_groups": _number("--num-query-groups"),
+    "head_dim": _number("--kv-channels"),
+    "vocab_size": _number("--vocab-size"),
+    "max_position_embeddings": _number("--max-position-embeddings"),
+    "gated": _flag("--swiglu"),
+    "normalization": _choice("--normalization", _NORMALIZATION),
+    "norm_epsilon": _number("--norm-epsilon"),
+    "position_embedding": _choice("--position-embedding-type", _POSITION),
+    "rotary_base": _number("--rotary-base"),
+    "tied_embeddings": _unless("--untie-embeddings-and-output-weights"),
+    "bias": _unless("--disable-bias-linear"),
+    "num_experts": _number("--num-experts"),
+    "experts_per_token": _number("--moe-router-topk"),
+    "moe_ffn_hidden_size": _number("--moe-ffn-hidden-size"),
+}
+
+
+def launch_words(plan: Plan) -> list[Option]:
+    """Return the trainer and all its options, each option with its values as one tuple of words.
+
+    Raises:
+        InputError: the plan asks for what Megatron-LM cannot do, or the trainer's own command sets what the
+            plan decides.
+    """
+    script, *own = _command(plan)
+    decided = plan_options(plan)
+    _refuse_conflicts(own, {option[0] for option in decided})
+    return [(script,), *option_groups(own), *decided, *_stand_ins(plan, own)]
+
+
+def _command(plan: Plan) -> list[str]:
+    words = list(plan.job.command) or ["pretrain_gpt.py"]
+    return words[1:] if words[0] in {"python", "python3"} and len(words) > 1 else words
+
+
+def _refuse_conflicts(own: list[str], decided: set[str]) -> None:
+    for word in own:
+        name = word.partition("=")[0]
+        if name in decided:
+            message = f"{name} is decided by the plan; take it out of the trainer's own arguments"
+            raise InputError(Problem(message, field="job.command"))
+
+
+def plan_options(plan: Plan) -> list[Option]:
+    """Return the options that express the plan: shape, sharding, batch, precision, steps and checkpoints."""
+    return [
+        *_shape(plan),
+        *_sharding(plan),
+        *_memory(plan),
+        *_precision(plan),
+        ("--micro-batch-size", str(plan.plan.micro_batch)),
+        ("--global-batch-size", str(plan.training.global_batch)),
+        ("--train-iters", str(plan.training.steps)),
+        ("--save-interval", str(plan.training.checkpoint_interval_steps)),
+        ("--exit-signal-handler",),
+        *_data(plan),
+    ]
+
+
+def _shape(plan: Plan) -> Iterator[Option]:
+    given = {"max_position_embeddings": plan.training.sequence_length} | plan.job.model_arguments
+    dense = not given.get("num_experts")
+    for name, value in given.items():
+        if dense and name in {"num_experts", "experts_per_token", "moe_ffn_hidden_size"}:
+            continue
+        if name == "num_query_groups" and value == given.get("num_attention_heads"):
+            continue  # plain multi-head attention
+        try:
+            yield from _option(name, value)
+        except ValueError as error:
+            raise InputError(Problem(str(error), field=f"job.model_arguments.{name}")) from None
+    yield "--seq-length", str(plan.training.sequence_length)
+
+
+def _option(name: str, value: Any) -> list[Option]:
+    if name not in _MODEL:
+        raise ValueError("Megatron-LM has no option for it" + nearest(name, _MODEL))
+    options = _MODEL[name](value)
+    if name == "num_query_groups" and options:
+        return [("--group-query-attention",), *options]
+    return options
+
+
+def _sharding(plan: Plan) -> Iterator[Option]:
+    sharding = plan.plan
+    yield "--tensor-model-parallel-size", str(sharding.tp)
+    if sharding.sequence_parallel:
+        yield ("--sequence-parallel",)
+    yield "--pipeline-model-parallel-size", str(sharding.pp)
+    yield from _pipeline(plan)
+    if sharding.cp > 1:
+        yield "--context-parallel-size", str(sharding.cp)
+    if plan.job.model_arguments.get("num_experts"):
+        yield "--expert-model-parallel-size", str(sharding.ep)
+        yield "--moe-token-dispatcher-type", "alltoall"
+    order: tuple[str, ...] = tuple(axis for axis in plan.placement.order if axis != "ep")
+    if order not in _RANK_ORDER:
+        message = f"Megatron-LM cannot order its ranks {'-'.join(order)}; it has tp-cp-dp-pp and tp-cp-pp-dp"
+        raise InputError(Problem(message, field="placement.order"))
+    if _RANK_ORDER[order]:
+        yield ("--use-tp-pp-dp-mapping",)
+
+
+def _pipeline(plan: Plan) -> Iterator[Option]:
+    """Say how layers are cut into stages; uneven cuts need options that Megatron Core has since 0.11."""
+    sharding, layers = plan.plan, plan.job.model_arguments.get("num_layers")
+    stages = sharding.pp * sharding.vpp
+    if layers is None or stages == 1:
+        return
+    if layers % stages == 0:
+        if sharding.vpp > 1:
+            yield "--num-layers-per-virtual-pipeline-stage", str(layers // stages)
+        return
+    if (layers + 2) % stages:
+        message = f"Megatron-LM cannot cut {layers} layers into {sharding.pp} x {sharding.vpp} stages"
+        raise InputError(Problem(message, field="plan.pp"))
+    yield ("--account-for-embedding-in-pipeline-split",)
+    yield ("--account-for-loss-in-pipeline-split",)
+    if sharding.vpp > 1:
+        yield "--num-virtual-stages-per-pipeline-rank", str(sharding.vpp)
+
+
+def _memory(plan: Plan) -> Iterator[Option]:
+    sharding = plan.plan
+    if sharding.zero >= 1:
+        yield ("--use-distributed-optimizer",)
+    if sharding.zero >= 2:
+        strategy = "optim_grads" if sharding.zero == 2 else "optim_grads_params"
+        yield ("--use-megatron-fsdp",)
+        yield "--data-parallel-sharding-strategy", strategy
+        yield "--ckpt-format", "fsdp_dtensor"
+    elif sharding.dp * sharding.cp > 1:
+        yield ("--overlap-grad-reduce",)
+        if sharding.zero == 1:
+            yield ("--overlap-param-gather",)
+    if sharding.recompute == "selective":
+        yield "--recompute-granularity", "selective"
+    elif sharding.recompute == "full":
+        yield "--recompute-granularity", "full"
+        yield "--recompute-method", "uniform"
+        yield "--recompute-num-layers", "1"
+
+
+def _precision(plan: Plan) -> Iterator[Option]:
+    options: dict[str, list[Option]] = {
+        "fp32": [],
+        "fp16": [("--fp16",)],
+        "bf16": [("--bf16",)],
+        "fp8": [("--bf16",), ("--fp8-format", "hybrid")],
+    }
+    if plan.plan.precision not in options:
+        message = f"Megatron-LM has no option for {plan.plan.precision}" + nearest(plan.plan.precision, options)
+        raise InputError(Problem(message, field="plan.precision"))
+    yield from options[plan.plan.precision]
+
+
+def _data(plan: Plan) -> Iterator[Option]:
+    if plan.job.data:
+        yield ("--data-path", *plan.job.data)
+    else:
+        yield ("--mock-data",)
+
+
+def _stand_ins(plan: Plan, own: list[str]) -> Iterator[Option]:
+    """Return what a run on mock data needs to start at all, where the trainer's own command does not say it."""
+    if plan.job.data:
+        return
+    given = {word.partition("=")[0] for word in own}
+    for option in (("--tokenizer-type", "NullTokenizer"), ("--lr", "1.0e-4"), ("--eval-iters", "0")):
+        if option[0] not in given:
+            yield option
+
+
+def missing(plan: Plan) -> list[str]:
+    """Return what Megatron-LM will ask for and neither the plan nor the trainer's own command says."""
+    if not plan.job.data:
+        return []
+    given = {word.partition("=")[0] for word in plan.job.command}
+    needed = {"--lr": "a learning rate", "--tokenizer-type": "a tokenizer"}
+    return [f"{name} ({what})" for name, what in needed.items() if name not in given]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Return the variables that Megatron-LM insists on.
+
+    Up to Hopper, tensor and context parallelism need ``CUDA_DEVICE_MAX_CONNECTIONS=1``, for kernels to start in the
+    order in which they were issued; Megatron-FSDP refuses to start with it.
+    """
+    sharding = plan.plan
+    if sharding.zero < 2 and (sharding.tp > 1 or sharding.cp > 1):
+        return {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+    return {}

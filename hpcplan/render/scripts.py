@@ -1,0 +1,36 @@
+"""A Plan becomes the text of its files: one sbatch script a segment, ``plan.json`` and ``jobs.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from hpcplan.plan import Plan
+from hpcplan.render.check import check_plan
+from hpcplan.render.context import script_context, script_key
+from hpcplan.render.environment import render_template, template_environment
+from hpcplan.render.manifest import MANIFEST_NAME, PLAN_NAME, build_manifest
+
+__all__ = ["render_plan", "template_name"]
+
+
+def template_name(plan: Plan) -> str:
+    """Return the template of the plan's framework: ``sbatch/megatron-lm.sbatch.j2``."""
+    return f"sbatch/{plan.job.framework}.sbatch.j2"
+
+
+def render_plan(plan: Plan, templates_dir: Path | None = None) -> dict[str, str]:
+    """Return file names and their text. The same plan and templates give the same bytes; nothing is written.
+
+    Raises:
+        InputError: the plan does not hold together or its framework cannot do what it asks for (with the field), or a
+            template is wrong (with its file and line).
+    """
+    check_plan(plan)
+    environment = template_environment(templates_dir, slurm_version=plan.job.slurm_version)
+    files = {PLAN_NAME: plan.text()}
+    for segment in plan.segments:
+        context = script_context(plan, segment)
+        variables = {field.name: getattr(context, field.name) for field in dataclasses.fields(context)}
+        files[f"{script_key(segment)}.sbatch"] = render_template(environment, template_name(plan), variables)
+    return {**files, MANIFEST_NAME: build_manifest(plan, files).text()}

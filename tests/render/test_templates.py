@@ -1,0 +1,129 @@
+"""Templates of one's own: one block or one file overridden, and mistakes reported with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hpcplan.errors import InputError
+from hpcplan.render import render_plan
+from hpcplan.render.versions import supports
+
+
+def template(folder: Path, name: str, text: str) -> Path:
+    path = folder / "sbatch" / f"{name}.sbatch.j2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_one_block_of_one_framework_can_be_overridden(plans: ModuleType, tmp_path: Path) -> None:
+    template(
+        tmp_path,
+        "srun",
+        '{% extends "shipped/sbatch/srun.sbatch.j2" %}\n'
+        "{% block extra_directives %}\n#SBATCH --mail-type=FAIL\n{% endblock %}\n"
+        "{% block modules %}\n{{ super() }}module load site/2026\n{% endblock %}\n",
+    )
+    script = render_plan(plans.srun_plan(), tmp_path)["train-01.sbatch"]
+    shipped = render_plan(plans.srun_plan())["train-01.sbatch"]
+    added = set(script.splitlines()) - set(shipped.splitlines())
+    assert added == {"#SBATCH --mail-type=FAIL", "module load site/2026"}
+    assert script.index("--mail-type") < script.index("set -euo pipefail")
+
+
+def test_overriding_the_skeleton_reaches_every_framework(plans: ModuleType, tmp_path: Path) -> None:
+    template(
+        tmp_path,
+        "base",
+        '{% extends "shipped/sbatch/base.sbatch.j2" %}\n{% block before %}\nsite_prolog\n{% endblock %}\n',
+    )
+    for plan in (plans.plan(), plans.torchrun_plan(), plans.srun_plan()):
+        assert "\nsite_prolog\n" in render_plan(plan, tmp_path)["train-01.sbatch"]
+        assert "site_prolog" not in render_plan(plan)["train-01.sbatch"]
+
+
+def test_super_keeps_what_a_block_had(plans: ModuleType, tmp_path: Path) -> None:
+    template(
+        tmp_path,
+        "megatron-lm",
+        '{% extends "shipped/sbatch/megatron-lm.sbatch.j2" %}\n'
+        "{% block trainer_options %}\n{{ super() }}    --log-throughput\n{% endblock %}\n",
+    )
+    script = render_plan(plans.plan(), tmp_path)["train-01.sbatch"]
+    assert '    --save "$HPCPLAN_CHECKPOINT_DIR"\n    --log-throughput\n  )' in script
+
+
+def test_the_users_own_folder_is_used_without_an_option(
+    plans: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    template(tmp_path / "hpcplan" / "templates", "srun", "echo mine {{ segment.index }}\n")
+    assert render_plan(plans.srun_plan())["train-02.sbatch"] == "echo mine 2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("ok\n{{ nodes }}\n", 2, "'nodes' is undefined"),
+        ("ok\nok\n{{ plan.plan.nods }}\n", 3, "has no attribute 'nods'"),
+        ("{% if %}\n", 1, "Expected an expression"),
+        ("ok\n{% endfor %}\n", 2, "unknown tag 'endfor'"),
+        ("{{ plan.name | shh }}\n", 1, "No filter named 'shh'"),
+        ("ok\n{{ plan.job.name }}\n", 2, "written unquoted"),
+        ("\n\n{{ plan.job.account | directive }}\n", 3, "cannot stand in an #SBATCH line"),
+        ("{{ segment.index / 0 }}\n", 1, "division by zero"),
+        ("{{ plan.job }}\n", 1, "is not text or a number"),
+        ("{{ plan.__class__ }}\n", 1, "unsafe"),
+        ("\n{{ ''.__class__.__mro__ }}\n", 2, "unsafe"),
+    ],
+)
+def test_a_mistake_is_reported_with_template_and_line(
+    text: str, line: int, message: str, plans: ModuleType, tmp_path: Path
+) -> None:
+    path = template(tmp_path, "srun", text)
+    plan = plans.srun_plan()
+    plan = plan.model_copy(update={"job": plan.job.model_copy(update={"name": "two words", "account": None})})
+    if "account" in text:
+        plan = plan.model_copy(update={"job": plan.job.model_copy(update={"account": "x"})})
+        path.write_text(text.replace("plan.job.account", "'two words'"), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        render_plan(plan, tmp_path)
+    problem = caught.value.problems[0]
+    assert (problem.file, problem.line) == (str(path), line)
+    assert message in problem.message
+
+
+def test_a_parent_that_does_not_exist_names_the_nearest(plans: ModuleType, tmp_path: Path) -> None:
+    template(tmp_path, "srun", '{% extends "sbatch/bse.sbatch.j2" %}\n')
+    with pytest.raises(InputError, match=r"no such template; did you mean 'sbatch/base.sbatch.j2'"):
+        render_plan(plans.srun_plan(), tmp_path)
+
+
+def test_a_folder_that_does_not_exist_is_an_input_error(plans: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such directory"):
+        render_plan(plans.srun_plan(), tmp_path / "none")
+
+
+def test_templates_cannot_reach_files_outside_their_folders(plans: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    template(tmp_path / "t", "srun", '{% include "../../secret" %}\n')
+    with pytest.raises(InputError, match="no such template"):
+        render_plan(plans.srun_plan(), tmp_path / "t")
+
+
+def test_an_option_is_rendered_only_where_the_site_knows_it(plans: ModuleType, tmp_path: Path) -> None:
+    template(tmp_path, "srun", '{% if supports("segment") %}\n#SBATCH --segment=2\n{% endif %}\nend\n')
+    plan = plans.srun_plan()
+    for version, known in (("23.11.10", False), ("24.05", True), ("25.11.2", True), (None, False)):
+        job = plan.job.model_copy(update={"slurm_version": version})
+        script = render_plan(plan.model_copy(update={"job": job}), tmp_path)["train-01.sbatch"]
+        assert ("--segment" in script) is known
+
+
+def test_versions_compare_as_releases_not_as_text() -> None:
+    assert supports("segment", "24.11.1")
+    assert not supports("segment", "23.11.10")
+    assert supports("gres", None)
