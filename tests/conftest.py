@@ -1,16 +1,48 @@
-"""What every test gets: a home of its own, and no trace of the user's settings or of a Slurm that happens to be there."""
+"""What every test gets: a home of its own, no trace of the user's settings or of a real Slurm; samples and golden files."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("HPCPLAN_", "SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SALLOC", "SRUN")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the one flag that rewrites golden files."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files from what the code makes now")
+
+
+def _samples(path: Path) -> ModuleType:
+    """Load a module of samples by path: tests are no package, so they cannot import each other."""
+    name = f"samples_{path.parent.name}_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def plans() -> ModuleType:
+    """Plans written by hand: tests/render/plans.py."""
+    return _samples(ROOT / "tests" / "render" / "plans.py")
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    """A Slurm in memory that can lose answers and forget jobs: tests/campaign/fakes.py."""
+    return _samples(ROOT / "tests" / "campaign" / "fakes.py")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ Option = tuple[str, ...]
 
 _NORMALIZATION: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 _POSITION: Final = {"rope": "rope", "learned": "learned_absolute", "none": "none"}
-_RANK_ORDER: Final[dict[tuple[str, ...], bool]] = {("tp", "cp", "dp", "pp"): False, ("tp", "cp", "pp", "dp"): True}  # True: another mapping
+# The orders that Megatron-LM has, and whether one needs its other mapping.
+_RANK_ORDER: Final[dict[tuple[str, ...], bool]] = {("tp", "cp", "dp", "pp"): False, ("tp", "cp", "pp", "dp"): True}
 
 
 def _flag(name: str) -> Callable[[Any], list[Option]]:
