@@ -89,7 +89,7 @@ class IntraNode(Value):
     """The links among a node's accelerators; ``bandwidth`` is what one accelerator can send, one way."""
 
     kind: Literal["nvswitch", "nvlink", "xgmi", "pcie", "none"] = "nvswitch"
-    bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth")
+    bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth", description="of one accelerator, one way")
     latency_s: Duration = Field(2e-6, alias="latency")
 
 
@@ -97,22 +97,22 @@ class NetworkInterfaces(Value):
     """The network interfaces of one node; ``bandwidth`` is that of each, one way."""
 
     count: PositiveInt = 1
-    bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth")
-    latency_s: Duration = Field(2e-6, alias="latency")
-    names: Words = ()
+    bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth", description="of each, one way")
+    latency_s: Duration = Field(2e-6, alias="latency", description="from memory to the wire")
+    names: Words = Field((), description="as NCCL_IB_HCA wants them")
 
 
 class NodeGroup(Value):
     """Nodes that are alike."""
 
-    nodes: Hostlist
-    cpus: PositiveInt
-    memory_bytes: Bytes = Field(alias="memory")
+    nodes: Hostlist = Field(description="a Slurm hostlist, as in gpu[001-128]")
+    cpus: PositiveInt = Field(description="CPUs a node, as Slurm counts them")
+    memory_bytes: Bytes = Field(alias="memory", description="main memory a node")
     sockets: PositiveInt = 2
-    accelerators: AcceleratorGroup | None = None
-    intra_node: IntraNode | None = None
-    nics: NetworkInterfaces
-    features: Words = ()
+    accelerators: AcceleratorGroup | None = Field(None, description="absent for CPU-only nodes")
+    intra_node: IntraNode | None = Field(None, description="needed with more than one accelerator a node")
+    nics: NetworkInterfaces = Field(description="what joins a node to the fabric")
+    features: Words = Field((), description="Slurm features, for --constraint")
     power_w: Watts | None = Field(None, alias="power", description="one node under load, accelerators included")
     price_per_hour: NonNegative | None = Field(None, description="one node, in the site's currency")
     mtbf_s: Duration | None = Field(None, alias="mtbf", description="mean time between failures of one node")
@@ -132,11 +132,11 @@ class Partition(Value):
 
     nodes: Words = Field(description="names of node groups")
     default: bool = False
-    max_time_s: Duration | None = Field(None, alias="max_time")
-    default_time_s: Duration | None = Field(None, alias="default_time")
-    max_nodes: PositiveInt | None = None
-    qos: Words = ()
-    exclusive: bool = True
+    max_time_s: Duration | None = Field(None, alias="max_time", description="no limit if absent")
+    default_time_s: Duration | None = Field(None, alias="default_time", description="for jobs that name no limit")
+    max_nodes: PositiveInt | None = Field(None, description="of one job")
+    qos: Words = Field((), description="those allowed here")
+    exclusive: bool = Field(True, description="jobs get whole nodes")
 
 
 class FabricLevel(Value):
@@ -146,8 +146,8 @@ class FabricLevel(Value):
     all links together from one of these switches to the level above, one way.
     """
 
-    name: str
-    size: PositiveInt
+    name: str = Field(description="switches are called by it and a number")
+    size: PositiveInt = Field(description="children of one switch")
     uplink_bytes_per_s: Bandwidth | None = Field(None, alias="uplink", description="absent at the top level")
     latency_s: Duration = Field(3e-7, alias="latency", description="one switch, port to port")
 
@@ -218,7 +218,7 @@ class Container(Value):
 class Environment(Value):
     """What a job needs on this site before the trainer starts."""
 
-    modules: Words = ()
+    modules: Words = Field((), description="for `module load`")
     setup: Words = Field((), description="shell lines, run once a node before the trainer")
     variables: dict[str, str] = Field(default_factory=dict, description="environment, such as NCCL_IB_HCA")
     container: Container | None = None
@@ -229,9 +229,11 @@ class SlurmSettings(Value):
 
     version: str | None = Field(None, pattern=r"^\d{2}\.\d{2}(\.\d+)?$", description="such as 23.11; unknown if absent")
     cluster: str | None = None
-    gpu_request: Literal["gres", "gpus-per-node", "none"] = "gres"
-    account: str | None = None
-    qos: str | None = None
+    gpu_request: Literal["gres", "gpus-per-node", "none"] = Field(
+        "gres", description="how jobs ask for accelerators: --gres, --gpus-per-node, or not at all"
+    )
+    account: str | None = Field(None, description="where the workload names none")
+    qos: str | None = Field(None, description="where the workload names none")
     topology: bool = Field(False, description="topology/tree or topology/block is on, so --switches means something")
 
 
@@ -256,11 +258,11 @@ class Site(Value):
     """A cluster: partitions over groups of equal nodes, joined by a fabric."""
 
     name: str
-    description: str = ""
-    sources: Words = ()
+    description: str = Field("", description="one line, for lists")
+    sources: Words = Field((), description="where the figures come from, and which are assumed")
     node_groups: dict[str, NodeGroup] = Field(min_length=1)
     partitions: dict[str, Partition] = Field(min_length=1)
-    fabric: Fabric
+    fabric: Fabric = Field(description="the network between nodes")
     accelerators: dict[str, Accelerator] = Field(default_factory=dict, description="overrides the catalogue")
     slurm: SlurmSettings = SlurmSettings.model_construct()
     environment: Environment = Environment.model_construct()
