@@ -1,0 +1,191 @@
+"""What to change, from the evidence of the window: each piece with what was seen, what to write, and what it frees.
+
+A group (one user's jobs of one kind) is judged only with ``FEWEST`` measured jobs or more, and a suggestion keeps
+``MARGIN`` above the largest use seen. Pieces that free resources come before those that only let the scheduler plan
+better (time limits), and within each the largest share of what was held comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+import polars as pl
+
+from hpcplan.report.formats import percent
+from hpcplan.report.model import Advice
+from hpcplan.units import format_bytes, format_duration, format_slurm_time
+
+__all__ = ["FEWEST", "MARGIN", "advise"]
+
+FEWEST: Final = 3
+MARGIN: Final = 1.25
+_MOST_FREEING: Final = 10
+_MOST_PLANNING: Final = 5
+_IDLE_GPU: Final = 0.05  # a GPU under 5 % did nothing worth the name
+_LOW: Final = 0.5  # below this, asking for half would do
+_WORTH: Final = 0.001  # less than a thousandth of what was held is not worth a line
+_MANY_LOST: Final = 0.01  # some jobs fail; below a hundredth that is not worth one either
+
+
+def advise(seen: pl.DataFrame) -> tuple[Advice, ...]:
+    """Return the advice for a window (``seen``: see window.see), most worthwhile first, at most 15 pieces."""
+    ended = seen.filter(pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null())
+    freeing = [*_idle_gpus(ended, seen), *_memory(ended), *_cpus(ended, seen), *_failures(ended, seen)]
+    planning = list(_time_limits(ended))
+    ranked = [
+        sorted((one for one in found if one.gain_share >= _WORTH), key=lambda one: (-one.gain_share, one.who, one.kind))
+        for found in (freeing, planning)
+    ]
+    return (*ranked[0][:_MOST_FREEING], *ranked[1][:_MOST_PLANNING])
+
+
+def _groups(table: pl.DataFrame, by: list[str], **columns: pl.Expr) -> Iterator[dict[str, Any]]:
+    grouped = table.group_by(by).agg(pl.len().alias("jobs"), **columns).filter(pl.col("jobs") >= FEWEST)
+    yield from grouped.sort(by).iter_rows(named=True)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+def _where(row: dict[str, Any]) -> str:
+    return f"in partition {row['partition']}" if row["partition"] is not None else "in no known partition"
+
+
+def _jobs(row: dict[str, Any]) -> str:
+    return "1 job" if row["jobs"] == 1 else f"{row['jobs']:,} jobs"
+
+
+def _idle_gpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
+    held = float(seen["gpu_s"].sum()) / 3600
+    idle = ended.filter((pl.col("gpu_efficiency") < _IDLE_GPU) & (pl.col("gpu_s") > 0))
+    rows = idle.group_by("user").agg(
+        pl.len().alias("jobs"), (pl.col("gpu_s").sum() / 3600).alias("hours"), pl.col("label").first().alias("example")
+    )
+    for row in rows.sort("user").iter_rows(named=True):
+        yield Advice(
+            kind="idle GPUs",
+            who=row["user"],
+            finding=f"{_jobs(row)} (job {row['example']}, for one) held GPUs and used less than "
+            f"{percent(_IDLE_GPU)} of them",
+            action="check that the program finds the GPU (nvidia-smi inside the job), or leave --gres and --gpus out",
+            gain=row["hours"],
+            unit="GPU-hours",
+            gain_share=_share(row["hours"], held),
+            jobs=row["jobs"],
+        )
+
+
+def _memory(ended: pl.DataFrame) -> Iterator[Advice]:
+    sized = ended.filter(pl.col("memory_bytes").is_not_null())
+    gib_hours = (pl.col("ran_s") / 3600 * pl.col("memory_bytes")) / 2**30
+    held = float(sized.select(gib_hours.sum()).item())
+    known = sized.filter(pl.col("memory_efficiency").is_not_null() & (pl.col("nodes") > 0))
+    rows = _groups(
+        known,
+        ["user", "partition", "memory_bytes", "nodes"],
+        used=pl.col("memory_used_bytes").max(),
+        hours=pl.col("ran_s").sum() / 3600,
+    )
+    for row in rows:
+        needed = max(1, math.ceil(row["used"] * MARGIN / row["nodes"] / 2**30)) * row["nodes"] * 2**30
+        if needed >= _LOW * row["memory_bytes"]:
+            continue
+        gain = (row["memory_bytes"] - needed) * row["hours"] / 2**30
+        yield Advice(
+            kind="memory",
+            who=row["user"],
+            finding=f"{_jobs(row)} {_where(row)} asked for {format_bytes(row['memory_bytes'])} and used "
+            f"{format_bytes(row['used'])} at most",
+            action=f"#SBATCH --mem={needed // row['nodes'] // 2**30}G"
+            + (", of each node, if the nodes need alike" if row["nodes"] > 1 else ""),
+            gain=gain,
+            unit="GiB-hours",
+            gain_share=_share(gain, held),
+            jobs=row["jobs"],
+        )
+
+
+def _cpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
+    held = float(seen["core_s"].sum()) / 3600
+    known = ended.filter(pl.col("cpu_efficiency").is_not_null() & (pl.col("cpus") > 1))
+    rows = _groups(
+        known,
+        ["user", "partition", "cpus"],
+        busiest=(pl.col("cpu_efficiency") * pl.col("cpus")).max(),
+        mean=pl.col("cpu_used_s").sum() / (pl.col("elapsed_s").cast(pl.Float64) * pl.col("cpus")).sum(),
+        hours=pl.col("ran_s").sum() / 3600,
+    )
+    for row in rows:
+        needed = max(1, math.ceil(row["busiest"] * MARGIN))
+        if needed > _LOW * row["cpus"]:
+            continue
+        gain = (row["cpus"] - needed) * row["hours"]
+        yield Advice(
+            kind="CPUs",
+            who=row["user"],
+            finding=f"{_jobs(row)} {_where(row)} held {row['cpus']} CPUs each and kept {row['busiest']:.1f} of "
+            f"them busy at most ({percent(row['mean'])} on average)",
+            action=f"ask for {needed} CPUs in all, as in #SBATCH --cpus-per-task={needed} with one task",
+            gain=gain,
+            unit="core-hours",
+            gain_share=_share(gain, held),
+            jobs=row["jobs"],
+        )
+
+
+_REMEDY: Final = {
+    "TIMEOUT": "ask for more time, or write checkpoints and continue in a second job",
+    "OUT_OF_MEMORY": "ask for more memory than the step that was killed had",
+    "NODE_FAIL": "report the nodes to the administrators; let jobs be requeued (#SBATCH --requeue)",
+    "FAILED": "look at the exit codes of the last runs; try a short run first",
+}
+
+
+def _failures(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
+    held = float(seen["core_s"].sum()) / 3600
+    bad = ended.filter(pl.col("state").is_in(list(_REMEDY)))
+    for row in _groups(bad, ["user", "state"], hours=pl.col("core_s").sum() / 3600):
+        if _share(row["hours"], held) < _MANY_LOST:
+            continue
+        yield Advice(
+            kind="failures",
+            who=row["user"],
+            finding=f"{_jobs(row)} ended as {row['state']} after they had held {row['hours']:,.1f} core-hours",
+            action=_REMEDY[row["state"]],
+            gain=row["hours"],
+            unit="core-hours",
+            gain_share=_share(row["hours"], held),
+            jobs=row["jobs"],
+        )
+
+
+def _time_limits(ended: pl.DataFrame) -> Iterator[Advice]:
+    judged = ended.filter(
+        pl.col("state").is_in(["COMPLETED", "TIMEOUT"]) & pl.col("time_efficiency").is_not_null() & (pl.col("cpus") > 0)
+    )
+    asked = float(judged.select((pl.col("time_limit_s").cast(pl.Float64) * pl.col("cpus")).sum()).item()) / 3600
+    rows = _groups(
+        judged,
+        ["user", "partition", "time_limit_s"],
+        longest=pl.col("elapsed_s").max(),
+        cpus=pl.col("cpus").sum(),
+    )
+    for row in rows:
+        limit = math.ceil(row["longest"] * MARGIN / 300) * 300  # people write limits in 5 minutes
+        if limit > _LOW * row["time_limit_s"]:
+            continue
+        gain = (row["time_limit_s"] - limit) * row["cpus"] / 3600
+        yield Advice(
+            kind="time limit",
+            who=row["user"],
+            finding=f"{_jobs(row)} {_where(row)} asked for {format_slurm_time(row['time_limit_s'])}; the longest "
+            f"took {format_duration(row['longest'])}",
+            action=f"#SBATCH --time={format_slurm_time(limit)}, so that backfill can start them earlier",
+            gain=gain,
+            unit="core-hours of limit",
+            gain_share=_share(gain, asked),
+            jobs=row["jobs"],
+        )

@@ -1,0 +1,196 @@
+"""Resource-hours: what was held inside the window, by whom, against what there is, and what was lost or left idle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import polars as pl
+
+from hpcplan.report.model import Capacity, Lost, Measure, Usage
+from hpcplan.slurm.records import NodeRecord
+
+__all__ = ["capacity", "cost", "hours", "idle_hours", "lost", "priced", "usage", "utilisation"]
+
+Resource = Literal["core_s", "gpu_s", "node_s"]
+_OF: Final[Mapping[Resource, str]] = {"core_s": "CPUs", "gpu_s": "GPUs", "node_s": "nodes"}
+_EFFICIENCY: Final[Mapping[str, str]] = {"core_s": "cpu_efficiency", "gpu_s": "gpu_efficiency"}
+
+
+def capacity(nodes: Sequence[NodeRecord] | None) -> Capacity:
+    """Return what the cluster has; a total is unknown as soon as one node's part is."""
+    if not nodes:
+        return Capacity(None, None, None, None)
+    cpus = [node.cpus for node in nodes]
+    gpus = [node.gpus for node in nodes]
+    return Capacity(len(nodes), sum(node.usable for node in nodes), _sum(cpus), _sum(gpus))
+
+
+def _sum(parts: Sequence[int | None]) -> int | None:
+    return None if None in parts else sum(part or 0 for part in parts)
+
+
+def _total(values: pl.Series) -> float | None:
+    """Return the sum of what is known, ``None`` if nothing is."""
+    known = values.drop_nulls()
+    return float(known.sum()) if len(known) or not len(values) else None
+
+
+def hours(seen: pl.DataFrame, resource: Resource) -> Measure:
+    """Resource-hours held inside the window: Σ (part of the run inside it × size) / 3600.
+
+    ``known`` of ``total`` counts the attempts that held anything in it.
+    """
+    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))[resource]
+    total = _total(held)
+    known = len(held) - held.null_count()
+    note = None
+    if known < len(held):
+        note = f"size or times unknown for {len(held) - known} of {len(held)} attempts, which are not in the sum"
+    return Measure(None if total is None else total / 3600, known, len(held), note)
+
+
+def utilisation(held: Measure, size: int | None, window_s: int, resource: Resource) -> Measure:
+    """Share of the resource that was allocated: resource-hours / (capacity × window); unknown without a capacity."""
+    name = _OF[resource]
+    if size is None:
+        return Measure(None, held.known, held.total, f"how many {name} the cluster has is not known")
+    if size == 0:
+        return Measure(None, held.known, held.total, f"the cluster has no {name}")
+    if held.value is None or window_s <= 0:
+        return Measure(None, held.known, held.total, held.note or "the window is empty")
+    share = held.value * 3600 / (size * window_s)
+    note = held.note
+    if share > 1 + 1e-9:
+        note = f"more {name} were allocated than there are now: the cluster was larger, or lends them twice"
+    return Measure(share, held.known, held.total, note)
+
+
+def idle_hours(seen: pl.DataFrame, resource: Literal["core_s", "gpu_s"]) -> Measure:
+    """Hours held inside the window and not used: Σ held × (1 − efficiency), over attempts that ended in it.
+
+    ``known`` of ``total`` are hours: those whose efficiency is known, of all that were held.
+    """
+    efficiency = _EFFICIENCY[resource]
+    judged = seen.filter(pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(resource).is_not_null())
+    total = float(seen[resource].sum()) / 3600
+    if judged.is_empty():
+        note = None if total == 0 else "no attempt that ended has both its size and its use on record"
+        return Measure(0.0 if total == 0 else None, 0, total, note)
+    idle = judged.select(_idle(resource, efficiency).sum()).item()
+    return Measure(float(idle) / 3600, float(judged[resource].sum()) / 3600, total)
+
+
+def _idle(resource: str, efficiency: str) -> pl.Expr:
+    return pl.col(resource) * (1 - pl.col(efficiency).clip(upper_bound=1.0))
+
+
+def lost(seen: pl.DataFrame) -> tuple[Lost, ...]:
+    """Return what went to attempts that ran, ended in the window and did not complete, the largest loss first."""
+    rows = (
+        seen.filter(_is_lost())
+        .group_by("state")
+        .agg(
+            pl.len().alias("jobs"),
+            *(_known_hours(name).alias(name) for name in ("core_s", "gpu_s", "node_s")),
+        )
+        .sort(["core_s", "state"], descending=[True, False], nulls_last=True)
+    )
+    return tuple(
+        Lost(row["state"], row["jobs"], row["core_s"], row["gpu_s"], row["node_s"])
+        for row in rows.iter_rows(named=True)
+    )
+
+
+def _is_lost() -> pl.Expr:
+    ran = pl.col("ran_s").is_null() | (pl.col("ran_s") > 0)
+    return pl.col("ended_in") & ran & (pl.col("state") != "COMPLETED")
+
+
+def _known_hours(name: str, condition: pl.Expr | None = None) -> pl.Expr:
+    """Return the sum in hours of the rows that are known, ``null`` if there are rows and none is."""
+    values = pl.col(name) if condition is None else pl.col(name).filter(condition)
+    return pl.when((values.count() > 0) | (values.len() == 0)).then(values.sum() / 3600).otherwise(None)
+
+
+def _mean_of(efficiency: str, size: str) -> pl.Expr:
+    """Return the efficiency of attempts that ended in the window, weighed by elapsed × size."""
+    weight = pl.col("elapsed_s").cast(pl.Float64) * pl.col(size)
+    known = pl.col("ended_in") & pl.col(efficiency).is_not_null() & weight.is_not_null()
+    total = weight.filter(known).sum()
+    return pl.when(total > 0).then((pl.col(efficiency) * weight).filter(known).sum() / total).otherwise(None)
+
+
+def usage(seen: pl.DataFrame, by: Literal["user", "account", "partition"]) -> tuple[Usage, ...]:
+    """Return one row for each user, account or partition, most core-hours first."""
+    judged = {
+        name: pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(name).is_not_null()
+        for name, efficiency in _EFFICIENCY.items()
+    }
+    seen = seen.with_columns(
+        _idle("core_s", "cpu_efficiency").alias("idle_core_s"), _idle("gpu_s", "gpu_efficiency").alias("idle_gpu_s")
+    )
+    rows = (
+        seen.group_by(by)
+        .agg(
+            pl.len().alias("jobs"),
+            *(_known_hours(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
+            _if_any("idle_core_s", judged["core_s"]).alias("idle_core_hours"),
+            _if_any("idle_gpu_s", judged["gpu_s"]).alias("idle_gpu_hours"),
+            _known_hours("core_s", _is_lost()).alias("lost_core_hours"),
+            _mean_of("cpu_efficiency", "cpus").alias("cpu_efficiency"),
+            _mean_of("memory_efficiency", "memory_bytes").alias("memory_efficiency"),
+            _mean_of("gpu_efficiency", "gpus").alias("gpu_efficiency"),
+            pl.col("wait_s").filter(pl.col("started_in")).median().alias("median_wait_s"),
+            _sum_of_cost(seen).alias("cost"),
+        )
+        .rename({by: "name"})
+        .sort(["core_hours", "jobs", "name"], descending=[True, True, False], nulls_last=True)
+    )
+    return tuple(Usage(**row) for row in rows.iter_rows(named=True))
+
+
+def _if_any(name: str, condition: pl.Expr) -> pl.Expr:
+    values = pl.col(name).filter(condition)
+    return pl.when(values.count() > 0).then(values.sum() / 3600).otherwise(None)
+
+
+def _sum_of_cost(seen: pl.DataFrame) -> pl.Expr:
+    if "cost" not in seen.columns:
+        return pl.lit(None, dtype=pl.Float64)
+    return pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum()).otherwise(None)
+
+
+def priced(seen: pl.DataFrame, price_per_node_hour: Mapping[str, float]) -> pl.DataFrame:
+    """Add ``cost``: what the attempt's nodes cost while it held them; ``null`` where a node has no price.
+
+    ``price_per_node_hour`` maps host names to the price of one hour of the whole node.
+    """
+    from hpcplan.hostlist import expand
+
+    def price(node_list: str | None) -> float | None:
+        try:
+            names = expand(node_list) if node_list else []
+        except ValueError:
+            return None
+        prices = [price_per_node_hour.get(name) for name in names]
+        return sum(one or 0.0 for one in prices) if prices and None not in prices else None
+
+    distinct: list[Any] = seen["node_list"].unique().to_list()
+    table = pl.DataFrame(
+        {"node_list": distinct, "_price": [price(text) for text in distinct]},
+        schema={"node_list": pl.String, "_price": pl.Float64},
+    )
+    joined = seen.join(table, on="node_list", how="left", nulls_equal=True, maintain_order="left")
+    held = pl.col("ran_s") / 3600 * pl.col("_price")
+    return joined.with_columns(pl.when(pl.col("ran_s") == 0).then(0.0).otherwise(held).alias("cost")).drop("_price")
+
+
+def cost(seen: pl.DataFrame) -> Measure | None:
+    """Return the sum of ``cost`` over the attempts that held anything, ``None`` where no prices were given."""
+    if "cost" not in seen.columns:
+        return None
+    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))["cost"]
+    known = len(held) - held.null_count()
+    note = None if known == len(held) else "attempts whose nodes are unknown, or have no price, are not in the sum"
+    return Measure(_total(held), known, len(held), note)

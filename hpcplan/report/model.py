@@ -1,0 +1,283 @@
+"""The report as values: what ``--format json`` prints, key by key, and what the pages are made of.
+
+Every figure comes with its coverage, since accounting rarely knows everything: ``value`` is ``null`` where nothing is
+known, and ``known`` of ``total`` says how much of what should have been measured was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "SCHEMA_NAME",
+    "Advice",
+    "Capacity",
+    "Distribution",
+    "Efficiency",
+    "Histogram",
+    "JobCounts",
+    "Lost",
+    "Measure",
+    "Problems",
+    "QueueModel",
+    "Queueing",
+    "Report",
+    "Series",
+    "Usage",
+]
+
+SCHEMA_NAME: Final = "hpcplan-report/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure: ``value`` in the unit that its key names, from ``known`` of ``total`` jobs or resource-hours.
+
+    ``note`` says why there is no value, or what to keep in mind.
+    """
+
+    value: float | None
+    known: float
+    total: float
+    note: str | None = None
+
+    @property
+    def coverage(self) -> float | None:
+        """The known share, 0 to 1; ``None`` where there was nothing to know."""
+        return min(1.0, self.known / self.total) if self.total > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Mean, median, 95th percentile (linear interpolation) and largest of ``known`` values out of ``total`` jobs."""
+
+    mean: float | None
+    median: float | None
+    p95: float | None
+    max: float | None
+    known: int
+    total: int
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of jobs whose value is known."""
+        return self.known / self.total if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many jobs have a value at or above ``edges[i]`` and below ``edges[i + 1]`` (the last bin is open)."""
+
+    edges: tuple[float, ...]
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """Attempts of jobs seen in the window. ``by_status`` is as of its end, so that its counts add up to ``total``."""
+
+    total: int
+    submitted: int
+    started: int
+    ended: int
+    running: int
+    pending: int
+    never_started: int
+    by_status: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """How much of what jobs held they used, over attempts that ended in the window.
+
+    ``value`` weighs every job by the resource-seconds it held; ``median`` counts each job once. ``known`` and ``total``
+    are resource-hours (jobs, for the time limit).
+    """
+
+    value: float | None
+    median: float | None
+    known: float
+    total: float
+    jobs_known: int
+    jobs_total: int
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of resource-hours whose use is known."""
+        return min(1.0, self.known / self.total) if self.total > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the cluster has; ``usable_nodes`` are neither down nor drained right now. ``None`` where not known."""
+
+    nodes: int | None
+    usable_nodes: int | None
+    cpus: int | None
+    gpus: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one user, account or partition had inside the window (``name`` is ``None`` for jobs without one).
+
+    ``idle_*_hours`` were held and not used, as far as measured; ``lost_core_hours`` went to attempts that did not
+    complete. ``jobs`` counts attempts seen, ``cost`` is in the report's currency.
+    """
+
+    name: str | None
+    jobs: int
+    core_hours: float | None
+    gpu_hours: float | None
+    node_hours: float | None
+    idle_core_hours: float | None
+    idle_gpu_hours: float | None
+    lost_core_hours: float | None
+    cpu_efficiency: float | None
+    memory_efficiency: float | None
+    gpu_efficiency: float | None
+    median_wait_s: float | None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What went to attempts that ended in the window without completing, by how they ended."""
+
+    state: str
+    jobs: int
+    core_hours: float | None
+    gpu_hours: float | None
+    node_hours: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Mean over each bin of ``bin_s`` seconds, the first beginning at ``start[0]``; resources in use, jobs by count."""
+
+    bin_s: int
+    start: tuple[int, ...]
+    nodes: tuple[float, ...]
+    cpus: tuple[float, ...]
+    gpus: tuple[float, ...]
+    running: tuple[float, ...]
+    pending: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueModel:
+    """What a formula says: ``wait_s`` is ``None`` with ``stable`` false where the load is 1 or more."""
+
+    model: str
+    servers: int
+    load: float
+    stable: bool
+    wait_s: float | None
+    wait_probability: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queueing:
+    """Queueing theory beside what was measured. Bounds for intuition, not predictions: see ``note``."""
+
+    resource: str
+    arrivals_per_hour: float
+    mean_run_s: float
+    load: float
+    measured_mean_wait_s: float | None
+    models: tuple[QueueModel, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to change. ``gain`` in ``unit`` per window like this one, ``gain_share`` of all that was held."""
+
+    kind: str
+    who: str
+    finding: str
+    action: str
+    gain: float
+    unit: str
+    gain_share: float
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """What could not be read: how often each kind, and the first ones quoted."""
+
+    rows_read: int
+    counts: dict[str, int]
+    quoted: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a queue was used in ``[start, end)`` (unix seconds). ``jobs_table`` has one row an attempt."""
+
+    cluster: str | None
+    source: str
+    start: int
+    end: int
+    timezone: str
+    jobs: JobCounts
+    wait: Distribution
+    eligible_wait: Distribution
+    pending_age: Distribution
+    slowdown: Distribution
+    wait_histogram: Histogram
+    capacity: Capacity
+    core_hours: Measure
+    gpu_hours: Measure
+    node_hours: Measure
+    cpu_utilisation: Measure
+    gpu_utilisation: Measure
+    node_utilisation: Measure
+    cpu_efficiency: Efficiency
+    memory_efficiency: Efficiency
+    gpu_efficiency: Efficiency
+    time_efficiency: Efficiency
+    idle_core_hours: Measure
+    idle_gpu_hours: Measure
+    jobs_ended_per_hour: float | None
+    lost: tuple[Lost, ...]
+    by_user: tuple[Usage, ...]
+    by_account: tuple[Usage, ...]
+    by_partition: tuple[Usage, ...]
+    series: Series
+    queueing: Queueing | None
+    advice: tuple[Advice, ...]
+    cost: Measure | None
+    currency: str | None
+    problems: Problems
+    jobs_table: pl.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: the fields by name, ``schema`` first, every coverage written out."""
+        plain = {
+            field.name: _plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name != "jobs_table"
+        }
+        return {"schema": SCHEMA_NAME, **plain}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if hasattr(value, "coverage"):
+            plain["coverage"] = value.coverage
+        return plain
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

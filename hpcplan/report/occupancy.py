@@ -1,0 +1,93 @@
+"""Which nodes were in use when: the union of the runs on each node, so that jobs sharing a node count it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from hpcplan.hostlist import expand
+from hpcplan.report.model import Measure
+
+__all__ = ["Occupancy", "node_utilisation", "occupancy"]
+
+_MOST_PLACES: Final = 20_000_000  # runs × nodes; beyond it the sum of node counts must do
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Intervals ``_from`` to ``_to`` (seconds after the window's start) in which ``_nodes`` nodes were in use.
+
+    ``exact`` says that they come from node lists; else every job counts its nodes for itself. ``shared``: jobs were
+    seen together on one node, or it cannot be ruled out that they were.
+    """
+
+    intervals: pl.DataFrame
+    exact: bool
+    shared: bool
+    known: int
+    total: int
+
+    @property
+    def node_s(self) -> float:
+        """Node-seconds in use."""
+        return float(self.intervals.select(((pl.col("_to") - pl.col("_from")) * pl.col("_nodes")).sum()).item())
+
+
+def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
+    """Return when nodes were in use in the window that begins at ``start`` (``seen``: see window.see)."""
+    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))
+    first = (pl.col("start_time").clip(lower_bound=start) - start).cast(pl.Float64)
+    runs = (
+        held.filter(pl.col("ran_s") > 0)
+        .with_columns(first.alias("_from"))
+        .with_columns((pl.col("_from") + pl.col("ran_s")).alias("_to"))
+    )
+    names = _names(runs["node_list"])
+    if names is None or runs.is_empty():
+        counted = runs.filter(pl.col("nodes") > 0).select("_from", "_to", pl.col("nodes").alias("_nodes"))
+        return Occupancy(counted, exact=False, shared=True, known=len(counted), total=len(held))
+    placed = runs.select("_from", "_to", "node_list").join(names, on="node_list").explode("_node")
+    merged = _union(placed)
+    union_s = float((merged["_to"] - merged["_from"]).sum())
+    sum_s = float((placed["_to"] - placed["_from"]).sum())
+    return Occupancy(merged, exact=True, shared=sum_s > 1.001 * union_s, known=len(runs), total=len(held))
+
+
+def _names(lists: pl.Series) -> pl.DataFrame | None:
+    """Return the nodes of every distinct list, ``None`` if there is one that does not tell."""
+    counted = lists.value_counts(name="runs")
+    expanded: list[list[str]] = []
+    room = _MOST_PLACES
+    for text, runs in counted.iter_rows():
+        try:
+            expanded.append(expand(text or "", limit=max(1, room // runs)))
+        except ValueError:
+            return None
+        room -= len(expanded[-1]) * runs
+    return counted.select("node_list").with_columns(pl.Series("_node", expanded, dtype=pl.List(pl.String)))
+
+
+def _union(placed: pl.DataFrame) -> pl.DataFrame:
+    """Return the intervals of each node with overlaps joined."""
+    ordered = placed.sort("_node", "_from")
+    reached = pl.col("_to").cum_max().shift(1).over("_node")
+    group = (pl.col("_from") > reached).fill_null(True).cast(pl.Int64).cum_sum().over("_node")
+    joined = ordered.with_columns(group.alias("_group")).group_by("_node", "_group")
+    return joined.agg(pl.col("_from").min(), pl.col("_to").max()).select("_from", "_to", pl.lit(1).alias("_nodes"))
+
+
+def node_utilisation(found: Occupancy, size: int | None, window_s: int) -> Measure:
+    """Share of node time with at least one job on the node: node-seconds in use / (nodes × window)."""
+    if size is None:
+        return Measure(None, found.known, found.total, "how many nodes the cluster has is not known")
+    if size == 0 or window_s <= 0:
+        return Measure(None, found.known, found.total, "the cluster has no nodes")
+    share = found.node_s / (size * window_s)
+    if found.exact:
+        note = None if share <= 1 + 1e-9 else "more nodes were in use than there are now"
+        return Measure(share, found.known, found.total, note)
+    if share > 1 + 1e-9 or found.known == 0 < found.total:
+        return Measure(None, found.known, found.total, "jobs share nodes, and not every job's node list is on record")
+    return Measure(share, found.known, found.total, "without node lists, a node that jobs share counts once a job")

@@ -1,0 +1,294 @@
+"""sacct's parsable output as rows of cells: finds the header and the delimiter, and mends rows that a job name broke.
+
+``sacct --parsable`` and ``--parsable2`` write one row a line and do not quote (sacct(1)), so a delimiter or a newline
+inside a job name or a comment breaks the row. Such a row is put together again only where exactly one way of doing so
+leaves every typed cell readable; else it is a fault.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, cast
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.report import sacct_cells as cells
+from hpcplan.report.faults import Faults
+from hpcplan.slurm.records import JobState
+
+__all__ = ["Header", "Row", "is_header", "rows", "split_columns"]
+
+# sacct(1), --helpformat, releases 19.05 to 25.05
+_FIELDS: Final = """
+    account admincomment alloccpus allocgres allocnodes alloctres associd avecpu avecpufreq avediskread avediskwrite
+    avepages averss avevmsize blockid cluster comment constraints consumedenergy consumedenergyraw container cputime
+    cputimeraw dbindex derivedexitcode elapsed elapsedraw eligible end exitcode extra failednode flags gid group jobid
+    jobidraw jobname layout licenses maxdiskread maxdiskreadnode maxdiskreadtask maxdiskwrite maxdiskwritenode
+    maxdiskwritetask maxpages maxpagesnode maxpagestask maxrss maxrssnode maxrsstask maxvmsize maxvmsizenode
+    maxvmsizetask mcslabel mincpu mincpunode mincputask ncpus nnodes nodelist ntasks partition planned plannedcpu
+    plannedcpuraw priority qos qosraw qosreq reason reqcpufreq reqcpufreqgov reqcpufreqmax reqcpufreqmin reqcpus reqgres
+    reqmem reqnodes reqreservation reqtres reservation reservationid reserved restartcnt resvcpu resvcpuraw segmentsize
+    sluid start state stderr stdin stdout steps stepid submit submitline suspended systemcomment systemcpu timelimit
+    timelimitraw totalcpu tresusageinave tresusageinmax tresusageinmaxnode tresusageinmaxtask tresusageinmin
+    tresusageinminnode tresusageinmintask tresusageintot tresusageoutave tresusageoutmax tresusageoutmaxnode
+    tresusageoutmaxtask tresusageoutmin tresusageoutminnode tresusageoutmintask tresusageouttot uid user usercpu wckey
+    wckeyid workdir
+    """
+_KNOWN: Final = frozenset(re.findall(r"\w+", _FIELDS))
+_FREE_TEXT: Final = frozenset(
+    {
+        "jobname", "comment", "admincomment", "systemcomment", "submitline", "workdir", "constraints", "extra",
+        "stdout", "stderr", "stdin",
+    }
+)  # fmt: skip
+_MAX_JOINED_LINES: Final = 20
+_MAX_LINE: Final = 4 * 1024**2
+
+
+def _state(text: str) -> None:
+    if text and JobState.parse(text) is JobState.UNKNOWN and text.strip().upper() != "UNKNOWN":
+        raise ValueError(text)
+
+
+_CLOCK: Final = cells.Clock()
+_TYPED: Final[dict[str, Callable[[str], object]]] = {
+    "jobid": cells.job_name, "jobidraw": cells.job_name, "state": _state,
+    "elapsed": cells.duration_s, "timelimit": cells.duration_s, "totalcpu": cells.duration_s,
+    "cputime": cells.duration_s, "submit": _CLOCK.read, "start": _CLOCK.read, "end": _CLOCK.read,
+    "eligible": _CLOCK.read, "alloctres": cells.tres, "reqtres": cells.tres, "alloccpus": cells.count,
+    "ncpus": cells.count, "nnodes": cells.count,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The columns of a file, in lower case, and what stands between them."""
+
+    columns: tuple[str, ...]
+    delimiter: str
+
+    def split(self, line: str) -> list[str]:
+        """Return the cells of a line; the empty one behind ``--parsable``'s last delimiter is dropped."""
+        quoted = self.delimiter == "," and '"' in line and len(line) < csv.field_size_limit()
+        found = next(csv.reader([line]), []) if quoted else line.split(self.delimiter)
+        if len(found) == len(self.columns) + 1 and not found[-1].strip():
+            found.pop()
+        return found
+
+    def typed(self, row: Sequence[str]) -> tuple[str, ...]:
+        """Return the cells that are not free text: those that figures and names are taken from."""
+        return tuple(cell for name, cell in zip(self.columns, row, strict=True) if name not in _FREE_TEXT)
+
+    def readable(self, row: Sequence[str]) -> bool:
+        """Whether every typed cell of the row is of the form that its column has."""
+        for name, cell in zip(self.columns, row, strict=True):
+            check = _TYPED.get(name)
+            if check is None:
+                continue
+            try:
+                check(cell)
+            except ValueError:
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The cells of one row under their header, and where they stand."""
+
+    header: Header
+    cells: Sequence[str]
+    line: int
+    text: str
+
+
+def is_header(line: str) -> Header | None:
+    """Return the header that a line is, ``None`` if it is a row: every word a field of sacct, one delimiter."""
+    if "jobid" not in line.lower():
+        return None
+    text = line.strip("\r\n")
+    names = tuple(word.lower() for word in re.findall(r"[A-Za-z]+", text))
+    if len(names) < 2 or not {"jobid", "jobidraw"} & set(names) or not set(names) <= _KNOWN:
+        return None
+    lead, *between, tail = re.split(r"[A-Za-z]+", text)
+    delimiter = between[0]
+    if lead or set(between) != {delimiter} or tail not in ("", delimiter) or delimiter.strip(" ") == "":
+        return None
+    return Header(names, delimiter)
+
+
+def split_columns(text: str) -> tuple[str, ...]:
+    """Return the columns named as for sacct's ``--format``: ``JobID,State,Elapsed%20``.
+
+    Raises:
+        InputError: a name that no release of sacct has, or neither JobID nor JobIDRaw among them.
+    """
+    from hpcplan.errors import nearest
+
+    names = tuple(word.partition("%")[0].strip().lower() for word in text.split(",") if word.strip())
+    for name in names:
+        if name not in _KNOWN:
+            raise InputError(f"--columns: sacct has no field {name!r}" + nearest(name, _KNOWN))
+    if not {"jobid", "jobidraw"} & set(names):
+        raise InputError("--columns: JobID or JobIDRaw must be among them")
+    return names
+
+
+def rows(path: Path | str, faults: Faults, columns: tuple[str, ...] | None = None) -> Iterator[Row]:
+    """Yield the rows of one file (plain or gzip; ``-`` is standard input), with its header or with ``columns``.
+
+    Raises:
+        InputError: the file is missing, a directory, not readable, binary, empty, or has no header that sacct writes.
+    """
+    name = str(path)
+    header: Header | None = None
+    lines = _Lines(path, faults)
+    for number, line in lines:
+        if not line.strip():
+            continue
+        found = is_header(line)
+        if found is not None:
+            header = found
+            continue
+        if header is None:
+            header = _without_header(line, number, name, columns)
+        row = _mended(header, number, line, lines)
+        faults.rows_read += 1
+        if row is None:
+            expected, got = len(header.columns), len(header.split(line))
+            message = f"{got} cells where the header has {expected}" if got != expected else "cells cannot be read"
+            faults.add("row skipped", message, name, number, line)
+        else:
+            yield row
+    if header is None:
+        raise InputError(Problem("the file is empty", file=name), hint=_HOW)
+
+
+_HOW: Final = (
+    "make one with: sacct --allusers --duplicates --parsable2 --format=JobID,JobIDRaw,JobName,User,Account,Partition,"
+    "QOS,State,Submit,Eligible,Start,End,Elapsed,Timelimit,NNodes,AllocCPUS,NTasks,ReqMem,ReqTRES,AllocTRES,TotalCPU,"
+    "MaxRSS,TRESUsageInTot,NodeList --starttime=…"
+)
+
+
+def _without_header(line: str, number: int, name: str, columns: tuple[str, ...] | None) -> Header:
+    if columns is None:
+        message = "no header with sacct's field names, JobID among them"
+        if re.search(r"\bJobID\b.*\bState\b", line) or re.fullmatch(r"[-\s]+", line):
+            message = "this is sacct's output for people, which cuts long values; use --parsable2"
+        hint = f"{_HOW}\n  or name the columns of a file without a header: --columns JobID,State,…"
+        raise InputError(Problem(message, file=name, line=number), hint=hint)
+    delimiter = _delimiter(line, len(columns))
+    if delimiter is None:
+        raise InputError(Problem(f"cannot be split into the {len(columns)} columns named", file=name, line=number))
+    return Header(columns, delimiter)
+
+
+def _delimiter(line: str, columns: int) -> str | None:
+    """Return the longest text without letters or digits that splits the line into that many cells."""
+    runs = set(re.findall(r"[^A-Za-z0-9]+", line))
+    pieces = {
+        run[a:b] for run in runs for a in range(min(len(run), 64)) for b in range(a + 1, min(a + 4, len(run)) + 1)
+    }
+    fitting = [text for text in pieces if len(Header(("",) * columns, text).split(line)) == columns]
+    return max(fitting, key=lambda text: (len(text), text), default=None)
+
+
+def _mended(header: Header, number: int, line: str, lines: _Lines) -> Row | None:
+    found = header.split(line)
+    expected = len(header.columns)
+    if len(found) == expected:
+        return Row(header, found, number, line)
+    if len(found) > expected:
+        return _without_extra(header, found, number, line)
+    joined, taken = line, 0
+    while len(found) < expected and taken < _MAX_JOINED_LINES:
+        following = lines.peek(taken)
+        if following is None or len(header.split(following)) == expected or is_header(following):
+            return None
+        joined, taken = f"{joined}\n{following}", taken + 1
+        found = header.split(joined)
+    row = _without_extra(header, found, number, joined)
+    if row is None or not header.readable(row.cells):
+        return None
+    lines.skip(taken)
+    return row
+
+
+def _without_extra(header: Header, found: list[str], number: int, text: str) -> Row | None:
+    """Return the row with surplus cells put back into the one free-text column that makes the others readable."""
+    surplus = len(found) - len(header.columns)
+    if surplus == 0:
+        return Row(header, found, number, text)
+    ways: dict[tuple[str, ...], list[str]] = {}
+    for index, name in enumerate(header.columns):
+        if surplus > 0 and name in _FREE_TEXT:
+            whole = header.delimiter.join(found[index : index + surplus + 1])
+            way = [*found[:index], whole, *found[index + surplus + 1 :]]
+            if header.readable(way):
+                ways.setdefault(header.typed(way), way)
+    return Row(header, next(iter(ways.values())), number, text) if len(ways) == 1 else None
+
+
+class _Lines:
+    """The numbered lines of a file, with a look at those that follow."""
+
+    def __init__(self, path: Path | str, faults: Faults) -> None:
+        self.source = _lines(path, faults)
+        self.ahead: list[tuple[int, str]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        while True:
+            if self.ahead:
+                yield self.ahead.pop(0)
+                continue
+            following = next(self.source, None)
+            if following is None:
+                return
+            yield following
+
+    def peek(self, index: int) -> str | None:
+        while len(self.ahead) <= index:
+            following = next(self.source, None)
+            if following is None:
+                return None
+            self.ahead.append(following)
+        return self.ahead[index][1]
+
+    def skip(self, count: int) -> None:
+        del self.ahead[:count]
+
+
+def _lines(path: Path | str, faults: Faults) -> Iterator[tuple[int, str]]:
+    name = str(path)
+    try:
+        with closing(_opened(path)) if name != "-" else nullcontext(sys.stdin.buffer) as stream:
+            for number, raw in enumerate(iter(lambda: stream.readline(_MAX_LINE), b""), start=1):
+                if b"\0" in raw and number == 1:
+                    raise InputError(Problem("is a binary file", file=name, line=1))
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace").rstrip("\r\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        faults.add("file cut short", f"the compressed file ends early: {error}", name, 0, "")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(Problem(f"cannot be read: {reason}", file=name)) from None
+
+
+def _opened(path: Path | str) -> IO[bytes]:
+    name = str(path)
+    place = Path(path)
+    try:
+        if place.is_dir():
+            raise InputError(Problem("is a directory; name a file in it", file=name))
+        stream = place.open("rb")
+        magic = stream.peek(2)[:2]
+    except FileNotFoundError:
+        raise InputError(Problem("no such file", file=name)) from None
+    return cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if magic == b"\x1f\x8b" else stream
