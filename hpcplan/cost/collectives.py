@@ -1,9 +1,10 @@
 """How long communication takes on the real topology: latency and bandwidth over groups of ranks.
 
-A group is ``size`` ranks whose places are ``stride`` accelerators apart. Ring algorithms move (n-1)/n of the data once
+A group is ``size`` ranks whose places are ``stride`` accelerators apart. "Inside" means in the domain that NVLink or
+the like joins: a node, or a rack of nodes. Ring algorithms move (n-1)/n of the data once
 (all-gather, reduce-scatter) or twice (all-reduce) through every rank (Thakur, Rabenseifner & Gropp 2005, section 4;
-NCCL's "bus bandwidth"). Inside a node a ring runs at the accelerator's link rate. Between nodes all groups of a node
-run at once and share its interfaces; a group with k members on a node gets k shares, since it opens as many rings.
+NCCL's "bus bandwidth"). There a ring runs at the accelerator's link rate. Between nodes all groups of a node
+run at once and share its interfaces; a group with k members in a domain gets k shares, since it opens as many rings.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ class Group:
 
 def group(machine: Machine, constants: Constants, size: Ints, stride: Ints) -> Group:
     """Return the group of ``size`` ranks that are ``stride`` accelerators apart."""
-    per_node = np.clip(machine.gpus_per_node // np.maximum(stride, 1), 1, size)
-    crosses = size > per_node
+    near = np.clip(machine.gpus_per_domain // np.maximum(stride, 1), 1, size)
+    crosses = size > near
     span = machine.nodes_spanned(size * stride)
     node_bandwidth, latency = machine.reach(span)
     inside = machine.intra_node_bytes_per_s * constants.intra_node_efficiency.value
-    between = node_bandwidth * per_node / machine.gpus_per_node * constants.inter_node_efficiency.value
+    between = node_bandwidth * near / machine.gpus_per_node * constants.inter_node_efficiency.value
     bus = np.where(crosses, np.minimum(inside, between), inside)
-    nodes = np.maximum(1, size // per_node)
-    hops = np.where(crosses, np.log2(np.maximum(nodes, 2)) * latency, 0.0)
-    inside_hops = (np.minimum(per_node, size) - 1) * machine.intra_node_latency_s
+    domains = np.maximum(1, size // near)
+    hops = np.where(crosses, np.log2(np.maximum(domains, 2)) * latency, 0.0)
+    inside_hops = (np.minimum(near, size) - 1) * machine.intra_node_latency_s
     return Group(size, bus, hops + inside_hops, constants.message_half_bytes.value)
 
 
@@ -64,13 +65,13 @@ def all_to_all(machine: Machine, constants: Constants, over: Group, stride: Ints
 
     What leaves the node goes through the sender's own share of the interfaces; the rest stays inside meanwhile.
     """
-    per_node = np.clip(machine.gpus_per_node // np.maximum(stride, 1), 1, over.size)
+    near = np.clip(machine.gpus_per_domain // np.maximum(stride, 1), 1, over.size)
     node_bandwidth, _ = machine.reach(machine.nodes_spanned(over.size * stride))
     inside = machine.intra_node_bytes_per_s * constants.intra_node_efficiency.value
     between = node_bandwidth / machine.gpus_per_node * constants.inter_node_efficiency.value
-    near = sent_bytes * (per_node - 1) / over.size / inside
-    far = sent_bytes * (over.size - per_node) / over.size / between
-    return np.where(over.size > 1, np.maximum(near, far) + over.step_latency_s, 0.0)
+    stays = sent_bytes * (near - 1) / over.size / inside
+    leaves = sent_bytes * (over.size - near) / over.size / between
+    return np.where(over.size > 1, np.maximum(stays, leaves) + over.step_latency_s, 0.0)
 
 
 def point_to_point(machine: Machine, constants: Constants, message_bytes: Floats, span: Ints) -> Floats:
@@ -82,6 +83,6 @@ def point_to_point(machine: Machine, constants: Constants, message_bytes: Floats
     node_bandwidth, latency = machine.reach(nodes)
     inside = machine.intra_node_bytes_per_s * constants.intra_node_efficiency.value
     between = node_bandwidth / machine.gpus_per_node * constants.inter_node_efficiency.value
-    crosses = nodes > 1
+    crosses = span > machine.gpus_per_domain
     bandwidth = np.where(crosses, np.minimum(inside, between), inside)
     return message_bytes / bandwidth + np.where(crosses, latency, machine.intra_node_latency_s)

@@ -25,6 +25,7 @@ class Machine:
 
     accelerator: Accelerator
     gpus_per_node: int
+    gpus_per_domain: int  # joined by NVLink or the like: a node's, or those of several nodes
     intra_node_bytes_per_s: float
     intra_node_latency_s: float
     tiers: tuple[Tier, ...]
@@ -62,6 +63,7 @@ def machine_of(site: Site, topology: Topology, group: str, hosts: Sequence[str] 
     return Machine(
         accelerator=accelerator,
         gpus_per_node=node.accelerators.count,
+        gpus_per_domain=node.accelerators.count * (link.domain_nodes if link else 1),
         intra_node_bytes_per_s=link.bandwidth_bytes_per_s if link else node.node_bandwidth_bytes_per_s,
         intra_node_latency_s=link.latency_s if link else node.nics.latency_s,
         tiers=tuple(topology.tiers(members)),

@@ -56,7 +56,7 @@ class Space:
     sequence: int
     global_batch: int
     gpus: int
-    gpus_per_node: int
+    gpus_per_domain: int  # tensor-parallel groups stay inside
     framework: Framework
     fixed: Mapping[str, int]
 
@@ -77,7 +77,7 @@ def _grids(space: Space) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield (tp, cp, pp, vpp, dp) that use every accelerator."""
     shape = space.shape
     whole_model = space.framework == "torchrun"  # FSDP2 and DDP without a model-parallel trainer
-    for tp in _allowed(space, "tp", [1] if whole_model else _divisors(space.gpus_per_node)):
+    for tp in _allowed(space, "tp", [1] if whole_model else _divisors(space.gpus_per_domain)):
         if space.gpus % tp or not _divides_heads(shape, tp):
             continue
         for cp in _allowed(space, "cp", [1] if whole_model else _context_groups(space, tp)):

@@ -117,7 +117,7 @@ def _price_all(
             sequence=run.sequence_length,
             global_batch=run.global_batch,
             gpus=count * machine.gpus_per_node,
-            gpus_per_node=machine.gpus_per_node,
+            gpus_per_domain=machine.gpus_per_domain,
             framework=workload.request.framework,
             fixed=fixed,
         )

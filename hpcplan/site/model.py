@@ -91,6 +91,7 @@ class IntraNode(Value):
     kind: Literal["nvswitch", "nvlink", "xgmi", "pcie", "none"] = "nvswitch"
     bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth", description="of one accelerator, one way")
     latency_s: Duration = Field(2e-6, alias="latency")
+    domain_nodes: PositiveInt = Field(1, description="consecutive nodes that the links join, as 18 in an NVL72 rack")
 
 
 class NetworkInterfaces(Value):

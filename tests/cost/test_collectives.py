@@ -18,7 +18,7 @@ CONSTANTS = default_constants().constants
 
 def machine(node_bytes_per_s: float = 200e9, far: float = 50e9) -> Machine:
     tiers = (Tier("leaf", 4, node_bytes_per_s, 4e-6), Tier("spine", 64, far, 6e-6))
-    return Machine(accelerators()["A100-SXM4-80GB"], 8, 300e9, 2e-6, tiers)
+    return Machine(accelerators()["A100-SXM4-80GB"], 8, 8, 300e9, 2e-6, tiers)
 
 
 def ints(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -22,7 +22,7 @@ CONSTANTS = default_constants().constants
 
 def selene(scale: float = 1.0) -> Machine:
     tiers = (Tier("leaf", 20, 200e9 * scale, 4e-6), Tier("spine", 560, 200e9 * scale, 6e-6))
-    return Machine(accelerators()["A100-SXM4-80GB"], 8, 300e9 * scale, 2e-6, tiers)
+    return Machine(accelerators()["A100-SXM4-80GB"], 8, 8, 300e9 * scale, 2e-6, tiers)
 
 
 def cost(name: str, machine: Machine, batch: int | None = None, **fields: int | list[int]) -> Costs:

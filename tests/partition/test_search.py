@@ -41,7 +41,7 @@ def space(name: str, gpus: int, **fields: Any) -> Space:
     workload = load_workload(name).workload
     return Space(
         shape=workload.model, sequence=workload.training.sequence_length, global_batch=workload.training.global_batch,
-        gpus=gpus, gpus_per_node=8, framework=fields.pop("framework", "megatron-lm"), fixed=fields,
+        gpus=gpus, gpus_per_domain=8, framework=fields.pop("framework", "megatron-lm"), fixed=fields,
     )  # fmt: skip
 
 
