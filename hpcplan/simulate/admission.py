@@ -1,0 +1,201 @@
+"""What a submission comes to on a machine: the door at which the controller refuses, in its own words.
+
+Whole nodes are given out, as with ``OverSubscribe=EXCLUSIVE`` (slurm.conf(5)). The texts are those of Slurm 22.05; a
+limit of the partition lets a job in and keeps it pending, as with ``EnforcePartLimits=NO``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcplan.errors import SlurmError, nearest
+from hpcplan.hostlist import expand
+from hpcplan.simulate.jobs import UNLIMITED_S, JobSpec, Request
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+
+__all__ = ["refusal", "resolve"]
+
+_UNAVAILABLE: Final = "Requested node configuration is not available"
+
+
+def refusal(reason: str, *before: str, hint: str | None = None) -> SlurmError:
+    """Return the error with which sbatch would report that the controller refused."""
+    lines = [f"sbatch: error: {line}" for line in before]
+    return SlurmError("\n".join([*lines, f"sbatch: error: Batch job submission failed: {reason}"]), hint=hint)
+
+
+def resolve(spec: JobSpec, machine: Machine) -> Request:
+    """Return what ``spec`` asks of ``machine``.
+
+    Raises:
+        SlurmError: the controller would refuse it.
+    """
+    partition = _partition(spec, machine)
+    eligible, required = _named_nodes(spec, machine, partition)
+    groups = [group for group in machine.groups if group.mask & eligible]
+    fitting = _fitting(spec, groups)
+    for group in groups:
+        if group not in fitting:
+            eligible &= ~group.mask
+    minimum, maximum = _node_count(spec, fitting, required)
+    limit_s = _limit(spec, partition)
+    reason = _limit_reason(partition, minimum, limit_s)
+    if reason is None and (eligible.bit_count() < minimum or required & ~eligible):
+        raise refusal(_UNAVAILABLE, hint=_what_there_is(partition, machine))
+    if partition.max_nodes is not None:
+        maximum = max(minimum, min(maximum, partition.max_nodes))
+    return Request(
+        partition=partition.name,
+        minimum=minimum,
+        maximum=max(minimum, min(maximum, eligible.bit_count())),
+        limit_s=limit_s,
+        eligible=eligible,
+        required=required,
+        cpus=_cpus(spec, minimum),
+        gpus=_gpus(spec, minimum),
+        memory_per_node_bytes=_memory(spec),
+        limit_reason=reason,
+    )
+
+
+def _partition(spec: JobSpec, machine: Machine) -> PartitionShape:
+    name = spec.partition or machine.default_partition()
+    if name not in machine.partitions:
+        hint = None
+        if "," in name:
+            hint = "the mock cluster places a job in one partition; name one"
+        elif close := nearest(name, machine.partitions):
+            hint = close.removeprefix("; ")
+        raise refusal("Invalid partition name specified", f"invalid partition specified: {name}", hint=hint)
+    partition = machine.partitions[name]
+    if spec.qos is not None and partition.qos and spec.qos not in partition.qos:
+        raise refusal("Invalid qos specification", hint=f"{name} allows {', '.join(partition.qos)}")
+    return partition
+
+
+def _named_nodes(spec: JobSpec, machine: Machine, partition: PartitionShape) -> tuple[int, int]:
+    """Return the masks of the nodes that may serve and of those that must, by name and by feature."""
+    try:
+        required = machine.mask_of(expand(spec.nodelist)) if spec.nodelist else 0
+        excluded = machine.mask_of(expand(spec.exclude)) if spec.exclude else 0
+    except (KeyError, ValueError) as error:
+        raise refusal("Invalid node name specified", hint=str(error).strip("'\"")) from None
+    eligible = partition.mask & ~excluded
+    if spec.constraint:
+        eligible &= _with_features(spec.constraint, machine)
+    return eligible, required
+
+
+def _with_features(constraint: str, machine: Machine) -> int:
+    """Return the nodes with these features: ``a&b`` (also ``a,b``) or ``a|b`` (sbatch(1), --constraint)."""
+    known = {feature for group in machine.groups for feature in group.features}
+    alternatives = [option.replace(",", "&").split("&") for option in constraint.strip("()").split("|")]
+    mask = 0
+    for wanted in alternatives:
+        if unknown := [feature for feature in wanted if feature not in known]:
+            raise refusal("Invalid feature specification", hint=f"{unknown[0]!r}{nearest(unknown[0], known)}")
+        for group in machine.groups:
+            if all(feature in group.features for feature in wanted):
+                mask |= group.mask
+    return mask
+
+
+def _fitting(spec: JobSpec, groups: list[NodeGroupShape]) -> list[NodeGroupShape]:
+    """Return the node groups of which one node has what the job wants on each node."""
+    cpus = spec.cpus_per_task * (spec.ntasks_per_node or 1)
+    with_cpus = [group for group in groups if group.cpus >= cpus]
+    if groups and not with_cpus:
+        raise refusal(_UNAVAILABLE, "CPU count per node can not be satisfied")
+    memory = _memory(spec)
+    with_memory = [group for group in with_cpus if memory is None or group.memory_bytes >= memory]
+    if groups and not with_memory:
+        raise refusal(_UNAVAILABLE, "Memory specification can not be satisfied")
+    wants_gpus = any((spec.gpus, spec.gpus_per_node, spec.gpus_per_task))
+    per_node = max(spec.gpus_per_node or 0, spec.gpus_per_task or 0, 1 if wants_gpus else 0)
+    fitting = [
+        group
+        for group in with_memory
+        if group.gpus >= per_node and (not wants_gpus or spec.gpu_type in (None, group.gpu_type))
+    ]
+    if groups and not fitting:
+        offered = sorted({group.gres or "no GPUs" for group in groups})
+        raise refusal(_UNAVAILABLE, hint=f"these nodes have {', '.join(offered)}")
+    return fitting
+
+
+def _memory(spec: JobSpec) -> int | None:
+    """Return the bytes that one node must have, ``None`` where the job asks for whatever a node has."""
+    if spec.memory_per_cpu_bytes:
+        return spec.memory_per_cpu_bytes * spec.cpus_per_task * (spec.ntasks_per_node or 1)
+    if spec.memory_per_gpu_bytes:
+        return spec.memory_per_gpu_bytes * (spec.gpus_per_node or 1)
+    return spec.memory_per_node_bytes or None  # --mem=0 asks for all that a node has
+
+
+def _node_count(spec: JobSpec, groups: list[NodeGroupShape], required: int) -> tuple[int, int]:
+    """Return the fewest and the most nodes that the job takes."""
+    if spec.nodes_min is not None and spec.nodes_min < 1:
+        raise refusal("Node count specification invalid")
+    needed = max(_nodes_for_tasks(spec, groups), _nodes_for_gpus(spec, groups), required.bit_count(), 1)
+    if spec.nodes_min is None:
+        return needed, needed
+    minimum, maximum = spec.nodes_min, spec.nodes_max or spec.nodes_min
+    if spec.ntasks is not None and spec.ntasks < minimum:
+        minimum = maximum = spec.ntasks  # sbatch warns: can't run 1 processes on 2 nodes, setting nnodes to 1
+    if needed > maximum:
+        raise refusal(_UNAVAILABLE, hint=f"its tasks and GPUs need {needed} nodes")
+    return max(minimum, needed), maximum
+
+
+def _nodes_for_tasks(spec: JobSpec, groups: list[NodeGroupShape]) -> int:
+    if spec.ntasks is None or not groups:
+        return 1
+    fit = min(group.cpus for group in groups) // spec.cpus_per_task
+    per_node = max(1, min(fit, spec.ntasks_per_node or fit))
+    return -(-spec.ntasks // per_node)
+
+
+def _nodes_for_gpus(spec: JobSpec, groups: list[NodeGroupShape]) -> int:
+    total = spec.gpus or (spec.gpus_per_task or 0) * (spec.ntasks or 1)
+    per_node = min((group.gpus for group in groups), default=0)
+    return -(-total // per_node) if total and per_node else 1
+
+
+def _limit(spec: JobSpec, partition: PartitionShape) -> int:
+    """Return the time limit in seconds; Slurm counts in whole minutes, rounded up (sbatch(1), --time)."""
+    asked = spec.time_limit_s
+    if asked is None:
+        asked = partition.default_time_s or partition.max_time_s or 0
+    return -(-asked // 60) * 60 if asked else UNLIMITED_S
+
+
+def _limit_reason(partition: PartitionShape, minimum: int, limit_s: int) -> str | None:
+    """Return Slurm's word for the partition limit that the job breaks."""
+    most = min(partition.mask.bit_count(), partition.max_nodes or partition.mask.bit_count())
+    if minimum > most:
+        return "PartitionNodeLimit"
+    if partition.max_time_s is not None and limit_s > max(60, -(-partition.max_time_s // 60) * 60):
+        return "PartitionTimeLimit"
+    return None
+
+
+def _cpus(spec: JobSpec, nodes: int) -> int:
+    tasks = spec.ntasks or nodes * (spec.ntasks_per_node or 1)
+    return max(nodes, tasks * spec.cpus_per_task)
+
+
+def _gpus(spec: JobSpec, nodes: int) -> int:
+    if spec.gpus is not None:
+        return spec.gpus
+    if spec.gpus_per_node is not None:
+        return spec.gpus_per_node * nodes
+    return (spec.gpus_per_task or 0) * (spec.ntasks or nodes * (spec.ntasks_per_node or 1))
+
+
+def _what_there_is(partition: PartitionShape, machine: Machine) -> str:
+    groups = [group for group in machine.groups if group.mask & partition.mask]
+    kinds = ", ".join(
+        f"{(group.mask & partition.mask).bit_count()} nodes with {group.cpus} CPUs and {group.gres or 'no GPUs'}"
+        for group in groups
+    )
+    return f"{partition.name} has {kinds}"

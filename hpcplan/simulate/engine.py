@@ -1,0 +1,374 @@
+"""The discrete-event engine: integer time, whole nodes, deterministic.
+
+At each instant first all ends, then all jobs that become eligible, then all submissions, then one scheduling pass.
+Nothing happens between events, so that advancing in two steps is the same as advancing in one. What a person does
+(submit, cancel, hold, drain) happens at the engine's present time and is followed by a pass.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from hpcplan.simulate.admission import resolve
+from hpcplan.simulate.begin import begin_time
+from hpcplan.simulate.dependents import Dependents, History
+from hpcplan.simulate.job_records import ended_record, natural_end
+from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec
+from hpcplan.simulate.machine import Machine
+from hpcplan.simulate.policies import ClusterView, Policy
+from hpcplan.slurm.records import JobRecord, JobState
+
+__all__ = ["REQUEUE_DELAY_S", "TOP_PRIORITY", "ArrivalSource", "Engine"]
+
+REQUEUE_DELAY_S: Final = 121  # measured on Slurm 22.05: the credential's life time and a second
+TOP_PRIORITY: Final = 4294901759  # priority/basic gives the first job this, and each later one less by one
+
+
+class ArrivalSource(Protocol):
+    """Jobs that come by themselves, in order of time: a trace, or the other users of a cluster."""
+
+    @property
+    def next_time(self) -> int | None:
+        """When the next job comes; ``None`` if none will."""
+        ...
+
+    def pop(self) -> Arrival:
+        """Return the next job and go on to the one after."""
+        ...
+
+
+class Engine:
+    """A cluster in motion.
+
+    ``jobs`` are those that have not ended, ``queue`` those that could start, in order; ``ended`` collects the records
+    of finished attempts until somebody takes them away. ``changes`` counts what happened.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        policy: Policy,
+        *,
+        now: int = 0,
+        cluster: str | None = None,
+        arrivals: ArrivalSource | None = None,
+        history: History = lambda job_id: (),
+    ) -> None:
+        self.machine = machine
+        self.policy = policy
+        self.now = now
+        self.cluster = cluster
+        self.arrivals = arrivals
+        self.jobs: dict[int, Job] = {}
+        self.running: dict[int, Job] = {}
+        self.queue: list[Job] = []
+        self.ended: list[JobRecord] = []
+        self.next_id = 1
+        self.submissions = 0
+        self.down = 0
+        self.drained = 0
+        self.node_reasons: dict[str, str] = {}
+        self.busy = 0
+        self.changes = 0
+        self._ends: list[tuple[int, int]] = []
+        self._wakes: list[tuple[int, int]] = []
+        self._dependents = Dependents(self.jobs, history)
+        self._partition_masks = {name: part.mask for name, part in machine.partitions.items()}
+
+    # what a person asks ---------------------------------------------------------------------------------------------
+
+    def submit(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool = False) -> int:
+        """Queue a job (each task of an array is one) at the present time and return its id.
+
+        Raises:
+            SlurmError: refused, in sbatch's words; nothing was queued.
+        """
+        job_id = self._enqueue(spec, behaviour, user, background=background)
+        self._schedule()
+        return job_id
+
+    def preview(self, spec: JobSpec, behaviour: Behaviour, user: str) -> Job:
+        """Return the job that :meth:`submit` would queue (an array's first task) without queueing it.
+
+        Raises:
+            SlurmError: refused, in sbatch's words.
+        """
+        return self._new_jobs(spec, behaviour, user, background=False)[0]
+
+    def cancel(self, job_id: int) -> None:
+        """End a live job as CANCELLED."""
+        self._end(self.jobs[job_id], JobState.CANCELLED)
+        self._schedule()
+
+    def hold(self, job_id: int) -> None:
+        """Keep a live job from starting, or from starting again after a requeue."""
+        self.jobs[job_id].held = True
+        self._classify(self.jobs[job_id])
+        self._schedule()
+
+    def release(self, job_id: int) -> None:
+        """Undo :meth:`hold`."""
+        self.jobs[job_id].held = False
+        self._classify(self.jobs[job_id])
+        self._schedule()
+
+    def requeue(self, job_id: int) -> None:
+        """Stop a running job and put it back into the queue; it may start again after ``REQUEUE_DELAY_S``."""
+        self._requeue(self.running[job_id], JobState.REQUEUED)
+        self._schedule()
+
+    def set_node_state(self, names: Iterable[str], state: str, reason: str | None = None) -> None:
+        """Set nodes to ``drain``, ``down`` or ``resume``; jobs on a node that goes down end or requeue (NODE_FAIL).
+
+        Raises:
+            KeyError: a name that no node has.
+            ValueError: another state.
+        """
+        if state not in {"drain", "down", "resume"}:
+            raise ValueError(f"{state!r} is not a state that a node can be set to: drain, down or resume")
+        names = list(names)
+        mask = self.machine.mask_of(names)
+        self.down = self.down | mask if state == "down" else self.down & ~mask
+        self.drained = self.drained | mask if state == "drain" else self.drained & ~mask
+        for name in names:
+            self.node_reasons.pop(name, None)
+            if state != "resume" and reason:
+                self.node_reasons[name] = reason
+        if state == "down":
+            for job in [job for job in self.running.values() if job.nodes & mask]:
+                self._fail_node(job)
+        self.changes += 1
+        self._schedule()
+
+    # time -----------------------------------------------------------------------------------------------------------
+
+    def next_event_time(self) -> int | None:
+        """Return when something happens next, ``None`` if nothing will."""
+        while self._ends and not self._is_current_end(*self._ends[0]):
+            heapq.heappop(self._ends)
+        while self._wakes and not self._is_current_wake(*self._wakes[0]):
+            heapq.heappop(self._wakes)
+        times = [heap[0][0] for heap in (self._ends, self._wakes) if heap]
+        if self.arrivals is not None and self.arrivals.next_time is not None:
+            times.append(self.arrivals.next_time)
+        return min(times, default=None)
+
+    def advance(self, to: int) -> None:
+        """Let everything happen up to and including the time ``to``."""
+        while (time := self.next_event_time()) is not None and time <= to:
+            self.step(time)
+        self.now = max(self.now, to)
+
+    def step(self, time: int) -> None:
+        """Let happen what happens at ``time``, the next event's."""
+        self.now = max(self.now, time)
+        while self._ends and self._ends[0][0] <= self.now:
+            end = heapq.heappop(self._ends)
+            if self._is_current_end(*end):
+                job = self.running[end[1]]
+                self._end(job, *natural_end(job))
+        while self._wakes and self._wakes[0][0] <= self.now:
+            _, job_id = heapq.heappop(self._wakes)
+            if job_id in self.jobs:
+                self._classify(self.jobs[job_id])
+        while self.arrivals is not None and (time_ := self.arrivals.next_time) is not None and time_ <= self.now:
+            arrival = self.arrivals.pop()
+            self._enqueue(arrival.spec, arrival.behaviour, arrival.user, background=True)
+        self._schedule()
+
+    # what can be seen -----------------------------------------------------------------------------------------------
+
+    @property
+    def available(self) -> int:
+        """The mask of the nodes that are neither down nor drained."""
+        return self.machine.all_nodes & ~(self.down | self.drained)
+
+    @property
+    def free(self) -> int:
+        """The mask of the nodes on which jobs can start now."""
+        return self.available & ~self.busy
+
+    def view(self) -> ClusterView:
+        """Return what a policy may see."""
+        running = [(job.limit_end, job.nodes) for job in self.running.values()]
+        return ClusterView(self.now, self.free, self.available, running, self._partition_masks)
+
+    def candidates(self) -> list[Job]:
+        """Return the queue without the jobs that wait for their partition or for other tasks of their array."""
+        room: dict[int | None, int] = {}
+        result = []
+        for job in self.queue:
+            if not self.machine.partitions[job.request.partition].up:
+                continue
+            if job.spec.array_limit is not None:
+                if job.array_job_id not in room:
+                    running = sum(other.array_job_id == job.array_job_id for other in self.running.values())
+                    room[job.array_job_id] = job.spec.array_limit - running
+                room[job.array_job_id] -= 1
+                if room[job.array_job_id] < 0:
+                    continue
+            result.append(job)
+        return result
+
+    def blocked(self, job: Job) -> str | None:
+        """Return squeue's word for what keeps a waiting job out of the queue, ``None`` if it is eligible."""
+        if job.held:
+            return "JobHeldUser"
+        if job.dependency is not None and not job.dependency.met:
+            return "DependencyNeverSatisfied" if job.dependency.failed else "Dependency"
+        if job.begin_time is not None and job.begin_time > self.now:
+            return "BeginTime"
+        return job.request.limit_reason
+
+    # inside ---------------------------------------------------------------------------------------------------------
+
+    def restore(self, jobs: Iterable[Job]) -> None:
+        """Take over the jobs of a saved engine and rebuild everything that follows from them."""
+        for job in jobs:
+            self.jobs[job.id] = job
+        for job in self.jobs.values():
+            if job.running:
+                self.running[job.id] = job
+                self.busy |= job.nodes
+                heapq.heappush(self._ends, (job.end, job.id))
+                continue
+            self._dependents.watch(job)
+            self._wake(job)
+            if self.blocked(job) is None:
+                self.queue.append(job)
+        self.queue.sort(key=_order)
+
+    def _enqueue(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> int:
+        jobs = self._new_jobs(spec, behaviour, user, background=background)
+        self.next_id += len(jobs)
+        self.submissions += 1
+        for job in jobs:
+            self.jobs[job.id] = job
+        for job in jobs:
+            self._dependents.watch(job)
+            self._wake(job)
+            self._classify(job)
+        return jobs[0].id
+
+    def _new_jobs(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> list[Job]:
+        request = resolve(spec, self.machine)
+        begin = begin_time(spec.begin, self.now)
+        first = self.next_id
+        priority = spec.priority if spec.priority is not None else TOP_PRIORITY - self.submissions - spec.nice
+        jobs = [
+            Job(
+                id=first + position,
+                spec=spec,
+                request=request,
+                behaviour=behaviour,
+                user=user,
+                submit_time=self.now,
+                priority=max(1, priority),
+                background=background,
+                array_job_id=first if spec.array else None,
+                array_task_id=task,
+                held=spec.hold,
+                begin_time=begin,
+            )
+            for position, task in enumerate(spec.array or (None,))
+        ]
+        for job in jobs:
+            self._dependents.resolve(job, self.now)
+        return jobs
+
+    def _schedule(self) -> None:
+        """Settle what depends on what has just happened, then run one scheduling pass."""
+        self._settle()
+        if not self.queue or not self.free:
+            return
+        starts = self.policy.decide(self.candidates(), self.view()).starts
+        if not starts:
+            return
+        for start in starts:
+            self._start(start.job, start.nodes, start.backfilled)
+        self.queue = [job for job in self.queue if not job.running]
+        self._settle()
+
+    def _settle(self) -> None:
+        for job in self._dependents.settle(self.now):
+            self._wake(job)
+            self._classify(job)
+
+    def _start(self, job: Job, nodes: int, backfilled: bool) -> None:
+        job.start_time = self.now
+        job.nodes = nodes
+        job.node_list = self.machine.node_list(nodes)
+        job.backfilled = backfilled
+        self.busy |= nodes
+        self.running[job.id] = job
+        heapq.heappush(self._ends, (job.end, job.id))
+        self._dependents.started(job)
+        self.changes += 1
+
+    def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
+        """Take a job out of the cluster for good."""
+        self.ended.append(ended_record(job, self, state, exit_code, signal))
+        if job.running:
+            self.busy &= ~job.nodes
+            del self.running[job.id]
+        else:
+            self._leave_queue(job)
+        del self.jobs[job.id]
+        self._dependents.ended(job, state)
+        self.changes += 1
+
+    def _fail_node(self, job: Job) -> None:
+        if job.spec.requeue:
+            self._requeue(job, JobState.NODE_FAIL)
+        else:
+            self._end(job, JobState.NODE_FAIL, exit_code=1)
+
+    def _requeue(self, job: Job, state: JobState) -> None:
+        self.ended.append(ended_record(job, self, state))
+        self.busy &= ~job.nodes
+        del self.running[job.id]
+        job.restarts += 1
+        job.submit_time = self.now + 1  # as slurmctld does, so that accounting can tell the attempts apart
+        job.begin_time = self.now + REQUEUE_DELAY_S
+        job.start_time, job.nodes, job.node_list, job.backfilled, job.eligible_time = None, 0, None, None, None
+        self.changes += 1
+        self._wake(job)
+        self._classify(job)
+
+    def _wake(self, job: Job) -> None:
+        if job.begin_time is not None and job.begin_time > self.now:
+            heapq.heappush(self._wakes, (job.begin_time, job.id))
+
+    def _classify(self, job: Job) -> None:
+        """Put a waiting job into the queue or keep it out, as its holds, times and dependencies have it now."""
+        if job.running or job.id not in self.jobs:
+            return
+        self.changes += 1
+        self._leave_queue(job)
+        reason = self.blocked(job)
+        if reason is None:
+            insort(self.queue, job, key=_order)
+            if job.eligible_time is None:
+                job.eligible_time = max(self.now, job.submit_time)
+        elif reason == "DependencyNeverSatisfied" and job.spec.kill_on_invalid_dep:
+            self._end(job, JobState.CANCELLED)
+
+    def _leave_queue(self, job: Job) -> None:
+        position = bisect_left(self.queue, job.order, key=_order)
+        if position < len(self.queue) and self.queue[position] is job:
+            del self.queue[position]
+
+    def _is_current_end(self, time: int, job_id: int) -> bool:
+        job = self.running.get(job_id)
+        return job is not None and job.end == time
+
+    def _is_current_wake(self, time: int, job_id: int) -> bool:
+        job = self.jobs.get(job_id)
+        return job is not None and not job.running and job.begin_time == time
+
+
+def _order(job: Job) -> tuple[int, int, int]:
+    return job.order

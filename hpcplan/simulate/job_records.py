@@ -1,0 +1,115 @@
+"""The mock cluster's jobs as :class:`~hpcplan.slurm.records.JobRecord`, and how they end."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from hpcplan.simulate.jobs import UNLIMITED_S, Job
+from hpcplan.simulate.machine import Machine
+from hpcplan.slurm.records import JobRecord, JobState
+
+__all__ = ["Cluster", "ended_record", "live_record", "natural_end"]
+
+_REASONS = {
+    JobState.TIMEOUT: "TimeLimit",
+    JobState.FAILED: "NonZeroExitCode",
+    JobState.OUT_OF_MEMORY: "OutOfMemory",
+    JobState.NODE_FAIL: "NodeDown",
+}
+
+
+class Cluster(Protocol):
+    """What a record needs of the cluster that the job is on."""
+
+    machine: Machine
+    cluster: str | None
+    now: int
+
+
+def natural_end(job: Job) -> tuple[JobState, int, int]:
+    """Return (state, exit code, signal) of a running job that nothing disturbs; its limit comes before its own end."""
+    if job.behaviour.runtime_s > job.request.limit_s:
+        return JobState.TIMEOUT, 0, 0
+    return JobState(job.behaviour.state), job.behaviour.exit_code, job.behaviour.signal
+
+
+def ended_record(job: Job, cluster: Cluster, state: JobState, exit_code: int = 0, signal: int = 0) -> JobRecord:
+    """Return what accounting keeps of an attempt that ends now."""
+    use: dict[str, Any] = {}
+    if job.start_time is not None:
+        elapsed = cluster.now - job.start_time
+        fraction = job.behaviour.cpu_fraction
+        use = {
+            "total_cpu_s": None if fraction is None else round(fraction * elapsed * _cpus(job, cluster.machine), 3),
+            "max_rss_bytes": job.behaviour.max_rss_bytes,
+            "gpu_utilisation": job.behaviour.gpu_utilisation,
+        }
+    reason = "DependencyNeverSatisfied" if job.dependency is not None and job.dependency.failed else _REASONS.get(state)
+    return JobRecord(
+        **_common(job, cluster),
+        **use,
+        state=state,
+        reason=reason,
+        end_time=cluster.now,
+        exit_code=exit_code if state.final else None,
+        signal=signal if state.final else None,
+    )
+
+
+def live_record(job: Job, cluster: Cluster, reason: str | None) -> JobRecord:
+    """Return what squeue shows of a job that waits (for ``reason``) or runs."""
+    state = JobState.RUNNING if job.running else JobState.PENDING
+    return JobRecord(**_common(job, cluster), state=state, reason=reason)
+
+
+def _cpus(job: Job, machine: Machine) -> int:
+    return machine.total(job.nodes, "cpus")
+
+
+def _memory(job: Job, machine: Machine) -> int | None:
+    """Return the bytes allocated: what was asked for, else all that whole nodes have."""
+    if not job.running:
+        return None
+    asked = job.request.memory_per_node_bytes
+    return asked * job.nodes.bit_count() if asked is not None else machine.total(job.nodes, "memory_bytes")
+
+
+def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
+    """Return the fields that every record has; whole nodes are allocated, so all their CPUs and GPUs count."""
+    spec, request, machine = job.spec, job.request, cluster.machine
+    nodes = job.nodes.bit_count() if job.running else request.minimum
+    cpus = _cpus(job, machine) if job.running else request.cpus
+    gpus = machine.total(job.nodes, "gpus") if job.running else request.gpus
+    memory = _memory(job, machine)
+    tres = {"cpu": cpus, "node": nodes, "billing": cpus}
+    if memory is not None:
+        tres["mem"] = memory
+    if gpus:
+        tres["gres/gpu"] = gpus
+    return {
+        "job_id": job.id,
+        "name": spec.name,
+        "cluster": cluster.cluster,
+        "user": job.user,
+        "account": spec.account,
+        "partition": request.partition,
+        "qos": spec.qos,
+        "comment": spec.comment,
+        "array_job_id": job.array_job_id,
+        "array_task_id": job.array_task_id,
+        "dependency": str(job.dependency) or None if job.dependency is not None else None,
+        "submit_time": job.submit_time,
+        "eligible_time": job.eligible_time,
+        "start_time": job.start_time,
+        "time_limit_s": None if request.limit_s == UNLIMITED_S else request.limit_s,
+        "restarts": job.restarts,
+        "priority": 0 if job.held else job.priority,
+        "nodes": nodes,
+        "node_list": job.node_list,
+        "cpus": cpus,
+        "gpus": gpus,
+        "memory_bytes": memory,
+        "tres": tres,
+        "work_dir": spec.work_dir,
+        "backfilled": job.backfilled,
+    }

@@ -1,0 +1,182 @@
+"""Jobs as the mock cluster keeps them: what was asked for, how the pretended run behaves, and how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Final, Self
+
+from hpcplan.simulate.dependencies import Dependency
+from hpcplan.slurm.records import JobState
+
+__all__ = ["UNLIMITED_S", "Arrival", "Behaviour", "Compact", "Job", "JobSpec", "Request"]
+
+UNLIMITED_S: Final = 365 * 86400  # slurm.conf(5), MaxTime: a job without limit is planned for as if it ran a year
+
+
+class Compact:
+    """A dataclass of plain values that leaves its defaults out of its JSON, so that a saved cluster stays small."""
+
+    __slots__ = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults."""
+        result = {}
+        for info in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, info.name)
+            if info.default is MISSING or value != info.default:
+                result[info.name] = value
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the value of :meth:`as_dict`; JSON's lists become tuples again."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec(Compact):
+    """What ``#SBATCH`` lines ask for, before a machine is known; ``None`` is *not given* (sbatch(1), OPTIONS).
+
+    ``time_limit_s`` of 0 asks for no limit, as sbatch's ``--time=0`` does. ``expected_runtime_s`` and ``pretend_exit``
+    are not sbatch's: see :mod:`hpcplan.simulate.script`.
+    """
+
+    name: str = "sbatch"
+    partition: str | None = None
+    nodes_min: int | None = None
+    nodes_max: int | None = None
+    ntasks: int | None = None
+    ntasks_per_node: int | None = None
+    cpus_per_task: int = 1
+    time_limit_s: int | None = None
+    gpus: int | None = None
+    gpus_per_node: int | None = None
+    gpus_per_task: int | None = None
+    gpu_type: str | None = None
+    memory_per_node_bytes: int | None = None
+    memory_per_cpu_bytes: int | None = None
+    memory_per_gpu_bytes: int | None = None
+    account: str | None = None
+    qos: str | None = None
+    dependency: str | None = None
+    kill_on_invalid_dep: bool = False
+    output: str | None = None
+    error: str | None = None
+    signal: str | None = None
+    requeue: bool = True
+    comment: str | None = None
+    exclusive: bool = False
+    switches: str | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
+    constraint: str | None = None
+    array: tuple[int, ...] = ()
+    array_limit: int | None = None
+    hold: bool = False
+    begin: str | None = None
+    open_mode: str | None = None
+    work_dir: str | None = None
+    nice: int = 0
+    priority: int | None = None
+    expected_runtime_s: int | None = None
+    pretend_exit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a specification comes to on one machine: how many of which whole nodes, for how long at most.
+
+    ``eligible`` is the mask of the nodes that may serve, ``required`` of those that must. ``limit_reason`` is Slurm's
+    word for the partition limit that keeps the job from ever starting, as squeue shows it.
+    """
+
+    partition: str
+    minimum: int
+    maximum: int
+    limit_s: int
+    eligible: int
+    required: int = 0
+    cpus: int = 1
+    gpus: int = 0
+    memory_per_node_bytes: int | None = None
+    limit_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour(Compact):
+    """How a pretended run goes: it would end after ``runtime_s`` in ``state``, unless its time limit comes first.
+
+    ``cpu_fraction`` (of the allocated CPU time), ``max_rss_bytes`` and ``gpu_utilisation`` (0 to 1) are what accounting
+    will say of its use; ``None`` is unknown.
+    """
+
+    runtime_s: int
+    state: str = JobState.COMPLETED.value
+    exit_code: int = 0
+    signal: int = 0
+    cpu_fraction: float | None = None
+    max_rss_bytes: int | None = None
+    gpu_utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job on its way to the queue: who submits it, when, and how it will behave."""
+
+    time: int
+    user: str
+    spec: JobSpec
+    behaviour: Behaviour
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One job that has not ended. Times are unix seconds; ``nodes`` is the mask it holds while it runs."""
+
+    id: int
+    spec: JobSpec
+    request: Request
+    behaviour: Behaviour
+    user: str
+    submit_time: int
+    priority: int
+    background: bool = False
+    array_job_id: int | None = None
+    array_task_id: int | None = None
+    held: bool = False
+    begin_time: int | None = None
+    dependency: Dependency | None = None
+    eligible_time: int | None = None
+    start_time: int | None = None
+    nodes: int = 0
+    node_list: str | None = None
+    restarts: int = 0
+    backfilled: bool | None = None
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """What ``--dependency=singleton`` tells jobs by: user and name."""
+        return (self.user, self.spec.name)
+
+    @property
+    def running(self) -> bool:
+        """Whether it holds nodes."""
+        return self.start_time is not None
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """The key that the queue is sorted by: priority (highest first), submission, id."""
+        return (-self.priority, self.submit_time, self.id)
+
+    @property
+    def limit_end(self) -> int:
+        """When a running job will have been stopped at the latest; what a scheduler may count on."""
+        assert self.start_time is not None
+        return self.start_time + self.request.limit_s
+
+    @property
+    def end(self) -> int:
+        """When a running job will really end, if nothing happens to it."""
+        assert self.start_time is not None
+        return self.start_time + min(self.behaviour.runtime_s, self.request.limit_s)

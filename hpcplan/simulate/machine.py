@@ -1,0 +1,192 @@
+"""The nodes and partitions of a cluster, with node sets as bit masks.
+
+Bit *i* of a mask is the *i*-th node in the order of the site file, which is the order that Slurm fills whole nodes in:
+lowest first. Python's integers make the set operations of a scheduler (and, and-not, count) single instructions over a
+few machine words, as Slurm's own bit maps do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hpcplan.hostlist import compress, expand
+
+if TYPE_CHECKING:
+    from hpcplan.site.model import NodeGroup, Site
+
+__all__ = ["Machine", "NodeGroupShape", "PartitionShape", "lowest"]
+
+
+def lowest(mask: int, count: int) -> int:
+    """Return the ``count`` lowest bits that are set in ``mask``.
+
+    >>> bin(lowest(0b110110, 3))
+    '0b10110'
+    """
+    if count <= 0:
+        return 0
+    if mask.bit_count() <= count:
+        return mask
+    low, high = count, mask.bit_length()  # the answer is mask's part below some position between these
+    while low < high:
+        middle = (low + high) // 2
+        if (mask & ((1 << middle) - 1)).bit_count() >= count:
+            high = middle
+        else:
+            low = middle + 1
+    return mask & ((1 << low) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroupShape:
+    """Nodes that are alike: what each has. ``mask`` says which they are."""
+
+    mask: int
+    cpus: int
+    memory_bytes: int
+    gpus: int = 0
+    gpu_type: str | None = None
+    features: tuple[str, ...] = ()
+
+    @property
+    def gres(self) -> str | None:
+        """What Slurm calls the accelerators of one node: ``gpu:8`` or ``gpu:h100:8``."""
+        if not self.gpus:
+            return None
+        return f"gpu:{self.gpu_type}:{self.gpus}" if self.gpu_type else f"gpu:{self.gpus}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionShape:
+    """A partition: its nodes and its limits; ``None`` is no limit."""
+
+    name: str
+    mask: int
+    default: bool = False
+    max_time_s: int | None = None
+    default_time_s: int | None = None
+    max_nodes: int | None = None
+    qos: tuple[str, ...] = ()
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What does not change while a mock cluster runs: node names, what they have, and the partitions over them."""
+
+    names: tuple[str, ...]
+    groups: tuple[NodeGroupShape, ...]
+    partitions: Mapping[str, PartitionShape]
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", {name: position for position, name in enumerate(self.names)})
+
+    @property
+    def all_nodes(self) -> int:
+        """The mask of every node."""
+        return (1 << len(self.names)) - 1
+
+    def default_partition(self) -> str:
+        """Return the partition marked as default, else the first."""
+        marked = [name for name, partition in self.partitions.items() if partition.default]
+        return marked[0] if marked else next(iter(self.partitions))
+
+    def mask_of(self, names: Iterable[str]) -> int:
+        """Return the mask of these nodes.
+
+        Raises:
+            KeyError: a name that no node has.
+        """
+        mask = 0
+        for name in names:
+            mask |= 1 << self._index[name]
+        return mask
+
+    def names_of(self, mask: int) -> list[str]:
+        """Return the names of the nodes in ``mask``, in order."""
+        names = []
+        while mask:
+            bit = mask & -mask
+            names.append(self.names[bit.bit_length() - 1])
+            mask ^= bit
+        return names
+
+    def node_list(self, mask: int) -> str:
+        """Return the hostlist of ``mask``: ``n[1-4,7]``."""
+        return compress(self.names_of(mask))
+
+    def total(self, mask: int, what: str) -> int:
+        """Return the sum of ``cpus``, ``gpus`` or ``memory_bytes`` over the nodes in ``mask``."""
+        return sum((group.mask & mask).bit_count() * int(getattr(group, what)) for group in self.groups)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; :meth:`from_dict` is its inverse."""
+        return {
+            "nodes": compress(self.names),
+            "groups": [{**asdict(group), "mask": hex(group.mask)} for group in self.groups],
+            "partitions": [{**asdict(part), "mask": hex(part.mask)} for part in self.partitions.values()],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Machine:
+        """Return the machine of :meth:`as_dict`."""
+        groups = (
+            NodeGroupShape(**{**group, "mask": int(group["mask"], 16), "features": tuple(group["features"])})
+            for group in data["groups"]
+        )
+        partitions = (
+            PartitionShape(**{**part, "mask": int(part["mask"], 16), "qos": tuple(part["qos"])})
+            for part in data["partitions"]
+        )
+        return cls(tuple(expand(data["nodes"])), tuple(groups), {part.name: part for part in partitions})
+
+    @classmethod
+    def from_site(cls, site: Site) -> Machine:
+        """Return the machine that a site file describes; time limits are rounded down to the second."""
+        names: list[str] = []
+        masks: dict[str, int] = {}
+        groups = []
+        for group_name, group in site.node_groups.items():
+            hosts = group.hostnames()
+            masks[group_name] = ((1 << len(hosts)) - 1) << len(names)
+            names.extend(hosts)
+            groups.append(_group_shape(group, masks[group_name]))
+        partitions = {}
+        default = site.default_partition()
+        for name, part in site.partitions.items():
+            mask = 0
+            for group_name in part.nodes:
+                mask |= masks[group_name]
+            partitions[name] = PartitionShape(
+                name=name,
+                mask=mask,
+                default=name == default,
+                max_time_s=None if part.max_time_s is None else int(part.max_time_s),
+                default_time_s=None if part.default_time_s is None else int(part.default_time_s),
+                max_nodes=part.max_nodes,
+                qos=part.qos,
+            )
+        return cls(tuple(names), tuple(groups), partitions)
+
+    @classmethod
+    def of_processors(cls, count: int, partition: str = "batch") -> Machine:
+        """Return a machine of ``count`` equal one-processor nodes in one partition without limits, as traces have."""
+        mask = (1 << count) - 1
+        group = NodeGroupShape(mask=mask, cpus=1, memory_bytes=1)
+        names = tuple(f"p{number}" for number in range(1, count + 1))
+        return cls(names, (group,), {partition: PartitionShape(partition, mask, default=True)})
+
+
+def _group_shape(group: NodeGroup, mask: int) -> NodeGroupShape:
+    accelerators = group.accelerators
+    return NodeGroupShape(
+        mask=mask,
+        cpus=group.cpus,
+        memory_bytes=group.memory_bytes,
+        gpus=accelerators.count if accelerators else 0,
+        gpu_type=accelerators.gres if accelerators else None,
+        features=group.features,
+    )

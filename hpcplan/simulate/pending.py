@@ -1,0 +1,84 @@
+"""Why jobs wait, in squeue's words, when they would start, and which of them time alone will bring to an end."""
+
+from __future__ import annotations
+
+from hpcplan.simulate.dependencies import Condition, Status
+from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.jobs import Job
+from hpcplan.simulate.policies import Backfill
+from hpcplan.simulate.profile import Slot, choose
+
+__all__ = ["earliest_start", "progressing", "reasons"]
+
+
+def reasons(engine: Engine) -> dict[int, str]:
+    """Return the reason of each waiting job (squeue(1), JOB REASON CODES).
+
+    The first of each partition's queue waits for ``Resources``, those behind it for ``Priority``.
+    """
+    result = {job.id: engine.blocked(job) or "Priority" for job in engine.jobs.values() if not job.running}
+    candidates = {job.id for job in engine.candidates()}
+    heads: set[str] = set()
+    for job in engine.queue:
+        partition = job.request.partition
+        if not engine.machine.partitions[partition].up:
+            result[job.id] = "PartitionDown"
+        elif job.id not in candidates:
+            result[job.id] = "JobArrayTaskLimit"
+        elif not choose(job.request, engine.available):
+            lost = job.request.eligible & ~engine.available
+            result[job.id] = f"ReqNodeNotAvail, UnavailableNodes:{engine.machine.node_list(lost)}"
+        elif partition not in heads:
+            heads.add(partition)
+            result[job.id] = "Resources"
+    return result
+
+
+def earliest_start(engine: Engine, job: Job) -> Slot | None:
+    """Return when ``job`` would start, and where, if every job used up its limit and none came before its turn.
+
+    ``job`` need not be in the queue; ``None`` if it would never start as things stand.
+    """
+    if engine.blocked(job) not in (None, "BeginTime"):
+        return None
+    queue = sorted([*(one for one in engine.candidates() if one is not job), job], key=lambda one: one.order)
+    view = engine.view()
+    planned = Backfill().plan(queue, view)
+    slot = planned.reservations.get(job.id)
+    for start in planned.starts:
+        if start.job is job:
+            slot = Slot(view.now, view.now + job.request.limit_s, start.nodes)
+    if slot is None or job.begin_time is None or job.begin_time <= slot.start:
+        return slot
+    return Slot(job.begin_time, job.begin_time + job.request.limit_s, slot.nodes)
+
+
+def progressing(engine: Engine) -> set[int]:
+    """Return the jobs that time alone will start and end: nobody has to release, resume or resubmit anything.
+
+    A job waits only for jobs with lower ids, so one pass in their order settles all.
+    """
+    result: set[int] = set()
+    families: set[tuple[str, str]] = set()
+    for job_id in sorted(engine.jobs):
+        job = engine.jobs[job_id]
+        if _progresses(engine, job, result, families):
+            result.add(job_id)
+            families.add(job.family)
+    return result
+
+
+def _progresses(engine: Engine, job: Job, moving: set[int], families: set[tuple[str, str]]) -> bool:
+    if job.running:
+        return True
+    reason = engine.blocked(job)
+    if reason == "Dependency":
+        assert job.dependency is not None
+
+        def moves(condition: Condition) -> bool:
+            return condition.job_id in moving if condition.job_id is not None else job.family in families
+
+        combine = any if job.dependency.any_of else all
+        return combine(moves(one) for one in job.dependency.conditions if one.status is Status.UNFULFILLED)
+    up = engine.machine.partitions[job.request.partition].up
+    return reason in (None, "BeginTime") and up and choose(job.request, engine.available) != 0

@@ -1,0 +1,192 @@
+"""Scheduling policies: which of the queued jobs start now, and where. They see a state and change nothing.
+
+- ``fcfs``: strictly in order; a job that does not fit holds up its partition (Slurm's ``sched/builtin``).
+- ``easy``: EASY backfilling (Lifka, *The ANL/IBM SP Scheduling System*, JSSPP 1995; Mu'alem & Feitelson, IEEE TPDS
+  12(6), 2001): a reservation for the head of each partition's queue; a later job starts if it delays no reservation.
+- ``backfill``: like Slurm's ``sched/backfill``: a reservation for every job that is looked at (slurm.conf(5),
+  ``SchedulerParameters``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from hpcplan.errors import InputError, nearest
+from hpcplan.simulate.profile import Profile, Slot, choose
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import Job
+
+__all__ = ["POLICIES", "Backfill", "ClusterView", "Decision", "Fcfs", "Policy", "Start", "policy_named"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What a policy may see: node masks, what runs as (end by time limit, nodes), and each partition's nodes."""
+
+    now: int
+    free: int
+    available: int
+    running: Sequence[tuple[int, int]]
+    partitions: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A job that starts now on these nodes; ``backfilled`` if it overtook one that waits."""
+
+    job: Job
+    nodes: int
+    backfilled: bool
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a scheduling pass came to. ``reservations`` are by job id, and only those that the pass needed."""
+
+    starts: list[Start] = field(default_factory=list)
+    reservations: dict[int, Slot] = field(default_factory=dict)
+
+
+class Policy(Protocol):
+    """A scheduling policy: a pure function of the queue (in its order) and the cluster."""
+
+    def decide(self, queue: Sequence[Job], view: ClusterView) -> Decision:
+        """Return the jobs to start now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fcfs:
+    """First come, first served, partition by partition."""
+
+    def decide(self, queue: Sequence[Job], view: ClusterView) -> Decision:
+        """Start jobs in order until the first that does not fit; that one holds up its partition's nodes.
+
+        A job that could not start even on an empty machine, because its nodes are down, holds up nobody.
+        """
+        decision = Decision()
+        usable = view.free
+        for job in queue:
+            if not usable:
+                break
+            nodes = choose(job.request, usable)
+            if nodes:
+                decision.starts.append(Start(job, nodes, backfilled=False))
+                usable &= ~nodes
+            elif choose(job.request, view.available):
+                usable &= ~view.partitions[job.request.partition]
+        return decision
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """Backfilling with reservations, under the names that slurm.conf(5) gives its parameters.
+
+    ``bf_job_part_count_reserve`` is how many waiting jobs of each partition get a reservation, 0 for all: 1 is EASY.
+    ``bf_window_s`` is how far ahead reservations are made, ``None`` for any distance; ``bf_max_job_test`` how many jobs
+    a pass looks at. ``spread`` plans reservations on nodes that are busy now, which leaves most to backfill.
+    """
+
+    bf_job_part_count_reserve: int = 0
+    bf_window_s: int | None = None
+    bf_max_job_test: int | None = None
+    spread: bool = False
+
+    def decide(self, queue: Sequence[Job], view: ClusterView) -> Decision:
+        """Start what fits in order, reserve for what does not, and start later jobs that delay no reservation."""
+        return self._plan(queue, view, whole_queue=False)
+
+    def plan(self, queue: Sequence[Job], view: ClusterView) -> Decision:
+        """Return the same decision with the reservation of every job that has one, for ``squeue --start``."""
+        return self._plan(queue, view, whole_queue=True)
+
+    def _plan(self, queue: Sequence[Job], view: ClusterView, *, whole_queue: bool) -> Decision:
+        decision = Decision()
+        free, now = view.free, view.now
+        calendar = _Calendar()
+        profile: Profile | None = None
+        reserved: dict[str, int] = {}
+        last = len(queue) - 1 if self.bf_max_job_test is None else min(len(queue), self.bf_max_job_test) - 1
+        for position, job in enumerate(queue):
+            if position > last:
+                break
+            request = job.request
+            nodes = choose(request, free & ~calendar.taken_before(now + request.limit_s))
+            if nodes:
+                decision.starts.append(Start(job, nodes, backfilled=bool(decision.reservations)))
+                free &= ~nodes
+                if profile is not None:
+                    profile.take(Slot(now, now + request.limit_s, nodes))
+                continue
+            count = reserved.get(request.partition, 0)
+            if self.bf_job_part_count_reserve and count >= self.bf_job_part_count_reserve:
+                continue
+            if not whole_queue:
+                last = _last_that_fits(queue, position, last, free)
+                if position >= last:
+                    break
+            if profile is None:
+                profile = _profile(view, decision.starts, free)
+            slot = profile.earliest(request, view.free if self.spread else 0)
+            if slot is None or (self.bf_window_s is not None and slot.start > now + self.bf_window_s):
+                continue
+            reserved[request.partition] = count + 1
+            decision.reservations[job.id] = slot
+            calendar.add(slot)
+            profile.take(slot)
+        return decision
+
+
+class _Calendar:
+    """Reservations by start, each with the union of all nodes reserved up to it."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.unions: list[int] = []
+
+    def add(self, slot: Slot) -> None:
+        position = bisect_left(self.starts, slot.start)
+        self.starts.insert(position, slot.start)
+        self.unions.insert(position, self.unions[position - 1] if position else 0)
+        for later in range(position, len(self.unions)):
+            self.unions[later] |= slot.nodes
+
+    def taken_before(self, time: int) -> int:
+        """Return the nodes of all reservations that begin before ``time``."""
+        position = bisect_left(self.starts, time)
+        return self.unions[position - 1] if position else 0
+
+
+def _last_that_fits(queue: Sequence[Job], after: int, last: int, free: int) -> int:
+    """Return the last job that the free nodes would hold, reservations aside: nothing beyond it can start now."""
+    if free:
+        for position in range(last, after, -1):
+            if choose(queue[position].request, free):
+                return position
+    return after
+
+
+def _profile(view: ClusterView, starts: list[Start], free: int) -> Profile:
+    started = [(view.now + start.job.request.limit_s, start.nodes) for start in starts]
+    return Profile(view.now, free, view.available, [*view.running, *started])
+
+
+EASY: Final = Backfill(bf_job_part_count_reserve=1, spread=True)
+POLICIES: Final[dict[str, Policy]] = {"fcfs": Fcfs(), "easy": EASY, "backfill": Backfill()}
+
+
+def policy_named(name: str, *, bf_window_s: int | None = None, bf_max_job_test: int | None = None) -> Policy:
+    """Return the policy of that name; the limits apply to ``backfill`` alone.
+
+    Raises:
+        InputError: no policy has that name.
+    """
+    if name not in POLICIES:
+        raise InputError(f"no policy is called {name!r}" + nearest(name, POLICIES))
+    if name == "backfill":
+        return Backfill(bf_window_s=bf_window_s, bf_max_job_test=bf_max_job_test)
+    return POLICIES[name]

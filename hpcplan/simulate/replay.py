@@ -1,0 +1,170 @@
+"""Scheduling whole traces on a pool of equal processors: FCFS and EASY as the literature defines them, fast.
+
+Where only the number of processors counts, a schedule needs no node masks. The rules are those of :mod:`.policies`, and
+a test holds that both give the same starts. At each instant first all ends, then all submissions in trace order, then
+one pass.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from hpcplan.errors import InputError
+from hpcplan.simulate.traces import TraceJob
+
+__all__ = ["Order", "TracePolicy", "replay"]
+
+TracePolicy = Literal["fcfs", "easy"]
+Order = Literal["submit", "sjf"]
+
+
+def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy", order: Order = "submit") -> list[int]:
+    """Return the start of each job, in seconds, on ``procs`` processors.
+
+    ``order`` is how the queue is sorted: by submission, or shortest time limit first (``sjf``), ties by submission.
+
+    Raises:
+        InputError: a job that asks for more processors than there are.
+    """
+    for job in jobs:
+        if job.procs > procs:
+            raise InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
+    arrivals = sorted(range(len(jobs)), key=lambda index: jobs[index].submit_s)
+    pool = _Pool([jobs[index] for index in arrivals], procs, backfill=policy == "easy", shortest_first=order == "sjf")
+    pool.run()
+    starts = [0] * len(jobs)
+    for rank, index in enumerate(arrivals):
+        starts[index] = pool.starts[rank]
+    return starts
+
+
+class _Pool:
+    """Processors, what runs on them and what waits. Jobs are known by their rank in the order of submission.
+
+    ``waiting`` holds (order, rank), ``promised`` the running jobs as (end by time limit, rank), both sorted. What a
+    pass could not start cannot start before something ends or the queue has another head; until then (``settled``) only
+    new jobs are looked at, against the same shadow time and extra processors.
+    """
+
+    def __init__(self, jobs: Sequence[TraceJob], procs: int, *, backfill: bool, shortest_first: bool) -> None:
+        self.submits = [job.submit_s for job in jobs]
+        self.runs = [min(job.run_s, job.limit_s) for job in jobs]
+        self.limits = [job.limit_s for job in jobs]
+        self.widths = [job.procs for job in jobs]
+        self.procs = self.free = procs
+        self.backfill = backfill
+        self.shortest_first = shortest_first
+        self.starts = [0] * len(jobs)
+        self.ends: list[tuple[int, int]] = []
+        self.promised: list[tuple[int, int]] = []
+        self.waiting: list[tuple[int, int]] = []
+        self.narrowest = procs  # a lower bound on the width of what waits
+        self.settled = False
+        self.shadow = self.extra = 0
+
+    def run(self) -> None:
+        """Run until every job has started."""
+        submits, ends, count = self.submits, self.ends, len(self.submits)
+        rank = 0
+        while rank < count or self.waiting:
+            now = submits[rank] if rank < count else ends[0][0]
+            if ends and ends[0][0] <= now:
+                now = ends[0][0]
+                self._end(now)
+            first = rank
+            while rank < count and submits[rank] == now:
+                rank += 1
+            fresh = self._submit(range(first, rank))
+            if not self.settled:
+                self._pass(now)
+            elif self.backfill and fresh:
+                self._backfill(now, fresh)
+
+    def _end(self, now: int) -> None:
+        ends, promised = self.ends, self.promised
+        while ends and ends[0][0] == now:
+            rank = heapq.heappop(ends)[1]
+            self.free += self.widths[rank]
+            del promised[bisect_left(promised, (self.starts[rank] + self.limits[rank], rank))]
+        self.settled = False
+
+    def _submit(self, ranks: Iterable[int]) -> list[tuple[int, int]]:
+        """Queue new jobs and return their keys in the queue's order."""
+        fresh = []
+        for rank in ranks:
+            if self.shortest_first:
+                key = (self.limits[rank], rank)
+                insort(self.waiting, key)
+            else:
+                key = (0, rank)
+                self.waiting.append(key)
+            if self.waiting[0] is key:
+                self.settled = False
+            if self.widths[rank] < self.narrowest:
+                self.narrowest = self.widths[rank]
+            fresh.append(key)
+        return sorted(fresh) if self.shortest_first else fresh
+
+    def _start(self, now: int, rank: int) -> None:
+        self.starts[rank] = now
+        self.free -= self.widths[rank]
+        heapq.heappush(self.ends, (now + self.runs[rank], rank))
+        insort(self.promised, (now + self.limits[rank], rank))
+
+    def _pass(self, now: int) -> None:
+        """Look at the whole queue."""
+        if not self.waiting or self.free < self.narrowest:
+            return
+        started = 0
+        for _, rank in self.waiting:
+            if self.widths[rank] > self.free:
+                break
+            self._start(now, rank)
+            started += 1
+        del self.waiting[:started]
+        if not self.waiting:
+            self.narrowest = self.procs
+        elif self.backfill and self.free:
+            self._reserve()
+            self._backfill(now, self.waiting)
+            self.settled = True
+
+    def _reserve(self) -> None:
+        """Find the shadow time, when the head of the queue could start, and how many processors it would leave."""
+        need = self.widths[self.waiting[0][1]]
+        level = self.free
+        shadow = 0
+        for end, rank in self.promised:
+            if level >= need and end > shadow:
+                break
+            level += self.widths[rank]
+            shadow = end
+        self.shadow, self.extra = shadow, level - need
+
+    def _backfill(self, now: int, keys: Sequence[tuple[int, int]]) -> None:
+        """Start those of ``keys`` that neither delay the head past its shadow time nor lack processors."""
+        widths, limits = self.widths, self.limits
+        latest = self.shadow - now
+        free, extra = self.free, self.extra
+        started = set()
+        for key in keys:
+            rank = key[1]
+            width = widths[rank]
+            if width <= free:
+                if limits[rank] <= latest:
+                    pass
+                elif width <= extra:
+                    extra -= width
+                else:
+                    continue
+                self._start(now, rank)
+                free -= width
+                started.add(key)
+                if not free:
+                    break
+        self.extra = extra
+        if started:
+            self.waiting = [key for key in self.waiting if key not in started]
