@@ -1,4 +1,4 @@
-"""What every test gets: a home of its own, no trace of the user's settings or of a real Slurm; samples and golden files."""
+"""What every test gets: a home of its own, and no trace of the user's settings or of a Slurm that is there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,150 @@
+"""sacct's answer as job records: what accounting remembers, each attempt of a requeued job for itself.
+
+Steps (``7.batch``, ``7.extern``, ``7.0``) follow the row of their job, and give it what only steps know: peak memory
+and the use of its GPUs. Only fields that every release from 20.11 to 26.05 has are asked for (sacct(1),
+``--helpformat``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from hpcplan.errors import SlurmError
+from hpcplan.slurm import values
+from hpcplan.slurm.marks import Marks
+from hpcplan.slurm.records import JobRecord, JobState
+
+__all__ = ["FIELDS", "arguments", "newest", "records"]
+
+FIELDS: Final = (
+    "JobIDRaw", "JobID", "JobName", "Cluster", "User", "Account", "Partition", "QOS", "State", "Reason", "Comment",
+    "Submit", "Eligible", "Start", "End", "TimelimitRaw", "ExitCode", "Priority", "NNodes", "NodeList", "NCPUS",
+    "ReqTRES", "AllocTRES", "TotalCPU", "MaxRSS", "TRESUsageInTot", "ElapsedRaw", "Flags", "WorkDir",
+)  # fmt: skip
+
+
+def arguments(marks: Marks, start: int, end: int) -> list[str]:
+    """Return sacct's command line for every attempt that was pending or running between two times (unix seconds).
+
+    The times are written for a command that runs in UTC.
+    """
+    return [
+        "sacct", "--duplicates", "--noheader", "--noconvert", "--parsable", f"--delimiter={marks.cell}",
+        f"--format={','.join(FIELDS)}", f"--starttime={_utc(start)}", f"--endtime={_utc(end)}",
+    ]  # fmt: skip
+
+
+def _utc(time: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def records(answer: str, marks: Marks) -> list[JobRecord]:
+    """Return the attempts in sacct's answer to :func:`arguments`, in its order.
+
+    Raises:
+        SlurmError: the answer cannot be read.
+    """
+    jobs: list[JobRecord] = []
+    steps: list[Mapping[str, str]] = []
+    try:
+        for row in marks.rows(answer, FIELDS, "sacct"):
+            if "." in row["JobIDRaw"]:
+                steps.append(row)
+                continue
+            _give(jobs, steps)
+            steps = []
+            jobs.append(_record(row))
+        _give(jobs, steps)
+    except ValueError as error:
+        raise SlurmError(f"sacct: the answer cannot be read: {error}") from None
+    return jobs
+
+
+def newest(attempts: Iterable[JobRecord]) -> dict[int, JobRecord]:
+    """Return the last attempt of each job by its id; ``restarts`` counts the attempts before it that were requeued."""
+    found: dict[int, JobRecord] = {}
+    for record in sorted(attempts, key=lambda record: (record.submit_time or 0, record.start_time or 0)):
+        before = found.get(record.job_id)
+        restarts = before.restarts + 1 if before is not None and before.state in _REQUEUED else 0
+        found[record.job_id] = dataclasses.replace(record, restarts=restarts)
+    return found
+
+
+_REQUEUED: Final = frozenset({JobState.REQUEUED, JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL})
+
+
+def _record(row: Mapping[str, str]) -> JobRecord:
+    state = JobState.parse(row["State"])
+    node_list = values.text(row["NodeList"])
+    code, signal = values.exit_status(row["ExitCode"]) if state.final else (None, None)
+    array, underscore, task = row["JobID"].partition("_")
+    resources = values.tres(row["AllocTRES"]) or values.tres(row["ReqTRES"])
+    limit_min = values.text(row["TimelimitRaw"]) or ""
+    cpu_s = values.cpu_seconds(row["TotalCPU"])
+    flags = row["Flags"].split(",")
+    return JobRecord(
+        job_id=int(row["JobIDRaw"]),
+        state=state,
+        name=row["JobName"],
+        cluster=values.text(row["Cluster"]),
+        user=values.text(row["User"]),
+        account=values.text(row["Account"]),
+        partition=values.text(row["Partition"]),
+        qos=values.text(row["QOS"]),
+        # why it waited, last; of a job that has started, that is history
+        reason=values.text(row["Reason"]) if node_list is None else None,
+        comment=values.text(row["Comment"]),
+        array_job_id=int(array) if underscore else None,
+        array_task_id=int(task) if task.isdecimal() else None,
+        submit_time=values.stamp(row["Submit"]),
+        eligible_time=values.stamp(row["Eligible"]),
+        start_time=values.stamp(row["Start"]) if node_list else None,
+        end_time=values.stamp(row["End"]),
+        time_limit_s=int(limit_min) * 60 if limit_min.isdecimal() else None,
+        exit_code=code,
+        signal=signal,
+        priority=values.number(row["Priority"]),
+        nodes=values.number(row["NNodes"]),
+        node_list=node_list,
+        cpus=values.number(row["NCPUS"]),
+        gpus=values.gpu_count(resources),
+        memory_bytes=resources.get("mem") or values.tres(row["ReqTRES"]).get("mem"),
+        tres=resources,
+        work_dir=values.text(row["WorkDir"]),
+        total_cpu_s=cpu_s if state.final or cpu_s else None,  # zero until a step has ended
+        backfilled={"SchedBackfill": True, "SchedMain": False}.get(
+            next((f for f in flags if f.startswith("Sched")), "")
+        ),
+    )
+
+
+def _give(jobs: list[JobRecord], steps: Sequence[Mapping[str, str]]) -> None:
+    """Merge steps into the last job."""
+    if not steps or not jobs:
+        return
+    sizes = [size for row in steps if (size := values.size_bytes(row["MaxRSS"])) is not None]
+    jobs[-1] = dataclasses.replace(
+        jobs[-1], max_rss_bytes=max(sizes, default=None), gpu_utilisation=_gpu_utilisation(jobs[-1], steps)
+    )
+
+
+def _gpu_utilisation(job: JobRecord, steps: Iterable[Mapping[str, str]]) -> float | None:
+    """Return the mean use of the job's GPUs over its time (0 to 1), where the site gathers it.
+
+    TRES ``gres/gpuutil`` in TRESUsageInTot is in percent and added up over the GPUs of a step (slurm.conf(5),
+    AccountingStorageTRES). A step without memory was never sampled, so its zero means nothing.
+    """
+    elapsed_s = job.elapsed_s() if job.state.final else None
+    if not elapsed_s or not job.gpus:
+        return None
+    sampled: list[float] = []
+    for row in steps:
+        percent = values.tres(row["TRESUsageInTot"]).get("gres/gpuutil")
+        step_s = values.number(row["ElapsedRaw"])
+        if percent is not None and step_s is not None and values.size_bytes(row["MaxRSS"]):
+            sampled.append(percent * min(step_s, elapsed_s))
+    return min(1.0, sum(sampled) / (100 * job.gpus * elapsed_s)) if sampled else None
