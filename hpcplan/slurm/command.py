@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,20 +66,20 @@ class CommandBackend:
         """Return this machine's clock: Slurm wants all of a cluster's within seconds of each other."""
         return int(time.time())
 
-    def ping(self) -> ClusterInfo:
+    def ping(self, *, limit_s: float = QUERY_S) -> ClusterInfo:
         """Return which cluster answers and the controller's version; asks slurmdbd for a sign of life, too."""
-        settings = scontrol.settings(self.commands.answer("scontrol", "show", "config", limit_s=QUERY_S))
+        settings = scontrol.settings(self.commands.answer("scontrol", "show", "config", limit_s=limit_s))
         stored = settings.get("AccountingStorageType", "").endswith("slurmdbd")
         return ClusterInfo(
             backend=self.name,
             cluster=settings.get("ClusterName"),
             version=settings.get("SLURM_VERSION"),
-            accounting=stored and self._accounting_answers(),
+            accounting=stored and self._accounting_answers(min(limit_s, HISTORY_S)),
         )
 
-    def _accounting_answers(self) -> bool:
+    def _accounting_answers(self, limit_s: float) -> bool:
         try:
-            self.commands.answer("sacct", "--noheader", "--allocations", "--jobs=1", limit_s=HISTORY_S)
+            self.commands.answer("sacct", "--noheader", "--allocations", "--jobs=1", limit_s=limit_s)
         except SlurmError:
             return False
         return True
@@ -102,7 +103,7 @@ class CommandBackend:
             return []
         start = self.now() - DAY_S if since is None else since
         queue = self._queue(job_ids)
-        return merge(queue, self._history(job_ids, start), since=start, job_ids=job_ids)
+        return merge(queue, self.history(job_ids, start), since=start, job_ids=job_ids)
 
     def _queue(self, job_ids: Sequence[int] | None) -> list[JobRecord]:
         marks = Marks()
@@ -115,7 +116,11 @@ class CommandBackend:
             raise error
         return squeue.records(result.stdout, marks)
 
-    def _history(self, job_ids: Sequence[int] | None, start: int) -> dict[int, JobRecord]:
+    def history(self, job_ids: Sequence[int] | None, start: int) -> dict[int, JobRecord]:
+        """Return the newest attempt of each of these jobs (or the user's) since ``start``, as sacct knows it.
+
+        Empty where accounting does not answer: the controller's word then has to do.
+        """
         whose = [f"--uid={os.getuid()}"] if job_ids is None else ["--allusers", *_jobs_option(job_ids)]
         try:
             return sacct.newest(self._attempts(start, self.now() + 1, whose, HISTORY_S))
@@ -127,6 +132,10 @@ class CommandBackend:
         marks = Marks()
         answer = self.commands.answer(*sacct.arguments(marks, start, end), *whose, limit_s=limit_s)
         return sacct.records(answer, marks)
+
+    def has(self, program: str) -> bool:
+        """Return whether one of Slurm's commands is installed here."""
+        return shutil.which(program, path=self.commands.environ.get("PATH")) is not None
 
     def cancel(self, job_ids: Sequence[int]) -> None:
         """Run scancel; jobs that are over, or that the controller has forgotten, are no error."""

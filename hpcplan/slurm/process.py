@@ -16,7 +16,7 @@ from typing import Final
 
 from hpcplan.errors import SlurmError, SlurmUnreachableError
 
-__all__ = ["KEPT", "SlurmCommands", "clean_environment"]
+__all__ = ["KEPT", "SlurmCommands", "clean_environment", "error_in_words", "refusal"]
 
 KEPT: Final = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_SOCKET"})
 """Where Slurm is and who asks. ``SLURM_CLUSTERS`` is kept only where it names one cluster."""
@@ -98,7 +98,11 @@ def refusal(result: subprocess.CompletedProcess[str]) -> SlurmError:
     """Return the error that a failed command stands for, in Slurm's own words."""
     lines = [_SPEAKER.sub("", line.strip()) for line in result.stderr.splitlines()]
     words = "; ".join(dict.fromkeys(line.rstrip(".") for line in lines if line)) or f"exit code {result.returncode}"
-    message = f"{result.args[0]}: {words}"
-    if any(phrase in words.lower() for phrase in _UNREACHABLE):
+    return error_in_words(f"{result.args[0]}: {words}")
+
+
+def error_in_words(message: str) -> SlurmError:
+    """Return the error for what Slurm said: unreachable where the words say so, else a refusal."""
+    if any(phrase in message.lower() for phrase in _UNREACHABLE):
         return SlurmUnreachableError(message)
     return SlurmError(message)

@@ -15,7 +15,7 @@ from hpcplan.slurm import values
 from hpcplan.slurm.records import NodeRecord, PartitionRecord
 from hpcplan.units import parse_slurm_time
 
-__all__ = ["node_state", "nodes", "partitions", "settings"]
+__all__ = ["natural", "node_state", "nodes", "partitions", "settings"]
 
 _KEY: Final = re.compile(r"(?:^| )([A-Za-z][A-Za-z0-9_/:]*)=")
 _FLAG_OF_SUFFIX: Final = {
@@ -60,7 +60,7 @@ def nodes(answer: str) -> list[NodeRecord]:
         found = [_node(pairs) for pairs in _records(answer, "NodeName")]
     except (ValueError, KeyError) as error:
         raise SlurmError(f"scontrol: the nodes cannot be read: {error}") from None
-    return sorted(found, key=lambda node: _natural(node.name))
+    return sorted(found, key=lambda node: natural(node.name))
 
 
 def _node(pairs: Mapping[str, str]) -> NodeRecord:
@@ -118,6 +118,6 @@ def _list(words: str) -> tuple[str, ...]:
     return tuple(word for word in (values.text(words) or "").split(",") if word)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Return a key that puts n2 before n10."""
     return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name) if part]
