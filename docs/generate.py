@@ -15,8 +15,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hpcplan import quantities
-from hpcplan.cost.constants import Constants, default_constants
+from hpcplan.cost.constants import read_base
 from hpcplan.plan import Plan
+from hpcplan.resources import shipped
 from hpcplan.site import list_sites, load_site
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.draw import draw_topology
@@ -134,14 +135,8 @@ def catalogue_page() -> str:
         memory, bandwidth = format_bytes(chip.memory_bytes), format_bandwidth(chip.memory_bandwidth_bytes_per_s)
         lines.append(f"| `{name}` | {memory} | {bandwidth} | {format_flops(chip.peak('bf16'))} | {chip.source} |")
     lines += ["", "## Constants of the cost model", "", "| constant | value | source |", "|---|---|---|"]
-    constants = default_constants().constants
-    for name in Constants.model_fields:
-        entry = getattr(constants, name)
-        if isinstance(entry, BaseModel):
-            data = entry.model_dump()
-            value = data.get("value", data.get("values"))
-            shown = ", ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, dict) else f"{value:g}"
-            lines.append(f"| `{name}` | {shown} | {data['source']} |")
+    for name, entry in read_base(shipped("sites") / "constants").constants.items():
+        lines.append(f"| `{name}` | {entry.value:g} | {entry.source} |")
     return "\n".join([*lines, ""])
 
 

@@ -74,6 +74,7 @@ class TimeBreakdown(Value):
     pipeline_transfer_s: NonNegative
     data_parallel_s: NonNegative
     optimizer_s: NonNegative
+    overhead_s: NonNegative
 
 
 class MemoryBreakdown(Value):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,9 +33,9 @@ class Value(BaseModel):
         validate_by_alias=True, validate_default=False,
     )  # fmt: skip
 
-    def inconsistencies(self) -> Iterator[tuple[Loc, str]]:
-        """Yield ``(location, message)`` for what single fields cannot show, such as a name that nothing defines."""
-        yield from ()
+    def inconsistencies(self) -> Iterable[tuple[Loc, str]]:
+        """Return ``(location, message)`` for what single fields cannot show, such as a name that nothing defines."""
+        return ()
 
 
 def read_model(path: Path | str, model: type[ModelT]) -> ModelT:

@@ -1,6 +1,6 @@
 """How long the arithmetic takes: products, attention and memory-bound kernels of one layer, on one rank.
 
-Times are seconds, arrays of shape (candidates,), for one micro-batch. Backward costs twice the forward for products
+Times are seconds, arrays of shape (rows,), for one micro-batch. Backward costs twice the forward for products
 (gradients of weights and of inputs) and 2.5 times for flash attention, which computes the scores again (Dao 2023,
 arXiv:2307.08691, section 4.1).
 """
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcplan.cost.constants import Constants
+from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
+from hpcplan.cost.shape import Number, Shape
 from hpcplan.cost.shardings import FULL, SELECTIVE, Floats, Shardings
-from hpcplan.plan import Precision
-from hpcplan.workload.model import ModelShape
 
-__all__ = ["ELEMENT_BYTES", "Arithmetic", "LayerTime"]
+__all__ = ["Arithmetic", "LayerTime"]
 
-ELEMENT_BYTES = 2  # activations are kept in 16 bits in every mixed precision; fp32 and tf32 double it
 _BACKWARD_MATMUL = 2.0
-_BACKWARD_ATTENTION = 2.5
+_BACKWARD_FLASH = 2.5
 _BACKWARD_STREAM = 2.0
 _KERNELS_PER_LAYER = 22  # launches forward: norms, projections, rotary, attention, residuals, activation
+_KERNELS_PER_EXPERT = 3
+_SMOOTH = 4.0  # exponent of the soft maximum of work and launches
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,133 +34,121 @@ class LayerTime:
     backward_s: Floats
     recompute_s: Floats
 
-    def scaled(self, factor: Floats | float) -> LayerTime:
-        """Return the time of so many such layers."""
-        return LayerTime(self.forward_s * factor, self.backward_s * factor, self.recompute_s * factor)
 
-    def __add__(self, other: LayerTime) -> LayerTime:
-        return LayerTime(
-            self.forward_s + other.forward_s,
-            self.backward_s + other.backward_s,
-            self.recompute_s + other.recompute_s,
-        )
+def _soft_maximum(a: Floats, b: Floats) -> Floats:
+    """Return the larger of the two, a little more where they are alike: neither hides the other completely."""
+    top = np.maximum(a, b)
+    return top * ((a / top) ** _SMOOTH + (b / top) ** _SMOOTH) ** (1 / _SMOOTH)
 
 
 class Arithmetic:
-    """Prices the layers of one model, for many shardings, on one machine."""
+    """Prices the layers of models, for many shardings, on machines."""
 
     def __init__(
-        self,
-        shape: ModelShape,
-        sequence: int,
-        precision: Precision,
-        machine: Machine,
-        constants: Constants,
-        s: Shardings,
+        self, shape: Shape, sequence: Number, machine: Machine, c: Coefficients, s: Shardings, flash: Number = 1.0
     ) -> None:
-        self.shape, self.constants, self.shardings = shape, constants, s
-        self.sequence = sequence
-        accelerator = machine.accelerator
-        self.matmul_flops = accelerator.peak(precision) * _efficiency(constants, precision)
-        attention_precision = "bf16" if precision == "fp8" else precision  # flash kernels run in 16 bits beside fp8
-        self.attention_flops = accelerator.peak(attention_precision) * constants.attention_efficiency.value
-        self.stream_bytes_per_s = accelerator.memory_bandwidth_bytes_per_s * constants.memory_efficiency.value
-        self.element_bytes = ELEMENT_BYTES * (2 if precision in ("fp32", "tf32") else 1)
+        self.shape, self.c, self.shardings, self.machine = shape, c, s, machine
+        self.sequence, self.flash = sequence, np.asarray(flash, dtype=float)
+        self.matmul_flops = machine.peak_flops * c.matmul_efficiency
+        head = shape.head_dim / (shape.head_dim + c.attention_half_head) * (128 + c.attention_half_head) / 128
+        self.attention_flops = machine.attention_peak_flops * c.attention_efficiency * head
+        self.stream_bytes_per_s = machine.memory_bytes_per_s * c.memory_efficiency
         self.tokens = s.micro_batch * sequence / s.cp
 
-    def _matmul(self, rows: Floats, inner: Floats | float, columns: Floats | float) -> Floats:
+    def _matmul(self, rows: Number, inner: Number, columns: Number) -> Floats:
         """Return seconds of a (rows x inner) by (inner x columns) product: the slower of arithmetic and memory."""
-        half_rows = self.constants.matmul_half_rows.value
-        half_inner = self.constants.matmul_half_inner.value
-        shape = rows / (rows + half_rows) * inner / (inner + half_inner) * columns / (columns + half_inner)
-        arithmetic = 2.0 * rows * inner * columns / (self.matmul_flops * shape)
-        moved = self.element_bytes * (rows * inner + np.multiply(inner, columns) + rows * columns)
-        return np.maximum(arithmetic, moved / self.stream_bytes_per_s)
+        r, w = self.c.matmul_half_rows, self.c.matmul_half_width
+        # 2 r k n / (rate * r/(r+r0) * k/(k+w) * n/(n+w)), written so that an absent product takes no time
+        arithmetic = 2.0 * (rows + r) * (inner + w) * (columns + w) / self.matmul_flops
+        moved = self.machine.element_bytes * (rows * inner + inner * columns + rows * columns)
+        present = np.minimum(inner, columns) > 0
+        return np.where(present, np.maximum(arithmetic, moved / self.stream_bytes_per_s), 0.0)
 
-    def _stream(self, elements: Floats) -> Floats:
+    def _stream(self, elements: Number) -> Floats:
         """Return seconds of kernels that read and write that many elements in all."""
-        return elements * self.element_bytes / self.stream_bytes_per_s
+        return np.asarray(elements * self.machine.element_bytes / self.stream_bytes_per_s)
 
     def _projections(self) -> Floats:
         """Forward seconds of the products around attention."""
-        shape, tp, h = self.shape, self.shardings.tp, self.shape.hidden
-        if shape.latent_attention is not None:
-            mla = shape.latent_attention
-            qk = mla.qk_nope_head_dim + mla.qk_rope_head_dim
-            down = self._matmul(self.tokens, h, mla.q_lora_rank + mla.kv_lora_rank + mla.qk_rope_head_dim)
-            query = self._matmul(self.tokens, mla.q_lora_rank, shape.heads * qk / tp)
-            up = mla.qk_nope_head_dim + mla.v_head_dim
-            key_value = self._matmul(self.tokens, mla.kv_lora_rank, shape.heads * up / tp)
-            return down + query + key_value + self._matmul(self.tokens, shape.heads * mla.v_head_dim / tp, h)
-        heads = shape.heads + 2 * shape.key_value_heads
-        qkv = self._matmul(self.tokens, h, heads * shape.head_size / tp)
-        return qkv + self._matmul(self.tokens, shape.heads * shape.head_size / tp, h)
+        shape, tp, t, h = self.shape, self.shardings.tp, self.tokens, self.shape.hidden
+        time = self._matmul(t, h, shape.attention_in / tp + shape.attention_down)
+        time = time + self._matmul(t, shape.query_rank, shape.query_up / tp)
+        time = time + self._matmul(t, shape.key_value_rank, shape.key_value_up / tp)
+        return time + self._matmul(t, shape.attention_out / tp, h)
 
-    def _attention(self) -> Floats:
-        """Forward seconds of flash attention: scores and values, half of them skipped under a causal mask."""
-        shape = self.shape
-        if shape.latent_attention is not None:
-            mla = shape.latent_attention
-            width = mla.qk_nope_head_dim + mla.qk_rope_head_dim + mla.v_head_dim
-        else:
-            width = 2 * shape.head_size
-        flops = 2.0 * self.tokens * self.sequence * shape.heads / self.shardings.tp * width
-        return flops * (0.5 if shape.causal else 1.0) / self.attention_flops
+    def _attention(self) -> tuple[Floats, Floats]:
+        """Forward and backward seconds of scores and values.
 
-    def _feed_forward(self, inner: int, tokens: Floats) -> Floats:
+        Flash attention skips half of them under a causal mask; the plain kernels compute all of them as products and
+        move every score through memory several times.
+        """
+        shape, s = self.shape, self.shardings
+        scores = self.tokens * self.sequence * shape.heads / s.tp
+        flops = 2.0 * scores * shape.score_width
+        flash = flops * (1.0 - 0.5 * shape.causal) / self.attention_flops
+        products = flops / (self.matmul_flops * shape.head_dim / (shape.head_dim + self.c.matmul_half_width))
+        traffic = scores * self.c.score_bytes / self.stream_bytes_per_s
+        forward = np.where(self.flash > 0, flash, products + traffic)
+        backward = np.where(self.flash > 0, _BACKWARD_FLASH * flash, _BACKWARD_MATMUL * products + traffic)
+        return forward, backward
+
+    def _feed_forward(self, inner: Number, tokens: Number) -> Floats:
         tp, h = self.shardings.tp, self.shape.hidden
-        columns = inner * (2 if self.shape.gated else 1) / tp
-        return self._matmul(tokens, h, columns) + self._matmul(tokens, inner / tp, h)
+        return self._matmul(tokens, h, inner * (self.shape.ffn_matrices - 1) / tp) + self._matmul(tokens, inner / tp, h)
 
     def _experts(self) -> Floats:
         """Forward seconds of routed and shared experts; each rank runs its experts one after the other."""
-        experts = self.shape.experts
-        assert experts is not None
-        held = experts.count / self.shardings.ep
-        routed = self.tokens * experts.per_token * self.constants.expert_imbalance.value
+        shape = self.shape
+        held = shape.experts / self.shardings.ep
+        routed = self.tokens * shape.experts_per_token * self.c.expert_imbalance
         each = routed / np.maximum(held, 1.0)
-        time = held * self._feed_forward(experts.ffn, each)
-        if experts.shared:
-            time = time + self._feed_forward(experts.ffn * experts.shared, self.tokens)
-        return time
+        return held * self._feed_forward(shape.expert_ffn, each) + self._feed_forward(
+            shape.expert_ffn * shape.shared_experts, self.tokens
+        )
 
-    def _streams(self, inner: float) -> Floats:
+    def _streams(self, inner: Number) -> Floats:
         """Forward seconds of norms, residuals, dropout, rotary embedding and activation."""
         shape, s = self.shape, self.shardings
         split = np.where(s.sequence_parallel == 1, s.tp, 1)
-        replicated = (10 if shape.dropout else 8) * self.tokens * shape.hidden / split
-        sharded = self.tokens * (3 * inner + 2 * (shape.heads + shape.key_value_heads) * shape.head_size) / s.tp
-        return self._stream(replicated + sharded)
+        replicated = (self.c.stream_elements + 2 * shape.dropout) * shape.hidden / split
+        activation = self.c.activation_elements * inner + shape.attention_in + shape.attention_out
+        return self._stream(self.tokens * (replicated + activation / s.tp))
 
-    def layer(self, *, sparse: bool) -> LayerTime:
-        """Return the time of one layer; ``sparse`` layers have experts in place of the plain feed-forward layer."""
-        experts = self.shape.experts if sparse else None
-        inner = experts.ffn * (experts.per_token + experts.shared) if experts else self.shape.ffn
-        feed_forward = self._experts() if experts else self._feed_forward(self.shape.ffn, self.tokens)
-        products, attention, streams = self._projections() + feed_forward, self._attention(), self._streams(inner)
-        held = experts.count / self.shardings.ep if experts else np.zeros(len(self.shardings))
-        launch = (_KERNELS_PER_LAYER + 3 * held) * self.constants.kernel_launch_s.value
-        forward = np.maximum(products + attention + streams, launch)
-        backward = np.maximum(
-            _BACKWARD_MATMUL * products + _BACKWARD_ATTENTION * attention + _BACKWARD_STREAM * streams, 2 * launch
+    def layer(self) -> LayerTime:
+        """Return the time of the mean layer: models with experts may have some plain layers."""
+        shape = self.shape
+        sparse = shape.sparse_layers / shape.layers
+        inner = shape.expert_ffn * (shape.experts_per_token + shape.shared_experts)
+        plain = self._layer(self._feed_forward(shape.ffn, self.tokens), shape.ffn, 0.0)
+        if not np.any(np.asarray(shape.experts) > 0):
+            return plain
+        routed = self._layer(self._experts(), inner, _KERNELS_PER_EXPERT * shape.experts / self.shardings.ep)
+        return LayerTime(
+            *(
+                (1 - sparse) * getattr(plain, name) + sparse * getattr(routed, name)
+                for name in ("forward_s", "backward_s", "recompute_s")
+            )
         )
-        again = np.select(
-            [self.shardings.recompute == FULL, self.shardings.recompute == SELECTIVE], [forward, attention], 0.0
+
+    def _layer(self, feed_forward: Floats, inner: Number, extra_kernels: Number) -> LayerTime:
+        products, streams = self._projections() + feed_forward, self._streams(inner)
+        attention, attention_back = self._attention()
+        launch = np.asarray((_KERNELS_PER_LAYER + extra_kernels) * self.c.kernel_launch_s)
+        forward = _soft_maximum(products + attention + streams, launch)
+        backward = _soft_maximum(
+            _BACKWARD_MATMUL * products + attention_back + _BACKWARD_STREAM * streams, 2.0 * launch
         )
+        recompute = self.shardings.recompute
+        again = np.select([recompute == FULL, recompute == SELECTIVE], [forward, attention], 0.0)
         return LayerTime(forward, backward, again)
 
     def head(self) -> LayerTime:
         """Return the time of the output projection and the loss, once a micro-batch on the last stage."""
         columns = self.shape.vocab / self.shardings.tp
         product = self._matmul(self.tokens, self.shape.hidden, columns)
-        loss = self._stream(self.tokens * columns * 6)
+        loss = self._stream(self.tokens * columns * self.c.loss_elements)
         return LayerTime(product + loss, _BACKWARD_MATMUL * product + loss, np.zeros(len(self.shardings)))
 
     def optimizer(self, parameters: Floats) -> Floats:
         """Return seconds of one Adam step over so many parameters: 12 bytes read and 14 written for each."""
         return 26.0 * parameters / self.stream_bytes_per_s
-
-
-def _efficiency(constants: Constants, precision: Precision) -> float:
-    values = constants.matmul_efficiency.values
-    return values.get(precision, min(values.values()))

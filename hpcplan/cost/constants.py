@@ -1,78 +1,110 @@
-"""The cost model's constants: numbers that no data sheet gives, each with its source (``site_configs/constants``)."""
+"""Reading the cost model's constants: base values, and factors by accelerator, framework, precision and site."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
-from hpcplan.quantities import Fraction, NonNegative
+from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.documents import Loc
+from hpcplan.errors import nearest
 from hpcplan.resources import shipped
 from hpcplan.validation import Value, digest, read_model
 
-__all__ = ["Constants", "LoadedConstants", "Number", "Share", "default_constants"]
+__all__ = ["BaseConstants", "Constants", "Factors", "constants_for", "read_base"]
+
+Positive = Annotated[float, Field(gt=0)]
 
 
-class Number(Value):
+class Constant(Value):
     """A constant and where it comes from."""
 
-    value: NonNegative
+    value: Positive
     source: str
 
 
-class Share(Value):
-    """A constant between 0 and 1 and where it comes from."""
+class Factor(Value):
+    """What a constant is multiplied by, and where that comes from."""
 
-    value: Fraction
+    factor: Positive
     source: str
 
 
-class Shares(Value):
-    """Constants between 0 and 1 by name, and where they come from."""
-
-    values: dict[str, Fraction] = Field(min_length=1)
-    source: str
-
-
-class Constants(Value):
-    """The schema of a constants file; the comments beside each value in the shipped file say what it means."""
+class BaseConstants(Value):
+    """The schema of ``constants/base.yaml``."""
 
     name: str
-    description: str
-    matmul_efficiency: Shares
-    matmul_half_rows: Number
-    matmul_half_inner: Number
-    attention_efficiency: Share
-    memory_efficiency: Share
-    kernel_launch_s: Number
-    intra_node_efficiency: Share
-    inter_node_efficiency: Share
-    message_half_bytes: Number
-    data_parallel_overlap: Share
-    pipeline_overlap: Share
-    expert_imbalance: Number
-    straggler: Number
-    framework_bytes: Number
-    activation_fragmentation: Number
-    logit_bytes: Number
-    interval: Share
+    constants: dict[str, Constant]
+    interval: Constant
+
+    def inconsistencies(self) -> list[tuple[Loc, str]]:
+        """Return constants that are missing or that the model does not know."""
+        missing = [(("constants",), f"{name!r} is missing") for name in NAMES if name not in self.constants]
+        return [*missing, *_unknown("constants", self.constants)]
+
+
+class Factors(Value):
+    """The schema of the other constants files."""
+
+    name: str
+    factors: dict[str, Factor] = Field(default_factory=dict)
+
+    def inconsistencies(self) -> list[tuple[Loc, str]]:
+        """Return factors of constants that the model does not know."""
+        return _unknown("factors", self.factors)
+
+
+def _unknown(key: str, names: dict[str, Constant] | dict[str, Factor]) -> list[tuple[Loc, str]]:
+    return [((key, name), "is no constant" + nearest(name, NAMES)) for name in names if name not in NAMES]
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedConstants:
-    """Constants and the file they were read from."""
+class Constants:
+    """The constants for one kind of run: their values, the half-width of the interval, and the files they came from."""
 
-    constants: Constants
-    path: Path
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the content after validation."""
-        return digest(self.constants)
+    name: str
+    coefficients: Coefficients
+    interval: float
+    paths: tuple[Path, ...]
+    sha256: str
 
 
-def default_constants() -> LoadedConstants:
-    """Return the shipped constants."""
-    path = shipped("sites") / "constants" / "default.yaml"
-    return LoadedConstants(read_model(path, Constants), path)
+@cache
+def read_base(folder: Path) -> BaseConstants:
+    """Return the base values of a constants folder."""
+    return read_model(folder / "base.yaml", BaseConstants)
+
+
+def constants_for(
+    *, accelerator: str, framework: str, precision: str, site: str, folder: Path | None = None
+) -> Constants:
+    """Return the constants for an accelerator, framework, precision and site; files that do not exist change nothing.
+
+    Args:
+        accelerator: a name of the catalogue.
+        framework: as in a workload.
+        precision: of the products.
+        site: its name.
+        folder: the constants folder; the shipped one if absent.
+
+    Raises:
+        InputError: a file is not valid.
+    """
+    folder = folder or shipped("sites") / "constants"
+    base = read_base(folder)
+    coefficients = Coefficients(**{name: base.constants[name].value for name in NAMES})
+    used, contents = [folder / "base.yaml"], [digest(base)]
+    parts = {"accelerators": accelerator, "frameworks": framework, "precisions": precision, "sites": site}
+    for kind, name in parts.items():
+        path = folder / kind / f"{name}.yaml"
+        if "/" not in name and path.is_file():
+            factors = read_model(path, Factors)
+            coefficients = coefficients.scaled({key: entry.factor for key, entry in factors.factors.items()})
+            used.append(path)
+            contents.append(digest(factors))
+    name = "+".join(path.stem for path in used)
+    return Constants(name, coefficients, base.interval.value, tuple(used), digest(contents))

@@ -2,53 +2,109 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from hpcplan.cost.shape import Number
 from hpcplan.cost.shardings import Floats, Ints
 from hpcplan.errors import InputError
+from hpcplan.plan import Precision
 from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Accelerator, Site
 from hpcplan.site.topology import Tier, Topology
 
-__all__ = ["Machine", "machine_of"]
+__all__ = ["Machine", "machine_of", "make_machine"]
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Equal nodes of equal accelerators. Bandwidths in bytes/s one way, an accelerator's or a node's as the name says.
+    """Equal nodes of equal accelerators: scalars, or arrays of shape (rows,) for many machines in one call.
 
-    ``tiers`` are the neighbourhoods of the fabric, nearest first; the last holds all nodes.
+    Bandwidths are bytes/s one way, latencies seconds, peaks FLOP/s at the precision of the products and of attention.
+    The ``tier_*`` arrays, of shape (tiers,) or (rows, tiers), are the neighbourhoods of the fabric, nearest first;
+    ``gpus_per_domain`` accelerators are joined by NVLink or the like: a node's, or those of several nodes.
     """
 
-    accelerator: Accelerator
-    gpus_per_node: int
-    gpus_per_domain: int  # joined by NVLink or the like: a node's, or those of several nodes
-    intra_node_bytes_per_s: float
-    intra_node_latency_s: float
-    tiers: tuple[Tier, ...]
+    memory_bytes: Number
+    memory_bytes_per_s: Number
+    peak_flops: Number
+    attention_peak_flops: Number
+    element_bytes: Number
+    gpus_per_node: Number
+    gpus_per_domain: Number
+    link_bytes_per_s: Number
+    link_latency_s: Number
+    tier_nodes: Floats
+    tier_bytes_per_s: Floats
+    tier_latency_s: Floats
 
     @property
     def nodes(self) -> int:
-        """How many nodes there are."""
-        return self.tiers[-1].nodes
+        """How many nodes there are (of one machine)."""
+        return int(self.tier_nodes[-1])
 
-    def nodes_spanned(self, gpus: Ints) -> Ints:
+    def nodes_spanned(self, gpus: Number | Ints) -> Number:
         """Return how many nodes that many consecutive accelerators touch, when they begin at a node's first."""
-        return -(-gpus // self.gpus_per_node)
+        return np.ceil(np.asarray(gpus) / self.gpus_per_node)
 
-    def reach(self, nodes: Ints) -> tuple[Floats, Floats]:
+    def reach(self, nodes: Number) -> tuple[Floats, Floats]:
         """Return the bandwidth of one node (bytes/s) and the latency (s) of the smallest tier that holds ``nodes``."""
-        sizes = np.array([tier.nodes for tier in self.tiers])
-        index = np.minimum(np.searchsorted(sizes, nodes), len(sizes) - 1)
-        bandwidth = np.array([tier.bandwidth_bytes_per_s for tier in self.tiers])
-        latency = np.array([tier.latency_s for tier in self.tiers])
-        return bandwidth[index], latency[index]
+        smaller = self.tier_nodes < np.asarray(nodes)[..., None]
+        index = np.minimum(smaller.sum(axis=-1), self.tier_nodes.shape[-1] - 1)
+        if self.tier_nodes.ndim == 1:
+            return self.tier_bytes_per_s[index], self.tier_latency_s[index]
+        rows = np.arange(len(self.tier_nodes))
+        return self.tier_bytes_per_s[rows, index], self.tier_latency_s[rows, index]
+
+    @classmethod
+    def stack(cls, machines: Sequence[Machine]) -> Machine:
+        """Return many machines as one; shorter lists of tiers repeat their last."""
+        longest = max(len(m.tier_nodes) for m in machines)
+
+        def column(name: str) -> Any:
+            values = [np.asarray(getattr(m, name), dtype=float) for m in machines]
+            if name.startswith("tier_"):
+                values = [np.pad(v, (0, longest - len(v)), mode="edge") for v in values]
+            return np.array(values)
+
+        return cls(*(column(field.name) for field in dataclasses.fields(cls)))
 
 
-def machine_of(site: Site, topology: Topology, group: str, hosts: Sequence[str] | None = None) -> Machine:
+def make_machine(
+    accelerator: Accelerator,
+    precision: Precision,
+    *,
+    gpus_per_node: int,
+    link_bytes_per_s: float,
+    link_latency_s: float,
+    tiers: Sequence[Tier],
+    domain_nodes: int = 1,
+) -> Machine:
+    """Return the machine that equal nodes make; attention kernels run in 16 bits beside 8-bit products."""
+    wide = precision in ("fp32", "tf32")
+    return Machine(
+        memory_bytes=accelerator.memory_bytes,
+        memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
+        peak_flops=accelerator.peak(precision),
+        attention_peak_flops=accelerator.peak(precision if wide else "bf16"),
+        element_bytes=4 if wide else 2,
+        gpus_per_node=gpus_per_node,
+        gpus_per_domain=gpus_per_node * domain_nodes,
+        link_bytes_per_s=link_bytes_per_s,
+        link_latency_s=link_latency_s,
+        tier_nodes=np.array([float(tier.nodes) for tier in tiers]),
+        tier_bytes_per_s=np.array([tier.bandwidth_bytes_per_s for tier in tiers]),
+        tier_latency_s=np.array([tier.latency_s for tier in tiers]),
+    )
+
+
+def machine_of(
+    site: Site, topology: Topology, group: str, precision: Precision, hosts: Sequence[str] | None = None
+) -> Machine:
     """Return the machine that a node group, or some hosts of it, makes.
 
     Raises:
@@ -60,11 +116,12 @@ def machine_of(site: Site, topology: Topology, group: str, hosts: Sequence[str] 
         raise InputError(f"node group {group!r} of site {site.name!r} has no accelerators")
     members = topology.nodes(group) if hosts is None else list(hosts)
     link = node.intra_node
-    return Machine(
-        accelerator=accelerator,
+    return make_machine(
+        accelerator,
+        precision,
         gpus_per_node=node.accelerators.count,
-        gpus_per_domain=node.accelerators.count * (link.domain_nodes if link else 1),
-        intra_node_bytes_per_s=link.bandwidth_bytes_per_s if link else node.node_bandwidth_bytes_per_s,
-        intra_node_latency_s=link.latency_s if link else node.nics.latency_s,
-        tiers=tuple(topology.tiers(members)),
+        link_bytes_per_s=link.bandwidth_bytes_per_s if link else node.node_bandwidth_bytes_per_s,
+        link_latency_s=link.latency_s if link else node.nics.latency_s,
+        tiers=topology.tiers(members),
+        domain_nodes=link.domain_nodes if link else 1,
     )

@@ -3,8 +3,8 @@
 Mixed-precision Adam keeps per parameter 2 bytes of 16-bit weights, 4 of fp32 gradients (as Megatron-LM accumulates
 them) and 12 of fp32 master weights and moments (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1; there the
 gradients are 16-bit). Activations follow Korthikanti et al. 2022 (arXiv:2205.05198, section 4), counted tensor by
-tensor so that gated layers and grouped-query attention come out right, and without the 5as/h term of plain attention,
-since flash attention keeps no score matrix.
+tensor so that gated layers and grouped-query attention come out right; the 5as/h term is there where attention is not
+fused, since flash attention keeps no score matrix.
 """
 
 from __future__ import annotations
@@ -13,23 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcplan.cost.constants import Constants
-from hpcplan.cost.shardings import FULL, Floats, Shardings
-from hpcplan.workload.arithmetic import (
-    attention_parameters,
-    dense_ffn_parameters,
-    embedding_parameters,
-    expert_parameters,
-    router_parameters,
-)
-from hpcplan.workload.model import ModelShape
+from hpcplan.cost.coefficients import Coefficients
+from hpcplan.cost.machine import Machine
+from hpcplan.cost.shape import Number, Shape
+from hpcplan.cost.shardings import FULL, SELECTIVE, Floats, Shardings
 
-__all__ = ["Held", "Memory", "held_parameters", "layer_activation_bytes", "memory"]
+__all__ = ["Held", "Memory", "held_parameters", "layer_activation_bytes", "memory", "score_bytes_kept"]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Parameters that the fullest rank holds before ZeRO divides them, replicated over dp x cp, and its experts."""
+    """Parameters that the fullest rank holds before ZeRO divides them: replicated over dp x cp, and its experts."""
 
     dense: Floats
     experts: Floats
@@ -37,7 +31,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the fullest rank, arrays of shape (candidates,)."""
+    """Bytes of the fullest rank, arrays of shape (rows,)."""
 
     parameters: Floats
     gradients: Floats
@@ -61,55 +55,54 @@ class Memory:
         )
 
 
-def held_parameters(shape: ModelShape, s: Shardings) -> Held:
+def held_parameters(shape: Shape, s: Shardings) -> Held:
     """Return what the fullest rank of each sharding holds: its share of the layers of one stage, and a table.
 
     With one stage, tied embeddings are held once; with more, the first stage has the table and the last the head.
     """
     layers = np.ceil(shape.layers / s.pp)
-    table, head = embedding_parameters(shape), shape.vocab * shape.hidden
-    both = table if shape.tied_embeddings else table + head
-    ends = np.where(s.pp == 1, both, max(table, head)) / s.tp
-    if shape.experts is None:
-        per_layer = (attention_parameters(shape) + dense_ffn_parameters(shape)) / s.tp
-        return Held(layers * per_layer + ends, np.zeros(len(s)))
-    sparse = np.minimum(layers, shape.layers - shape.experts.dense_layers)
-    dense = layers - sparse
-    shared = (
-        layers * attention_parameters(shape) + dense * dense_ffn_parameters(shape) + sparse * router_parameters(shape)
-    )
-    routed = sparse * expert_parameters(shape) * shape.experts.count / s.ep
-    return Held(shared / s.tp + ends, routed / s.tp)
+    both = shape.table_parameters + np.where(np.asarray(shape.tied_embeddings) > 0, 0, shape.head_parameters)
+    ends = np.where(s.pp == 1, both, np.maximum(shape.table_parameters, shape.head_parameters)) / s.tp
+    sparse = np.minimum(layers, shape.sparse_layers)
+    plain = layers - sparse
+    feed_forward = plain * shape.ffn_parameters + sparse * shape.router_parameters
+    shared = layers * shape.attention_parameters + feed_forward
+    routed = sparse * shape.expert_parameters * shape.experts / s.ep
+    return Held(shared / s.tp + ends, np.broadcast_to(routed / s.tp, ends.shape))
 
 
-def layer_activation_bytes(shape: ModelShape, sequence: int, s: Shardings) -> Floats:
-    """Return the bytes that one layer keeps for the backward pass of one micro-batch, without recomputation.
+def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings) -> Floats:
+    """Return the bytes that one layer keeps for the backward pass of one micro-batch, without recomputation or scores.
 
     For a GPT layer with tensor and sequence parallelism this is 34 sbh/t (Korthikanti et al. 2022, equation 4, less
     the attention term).
     """
     tokens = s.micro_batch * sequence / s.cp
-    h, a, k, d = shape.hidden, shape.heads, shape.key_value_heads, shape.head_size
-    inner = shape.ffn
-    if shape.experts is not None:
-        inner = shape.experts.ffn * (shape.experts.per_token + shape.experts.shared)
-        routed = 2 * h * shape.experts.per_token  # each token's copies at its experts
-    else:
-        routed = 0
+    sparse = shape.sparse_layers / shape.layers
+    wide = shape.expert_ffn * (shape.experts_per_token + shape.shared_experts)
+    inner = (1 - sparse) * shape.ffn + sparse * wide
+    routed = sparse * 2 * shape.hidden * shape.experts_per_token  # each token's copies at its experts
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
-    replicated = (8 + (2 if shape.dropout else 0)) * h / split
-    sharded = (2 * (a + 2 * k) * d + 2 * a * d + 2 * inner * (3 if shape.gated else 2) + routed) / s.tp
+    replicated = (8 + 2 * shape.dropout) * shape.hidden / split
+    attention = 2 * (shape.attention_in + shape.query_up + shape.key_value_up) + 2 * shape.attention_out
+    sharded = (attention + 2 * inner * shape.ffn_matrices + routed) / s.tp
     return tokens * (replicated + sharded)
 
 
-def _activations(shape: ModelShape, sequence: int, s: Shardings, in_flight: Floats) -> Floats:
+def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings) -> Floats:
+    """Return the bytes of scores that plain attention keeps a layer and micro-batch: 5 a s^2 b / t."""
+    return 5.0 * shape.heads * sequence * s.micro_batch * sequence / s.cp / s.tp
+
+
+def _activations(shape: Shape, sequence: Number, s: Shardings, flash: Number, in_flight: Floats) -> Floats:
     """Return the activations of a stage that keeps those of ``in_flight`` micro-batches."""
     layers = np.ceil(shape.layers / s.pp)
-    whole = layer_activation_bytes(shape, sequence, s)
+    scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s))
+    whole = layer_activation_bytes(shape, sequence, s) + np.where(s.recompute == SELECTIVE, 0.0, scores)
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     entry = 2.0 * s.micro_batch * sequence / s.cp * shape.hidden / split
     kept = np.where(s.recompute == FULL, entry, whole)
-    working = np.where(s.recompute == FULL, whole, 0.0)
+    working = np.where(s.recompute == FULL, whole, np.where(s.recompute == SELECTIVE, scores, 0.0))
     return layers * kept * in_flight + working
 
 
@@ -122,32 +115,32 @@ def _in_flight(s: Shardings) -> Floats:
     return np.where(s.vpp > 1, plain * (1 + (s.pp - 1) / (s.pp * s.vpp)), plain)
 
 
-def memory(shape: ModelShape, sequence: int, precision_bytes: int, s: Shardings, constants: Constants) -> Memory:
-    """Return the memory of the fullest rank of each sharding."""
+def memory(
+    shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, flash: Number = 1.0
+) -> Memory:
+    """Return the memory of the fullest rank of each sharding: of the first stage, or the last with its logits."""
     held = held_parameters(shape, s)
     replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
 
-    def divided(bytes_each: float, from_stage: int) -> Floats:
+    def divided(bytes_each: Number, from_stage: int) -> Floats:
         dense = held.dense / np.where(s.zero >= from_stage, replicas, 1)
         experts = held.experts / np.where(s.zero >= from_stage, expert_replicas, 1)
         return bytes_each * (dense + experts)
 
     tokens = s.micro_batch * sequence / s.cp
-    fragmentation = constants.activation_fragmentation.value
-    first = _activations(shape, sequence, s, _in_flight(s)) * fragmentation
-    last = _activations(shape, sequence, s, np.ones(len(s))) * fragmentation
-    logits = tokens * shape.vocab / s.tp * constants.logit_bytes.value
+    first = _activations(shape, sequence, s, flash, _in_flight(s)) * c.activation_fragmentation
+    last = _activations(shape, sequence, s, flash, np.ones(len(s))) * c.activation_fragmentation
+    logits = tokens * shape.vocab / s.tp * c.logit_bytes
     last_is_fuller = last + logits > first
-    layers = np.ceil(shape.layers / s.pp)
-    one_layer = (held.dense + held.experts) / layers
-    gathered = np.where(s.zero == 3, 2 * one_layer * precision_bytes, 0.0)  # the running layer and the next
-    passed = 2.0 * 2.0 * tokens * shape.hidden
+    one_layer = (held.dense + held.experts) / np.ceil(shape.layers / s.pp)
+    gathered = np.where(s.zero == 3, 2 * one_layer * machine.element_bytes, 0.0)  # the running layer and the next
+    passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     return Memory(
-        parameters=divided(precision_bytes, 3),
+        parameters=divided(machine.element_bytes, 3),
         gradients=divided(4, 2),
         optimizer=divided(12, 1),
         activations=np.where(last_is_fuller, last, first),
         logits=np.where(last_is_fuller, logits, 0.0),
-        buffers=gathered + np.where(s.gpus > 1, passed, 0.0),
-        framework=np.full(len(s), constants.framework_bytes.value),
+        buffers=gathered + passed,
+        framework=np.broadcast_to(np.asarray(c.framework_bytes, dtype=float), (len(s),)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcplan.cost.machine import Machine
+from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Site
 
 __all__ = ["energy_kwh", "money"]
@@ -21,10 +21,10 @@ def money(site: Site, group: str, node_hours: float) -> float | None:
     return None
 
 
-def energy_kwh(site: Site, group: str, machine: Machine, node_hours: float) -> float | None:
+def energy_kwh(site: Site, group: str, node_hours: float) -> float | None:
     """Return the energy of so many node-hours in kWh, cooling included (power usage effectiveness), or ``None``."""
     node = site.node_groups[group]
-    power = node.power_w
-    if power is None and machine.accelerator.power_w is not None:
-        power = machine.accelerator.power_w * machine.gpus_per_node
+    power, chip = node.power_w, accelerator_of(site, group)
+    if power is None and chip is not None and chip.power_w is not None and node.accelerators is not None:
+        power = chip.power_w * node.accelerators.count
     return None if power is None else power / 1000 * node_hours * site.prices.pue

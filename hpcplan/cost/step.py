@@ -6,26 +6,26 @@ steady state (Narayanan et al. 2021, arXiv:2104.04473, section 2.2), and the slo
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from hpcplan.cost import collectives
+from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.compute import Arithmetic, LayerTime
-from hpcplan.cost.constants import Constants
 from hpcplan.cost.machine import Machine
-from hpcplan.cost.memory import Memory, held_parameters, memory
+from hpcplan.cost.memory import Held, Memory, held_parameters, memory
+from hpcplan.cost.shape import Number, Shape
 from hpcplan.cost.shardings import FULL, Floats, Shardings
-from hpcplan.plan import Precision
-from hpcplan.workload.arithmetic import layers_by_kind, model_flops_per_token
-from hpcplan.workload.model import ModelShape
 
 __all__ = ["Costs", "StepTime", "price"]
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds on the critical path, arrays of shape (candidates,)."""
+    """Seconds on the critical path, arrays of shape (rows,)."""
 
     compute: Floats
     recompute: Floats
@@ -36,21 +36,13 @@ class StepTime:
     pipeline_transfer: Floats
     data_parallel: Floats
     optimizer: Floats
+    overhead: Floats
 
     @property
     def total(self) -> Floats:
         """The sum of all terms: one step."""
-        return (
-            self.compute
-            + self.recompute
-            + self.tensor_parallel
-            + self.context_parallel
-            + self.expert_parallel
-            + self.pipeline_bubble
-            + self.pipeline_transfer
-            + self.data_parallel
-            + self.optimizer
-        )
+        terms: list[Floats] = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return reduce(np.add, terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,60 +67,54 @@ class _LayerTraffic:
 
 
 def price(
-    shape: ModelShape,
-    sequence: int,
-    global_batch: int,
-    precision: Precision,
+    shape: Shape,
+    sequence: Number,
+    global_batch: Number,
     machine: Machine,
-    constants: Constants,
+    c: Coefficients,
     s: Shardings,
+    flash: Number = 1.0,
 ) -> Costs:
-    """Price many shardings of one model at once.
+    """Price many shardings at once, of one model on one machine, or each row of its own.
 
     Args:
-        shape: the model.
+        shape: the model, or one a row.
         sequence: tokens a sequence.
         global_batch: sequences a step; each sharding has dp x micro_batch x micro_batches of them.
-        precision: of the matrix products.
-        machine: the nodes.
-        constants: what data sheets do not say.
-        s: the shardings, arrays of shape (candidates,).
+        machine: the nodes, at the precision of the matrix products.
+        c: what data sheets do not say.
+        s: the shardings, arrays of shape (rows,).
+        flash: 1 where attention is fused, 0 where scores go through memory.
     """
-    arithmetic = Arithmetic(shape, sequence, precision, machine, constants, s)
-    needed = memory(shape, sequence, arithmetic.element_bytes, s, constants)
-    time = _step(shape, machine, constants, s, arithmetic)
+    arithmetic = Arithmetic(shape, sequence, machine, c, s, flash)
+    needed = memory(shape, sequence, machine, s, c, flash)
+    time = _step(shape, machine, c, s, arithmetic)
     step_s = time.total
-    tokens = float(global_batch * sequence)
-    peak = machine.accelerator.peak(precision)
-    mfu = model_flops_per_token(shape, sequence) * tokens / (step_s * s.gpus * peak)
+    tokens = np.asarray(global_batch * sequence, dtype=float)
+    mfu = shape.model_flops_per_token(sequence) * tokens / (step_s * s.gpus * machine.peak_flops)
     return Costs(time, needed, step_s, needed.total, tokens / step_s, mfu)
 
 
-def _step(shape: ModelShape, machine: Machine, constants: Constants, s: Shardings, arithmetic: Arithmetic) -> StepTime:
+def _step(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic) -> StepTime:
     layers = np.ceil(shape.layers / s.pp)
-    dense, sparse = layers_by_kind(shape)
-    mean_layer = arithmetic.layer(sparse=False).scaled(dense / shape.layers)
-    if sparse:
-        mean_layer = mean_layer + arithmetic.layer(sparse=True).scaled(sparse / shape.layers)
-    head = arithmetic.head()
-    traffic = _layer_traffic(shape, machine, constants, s, arithmetic, mean_layer)
-    m = s.micro_batches * constants.straggler.value
+    layer, head = arithmetic.layer(), arithmetic.head()
+    traffic = _layer_traffic(shape, machine, c, s, arithmetic, layer)
+    slower = 1.0 + c.straggler * np.log2(np.maximum(1.0, machine.nodes_spanned(s.gpus)))
+    m = s.micro_batches * slower
 
-    work = layers * (mean_layer.forward_s + mean_layer.backward_s) + head.forward_s + head.backward_s
-    again = layers * mean_layer.recompute_s
+    work = layers * (layer.forward_s + layer.backward_s) + head.forward_s + head.backward_s
+    again = layers * layer.recompute_s
     tensor = (layers + 1) * traffic.tensor  # the head and the embedding exchange as much as a layer
     context, expert = layers * traffic.context, layers * traffic.expert
-    stage = work + again + tensor + context + expert
     # Filling and draining passes the mean stage, not the one with the head.
-    mean_stage = stage - (head.forward_s + head.backward_s) * (1 - 1 / s.pp)
-    bubble = (s.pp - 1) / s.vpp * mean_stage * constants.straggler.value
+    stage = work + again + tensor + context + expert - (head.forward_s + head.backward_s) * (1 - 1 / s.pp)
+    bubble = (s.pp - 1) / s.vpp * stage * c.bubble * slower
 
-    hop = collectives.point_to_point(machine, constants, _boundary_bytes(shape, arithmetic, s), s.gpus)
-    crossings = (s.pp - 1) * 2 + s.micro_batches * s.vpp * 2 * (1 - constants.pipeline_overlap.value)
-    transfer = np.where(s.pp > 1, crossings * hop, 0.0)
+    message = _boundary_bytes(shape, machine, s, arithmetic)
+    hop = collectives.point_to_point(machine, c, message, s.gpus)
+    crossings = (s.pp - 1) * 2 + s.micro_batches * s.vpp * 2 * c.pipeline_exposed
 
     held = held_parameters(shape, s)
-    gradients = _data_parallel(machine, constants, s, held.dense, held.experts, m * (work + again))
     replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
     updated = np.where(s.zero >= 1, held.dense / replicas + held.experts / expert_replicas, held.dense + held.experts)
     return StepTime(
@@ -138,72 +124,64 @@ def _step(shape: ModelShape, machine: Machine, constants: Constants, s: Sharding
         context_parallel=m * context,
         expert_parallel=m * expert,
         pipeline_bubble=bubble,
-        pipeline_transfer=transfer,
-        data_parallel=gradients,
+        pipeline_transfer=np.where(s.pp > 1, crossings * hop, 0.0),
+        data_parallel=_data_parallel(machine, c, s, held, m * (work + again)),
         optimizer=arithmetic.optimizer(updated),
+        overhead=np.asarray(c.step_overhead_s + c.micro_batch_overhead_s * s.micro_batches * s.vpp, dtype=float),
     )
 
 
-def _boundary_bytes(shape: ModelShape, arithmetic: Arithmetic, s: Shardings) -> Floats:
+def _boundary_bytes(shape: Shape, machine: Machine, s: Shardings, arithmetic: Arithmetic) -> Floats:
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
-    return arithmetic.tokens * shape.hidden * arithmetic.element_bytes / split
+    return arithmetic.tokens * shape.hidden * machine.element_bytes / split
 
 
 def _layer_traffic(
-    shape: ModelShape,
-    machine: Machine,
-    constants: Constants,
-    s: Shardings,
-    arithmetic: Arithmetic,
-    layer: LayerTime,
+    shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic, layer: LayerTime
 ) -> _LayerTraffic:
-    activation = arithmetic.tokens * shape.hidden * arithmetic.element_bytes
-    tp = collectives.group(machine, constants, s.tp, np.ones_like(s.tp))
+    element = machine.element_bytes
+    activation = arithmetic.tokens * shape.hidden * element
+    tp = collectives.group(machine, c, s.tp, np.ones_like(s.tp))
     # Two all-reduces forward and two backward (Shoeybi et al. 2019, section 3); with sequence parallelism each becomes
     # a reduce-scatter and an all-gather of the same volume. Full recomputation repeats the forward ones.
     passes = np.where(s.recompute == FULL, 3, 2)
-    tensor = passes * 2 * collectives.all_reduce(tp, activation)
+    tensor = passes * 2 * collectives.all_reduce(tp, activation) * c.tensor_exposed
 
-    cp = collectives.group(machine, constants, s.cp, s.tp)
-    keys_values = 2.0 * activation * shape.key_value_heads * shape.head_size / shape.hidden / s.tp
+    cp = collectives.group(machine, c, s.cp, s.tp)
+    keys_values = arithmetic.tokens * shape.key_value_width * element / s.tp
     ring = collectives.all_gather(cp, keys_values * s.cp)
     # Ring attention passes keys and values on while it computes (Liu et al. 2023); half of the layer can hide it.
     exposed = np.maximum(0.0, 3 * ring - 0.5 * (layer.forward_s + layer.backward_s))
-    context = np.where(s.cp > 1, exposed + 3 * cp.step_latency_s, 0.0)
+    context = np.where(s.cp > 1, exposed + 3 * cp.latency_s, 0.0)
 
     expert = np.zeros(len(s))
-    if shape.experts is not None:
-        ep = collectives.group(machine, constants, s.ep, s.tp)
-        sent = activation * shape.experts.per_token * constants.expert_imbalance.value / s.tp
+    if np.any(np.asarray(shape.experts) > 0):
+        ep = collectives.group(machine, c, s.ep, s.tp)
+        sent = activation * shape.experts_per_token * c.expert_imbalance / s.tp
         exchanges = 2 * passes  # to the experts and back
-        share = (shape.layers - shape.experts.dense_layers) / shape.layers
-        expert = share * exchanges * collectives.all_to_all(machine, constants, ep, s.tp, sent)
+        expert = shape.sparse_layers / shape.layers * exchanges * collectives.all_to_all(ep, sent)
     return _LayerTraffic(tensor, context, expert)
 
 
-def _data_parallel(
-    machine: Machine, constants: Constants, s: Shardings, dense: Floats, experts: Floats, compute_s: Floats
-) -> Floats:
+def _data_parallel(machine: Machine, c: Coefficients, s: Shardings, held: Held, compute_s: Floats) -> Floats:
     """Return the exposed seconds of gradient reduction and, for ZeRO, of gathering parameters.
 
-    Gradients are reduced in fp32 once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 gathers them
-    for the forward and the backward pass of every micro-batch.
+    Gradients are reduced in fp32 once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces
+    16-bit gradients, and gathers parameters for the forward and the backward pass, of every micro-batch. A share is
+    always exposed; the rest hides behind the last backward pass, or in stage 3 behind all arithmetic.
     """
-    replicas = collectives.group(machine, constants, s.dp * s.cp, s.tp)
+    replicas = collectives.group(machine, c, s.dp * s.cp, s.tp)
     expert_size = np.maximum(1, s.dp * s.cp // s.ep)
-    expert_replicas = collectives.group(machine, constants, expert_size, s.tp * s.ep)
+    expert_replicas = collectives.group(machine, c, expert_size, s.tp * s.ep)
 
     def gather(bytes_each: float) -> Floats:
-        return collectives.all_gather(replicas, bytes_each * dense) + np.where(
-            experts > 0, collectives.all_gather(expert_replicas, bytes_each * experts), 0.0
-        )
+        dense = collectives.all_gather(replicas, bytes_each * held.dense)
+        return dense + collectives.all_gather(expert_replicas, bytes_each * held.experts)
 
-    reduce_scatter, gather_parameters = gather(4.0), gather(2.0)
-    once = reduce_scatter + np.where(s.zero == 0, gather(4.0), gather_parameters)
-    sharded = reduce_scatter * s.micro_batches / 2.0 + 2.0 * gather_parameters * s.micro_batches
-    last_backward = compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0
-    overlap = constants.data_parallel_overlap.value
-    hidden = np.where(s.zero == 3, compute_s, last_backward) * overlap
+    once = gather(4.0) + np.where(s.zero == 0, gather(4.0), gather(2.0))
+    sharded = 3.0 * gather(2.0) * s.micro_batches
     total = np.where(s.zero == 3, sharded, once)
-    floor = (1 - overlap) * 0.1 * total  # the first and the last bucket are never hidden
-    return np.where(s.dp * s.cp > 1, np.maximum(total - hidden, floor), 0.0)
+    backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
+    share = np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed)
+    exposed = share * total + np.maximum(0.0, (1 - share) * total - backward)
+    return np.where(s.dp * s.cp > 1, exposed, 0.0)

@@ -21,6 +21,7 @@ TERMS = {
     "pipeline_transfer": "stage-to-stage transfers",
     "data_parallel": "gradient traffic",
     "optimizer": "optimizer step",
+    "overhead": "fixed overhead",
 }
 assert set(TERMS) == {field.name for field in dataclasses.fields(StepTime)}
 MEMORY_TERMS = tuple(field.name for field in dataclasses.fields(Memory))

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.constants import Constants
+from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine, machine_of
 from hpcplan.cost.money import energy_kwh, money
+from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import RECOMPUTE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.errors import InfeasibleError, InputError
@@ -62,7 +63,7 @@ def search(
     site: Site,
     topology: Topology,
     group: str,
-    constants: Constants,
+    coefficients: Coefficients,
     *,
     nodes: tuple[int, int],
     objective: Objective = "step",
@@ -76,11 +77,11 @@ def search(
         InfeasibleError: nothing runs, fits or meets the deadline and budget; the message names the rule that binds.
     """
     began = time.perf_counter()
-    machine = machine_of(site, topology, group)
+    machine = machine_of(site, topology, group, workload.training.precision)
     most = min(nodes[1], machine.nodes)
     if nodes[0] > machine.nodes:
         raise InputError(f"{nodes[0]} nodes were asked for; group {group!r} of site {site.name!r} has {machine.nodes}")
-    priced = _price_all(workload, machine, constants, range(nodes[0], most + 1), fixed or {})
+    priced = _price_all(workload, machine, coefficients, range(nodes[0], most + 1), fixed or {})
     if len(priced.shardings) == 0:
         raise InfeasibleError(_nothing_divides(workload, machine, nodes[0], most, fixed or {}))
     alive, pruned = _prune(workload, site, group, machine, priced)
@@ -91,7 +92,7 @@ def search(
     best = priced.shardings.take(chosen)
     run = workload.training
     costs = price(
-        workload.model, run.sequence_length, run.global_batch, run.precision, machine, constants, best
+        Shape.of(workload.model), run.sequence_length, run.global_batch, machine, coefficients, best
     )  # once more, with every term, for the few that are shown
     return Outcome(
         machine=machine,
@@ -107,7 +108,7 @@ def search(
 
 
 def _price_all(
-    workload: Workload, machine: Machine, constants: Constants, node_counts: range, fixed: Mapping[str, int]
+    workload: Workload, machine: Machine, coefficients: Coefficients, node_counts: range, fixed: Mapping[str, int]
 ) -> Candidates:
     run = workload.training
     parts: list[Shardings] = []
@@ -116,21 +117,22 @@ def _price_all(
             shape=workload.model,
             sequence=run.sequence_length,
             global_batch=run.global_batch,
-            gpus=count * machine.gpus_per_node,
-            gpus_per_domain=machine.gpus_per_domain,
+            gpus=count * int(machine.gpus_per_node),
+            gpus_per_domain=int(machine.gpus_per_domain),
             framework=workload.request.framework,
             fixed=fixed,
         )
         parts.append(enumerate_shardings(space))
     shardings = Shardings.concatenate(parts)
-    costs = price(workload.model, run.sequence_length, run.global_batch, run.precision, machine, constants, shardings)
-    nodes = shardings.gpus // machine.gpus_per_node
+    shape = Shape.of(workload.model)
+    costs = price(shape, run.sequence_length, run.global_batch, machine, coefficients, shardings)
+    nodes = shardings.gpus // int(machine.gpus_per_node)
     hours = costs.step_s * run.steps / 3600 * nodes
     return Candidates(shardings, nodes, costs.step_s, costs.memory_bytes, hours)
 
 
 def _limit_bytes(workload: Workload, machine: Machine) -> float:
-    return machine.accelerator.memory_bytes * (1 - workload.request.memory_headroom)
+    return float(machine.memory_bytes) * (1 - workload.request.memory_headroom)
 
 
 def _prune(
@@ -158,7 +160,7 @@ def _objective(objective: Objective, site: Site, group: str, machine: Machine, p
     """Return what is minimised. With one global batch, time to train is the step time times a constant."""
     if objective in ("step", "train"):
         return priced.step_s
-    each = money(site, group, 1.0) if objective == "cost" else energy_kwh(site, group, machine, 1.0)
+    each = money(site, group, 1.0) if objective == "cost" else energy_kwh(site, group, 1.0)
     if each is None:
         what = "price" if objective == "cost" else "power"
         raise InputError(f"site {site.name!r} has no {what} for node group {group!r}; choose another objective")

@@ -25,7 +25,7 @@ def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
         micro_batch=int(s.micro_batch[i]), micro_batches=int(s.micro_batches[i]), zero=int(s.zero[i]),
         recompute=RECOMPUTE[int(s.recompute[i])],
         sequence_parallel=bool(s.sequence_parallel[i]), precision=workload.training.precision,
-        nodes=int(outcome.nodes[i]), gpus=int(s.gpus[i]), gpus_per_node=outcome.machine.gpus_per_node,
+        nodes=int(outcome.nodes[i]), gpus=int(s.gpus[i]), gpus_per_node=int(outcome.machine.gpus_per_node),
     )  # fmt: skip
 
 

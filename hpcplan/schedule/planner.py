@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcplan import __version__
-from hpcplan.cost.constants import LoadedConstants, default_constants
+from hpcplan.cost.constants import Constants, constants_for
 from hpcplan.cost.money import energy_kwh, money
 from hpcplan.errors import InputError, nearest
 from hpcplan.partition.explain import why_it_lost, why_it_won
@@ -89,7 +89,7 @@ def make_plan(
     objective: Objective = "step",
     fixed: Mapping[str, int] | None = None,
     alternatives: int = 5,
-    constants: LoadedConstants | None = None,
+    constants: Constants | None = None,
     command: str = "",
 ) -> Planned:
     """Return the best plan for a workload on a site.
@@ -108,16 +108,16 @@ def make_plan(
         InputError: the request contradicts the site.
         InfeasibleError: nothing satisfies it; the message names what binds.
     """
-    constants = constants or default_constants()
     workload = loaded.workload
     partition, group = choose_pool(workload, site.site)
+    constants = constants or _constants(workload, site.site, group)
     span = _node_range(workload, site.site, partition, group, nodes)
     topology = build_topology(site.site)
     outcome = search(
-        workload, site.site, topology, group, constants.constants,
+        workload, site.site, topology, group, constants.coefficients,
         nodes=span, objective=objective, fixed=fixed, keep=alternatives + 1,
     )  # fmt: skip
-    interval = constants.constants.interval.value
+    interval = constants.interval
     shardings = [sharding(outcome, workload, i) for i in range(len(outcome.best))]
     estimates = [estimate(outcome, i, interval) for i in range(len(outcome.best))]
     segments, every = _chain(workload, site.site, partition, group, shardings[0], estimates[0])
@@ -144,11 +144,21 @@ def make_plan(
             hpcplan=__version__,
             site=Source(name=site.site.name, path=str(site.path), sha256=site.sha256),
             workload=Source(name=workload.name, path=str(loaded.path), sha256=loaded.sha256),
-            constants=Source(name=constants.constants.name, path=str(constants.path), sha256=constants.sha256),
+            constants=Source(name=constants.name, path=str(constants.paths[0].parent), sha256=constants.sha256),
             command=command,
         ),
     )
     return Planned(plan, outcome.seconds, (*loaded.assumed, *_warnings(plan)))
+
+
+def _constants(workload: Workload, site: Site, group: str) -> Constants:
+    chip = site.node_groups[group].accelerators
+    return constants_for(
+        accelerator=chip.type if chip else "",
+        framework=workload.request.framework,
+        precision=workload.training.precision,
+        site=site.name,
+    )
 
 
 def _chain(
@@ -173,7 +183,7 @@ def _training(
 ) -> Training:
     total_s = sum(segment.expected_s for segment in segments)
     hours = total_s / 3600 * int(outcome.nodes[0])
-    cost, energy = money(site, group, hours), energy_kwh(site, group, outcome.machine, hours)
+    cost, energy = money(site, group, hours), energy_kwh(site, group, hours)
     return Training(
         model=workload.name,
         parameters=parameters(workload.model),

@@ -8,17 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcplan.cost import collectives
-from hpcplan.cost.constants import default_constants
-from hpcplan.cost.machine import Machine
+from hpcplan.cost.constants import constants_for
+from hpcplan.cost.machine import Machine, make_machine
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.topology import Tier
 
-CONSTANTS = default_constants().constants
+CONSTANTS = constants_for(accelerator="", framework="", precision="", site="").coefficients
 
 
 def machine(node_bytes_per_s: float = 200e9, far: float = 50e9) -> Machine:
     tiers = (Tier("leaf", 4, node_bytes_per_s, 4e-6), Tier("spine", 64, far, 6e-6))
-    return Machine(accelerators()["A100-SXM4-80GB"], 8, 8, 300e9, 2e-6, tiers)
+    return make_machine(
+        accelerators()["A100-SXM4-80GB"],
+        "bf16",
+        gpus_per_node=8,
+        link_bytes_per_s=300e9,
+        link_latency_s=2e-6,
+        tiers=tiers,
+    )
 
 
 def ints(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -32,19 +39,19 @@ def floats(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 def test_a_group_of_one_says_nothing_to_nobody() -> None:
     one = collectives.group(machine(), CONSTANTS, ints(1), ints(1))
     assert collectives.all_reduce(one, floats(1e9))[0] == 0
-    assert collectives.all_to_all(machine(), CONSTANTS, one, ints(1), floats(1e9))[0] == 0
+    assert collectives.all_to_all(one, floats(1e9))[0] == 0
 
 
 def test_a_large_ring_inside_a_node_moves_twice_the_data_at_the_link_rate() -> None:
     eight = collectives.group(machine(), CONSTANTS, ints(8), ints(1))
-    expected = 2 * 7 / 8 * 16e9 / (300e9 * CONSTANTS.intra_node_efficiency.value)
+    expected = 2 * 7 / 8 * 16e9 / (300e9 * CONSTANTS.link_efficiency)
     assert collectives.all_reduce(eight, floats(16e9))[0] == pytest.approx(expected, rel=0.01)
 
 
 def test_groups_that_share_a_nodes_interfaces_share_their_bandwidth() -> None:
     whole = collectives.group(machine(), CONSTANTS, ints(32), ints(1))  # one group of eight a node
     eighth = collectives.group(machine(), CONSTANTS, ints(4), ints(8))  # eight groups of one a node
-    rate = 200e9 * CONSTANTS.inter_node_efficiency.value
+    rate = 200e9 * CONSTANTS.network_efficiency
     assert whole.bus_bytes_per_s[0] == pytest.approx(rate)
     assert eighth.bus_bytes_per_s[0] == pytest.approx(rate / 8)
 
@@ -65,7 +72,7 @@ def test_more_bandwidth_is_never_slower(log_size: int, log_stride: int, message:
         times.append(
             [
                 collectives.all_reduce(over, floats(message))[0],
-                collectives.all_to_all(m, CONSTANTS, over, stride, floats(message))[0],
+                collectives.all_to_all(over, floats(message))[0],
                 collectives.point_to_point(m, CONSTANTS, floats(message), size * stride)[0],
             ]
         )

@@ -5,15 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpcplan.cost.constants import default_constants
+from hpcplan.cost.constants import constants_for
+from hpcplan.cost.machine import make_machine
 from hpcplan.cost.memory import held_parameters, layer_activation_bytes, memory
-from hpcplan.cost.shardings import FULL, NONE, Shardings
+from hpcplan.cost.shape import Shape
+from hpcplan.cost.shardings import FULL, NONE, SELECTIVE, Shardings
+from hpcplan.site.catalogue import accelerators
+from hpcplan.site.topology import Tier
 from hpcplan.workload import load_workload
 from hpcplan.workload.arithmetic import parameters
 
-CONSTANTS = default_constants().constants
-GPT3 = load_workload("gpt3-175b").workload.model
-LLAMA = load_workload("llama3-8b").workload.model
+CONSTANTS = constants_for(accelerator="", framework="", precision="", site="").coefficients
+MACHINE = make_machine(
+    accelerators()["H100-SXM5-80GB"], "bf16", gpus_per_node=8, link_bytes_per_s=450e9, link_latency_s=2e-6,
+    tiers=[Tier("leaf", 32, 400e9, 4e-6)],
+)  # fmt: skip
+GPT3 = Shape.of(load_workload("gpt3-175b").workload.model)
+LLAMA_MODEL = load_workload("llama3-8b").workload.model
+LLAMA = Shape.of(LLAMA_MODEL)
 
 
 def test_a_gpt_layer_keeps_34_sbh_over_t_with_sequence_parallelism() -> None:
@@ -28,17 +37,26 @@ def test_a_gpt_layer_keeps_10_plus_24_over_t_without() -> None:
     assert layer_activation_bytes(GPT3, 2048, s)[0] == pytest.approx((10 + 24 / 8) * 2048 * 12288, rel=1e-9)
 
 
+def test_plain_attention_keeps_5_a_s_squared_over_t_more() -> None:
+    """Korthikanti et al. 2022, equation 2; selective recomputation drops it (section 5)."""
+    s = Shardings.of(tp=8, micro_batch=2, recompute=[NONE, SELECTIVE])
+    need = [memory(GPT3, 2048, MACHINE, s, CONSTANTS, flash).activations for flash in (0.0, 1.0)]
+    more = (need[0] - need[1]) / CONSTANTS.activation_fragmentation
+    one_layer = 5 * 96 * 2048**2 * 2 / 8
+    assert more == pytest.approx(np.array([96 * one_layer, one_layer]))
+
+
 @pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b", "deepseek-v3", "bert-large"])
 def test_one_rank_holds_the_whole_model(name: str) -> None:
     shape = load_workload(name).workload.model
-    held = held_parameters(shape, Shardings.of())
+    held = held_parameters(Shape.of(shape), Shardings.of())
     assert float(held.dense[0] + held.experts[0]) == pytest.approx(parameters(shape), rel=1e-4)
 
 
 def test_states_are_18_bytes_a_parameter_and_zero_divides_them() -> None:
     s = Shardings.of(dp=8, micro_batches=8, zero=[0, 1, 2, 3])
-    need = memory(LLAMA, 8192, 2, s, CONSTANTS)
-    states = (need.parameters + need.gradients + need.optimizer) / parameters(LLAMA)
+    need = memory(LLAMA, 8192, MACHINE, s, CONSTANTS)
+    states = (need.parameters + need.gradients + need.optimizer) / parameters(LLAMA_MODEL)
     assert states == pytest.approx(np.array([18, 6 + 12 / 8, 2 + 16 / 8, 18 / 8]), rel=1e-3)
 
 
@@ -46,10 +64,10 @@ def test_states_are_18_bytes_a_parameter_and_zero_divides_them() -> None:
 def test_memory_falls_with_sharding(axis: str) -> None:
     values = [0, 1, 2, 3] if axis == "zero" else [1, 2, 4, 8]
     fields = {"tp": 1, "pp": 1, "cp": 1, "dp": 8, "zero": 1, "micro_batches": 8, "sequence_parallel": 1, axis: values}
-    need = memory(LLAMA, 8192, 2, Shardings.of(**fields), CONSTANTS)
+    need = memory(LLAMA, 8192, MACHINE, Shardings.of(**fields), CONSTANTS)
     assert np.all(np.diff(need.total) < 0)
 
 
 def test_recomputation_keeps_less() -> None:
-    need = memory(LLAMA, 8192, 2, Shardings.of(micro_batch=2, recompute=[NONE, FULL]), CONSTANTS)
+    need = memory(LLAMA, 8192, MACHINE, Shardings.of(micro_batch=2, recompute=[NONE, FULL]), CONSTANTS)
     assert need.activations[1] < 0.2 * need.activations[0]

@@ -9,28 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcplan.cost.constants import default_constants
-from hpcplan.cost.machine import Machine
+from hpcplan.cost.constants import constants_for
+from hpcplan.cost.machine import Machine, make_machine
+from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.topology import Tier
 from hpcplan.workload import list_workloads, load_workload
 
-CONSTANTS = default_constants().constants
+CONSTANTS = constants_for(accelerator="", framework="", precision="", site="").coefficients
 
 
 def selene(scale: float = 1.0) -> Machine:
     tiers = (Tier("leaf", 20, 200e9 * scale, 4e-6), Tier("spine", 560, 200e9 * scale, 6e-6))
-    return Machine(accelerators()["A100-SXM4-80GB"], 8, 8, 300e9 * scale, 2e-6, tiers)
+    return make_machine(
+        accelerators()["A100-SXM4-80GB"], "bf16", gpus_per_node=8, link_bytes_per_s=300e9 * scale, link_latency_s=2e-6,
+        tiers=tiers,
+    )  # fmt: skip
 
 
 def cost(name: str, machine: Machine, batch: int | None = None, **fields: int | list[int]) -> Costs:
     workload = load_workload(name).workload
     run = workload.training
     batch = batch or run.global_batch
-    precision = "bf16" if run.precision == "fp8" else run.precision
-    return price(workload.model, run.sequence_length, batch, precision, machine, CONSTANTS, Shardings.of(**fields))
+    return price(Shape.of(workload.model), run.sequence_length, batch, machine, CONSTANTS, Shardings.of(**fields))
 
 
 def test_the_terms_add_up() -> None:
@@ -108,3 +111,17 @@ def test_every_workload_prices_to_finite_positive_numbers(name: str) -> None:
         assert np.all(np.isfinite(values))
         assert np.all(values > 0)
     assert np.all(costs.mfu < 1)
+
+
+def test_many_models_in_one_call_cost_what_each_costs_alone() -> None:
+    names = ["llama3-8b", "mixtral-8x7b", "gpt3-175b", "deepseek-v3"]
+    shapes = [Shape.of(load_workload(name).workload.model) for name in names]
+    s = Shardings.of(tp=[1, 2, 8, 4], pp=[1, 2, 8, 4], dp=[8, 4, 1, 8], ep=[1, 4, 1, 8], micro_batches=16, zero=1)
+    sequences = np.array([8192.0, 4096.0, 2048.0, 4096.0])
+    batches = np.array([128.0, 64.0, 16.0, 128.0])
+    together = price(Shape.stack(shapes), sequences, batches, Machine.stack([selene()] * 4), CONSTANTS, s)
+    for i, shape in enumerate(shapes):
+        alone = price(shape, sequences[i], batches[i], selene(), CONSTANTS, s.take(np.array([i])))
+        assert together.step_s[i] == pytest.approx(alone.step_s[0])
+        assert together.memory_bytes[i] == pytest.approx(alone.memory_bytes[0])
+        assert together.mfu[i] == pytest.approx(alone.mfu[0])

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcplan.cost.constants import default_constants
+from hpcplan.cost.constants import constants_for
+from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
 from hpcplan.cost.step import price
 from hpcplan.errors import InfeasibleError, InputError
@@ -20,7 +21,9 @@ from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import Workload, load_workload
 
-CONSTANTS = default_constants().constants
+CONSTANTS = constants_for(
+    accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16", site="superpod-h100"
+).coefficients
 SITE = load_site("superpod-h100").site
 TOPOLOGY = build_topology(SITE)
 
@@ -87,8 +90,8 @@ def test_the_winner_is_the_least_of_all_that_fit() -> None:
     outcome = run("llama3-70b", (8, 8))
     workload = load_workload("llama3-70b").workload
     everything = enumerate_shardings(space("llama3-70b", 64))
-    costs = price(workload.model, 8192, 1024, "bf16", outcome.machine, CONSTANTS, everything)
-    fits = costs.memory_bytes <= outcome.machine.accelerator.memory_bytes * 0.95
+    costs = price(Shape.of(workload.model), 8192, 1024, outcome.machine, CONSTANTS, everything)
+    fits = costs.memory_bytes <= outcome.machine.memory_bytes * 0.95
     assert outcome.candidates == len(everything)
     assert outcome.feasible == fits.sum()
     assert outcome.costs.step_s[0] == pytest.approx(costs.step_s[fits].min())

@@ -1,0 +1,55 @@
+"""The cost model's constants: numbers that no data sheet gives.
+
+All are positive, so that a calibration can multiply them: a fit works on their logarithms. ``DEFAULTS`` gives each its
+meaning; the values in use, with their sources, are data in ``site_configs/constants``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpcplan.cost.shape import Number
+
+__all__ = ["NAMES", "Coefficients"]
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Scalars, or arrays of shape (rows,) where rows come from different systems."""
+
+    matmul_efficiency: Number  # share of the dense peak that a large product reaches
+    matmul_half_rows: Number  # rows at which a product reaches half of that
+    matmul_half_width: Number  # the same for its columns and its inner dimension
+    attention_efficiency: Number  # share of the peak that flash attention reaches with heads of 128
+    attention_half_head: Number  # head width at which it reaches half of its best
+    score_bytes: Number  # traffic a score element, forward, where attention is not fused
+    memory_efficiency: Number  # share of the memory bandwidth that streaming kernels reach
+    stream_elements: Number  # elements moved by norms and residuals, a hidden unit and layer, forward
+    activation_elements: Number  # elements moved by the activation, a feed-forward unit, forward
+    kernel_launch_s: Number  # a kernel; counts where it exceeds the kernel's own time
+    loss_elements: Number  # elements moved by the loss, a logit
+    link_efficiency: Number  # bus bandwidth over link rate inside a domain, large messages
+    network_efficiency: Number  # the same between nodes
+    link_half_bytes: Number  # message at which a collective inside a domain reaches half of its bandwidth
+    network_half_bytes: Number  # the same between nodes
+    tensor_exposed: Number  # share of tensor-parallel traffic that arithmetic does not hide
+    gradient_exposed: Number  # share of gradient traffic that is on the critical path although the backward pass runs
+    sharded_exposed: Number  # the same for ZeRO stage 3 and FSDP
+    pipeline_exposed: Number  # share of stage-to-stage transfers in the steady state that is waited for
+    bubble: Number  # the bubble over that of the ideal schedule
+    step_overhead_s: Number  # once a step: data, logging, scalars
+    micro_batch_overhead_s: Number  # once a micro-batch and stage
+    straggler: Number  # slower by so much for each doubling of the nodes
+    expert_imbalance: Number  # busiest over mean expert
+    framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
+    activation_fragmentation: Number  # allocated over live activations
+    logit_bytes: Number  # per element: 16-bit logits, fp32 copy, gradient
+
+    def scaled(self, factors: Mapping[str, Number]) -> Coefficients:
+        """Return these with some multiplied."""
+        return dataclasses.replace(self, **{name: getattr(self, name) * factor for name, factor in factors.items()})
+
+
+NAMES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Coefficients))
