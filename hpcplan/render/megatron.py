@@ -38,10 +38,25 @@ def _number(name: str) -> Callable[[Any], list[Option]]:
 def _choice(name: str, words: Mapping[str, str]) -> Callable[[Any], list[Option]]:
     def option(value: Any) -> list[Option]:
         if value not in words:
-            raise ValueError(f"Megatron-LM has no {value!r}" + nearest(str(value), words))
+            raise ValueError(f"Megatron-LM has no {value!r} for {name}" + nearest(str(value), words))
         return [(name, words[value])]
 
     return option
+
+
+def _latent_attention(value: Mapping[str, int] | None) -> list[Option]:
+    """Multi-head latent attention, with the norm on queries and keys that DeepSeek-V2 and V3 have."""
+    if value is None:
+        return []
+    return [
+        ("--multi-latent-attention",),
+        ("--q-lora-rank", str(value["q_lora_rank"])),
+        ("--kv-lora-rank", str(value["kv_lora_rank"])),
+        ("--qk-head-dim", str(value["qk_nope_head_dim"])),
+        ("--qk-pos-emb-head-dim", str(value["qk_rope_head_dim"])),
+        ("--v-head-dim", str(value["v_head_dim"])),
+        ("--qk-layernorm",),
+    ]
 
 
 # What model_arguments may say, and the options that say the same.
@@ -64,6 +79,7 @@ _MODEL: Final[dict[str, Callable[[Any], list[Option]]]] = {
     "num_experts": _number("--num-experts"),
     "experts_per_token": _number("--moe-router-topk"),
     "moe_ffn_hidden_size": _number("--moe-ffn-hidden-size"),
+    "latent_attention": _latent_attention,
 }
 
 
@@ -110,18 +126,40 @@ def plan_options(plan: Plan) -> list[Option]:
 
 
 def _shape(plan: Plan) -> Iterator[Option]:
-    given = {"max_position_embeddings": plan.training.sequence_length} | plan.job.model_arguments
-    dense = not given.get("num_experts")
-    for name, value in given.items():
-        if dense and name in {"num_experts", "experts_per_token", "moe_ffn_hidden_size"}:
-            continue
-        if name == "num_query_groups" and value == given.get("num_attention_heads"):
-            continue  # plain multi-head attention
+    shape = {"max_position_embeddings": plan.training.sequence_length} | plan.job.model_arguments
+    yield from _experts(shape)
+    for name in _implied(shape):
+        shape.pop(name, None)
+    for name, value in shape.items():
         try:
             yield from _option(name, value)
         except ValueError as error:
             raise InputError(Problem(str(error), field=f"job.model_arguments.{name}")) from None
     yield "--seq-length", str(plan.training.sequence_length)
+
+
+def _implied(shape: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what needs no option of its own, given the rest of the shape."""
+    yield from ("shared_experts", "dense_layers")  # said by _experts
+    if not shape.get("num_experts"):
+        yield from ("num_experts", "experts_per_token", "moe_ffn_hidden_size")
+    if shape.get("num_query_groups") == shape.get("num_attention_heads"):
+        yield "num_query_groups"  # plain multi-head attention
+    if shape.get("latent_attention"):
+        yield from ("head_dim", "num_query_groups")  # has widths of its own
+    elif shape.get("head_dim") and shape["head_dim"] * shape.get("num_attention_heads", 0) == shape.get("hidden_size"):
+        yield "head_dim"  # Megatron-LM's own default
+
+
+def _experts(shape: Mapping[str, Any]) -> Iterator[Option]:
+    if not shape.get("num_experts"):
+        return
+    shared, dense, layers = shape.get("shared_experts"), shape.get("dense_layers"), shape.get("num_layers")
+    if shared:
+        width = shape.get("moe_ffn_hidden_size") or shape["ffn_hidden_size"]
+        yield "--moe-shared-expert-intermediate-size", str(shared * width)
+    if dense:
+        yield "--moe-layer-freq", f"([0]*{dense}+[1]*{layers - dense})"
 
 
 def _option(name: str, value: Any) -> list[Option]:
@@ -154,22 +192,32 @@ def _sharding(plan: Plan) -> Iterator[Option]:
 
 
 def _pipeline(plan: Plan) -> Iterator[Option]:
-    """Say how layers are cut into stages; uneven cuts need options that Megatron Core has since 0.11."""
+    """Say how layers are cut into stages; cuts that count embedding and loss need Core 0.11, a layout needs 0.13."""
     sharding, layers = plan.plan, plan.job.model_arguments.get("num_layers")
     stages = sharding.pp * sharding.vpp
     if layers is None or stages == 1:
         return
+    if stages > layers:
+        message = f"{layers} layers cannot be cut into {sharding.pp} x {sharding.vpp} stages"
+        raise InputError(Problem(message, field="plan.pp"))
     if layers % stages == 0:
         if sharding.vpp > 1:
             yield "--num-layers-per-virtual-pipeline-stage", str(layers // stages)
-        return
-    if (layers + 2) % stages:
-        message = f"Megatron-LM cannot cut {layers} layers into {sharding.pp} x {sharding.vpp} stages"
-        raise InputError(Problem(message, field="plan.pp"))
-    yield ("--account-for-embedding-in-pipeline-split",)
-    yield ("--account-for-loss-in-pipeline-split",)
-    if sharding.vpp > 1:
-        yield "--num-virtual-stages-per-pipeline-rank", str(sharding.vpp)
+    elif (layers + 2) % stages == 0:
+        yield ("--account-for-embedding-in-pipeline-split",)
+        yield ("--account-for-loss-in-pipeline-split",)
+        if sharding.vpp > 1:
+            yield "--num-virtual-stages-per-pipeline-rank", str(sharding.vpp)
+    else:
+        yield "--pipeline-model-parallel-layout", _layout(layers, stages)
+
+
+def _layout(layers: int, stages: int) -> str:
+    """Return ``Et*11|t*11|t*10L``: layers spread evenly, the stage with the loss last to get one more than others."""
+    least, extra = divmod(layers, stages)
+    longer = [*range(1, stages - 1), 0][:extra]
+    parts = [f"t*{least + (stage in longer)}" for stage in range(stages)]
+    return "E" + "|".join(parts) + "L"
 
 
 def _memory(plan: Plan) -> Iterator[Option]:

@@ -82,6 +82,40 @@ def test_experts_bring_their_own_axis(plans: ModuleType) -> None:
     assert given["--expert-model-parallel-size"] == ("8",)
 
 
+def test_deepseek_v3_has_latent_attention_shared_experts_and_dense_first_layers(plans: ModuleType) -> None:
+    latent = {
+        "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    }  # fmt: skip
+    shape = plans.LLAMA_70B | {
+        "num_layers": 61, "hidden_size": 7168, "num_attention_heads": 128, "num_query_groups": 128, "head_dim": 128,
+        "num_experts": 256, "experts_per_token": 8, "moe_ffn_hidden_size": 2048, "shared_experts": 2,
+        "dense_layers": 3, "latent_attention": latent,
+    }  # fmt: skip
+    given = options(
+        plans.plan(
+            plan=plans.sharding(tp=2, pp=21, vpp=1, dp=1, cp=1, ep=1, nodes=21, gpus=42, gpus_per_node=2),
+            job=plans.job(model_arguments=shape),
+        )
+    )
+    assert given["--moe-layer-freq"] == ("([0]*3+[1]*58)",)
+    assert given["--moe-shared-expert-intermediate-size"] == ("4096",)
+    assert given["--moe-ffn-hidden-size"] == ("2048",)
+    assert (given["--qk-head-dim"], given["--qk-pos-emb-head-dim"], given["--v-head-dim"]) == (
+        ("128",),
+        ("64",),
+        ("128",),
+    )
+    assert "--multi-latent-attention" in given
+    assert not {"--kv-channels", "--num-query-groups"} & set(given)
+
+
+def test_a_head_width_of_its_own_is_said(plans: ModuleType) -> None:
+    usual = plans.job(model_arguments=plans.LLAMA_70B | {"head_dim": 128})
+    unusual = plans.job(model_arguments=plans.LLAMA_70B | {"head_dim": 256})
+    assert "--kv-channels" not in options(plans.plan(job=usual))
+    assert options(plans.plan(job=unusual))["--kv-channels"] == ("256",)
+
+
 @pytest.mark.parametrize(
     ("precision", "words"),
     [("fp32", set()), ("fp16", {"--fp16"}), ("bf16", {"--bf16"}), ("fp8", {"--bf16", "--fp8-format"})],
@@ -135,10 +169,25 @@ def test_layers_that_divide_only_with_embedding_and_loss_are_cut_so(plans: Modul
 
 
 @pytest.mark.parametrize(
+    ("layers", "pp", "vpp", "layout"),
+    [(32, 3, 1, "Et*11|t*11|t*10L"), (33, 4, 1, "Et*8|t*9|t*8|t*8L"), (11, 2, 2, "Et*3|t*3|t*3|t*2L")],
+)
+def test_layers_that_do_not_divide_are_laid_out_one_by_one(
+    layers: int, pp: int, vpp: int, layout: str, plans: ModuleType
+) -> None:
+    job = plans.job(model_arguments=plans.LLAMA_70B | {"num_layers": layers})
+    given = options(plans.plan(plan=plans.sharding(pp=pp, vpp=vpp), job=job))
+    assert given["--pipeline-model-parallel-layout"] == (layout,)
+    parts = [int(part.strip("EL").removeprefix("t*")) for part in layout.split("|")]
+    assert sum(parts) == layers
+    assert max(parts) == -(-layers // (pp * vpp))
+
+
+@pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"plan": {"precision": "tf32"}}, "plan.precision"),
-        ({"plan": {"pp": 16, "dp": 1, "vpp": 3}}, "plan.pp"),
+        ({"plan": {"pp": 16, "dp": 1, "vpp": 6}}, "plan.pp"),
         ({"model": {"position_embedding": "alibi"}}, "job.model_arguments.position_embedding"),
         ({"model": {"state_space": 4}}, "job.model_arguments.state_space"),
         ({"order": ("dp", "tp", "cp", "pp")}, "placement.order"),
