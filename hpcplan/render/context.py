@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from hpcplan import __version__
 from hpcplan.hostlist import compress
@@ -13,7 +14,7 @@ from hpcplan.render import megatron
 from hpcplan.render.quoting import job_name, option_groups
 from hpcplan.validation import digest
 
-__all__ = ["MAX_RESTARTS", "STAGE", "ScriptContext", "script_context", "script_key"]
+__all__ = ["MAX_RESTARTS", "STAGE", "ScriptContext", "script_contexts"]
 
 STAGE = "train"
 MAX_RESTARTS = 3  # a job that Slurm has requeued more often than this meets the same bad node or bug again and again
@@ -34,6 +35,8 @@ class ScriptContext:
     """the segment that this job trains"""
     stage: str
     """``train``"""
+    key: str
+    """of this job in the campaign: ``train-01``"""
     last: bool
     """whether this is the last segment of the chain"""
     job_name: str
@@ -72,13 +75,14 @@ class ScriptContext:
     """the trainer: its first element is the program, each further one an option with its values"""
 
 
-def script_key(segment: Segment) -> str:
-    """Return the name of a segment's job and script: ``train-01``."""
-    return f"{STAGE}-{segment.index:02d}"
+def _script_key(plan: Plan, segment: Segment) -> str:
+    """Return the name of a segment's job and script: ``train-01``, with digits enough for names to sort."""
+    width = max(2, len(str(len(plan.segments))))
+    return f"{STAGE}-{segment.index:0{width}d}"
 
 
-def script_context(plan: Plan, segment: Segment) -> ScriptContext:
-    """Return the variables of one segment's script.
+def script_contexts(plan: Plan) -> list[ScriptContext]:
+    """Return the variables of every segment's script, in order.
 
     Raises:
         InputError: the framework cannot do what the plan asks for.
@@ -88,30 +92,38 @@ def script_context(plan: Plan, segment: Segment) -> ScriptContext:
     tasks_per_node = sharding.gpus_per_node if job.framework == "srun" else 1
     by_count = job.gpu_request == "gpus-per-node" and (job.gres or "").startswith("gpu:")
     order = plan.placement.node_order
-    return ScriptContext(
-        plan=plan,
-        segment=segment,
-        stage=STAGE,
-        last=segment.index == len(plan.segments),
-        job_name=job_name(plan.name, f"-{script_key(segment)}"),
-        script_name=f"{script_key(segment)}.sbatch",
-        version=__version__,
-        plan_sha256=digest(plan),
-        tasks_per_node=tasks_per_node,
-        cpus_per_task=max(1, job.cpus_per_node // tasks_per_node),
-        gpu_count=(job.gres or "").removeprefix("gpu:") if by_count else None,
-        gres=None if by_count or job.gpu_request == "none" else job.gres,
-        node_list=compress(order) if order else None,
-        signal_lead_s=_signal_lead_s(plan, segment),
-        expected_runtime_s=math.ceil(segment.expected_s),
-        max_restarts=MAX_RESTARTS,
-        checkpoint_dir_is_absolute=PurePosixPath(job.checkpoint_dir).is_absolute(),
-        step_file="latest_checkpointed_iteration.txt" if megatron_lm else None,
-        variables=(megatron.environment(plan) if megatron_lm else {}) | job.environment.variables | job.variables,
-        facts=_facts(plan, segment),
-        setup=(*job.environment.setup, *job.setup),
-        command=tuple(megatron.launch_words(plan)) if megatron_lm else _own_command(plan),
-    )
+    common: dict[str, Any] = {
+        "plan": plan,
+        "stage": STAGE,
+        "version": __version__,
+        "plan_sha256": digest(plan),
+        "tasks_per_node": tasks_per_node,
+        "cpus_per_task": max(1, job.cpus_per_node // tasks_per_node),
+        "gpu_count": (job.gres or "").removeprefix("gpu:") if by_count else None,
+        "gres": None if by_count or job.gpu_request == "none" else job.gres,
+        "node_list": compress(order) if order else None,
+        "max_restarts": MAX_RESTARTS,
+        "checkpoint_dir_is_absolute": PurePosixPath(job.checkpoint_dir).is_absolute(),
+        "step_file": "latest_checkpointed_iteration.txt" if megatron_lm else None,
+        "variables": (megatron.environment(plan) if megatron_lm else {}) | job.environment.variables | job.variables,
+        "setup": (*job.environment.setup, *job.setup),
+        "command": tuple(megatron.launch_words(plan)) if megatron_lm else _own_command(plan),
+    }
+    return [ScriptContext(**common, **_of_segment(plan, segment)) for segment in plan.segments]
+
+
+def _of_segment(plan: Plan, segment: Segment) -> dict[str, Any]:
+    key = _script_key(plan, segment)
+    return {
+        "segment": segment,
+        "key": key,
+        "script_name": f"{key}.sbatch",
+        "job_name": job_name(plan.name, f"-{key}"),
+        "last": segment.index == len(plan.segments),
+        "signal_lead_s": _signal_lead_s(plan, segment),
+        "expected_runtime_s": math.ceil(segment.expected_s),
+        "facts": _facts(plan, segment),
+    }
 
 
 def _own_command(plan: Plan) -> tuple[tuple[str, ...], ...]:

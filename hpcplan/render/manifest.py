@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,7 +15,7 @@ from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.plan import Plan
 from hpcplan.quantities import NonNegative, PositiveInt
-from hpcplan.render.context import STAGE, script_context, script_key
+from hpcplan.render.context import ScriptContext
 from hpcplan.validation import Value, digest, read_model
 
 __all__ = ["MANIFEST_NAME", "PLAN_NAME", "Manifest", "ManifestJob", "build_manifest", "file_digest", "read_manifest"]
@@ -89,31 +88,30 @@ def file_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def build_manifest(plan: Plan, files: Mapping[str, str]) -> Manifest:
+def build_manifest(plan: Plan, contexts: Sequence[ScriptContext], files: Mapping[str, str]) -> Manifest:
     """Return the manifest of a plan's scripts: a chain in which each job waits for the one before to end."""
     jobs: list[ManifestJob] = []
-    for segment in plan.segments:
-        context = script_context(plan, segment)
+    for context in contexts:
         jobs.append(
             ManifestJob(
-                key=script_key(segment),
-                stage=STAGE,
-                segment=segment.index,
-                script=f"{script_key(segment)}.sbatch",
+                key=context.key,
+                stage=context.stage,
+                segment=context.segment.index,
+                script=context.script_name,
                 job_name=context.job_name,
                 after=(jobs[-1].key,) if jobs else (),
-                expected_s=math.ceil(segment.expected_s),
-                time_limit_s=segment.time_limit_s,
+                expected_s=context.expected_runtime_s,
+                time_limit_s=context.segment.time_limit_s,
                 nodes=plan.plan.nodes,
             )
         )
-    first = script_context(plan, plan.segments[0])
+    step_file = contexts[0].step_file
     return Manifest(
         campaign=plan.name,
         hpcplan=__version__,
-        plan_sha256=digest(plan),
+        plan_sha256=contexts[0].plan_sha256,
         total_steps=plan.training.steps,
-        step_file=f"{plan.job.checkpoint_dir}/{first.step_file}" if first.step_file else "state/step",
+        step_file=f"{plan.job.checkpoint_dir}/{step_file}" if step_file else "state/step",
         jobs=tuple(jobs),
         files={name: file_digest(text) for name, text in sorted(files.items())},
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from hpcplan.plan import Plan
 from hpcplan.render.check import check_plan
-from hpcplan.render.context import script_context, script_key
+from hpcplan.render.context import ScriptContext, script_contexts
 from hpcplan.render.environment import render_template, template_environment
 from hpcplan.render.manifest import MANIFEST_NAME, PLAN_NAME, build_manifest
 
@@ -28,9 +29,12 @@ def render_plan(plan: Plan, templates_dir: Path | None = None) -> dict[str, str]
     """
     check_plan(plan)
     environment = template_environment(templates_dir, slurm_version=plan.job.slurm_version)
-    files = {PLAN_NAME: plan.text()}
-    for segment in plan.segments:
-        context = script_context(plan, segment)
-        variables = {field.name: getattr(context, field.name) for field in dataclasses.fields(context)}
-        files[f"{script_key(segment)}.sbatch"] = render_template(environment, template_name(plan), variables)
-    return {**files, MANIFEST_NAME: build_manifest(plan, files).text()}
+    contexts = script_contexts(plan)
+    name = template_name(plan)
+    files = {context.script_name: render_template(environment, name, _variables(context)) for context in contexts}
+    files = {PLAN_NAME: plan.text(), **files}
+    return {**files, MANIFEST_NAME: build_manifest(plan, contexts, files).text()}
+
+
+def _variables(context: ScriptContext) -> dict[str, Any]:
+    return {field.name: getattr(context, field.name) for field in dataclasses.fields(context)}

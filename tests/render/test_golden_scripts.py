@@ -20,8 +20,9 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def _fixed_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fixed_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpcplan.render.context.__version__", "1.2.3")
+    monkeypatch.setattr("hpcplan.render.context.digest", lambda plan: "0" * 64)
 
 
 def rendered(plans: ModuleType, case: str) -> str:
