@@ -29,6 +29,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "render": {"plan"},
     "campaign": {"plan", "render", "slurm"},
     "report": {"slurm"},
+    "doctor": {"*"},
+    "demo": {"*"},
     "calibrate": {"plan", "site", "workload", "cost", "report", "slurm"},
     "cli": {"*"},
 }
