@@ -162,11 +162,10 @@ def _nodes_for_gpus(spec: JobSpec, groups: list[NodeGroupShape]) -> int:
 
 
 def _limit(spec: JobSpec, partition: PartitionShape) -> int:
-    """Return the time limit in seconds; Slurm counts in whole minutes, rounded up (sbatch(1), --time)."""
-    asked = spec.time_limit_s
-    if asked is None:
-        asked = partition.default_time_s or partition.max_time_s or 0
-    return -(-asked // 60) * 60 if asked else UNLIMITED_S
+    """Return the time limit in seconds: what was asked for, else the partition's default, else its maximum."""
+    if spec.time_limit_s is not None:
+        return spec.time_limit_s or UNLIMITED_S
+    return partition.default_time_s or partition.max_time_s or UNLIMITED_S
 
 
 def _limit_reason(partition: PartitionShape, minimum: int, limit_s: int) -> str | None:
@@ -174,7 +173,7 @@ def _limit_reason(partition: PartitionShape, minimum: int, limit_s: int) -> str 
     most = min(partition.mask.bit_count(), partition.max_nodes or partition.mask.bit_count())
     if minimum > most:
         return "PartitionNodeLimit"
-    if partition.max_time_s is not None and limit_s > max(60, -(-partition.max_time_s // 60) * 60):
+    if partition.max_time_s is not None and limit_s > partition.max_time_s:
         return "PartitionTimeLimit"
     return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ _DAY_S: Final = 86400
 _SWING: Final = 0.6  # the afternoon has 1.6 times the mean rate, the small hours 0.4
 _WEEKEND: Final = 0.6
 _WEEK_MEAN: Final = (5 + 2 * _WEEKEND) / 7
-_SAMPLE: Final = 4000
+_SAMPLE: Final = 600
 _ACCOUNTING_INTERVAL_S: Final = 30  # slurm.conf(5), JobAcctGatherFrequency: shorter jobs are never sampled
 
 
@@ -95,13 +95,21 @@ class Background:
         return {"rate_per_s": self._rate_per_s, "index": self._index, "time": self._time}
 
     def _rate(self) -> float:
-        """Return the mean arrivals a second that make up the load."""
-        used = 0.0
-        for index in range(_SAMPLE):
-            arrival = self._arrival(-1 - index, 0)
-            limit = arrival.spec.time_limit_s or 0
-            used += (arrival.spec.nodes_min or 1) * min(arrival.behaviour.runtime_s, limit)
-        return self.load * len(self.machine.names) / (used / _SAMPLE)
+        """Return the mean arrivals a second that make up the load.
+
+        The rare large jobs use most of the time, so each kind is sampled as often as every other and then weighed.
+        """
+        draw = random.Random(f"{self.seed}/rate")
+        mean = 0.0
+        nodes = sum(part.mask.bit_count() for part in self._partitions)
+        for partition in self._partitions:
+            for kind in _KINDS:
+                used = 0
+                for _ in range(_SAMPLE):
+                    spec, behaviour = self._job(draw, partition, kind)
+                    used += (spec.nodes_min or 1) * min(behaviour.runtime_s, spec.time_limit_s or 0)
+                mean += used / _SAMPLE * kind.share * partition.mask.bit_count() / nodes
+        return self.load * len(self.machine.names) / mean
 
     def _following(self, time: int) -> int:
         """Return the next arrival after ``time``: a Poisson process with a daily and weekly rhythm, by thinning."""
@@ -118,6 +126,11 @@ class Background:
         partition = draw.choices(self._partitions, cum_weights=self._partition_weights)[0]
         kind = draw.choices(_KINDS, cum_weights=_KIND_WEIGHTS)[0]
         user = draw.choices(range(_USERS), cum_weights=_USER_WEIGHTS)[0]
+        spec, behaviour = self._job(draw, partition, kind)
+        return Arrival(time, f"user{user + 1:02d}", replace(spec, account=_TEAMS[user % len(_TEAMS)]), behaviour)
+
+    def _job(self, draw: random.Random, partition: PartitionShape, kind: _Kind) -> tuple[JobSpec, Behaviour]:
+        """Return a job of this kind: what it asks for, and how it really goes."""
         nodes = min(draw.choice(kind.nodes), _most_nodes(partition))
         runtime_s = max(5, round(draw.lognormvariate(math.log(kind.median_s), kind.sigma)))
         limit_s, behaviour = self._course(draw, kind, partition, runtime_s)
@@ -130,11 +143,10 @@ class Background:
             ntasks_per_node=1,
             time_limit_s=limit_s,
             gpus_per_node=min(group.gpus for group in groups) or None,
-            account=_TEAMS[user % len(_TEAMS)],
             qos=partition.qos[0] if partition.qos else None,
             requeue=False,
         )
-        return Arrival(time, f"user{user + 1:02d}", spec, behaviour)
+        return spec, behaviour
 
     def _course(
         self, draw: random.Random, kind: _Kind, partition: PartitionShape, runtime_s: int

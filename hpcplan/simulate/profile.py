@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,23 +61,34 @@ class Profile:
                 self.times.append(end)
                 self.free.append(level)
 
-    def over(self, start: int, end: int) -> int:
-        """Return the nodes that are free all the time from ``start`` until ``end``."""
-        first = bisect_right(self.times, start) - 1
-        mask = self.free[first]
-        for level in self.free[first + 1 : bisect_left(self.times, end)]:
-            mask &= level
-        return mask
-
     def earliest(self, request: Request, spare: int = 0) -> Slot | None:
         """Return the first time at which the request fits for as long as its limit, and where; ``None`` if never."""
-        for position, start in enumerate(self.times):
-            if choose(request, self.free[position]):
-                end = start + request.limit_s
-                nodes = choose(request, self.over(start, end), spare)
+        eligible, minimum = request.eligible, request.minimum
+        position = 0
+        for step, level in enumerate(self.free):
+            if step < position or (level & eligible).bit_count() < minimum:
+                continue
+            mask, obstacle = self._common(step, request)
+            if obstacle is None:
+                nodes = choose(request, mask, spare)
                 if nodes:
-                    return Slot(start, end, nodes)
+                    start = self.times[step]
+                    return Slot(start, start + request.limit_s, nodes)
+            elif (self.free[obstacle] & eligible).bit_count() < minimum:
+                position = obstacle + 1  # whatever starts between here and there runs into it too
         return None
+
+    def _common(self, first: int, request: Request) -> tuple[int, int | None]:
+        """Return the eligible nodes free from a step on for as long as the limit, and the step, if there is one, at
+        which they become too few.
+        """
+        times, free, minimum = self.times, self.free, request.minimum
+        mask = request.eligible
+        for step in range(first, bisect_left(times, times[first] + request.limit_s)):
+            mask &= free[step]
+            if mask.bit_count() < minimum:
+                return mask, step
+        return mask, None
 
     def take(self, slot: Slot) -> None:
         """Mark the slot's nodes as used while it lasts."""

@@ -99,7 +99,7 @@ def _time(name: str, value: str) -> dict[str, Any]:
         seconds = parse_slurm_time(value)
     except ValueError:
         raise _invalid(name) from None
-    return {"time_limit_s": seconds or 0}
+    return {"time_limit_s": -(-(seconds or 0) // 60) * 60}  # limits count in whole minutes, rounded up (sbatch(1))
 
 
 def _memory(field: str) -> Reader:
