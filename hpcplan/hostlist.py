@@ -1,13 +1,15 @@
 """Node-name lists as Slurm writes them: ``gpu[001-004,007]``, ``r[1-2]n[0-3]``, ``login,n[5-3]``.
 
 Order and duplicates are kept and padding is respected, as ``scontrol show hostnames`` and ``scontrol show hostlist``
-do (scontrol(1)); with several brackets the last one varies fastest.
+do (scontrol(1)). Of two brackets the second varies faster; of more, the last, then the first, then the second and so
+on (``_push_range_list`` in Slurm's hostlist.c, 20.11 to 26.05). Text after the last bracket, which Slurm reads since
+23.11, is always read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 __all__ = ["MAX_HOSTS", "compress", "expand"]
@@ -31,14 +33,24 @@ def expand(text: str, *, limit: int = MAX_HOSTS) -> list[str]:
     for element in _elements(text):
         pieces: list[list[str]] = []
         total = 1
-        for part in _PART.findall(element):
+        parts = _PART.findall(element)
+        for part in parts:
             choices = _bracket(part[1:-1], element, limit) if part.startswith("[") else [part]
             total *= len(choices)
             if total + len(names) > limit:
                 raise ValueError(f"hostlist {_shorten(text)!r} names more than {limit:,} nodes")
             pieces.append(choices)
-        names.extend(map("".join, product(*pieces)))
+        names.extend(_combinations(pieces, [n for n, part in enumerate(parts) if part.startswith("[")]))
     return names
+
+
+def _combinations(pieces: Sequence[Sequence[str]], brackets: Sequence[int]) -> Iterator[str]:
+    if len(brackets) <= 2:
+        yield from map("".join, product(*pieces))
+        return
+    slowest_first = [*reversed(range(brackets[-1])), *range(brackets[-1], len(pieces))]
+    for values in product(*(pieces[index] for index in slowest_first)):
+        yield "".join(value for _, value in sorted(zip(slowest_first, values, strict=True)))
 
 
 def _elements(text: str) -> list[str]:
