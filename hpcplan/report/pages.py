@@ -37,12 +37,10 @@ def render(report: Report, form: Format, *, zone: tzinfo | None = None, template
         InputError: the folder does not exist, or a template in it does not work; with its file and line.
     """
     if form == "json":
-        text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    elif form == "csv":
-        text = _csv(job_rows(report.jobs_table, now=report.end))
-    else:
-        text = _from_template(report, _TEMPLATES[form], zone, templates)
-    return text.encode("utf-8", errors="replace").decode("utf-8")  # names may hold what no file can
+        return json.dumps(report.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if form == "csv":
+        return _csv(job_rows(report.jobs_table, now=report.end))
+    return _from_template(report, _TEMPLATES[form], zone, templates)
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

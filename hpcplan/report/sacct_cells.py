@@ -110,6 +110,8 @@ def requested_memory(text: str) -> tuple[int, str] | None:
     ``0`` mean all memory of each node, which the figure itself does not tell: ``None``.
     """
     word = text.strip()
+    if _blank(word):
+        return None
     per = {"c": "cpu", "n": "node"}.get(word[-1:], "job")
     value = memory_bytes(word if per == "job" else (word[:-1] or "?"))  # a letter alone is no amount
     return (value, per) if value else None

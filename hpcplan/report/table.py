@@ -86,7 +86,7 @@ def _row_of(record: JobRecord, *, gpus_tracked: bool) -> dict[str, Any]:
     gpus = record.gpus
     if gpus is None and gpus_tracked and record.tres:
         gpus = 0  # Slurm counts GPUs here, and counted none for this job
-    return {
+    row = {
         "job_id": record.job_id, "label": _label(record), "cluster": record.cluster, "name": record.name,
         "user": record.user, "account": record.account, "partition": record.partition, "qos": record.qos,
         "state": record.state.value, "reason": record.reason, "submit_time": record.submit_time,
@@ -97,6 +97,12 @@ def _row_of(record: JobRecord, *, gpus_tracked: bool) -> dict[str, Any]:
         "memory_used_bytes": record.max_rss_bytes, "gpu_used": record.gpu_utilisation, "restarts": record.restarts,
         "exit_code": record.exit_code, "backfilled": record.backfilled,
     }  # fmt: skip
+    return {name: _writable(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _writable(text: str) -> str:
+    """Return text that can be written as UTF-8: names from JSON may hold halves of characters."""
+    return text if text.isascii() else text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _label(record: JobRecord) -> str:
