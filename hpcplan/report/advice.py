@@ -29,10 +29,15 @@ _WORTH: Final = 0.001  # less than a thousandth of what was held is not worth a 
 _MANY_LOST: Final = 0.01  # some jobs fail; below a hundredth that is not worth one either
 
 
-def advise(seen: pl.DataFrame) -> tuple[Advice, ...]:
-    """Return the advice for a window (``seen``: see window.see), most worthwhile first, at most 15 pieces."""
+def advise(seen: pl.DataFrame, *, nodes_shared: bool = True) -> tuple[Advice, ...]:
+    """Return the advice for a window (``seen``: see window.see), most worthwhile first, at most 15 pieces.
+
+    Where jobs do not share nodes (``nodes_shared``), asking for less memory or fewer CPUs of a node frees nothing.
+    """
     ended = seen.filter(pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null())
-    freeing = [*_idle_gpus(ended, seen), *_memory(ended), *_cpus(ended, seen), *_failures(ended, seen)]
+    freeing = [*_idle_gpus(ended, seen), *_failures(ended, seen)]
+    if nodes_shared:
+        freeing += [*_memory(ended), *_cpus(ended, seen)]
     planning = list(_time_limits(ended))
     ranked = [
         sorted((one for one in found if one.gain_share >= _WORTH), key=lambda one: (-one.gain_share, one.who, one.kind))

@@ -80,7 +80,7 @@ def assemble(
         by_partition=use.usage(seen, "partition"),
         series=over_time(seen, busy.intervals, start, end),
         queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
-        advice=advise(seen),
+        advice=advise(seen, nodes_shared=busy.shared),
         cost=use.cost(seen),
         currency=currency if price_per_node_hour else None,
         problems=_problems(faults or Faults()),

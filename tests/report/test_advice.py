@@ -58,6 +58,14 @@ def test_cpus_left_idle_are_counted() -> None:
     assert piece.gain == pytest.approx(3 * 6)
 
 
+def test_where_nodes_are_given_whole_smaller_requests_on_them_are_not_advised() -> None:
+    wasteful = dataclasses.replace(JOB, total_cpu_s=1.0 * HOUR, max_rss_bytes=2**30)
+    apart = [dataclasses.replace(wasteful, node_list=f"n{number}") for number in range(4)]
+    together = [dataclasses.replace(wasteful, node_list="n1")] * 4
+    assert advice(apart) == ()
+    assert {piece.kind for piece in advice(together)} == {"memory", "CPUs"}
+
+
 def test_too_few_or_unmeasured_jobs_are_not_judged() -> None:
     assert advice([dataclasses.replace(JOB, time_limit_s=24 * HOUR, max_rss_bytes=2**30)] * 2) == ()
     unmeasured = dataclasses.replace(JOB, total_cpu_s=None, max_rss_bytes=None, time_limit_s=None, gpus=8)
