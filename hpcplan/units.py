@@ -41,7 +41,8 @@ _TIME: Final = {
 }  # fmt: skip
 
 _NUMBER: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", re.DOTALL)
-_CLOCK: Final = re.compile(r"\s*(?:(\d+)-)?(\d+)(?::(\d{1,2}))?(?::(\d{1,2}(?:\.\d+)?))?\s*")
+_CLOCK: Final = re.compile(r"\s*(?:(\d+)-)?(\d+)(?::(\d{1,2})(?::(\d{1,2}(?:\.\d+)?))?)?\s*")
+_MINUTES: Final = re.compile(r"(\d+):(\d{1,2}\.\d+)")  # a fraction is always of the seconds, so this is M:S
 
 
 def _split(text: str, example: str) -> tuple[float, str]:
@@ -155,6 +156,9 @@ def parse_slurm_time(text: str) -> int | None:
     word = text.strip()
     if word.lower() in {"", "unlimited", "infinite", "partition_limit", "not_set", "invalid", "n/a", "none", "unknown"}:
         return None
+    short = _MINUTES.fullmatch(word)
+    if short is not None:
+        return round(int(short[1]) * 60 + float(short[2]))
     match = _CLOCK.fullmatch(word)
     if match is None:
         raise ValueError(f"{text!r} is not a time as Slurm writes it (D-HH:MM:SS)")

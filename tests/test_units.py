@@ -96,6 +96,7 @@ def test_a_count_is_whole(text: str) -> None:
         ("2-03:04", 183840),
         ("2-03:04:05", 183845),
         ("00:00.123", 0),
+        ("10:02.617", 603),
         ("UNLIMITED", None),
         ("Partition_Limit", None),
         ("INVALID", None),
