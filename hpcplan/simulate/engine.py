@@ -138,7 +138,7 @@ class Engine:
             if state != "resume" and reason:
                 self.node_reasons[name] = reason
         if state == "down":
-            for job in [job for job in self.running.values() if job.nodes & mask]:
+            for job in sorted((job for job in self.running.values() if job.nodes & mask), key=_order):
                 self._fail_node(job)
         self.changes += 1
         self._schedule()

@@ -71,14 +71,16 @@ def progressing(engine: Engine) -> set[int]:
 def _progresses(engine: Engine, job: Job, moving: set[int], families: set[tuple[str, str]]) -> bool:
     if job.running:
         return True
-    reason = engine.blocked(job)
-    if reason == "Dependency":
-        assert job.dependency is not None
-
-        def moves(condition: Condition) -> bool:
-            return condition.job_id in moving if condition.job_id is not None else job.family in families
-
-        combine = any if job.dependency.any_of else all
-        return combine(moves(one) for one in job.dependency.conditions if one.status is Status.UNFULFILLED)
     up = engine.machine.partitions[job.request.partition].up
-    return reason in (None, "BeginTime") and up and choose(job.request, engine.available) != 0
+    if job.request.limit_reason or not up or not choose(job.request, engine.available):
+        return False
+    reason = engine.blocked(job)
+    if reason != "Dependency":
+        return reason in (None, "BeginTime")
+    assert job.dependency is not None
+
+    def moves(condition: Condition) -> bool:
+        return condition.job_id in moving if condition.job_id is not None else job.family in families
+
+    combine = any if job.dependency.any_of else all
+    return combine(moves(one) for one in job.dependency.conditions if one.status is Status.UNFULFILLED)

@@ -17,7 +17,6 @@ _PLAIN = (
     "id", "user", "submit_time", "priority", "background", "array_job_id", "array_task_id", "held", "begin_time",
     "eligible_time", "start_time", "node_list", "restarts", "backfilled",
 )  # fmt: skip
-_UNSET = (None, False, 0)
 
 
 def snapshot(engine: Engine) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def restore(engine: Engine, data: Mapping[str, Any]) -> None:
 
 
 def _job_data(job: Job) -> dict[str, Any]:
-    data = {name: value for name in _PLAIN if (value := getattr(job, name)) not in _UNSET}
+    data = {name: value for name in _PLAIN if (value := getattr(job, name)) is not None}
     data["spec"] = job.spec.as_dict()
     data["behaviour"] = job.behaviour.as_dict()
     if job.nodes:
@@ -59,7 +58,7 @@ def _job(data: Mapping[str, Any], machine: Machine) -> Job:
     spec = JobSpec.from_dict(data["spec"])
     fields = {name: data[name] for name in _PLAIN if name in data}
     return Job(
-        **{"priority": 0, "submit_time": 0, **fields},
+        **fields,
         spec=spec,
         request=resolve(spec, machine),
         behaviour=Behaviour.from_dict(data["behaviour"]),

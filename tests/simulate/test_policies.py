@@ -64,7 +64,7 @@ def test_easy_plans_the_heads_reservation_and_fills_around_it() -> None:
 def test_easy_keeps_a_reservation_for_the_head_of_each_partition() -> None:
     running = [(100, 0b11111110)]
     head, long_job = queued(1, 2, 60), queued(3, 1, 900)
-    second_of_batch, head_of_half = queued(2, 3, 60), queued(2, 3, 60, partition="half")
+    second_of_batch, head_of_half = queued(2, 8, 60), queued(2, 4, 60, partition="half")
     assert started(policy_named("easy").decide([head, second_of_batch, long_job], view(running))) == {3: "n1"}
     assert started(policy_named("easy").decide([head, head_of_half, long_job], view(running))) == {}
 
