@@ -136,10 +136,15 @@ def test_a_misspelt_column_name_is_answered_with_the_nearest() -> None:
         split_columns("State,Elapsed")
 
 
+def test_a_field_that_a_later_release_adds_does_not_hide_the_header(path: Path) -> None:
+    assert read(path, "JobID|State|Elapsed|Novelty\n7|COMPLETED|1|x\n")[0] == [["7", "COMPLETED", "1", "x"]]
+
+
 def test_a_row_is_no_header() -> None:
     assert is_header("7|jobid|COMPLETED") is None
     assert is_header("JobID State") is None
     assert is_header("JobID|State;Elapsed") is None
+    assert is_header("jobid|one|two|three") is None
 
 
 @given(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=60))
