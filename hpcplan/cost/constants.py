@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from hpcplan.errors import nearest
 from hpcplan.resources import shipped
 from hpcplan.validation import Value, digest, read_model
 
-__all__ = ["BaseConstants", "Constants", "Factors", "constants_for", "read_base"]
+__all__ = ["BaseConstants", "Constants", "Factors", "constants_for", "read_base", "read_factors"]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -52,6 +53,7 @@ class Factors(Value):
 
     name: str
     factors: dict[str, Factor] = Field(default_factory=dict)
+    interval: Constant | None = Field(None, description="half-width of the 90 % interval where this is known")
 
     def inconsistencies(self) -> list[tuple[Loc, str]]:
         """Return factors of constants that the model does not know."""
@@ -79,16 +81,32 @@ def read_base(folder: Path) -> BaseConstants:
     return read_model(folder / "base.yaml", BaseConstants)
 
 
+@cache
+def read_factors(folder: Path, kind: str, name: str) -> Factors | None:
+    """Return the factors of one file of a constants folder, ``None`` if there is none of that name."""
+    path = folder / kind / f"{name}.yaml"
+    return read_model(path, Factors) if name and "/" not in name and path.is_file() else None
+
+
 def constants_for(
-    *, accelerator: str, framework: str, precision: str, site: str, folder: Path | None = None
+    *,
+    accelerator: str = "",
+    family: str | None = None,
+    framework: str = "",
+    precision: str = "",
+    site: str = "",
+    features: Sequence[str] = (),
+    folder: Path | None = None,
 ) -> Constants:
-    """Return the constants for an accelerator, framework, precision and site; files that do not exist change nothing.
+    """Return the constants for one kind of run; files that do not exist change nothing.
 
     Args:
         accelerator: a name of the catalogue.
+        family: the chip that it shares constants with.
         framework: as in a workload.
         precision: of the products.
         site: its name.
+        features: of the trainer, such as ``compile``.
         folder: the constants folder; the shipped one if absent.
 
     Raises:
@@ -96,15 +114,16 @@ def constants_for(
     """
     folder = folder or shipped("sites") / "constants"
     base = read_base(folder)
-    coefficients = Coefficients(**{name: base.constants[name].value for name in NAMES})
+    coefficients, interval = Coefficients(**{name: base.constants[name].value for name in NAMES}), base.interval.value
     used, contents = [folder / "base.yaml"], [digest(base)]
-    parts = {"accelerators": accelerator, "frameworks": framework, "precisions": precision, "sites": site}
-    for kind, name in parts.items():
-        path = folder / kind / f"{name}.yaml"
-        if "/" not in name and path.is_file():
-            factors = read_model(path, Factors)
+    parts = [("families", family or ""), ("accelerators", accelerator), ("frameworks", framework)]
+    parts += [("precisions", precision), *(("features", feature) for feature in features), ("sites", site)]
+    for kind, name in parts:
+        factors = read_factors(folder, kind, name)
+        if factors is not None:
             coefficients = coefficients.scaled({key: entry.factor for key, entry in factors.factors.items()})
-            used.append(path)
+            interval = factors.interval.value if factors.interval else interval
+            used.append(folder / kind / f"{name}.yaml")
             contents.append(digest(factors))
     name = "+".join(path.stem for path in used)
-    return Constants(name, coefficients, base.interval.value, tuple(used), digest(contents))
+    return Constants(name, coefficients, interval, tuple(used), digest(contents))

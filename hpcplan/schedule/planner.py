@@ -16,7 +16,7 @@ from hpcplan.plan import Alternative, Estimate, Plan, Provenance, Search, Segmen
 from hpcplan.schedule.assemble import estimate, job, placement, sharding
 from hpcplan.schedule.checkpoint import checkpoint_interval_s, write_time_s
 from hpcplan.schedule.segments import cut_into_segments
-from hpcplan.site.load import LoadedSite
+from hpcplan.site.load import LoadedSite, accelerator_of
 from hpcplan.site.model import Site
 from hpcplan.site.topology import build_topology
 from hpcplan.units import format_duration
@@ -152,9 +152,10 @@ def make_plan(
 
 
 def _constants(workload: Workload, site: Site, group: str) -> Constants:
-    chip = site.node_groups[group].accelerators
+    node, chip = site.node_groups[group].accelerators, accelerator_of(site, group)
     return constants_for(
-        accelerator=chip.type if chip else "",
+        accelerator=node.type if node else "",
+        family=chip.family if chip else None,
         framework=workload.request.framework,
         precision=workload.training.precision,
         site=site.name,

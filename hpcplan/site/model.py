@@ -56,8 +56,9 @@ class Accelerator(Value):
 
     memory_bytes: Bytes = Field(alias="memory")
     memory_bandwidth_bytes_per_s: Bandwidth = Field(alias="memory_bandwidth")
-    peak_flops: dict[str, Flops] = Field(alias="peak", description="precision (fp32, tf32, bf16, fp16, fp8) to FLOP/s")
+    peak_flops: dict[str, Flops] = Field(alias="peak", description="FLOP/s by fp32, tf32, bf16, fp16, fp8, fp4")
     power_w: Watts | None = Field(None, alias="power")
+    family: str | None = Field(None, description="the chip that it shares constants of the cost model with")
     source: str | None = None
 
     def peak(self, precision: str) -> float:
@@ -69,6 +70,7 @@ class Accelerator(Value):
 
 
 _FALLBACK: Mapping[str, tuple[str, ...]] = {
+    "fp4": ("fp4", "fp8", "bf16", "fp16", "fp32"),
     "fp8": ("fp8", "bf16", "fp16", "fp32"),
     "bf16": ("bf16", "fp16", "fp32"),
     "fp16": ("fp16", "bf16", "fp32"),

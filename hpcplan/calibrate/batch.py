@@ -1,0 +1,161 @@
+"""Measured rows as arrays, so that all of them are priced in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcplan.calibrate.rows import Row
+from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.cost.machine import Machine, machine_of
+from hpcplan.cost.shape import Shape
+from hpcplan.cost.shardings import FULL, NONE, RECOMPUTE, SELECTIVE, Floats, Ints, Shardings
+from hpcplan.cost.step import Costs, price
+from hpcplan.errors import InputError
+from hpcplan.plan import Precision
+from hpcplan.site.catalogue import accelerators
+from hpcplan.site.load import load_site
+from hpcplan.site.topology import build_topology
+
+__all__ = ["Batch", "System", "known_system", "make_batch", "system_of"]
+
+_MICRO_BATCHES = (1, 2, 4, 8, 16)  # tried, largest memory last, where a table does not say
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Where a row ran: the machine at the row's precision, its accelerator and its family."""
+
+    machine: Machine
+    accelerator: str
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows and what pricing them takes, as arrays of shape (rows,). ``notes`` says, row by row, what was inferred."""
+
+    rows: tuple[Row, ...]
+    systems: tuple[System, ...]
+    shape: Shape
+    machine: Machine
+    shardings: Shardings
+    sequence: Floats
+    global_batch: Floats
+    flash: Floats
+    notes: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def price(self, coefficients: Coefficients) -> Costs:
+        """Return the costs of every row; coefficients are scalars or arrays of shape (rows,)."""
+        return price(
+            self.shape, self.sequence, self.global_batch, self.machine, coefficients, self.shardings, self.flash
+        )
+
+    def coefficients(self, base: Coefficients, logs: NDArray[np.float64]) -> Coefficients:
+        """Return ``base`` times the exponential of ``logs``, of shape (rows, constants)."""
+        factors = np.exp(logs)
+        return Coefficients(**{name: getattr(base, name) * factors[:, i] for i, name in enumerate(NAMES)})
+
+
+@cache
+def system_of(name: str, precision: Precision) -> System:
+    """Return the system of that site name; its first node group with accelerators.
+
+    Raises:
+        InputError: no site is called so.
+    """
+    site = load_site(name).site
+    group = next(group for group, node in site.node_groups.items() if node.accelerators)
+    node = site.node_groups[group].accelerators
+    assert node is not None
+    chip = {**accelerators(), **site.accelerators}[node.type]
+    machine = machine_of(site, build_topology(site), group, precision)
+    return System(machine, node.type, chip.family or node.type)
+
+
+def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
+    """Return the rows as arrays; recomputation and micro-batch are inferred where a row does not say.
+
+    Recomputation is the least under which the row fits its memory, and the micro-batch the fastest that fits: what a
+    tuned run would have used.
+
+    Raises:
+        InputError: a row names a site that is not known (see :func:`known_system`).
+    """
+    systems = tuple(system_of(row.site, row.precision) for row in rows)
+    micro = np.array([row.micro_batch or 1 for row in rows], dtype=np.int64)
+    shardings = Shardings(
+        tp=_column(rows, "tp"), pp=_column(rows, "pp"), vpp=_column(rows, "vpp"), dp=_column(rows, "dp"),
+        cp=_column(rows, "cp"), ep=_column(rows, "ep"), micro_batch=micro, micro_batches=_counts(rows, micro),
+        zero=_column(rows, "zero"), recompute=np.array([row.recompute or NONE for row in rows], dtype=np.int64),
+        sequence_parallel=_column(rows, "sequence_parallel"),
+    )  # fmt: skip
+    batch = Batch(
+        rows=tuple(rows),
+        systems=systems,
+        shape=Shape.stack([Shape.of(row.model) for row in rows]),
+        machine=Machine.stack([system.machine for system in systems]),
+        shardings=shardings,
+        sequence=np.array([float(row.sequence) for row in rows]),
+        global_batch=np.array([float(row.global_batch) for row in rows]),
+        flash=np.array([float(row.flash) for row in rows]),
+        notes=tuple(() for _ in rows),
+    )
+    batch = _infer_recompute(batch, base)
+    return _infer_micro_batch(batch, base)
+
+
+def known_system(row: Row) -> str | None:
+    """Return why a row's system cannot be priced, ``None`` if it can."""
+    try:
+        system_of(row.site, row.precision)
+    except InputError as error:
+        return f"site {row.site!r}: {error.message}"
+    return None
+
+
+def _column(rows: Sequence[Row], name: str) -> Ints:
+    return np.array([int(getattr(row, name)) for row in rows], dtype=np.int64)
+
+
+def _counts(rows: Sequence[Row], micro: Ints) -> Ints:
+    shares = [row.global_batch // row.dp for row in rows]
+    return np.array([max(1, share // int(size)) for share, size in zip(shares, micro, strict=True)], dtype=np.int64)
+
+
+def _with(batch: Batch, notes: list[str], **changes: Ints) -> Batch:
+    added = tuple((*old, note) if note else old for old, note in zip(batch.notes, notes, strict=True))
+    return dataclasses.replace(batch, shardings=dataclasses.replace(batch.shardings, **changes), notes=added)
+
+
+def _infer_recompute(batch: Batch, base: Coefficients) -> Batch:
+    open_ = np.array([row.recompute is None for row in batch.rows])
+    chosen = batch.shardings.recompute.copy()
+    for level in (SELECTIVE, FULL):
+        trial = dataclasses.replace(batch, shardings=dataclasses.replace(batch.shardings, recompute=chosen))
+        over = trial.price(base).memory_bytes > batch.machine.memory_bytes
+        chosen = np.where(open_ & over & (chosen == level - 1), level, chosen)
+    notes = [f"recompute {RECOMPUTE[level]} inferred" if o else "" for o, level in zip(open_, chosen, strict=True)]
+    return _with(batch, notes, recompute=chosen)
+
+
+def _infer_micro_batch(batch: Batch, base: Coefficients) -> Batch:
+    open_ = np.array([row.micro_batch is None for row in batch.rows])
+    share = np.array([row.global_batch // row.dp for row in batch.rows])
+    chosen, best = batch.shardings.micro_batch.copy(), np.full(len(batch), np.inf)
+    for size in _MICRO_BATCHES:
+        trial_size = np.where(open_ & (share % size == 0), size, batch.shardings.micro_batch)
+        counts = _counts(batch.rows, trial_size)
+        costs = _with(batch, [""] * len(batch), micro_batch=trial_size, micro_batches=counts).price(base)
+        better = (costs.memory_bytes <= batch.machine.memory_bytes) & (costs.step_s < best)
+        chosen, best = np.where(better, trial_size, chosen), np.where(better, costs.step_s, best)
+    notes = [f"micro_batch {size} inferred" if o else "" for o, size in zip(open_, chosen, strict=True)]
+    return _with(batch, notes, micro_batch=chosen, micro_batches=_counts(batch.rows, chosen))

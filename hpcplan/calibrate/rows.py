@@ -1,0 +1,312 @@
+"""Measured training runs: reading a table of them, and filling in what it does not say.
+
+A table is CSV with any of the columns below; an empty cell means that the source does not say. What is inferred or
+defaulted is told, row by row.
+
+site hardware gpus gpus_per_node model model_params_B layers hidden heads kv_heads ffn vocab seq global_batch
+micro_batch tp pp vpp cp ep dp zero recompute seq_parallel precision iter_time_s tokens_per_s_per_gpu tflops_per_gpu
+mfu_pct hfu_pct mem_GB outcome notes
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcplan.documents import read_text
+from hpcplan.errors import InputError, Problem
+from hpcplan.plan import Precision
+from hpcplan.workload.arithmetic import model_flops_per_token, parameters
+from hpcplan.workload.model import ModelShape
+from hpcplan.workload.public_models import shape_by_name
+
+__all__ = ["COLUMNS", "Row", "Table", "read_rows"]
+
+COLUMNS = tuple((__doc__ or "").split("\n\n")[2].split())
+_SEQUENCE = 4096  # where a table does not say
+_BATCH_TOKENS = 4 * 1024**2
+_HYBRID = re.compile(r"nemotron[-_ ]?(h\b|3[-_ ])|mamba|jamba", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured run with everything that pricing needs; ``None`` is left for :mod:`hpcplan.calibrate.priced`."""
+
+    line: int
+    site: str
+    framework: str
+    model: ModelShape
+    sequence: int
+    global_batch: int
+    precision: Precision
+    gpus: int
+    tp: int
+    pp: int
+    vpp: int
+    cp: int
+    ep: int
+    dp: int
+    micro_batch: int | None
+    zero: int
+    recompute: int | None
+    sequence_parallel: bool
+    flash: bool
+    measured_s: float | None
+    measured_bytes: float | None
+    fitted: bool | None
+    features: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as read: its header and cells, and for each line a :class:`Row` or the reason why there is none."""
+
+    path: Path
+    header: tuple[str, ...]
+    cells: tuple[dict[str, str], ...]
+    rows: tuple[Row | str, ...]
+
+
+_PRECISIONS: dict[str, Precision] = {
+    "fp4": "fp4", "fp8": "fp8", "float8": "fp8", "bf16": "bf16", "bfloat": "bf16", "fp16": "fp16", "half": "fp16",
+    "tf32": "tf32", "fp32": "fp32", "float32": "fp32",
+}  # fmt: skip
+# what a stated shape leaves open
+_LLAMA = {"gated": True, "norm": "rmsnorm", "position": "rope", "tied_embeddings": False}
+_GPT = {"gated": False, "bias": True, "norm": "layernorm", "position": "rope", "tied_embeddings": True, "dropout": True}
+_MPT = {"gated": False, "norm": "layernorm", "position": "alibi", "tied_embeddings": True}
+
+
+class _Unusable(Exception):
+    """Why a row cannot be priced."""
+
+
+def read_rows(path: Path) -> Table:
+    """Read a table of measured runs.
+
+    Raises:
+        InputError: not CSV text, or without the columns ``gpus`` and ``site`` or ``hardware``.
+    """
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text))
+    header = tuple(reader.fieldnames or ())
+    if "gpus" not in header or not {"site", "hardware"} & set(header):
+        known = ", ".join(COLUMNS)
+        raise InputError(Problem("has no columns 'gpus' and 'site'; known columns: " + known, file=str(path), line=1))
+    cells: list[dict[str, str]] = []
+    rows: list[Row | str] = []
+    for raw in reader:
+        cell = {name: (raw.get(name) or "").strip() for name in header}
+        cells.append(cell)
+        try:
+            rows.append(_Reader(cell, reader.line_num).row())
+        except _Unusable as reason:
+            rows.append(str(reason))
+    return Table(path, header, tuple(cells), tuple(rows))
+
+
+class _Reader:
+    """Reads one row, collecting what it had to assume."""
+
+    def __init__(self, cell: Mapping[str, str], line: int) -> None:
+        self.cell, self.line = cell, line
+        self.notes: list[str] = []
+
+    def number(self, name: str) -> float | None:
+        text = self.cell.get(name, "")
+        if not text:
+            return None
+        match = re.match(r"\s*([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", text)
+        if match is None or float(match[1]) < 0:
+            raise _Unusable(f"{name}: {text!r} is not a number")
+        return float(match[1])
+
+    def whole(self, name: str, default: int | None = None) -> int | None:
+        value = self.number(name)
+        if value is None:
+            if default is not None:
+                self.notes.append(f"{name} {default} assumed")
+            return default
+        if value != int(value) or value < 1:
+            raise _Unusable(f"{name}: {self.cell[name]!r} is not a whole number of at least 1")
+        return int(value)
+
+    def need(self, name: str) -> int:
+        value = self.whole(name)
+        if value is None:
+            raise _Unusable(f"{name} is not stated")
+        return value
+
+    def row(self) -> Row:
+        precision = self.precision()
+        shape = self.shape()
+        gpus = self.need("gpus")
+        tp, pp, cp = (self.whole(name, 1) or 1 for name in ("tp", "pp", "cp"))
+        dp = self.whole("dp") or max(1, gpus // (tp * pp * cp))
+        if "suspect" in self.cell.get("outcome", ""):
+            raise _Unusable("the table itself calls this row suspect")
+        if tp * pp * cp * dp != gpus:
+            dp_fitting = gpus // (tp * pp * cp)
+            if tp * pp * cp * dp_fitting != gpus:
+                raise _Unusable(f"tp {tp} x pp {pp} x cp {cp} does not divide {gpus} GPUs")
+            self.notes.append(f"dp {dp_fitting} taken, since tp x pp x cp x dp must be {gpus}")
+            dp = dp_fitting
+        sequence = self.whole("seq", _SEQUENCE) or _SEQUENCE
+        batch = self.batch(dp, sequence)
+        framework = self.framework()
+        zero = self.zero(framework)
+        if framework == "megatron-lm" and zero == 3:
+            framework = "megatron-deepspeed"  # Megatron-LM itself has no stage 3
+        recompute = self.recompute()
+        flash = self.flash(precision, framework)
+        measured = self.measured_s(shape, sequence, batch, gpus, recompute)
+        memory = self.number("mem_GB")
+        outcome = self.cell.get("outcome", "").lower()
+        return Row(
+            line=self.line,
+            site=self.cell.get("site") or self.cell.get("hardware", ""),
+            framework=framework,
+            model=shape,
+            sequence=sequence,
+            global_batch=batch,
+            precision=precision,
+            gpus=gpus,
+            tp=tp,
+            pp=pp,
+            vpp=self.whole("vpp", 1) or 1,
+            cp=cp,
+            ep=min(self.whole("ep", 1) or 1, dp * cp),
+            dp=dp,
+            micro_batch=self.whole("micro_batch"),
+            zero=zero,
+            recompute=recompute,
+            sequence_parallel=self.sequence_parallel(tp, flash),
+            flash=flash,
+            measured_s=measured,
+            measured_bytes=None if memory is None else memory * 1e9,
+            fitted=False if "oom" in outcome or "memory" in outcome else True if measured else None,
+            features=self.features(),
+            notes=tuple(self.notes),
+        )
+
+    def features(self) -> tuple[str, ...]:
+        """Return what notes say of the trainer that changes its speed: files of that name hold the factors."""
+        words = self.cell.get("notes", "").lower()
+        marks = {"compile": "torch.compile", "async-tp": "async tp", "zero-group": "(group"}
+        text = words.replace("asynctp", "async tp") + " " + self.cell.get("zero", "").lower()
+        return tuple(name for name, mark in marks.items() if mark in text)
+
+    def precision(self) -> Precision:
+        text = self.cell.get("precision", "").lower()
+        for mark, precision in _PRECISIONS.items():
+            if mark in text:
+                return precision
+        default: Precision = "tf32" if self.framework() == "sailor" else "bf16"  # its memory is that of fp32 states
+        self.notes.append(f"precision {default} assumed")
+        return default
+
+    def shape(self) -> ModelShape:
+        name = self.cell.get("model", "")
+        if _HYBRID.search(name):
+            raise _Unusable(f"model {name!r} has state-space layers, which the cost model does not cover")
+        layers, hidden, heads = (self.whole(column) for column in ("layers", "hidden", "heads"))
+        if layers is None or hidden is None or heads is None:
+            known = shape_by_name(name)
+            if known is None:
+                raise _Unusable(f"the shape of model {name!r} is neither stated nor known")
+            self.notes.append(f"shape of {name} from the catalogue")
+            return known
+        return self._stated_shape(layers, hidden, heads, name)
+
+    def _stated_shape(self, layers: int, hidden: int, heads: int, name: str) -> ModelShape:
+        if hidden % heads:
+            raise _Unusable(f"hidden {hidden} is not a multiple of heads {heads}")
+        ffn, vocab = self.whole("ffn", 4 * hidden) or 1, self.whole("vocab", 50304) or 1
+        kv_heads = self.whole("kv_heads") or heads
+        if heads % kv_heads:
+            raise _Unusable(f"heads {heads} is not a multiple of kv_heads {kv_heads}")
+        sizes = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ffn": ffn, "vocab": vocab}
+        family = _MPT if "mpt" in name.lower() else _GPT
+        gated, plain = (ModelShape.model_validate({**sizes, **kind}) for kind in (_LLAMA, family))
+        size = self.number("model_params_B")
+        if size and ffn != 4 * hidden:
+            return min((gated, plain), key=lambda shape: abs(parameters(shape) / 1e9 - size))
+        return plain if ffn == 4 * hidden and kv_heads == heads else gated
+
+    def batch(self, dp: int, sequence: int) -> int:
+        batch = self.whole("global_batch")
+        if batch is None:
+            unit = dp * (self.whole("micro_batch") or 1)
+            batch = unit * max(1, round(_BATCH_TOKENS / sequence / unit))
+            self.notes.append(f"global_batch {batch} assumed")
+        if batch % dp:
+            raise _Unusable(f"a batch of {batch} does not divide over {dp} data-parallel ranks")
+        return batch
+
+    def framework(self) -> str:
+        words = f"{self.cell.get('source', '')} {self.cell.get('precision', '')} {self.cell.get('notes', '')}".lower()
+        for framework, marks in (
+            ("torchtitan", "torchtitan"), ("llm-foundry", "llm-foundry llm_foundry mosaicml"), ("internevo", "interne"),
+            ("nemo", "nemo megatron-bridge dgxc"), ("sailor", "sailor"), ("megatron-deepspeed", "deepspeed"),
+            ("megatron-lm", "megatron narayanan korthikanti"),
+        ):  # fmt: skip
+            if any(mark in words for mark in marks.split()):
+                return framework
+        return "megatron-lm"
+
+    def zero(self, framework: str) -> int:
+        text = self.cell.get("zero", "").lower()
+        if "fsdp" in text:
+            return 3
+        if "dist" in text:
+            return 1
+        stage = re.match(r"[0-3]", text)
+        if stage:
+            return int(stage[0])
+        default = 1 if framework == "nemo" else 0
+        self.notes.append(f"ZeRO {default} assumed")
+        return default
+
+    def recompute(self) -> int | None:
+        text = self.cell.get("recompute", "").lower()
+        for index, word in enumerate(("none", "selective", "full")):
+            if text.startswith(word):
+                return index
+        return None
+
+    def flash(self, precision: str, framework: str) -> bool:
+        # Fused attention came with the bf16 generation of trainers (FlashAttention, 2022); the fp16 tables are older,
+        # and Sailor's trainer is a fork of such a one.
+        return precision != "fp16" and framework != "sailor"
+
+    def sequence_parallel(self, tp: int, flash: bool) -> bool:
+        text = self.cell.get("seq_parallel", "").lower()
+        if text in {"true", "1", "yes"}:
+            return tp > 1
+        if text in {"false", "0", "no"} or tp == 1:
+            return False
+        self.notes.append(f"sequence parallelism {'on' if flash else 'off'} assumed")
+        return flash
+
+    def measured_s(
+        self, shape: ModelShape, sequence: int, batch: int, gpus: int, recompute: int | None
+    ) -> float | None:
+        time = self.number("iter_time_s")
+        if time:
+            return time
+        rate = self.number("tokens_per_s_per_gpu")
+        if rate:
+            return batch * sequence / (rate * gpus)
+        flops = self.number("tflops_per_gpu")
+        if not flops:
+            return None
+        # Megatron-LM's own formula has no factor for the causal mask, and adds a forward pass for full recomputation.
+        counts_recompute = recompute == 2 and "recompute" in self.cell.get("notes", "").lower()
+        per_token = model_flops_per_token(shape, sequence) * (4 / 3 if counts_recompute else 1)
+        self.notes.append("step time from TFLOP/s" + (", recomputation counted" if counts_recompute else ""))
+        return per_token * batch * sequence / (flops * 1e12 * gpus)
