@@ -1,0 +1,80 @@
+"""What a calibration may move, and how far: factors on the constants, by level.
+
+Each row's constants are the base values times one factor a level: for its chip's family, its accelerator, its
+framework, its precision, the features of its trainer, and its site. Every factor's logarithm has a normal prior around
+zero, whose standard deviation says how much such constants are believed to differ at that level: the fit explains what
+many rows share by the base, and what few rows have by the levels that are theirs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpcplan.calibrate.batch import System
+from hpcplan.calibrate.rows import Row
+
+__all__ = ["LEVELS", "Level", "labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level's name, which is its folder among the constants, and the spread (of the logarithm) of each constant."""
+
+    kind: str
+    spread: Mapping[str, float]
+
+
+LEVELS = (
+    Level(
+        "base",
+        {
+            "matmul_efficiency": 0.08, "matmul_half_rows": 0.3, "matmul_half_width": 0.3, "attention_efficiency": 0.2,
+            "attention_half_head": 0.4, "score_bytes": 0.3, "memory_efficiency": 0.15, "stream_elements": 0.3,
+            "activation_elements": 0.3, "kernel_launch_s": 0.4, "loss_elements": 0.4, "link_efficiency": 0.15,
+            "network_efficiency": 0.15, "link_half_bytes": 0.5, "network_half_bytes": 0.5, "tensor_exposed": 0.25,
+            "gradient_exposed": 0.6, "sharded_exposed": 0.6, "pipeline_exposed": 0.4, "bubble": 0.06,
+            "step_overhead_s": 0.6, "micro_batch_overhead_s": 0.6, "straggler": 0.7, "expert_imbalance": 0.3,
+        },
+    ),
+    Level(
+        "families",
+        {
+            "matmul_efficiency": 0.08, "attention_efficiency": 0.2, "memory_efficiency": 0.08, "matmul_half_rows": 0.3,
+            "matmul_half_width": 0.3, "link_efficiency": 0.1, "network_efficiency": 0.1,
+        },
+    ),
+    Level("accelerators", {"matmul_efficiency": 0.05, "attention_efficiency": 0.1, "memory_efficiency": 0.05}),
+    Level(
+        "frameworks",
+        {
+            "matmul_efficiency": 0.08, "attention_efficiency": 0.15, "memory_efficiency": 0.1, "kernel_launch_s": 0.5,
+            "gradient_exposed": 0.5, "sharded_exposed": 0.7, "micro_batch_overhead_s": 0.7, "step_overhead_s": 0.7,
+            "tensor_exposed": 0.3, "stream_elements": 0.25, "score_bytes": 0.3, "network_efficiency": 0.15,
+        },
+    ),
+    Level("precisions", {"matmul_efficiency": 0.15, "stream_elements": 0.3, "matmul_half_rows": 0.3}),
+    Level("features", {"stream_elements": 0.4, "kernel_launch_s": 0.4, "tensor_exposed": 0.4}),
+    Level(
+        "sites",
+        {
+            "matmul_efficiency": 0.06, "attention_efficiency": 0.12, "memory_efficiency": 0.1, "kernel_launch_s": 0.3,
+            "link_efficiency": 0.15, "network_efficiency": 0.2, "gradient_exposed": 0.4, "sharded_exposed": 0.4,
+            "micro_batch_overhead_s": 0.4, "step_overhead_s": 0.4, "matmul_half_rows": 0.2, "matmul_half_width": 0.2,
+            "tensor_exposed": 0.2, "stream_elements": 0.15, "pipeline_exposed": 0.2,
+        },
+    ),
+)  # fmt: skip
+
+
+def labels(kind: str, row: Row, system: System) -> tuple[str, ...]:
+    """Return the files of a level that hold factors for a row."""
+    return {
+        "base": ("base",),
+        "families": (system.family,),
+        "accelerators": (system.accelerator,),
+        "frameworks": (row.framework,),
+        "precisions": (row.precision,),
+        "features": row.features,
+        "sites": (row.site,),
+    }[kind]
