@@ -1,0 +1,28 @@
+"""What was submitted and how it stands: a directory a person can read, whose journal is the truth.
+
+The functions here print nothing and return plain values; the command line only shows them.
+"""
+
+from hpcplan.campaign.cancel import Cancelled, cancel
+from hpcplan.campaign.registry import Registered, campaigns, find_campaign
+from hpcplan.campaign.status import CampaignState, CampaignStatus, JobStatus, Progress, status
+from hpcplan.campaign.submit import JobStep, preview, sbatch_line, submit
+from hpcplan.campaign.watch import watch
+
+__all__ = [
+    "CampaignState",
+    "CampaignStatus",
+    "Cancelled",
+    "JobStatus",
+    "JobStep",
+    "Progress",
+    "Registered",
+    "campaigns",
+    "cancel",
+    "find_campaign",
+    "preview",
+    "sbatch_line",
+    "status",
+    "submit",
+    "watch",
+]

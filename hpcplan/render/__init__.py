@@ -1,4 +1,4 @@
-"""A Plan becomes files: sbatch scripts and launcher arguments. This loads Jinja: import it where it is used."""
+"""A Plan becomes files: sbatch scripts and launcher arguments."""
 
 from hpcplan.render.files import Written, write_campaign
 from hpcplan.render.manifest import MANIFEST_NAME, PLAN_NAME, Manifest, ManifestJob, read_manifest

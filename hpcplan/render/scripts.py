@@ -9,7 +9,6 @@ from typing import Any
 from hpcplan.plan import Plan
 from hpcplan.render.check import check_plan
 from hpcplan.render.context import ScriptContext, script_contexts
-from hpcplan.render.environment import render_template, template_environment
 from hpcplan.render.manifest import MANIFEST_NAME, PLAN_NAME, build_manifest
 
 __all__ = ["render_plan", "template_name"]
@@ -27,6 +26,8 @@ def render_plan(plan: Plan, templates_dir: Path | None = None) -> dict[str, str]
         InputError: the plan does not hold together or its framework cannot do what it asks for (with the field), or a
             template is wrong (with its file and line).
     """
+    from hpcplan.render.environment import render_template, template_environment
+
     check_plan(plan)
     environment = template_environment(templates_dir, slurm_version=plan.job.slurm_version)
     contexts = script_contexts(plan)

@@ -1,0 +1,298 @@
+"""How a campaign stands: what its journal says, what Slurm says now, and nothing that neither says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from hpcplan.campaign.journal import JournalWriter, read_journal
+from hpcplan.campaign.ledger import JobLedger, Ledger, fold
+from hpcplan.campaign.lock import campaign_lock
+from hpcplan.campaign.match import CLOCK_SLACK_S, Wanted, is_ours
+from hpcplan.campaign.reasons import explain_reason, explain_state
+from hpcplan.campaign.submit import check_same_cluster
+from hpcplan.errors import HpcplanError, SlurmUnreachableError
+from hpcplan.render.manifest import Manifest, ManifestJob, read_manifest
+from hpcplan.slurm.backend import Backend
+from hpcplan.slurm.records import JobRecord, JobState
+
+__all__ = ["NOT_SUBMITTED", "CampaignState", "CampaignStatus", "JobStatus", "Progress", "assess", "status"]
+
+NOT_SUBMITTED: Final = "NOT_SUBMITTED"
+
+
+class CampaignState(StrEnum):
+    """How a campaign as a whole stands."""
+
+    RENDERED = "rendered"
+    SUBMITTING = "submitting"
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PARTLY_UNKNOWN = "partly unknown"
+    UNKNOWN = "unknown"
+
+    @property
+    def moving(self) -> bool:
+        """Whether it may change without anybody doing anything."""
+        return self in {CampaignState.SUBMITTING, CampaignState.WAITING, CampaignState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job. ``state`` is Slurm's word, ``NOT_SUBMITTED``, or ``UNKNOWN`` where Slurm does not know the job.
+
+    Times are unix seconds by the cluster's clock; ``reason`` is in plain words, ``reason_code`` in Slurm's.
+    """
+
+    key: str
+    stage: str
+    segment: int
+    job_id: int | None
+    state: str
+    reason: str | None = None
+    reason_code: str | None = None
+    submit_time: int | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    elapsed_s: int | None = None
+    expected_s: float | None = None
+    time_limit_s: int | None = None
+    nodes: int | None = None
+    node_list: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    restarts: int = 0
+    script: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Training as the campaign's own files tell it: the last step saved, and the markers that end the chain."""
+
+    step: int | None
+    total_steps: int
+    done: str | None
+    failed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignStatus:
+    """A campaign at one moment; ``now`` is the cluster's clock, ``None`` where nobody was asked."""
+
+    campaign: str
+    state: CampaignState
+    jobs: tuple[JobStatus, ...]
+    progress: Progress
+    directory: str
+    campaign_id: str | None
+    backend: str | None
+    cluster: str | None
+    now: int | None
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {**asdict(self), "state": self.state.value}
+
+
+def status(directory: Path, backend: Backend | None) -> CampaignStatus:
+    """Return how the campaign stands. Slurm is asked once for all jobs; final states that are new go into the journal.
+
+    ``backend`` may be ``None`` for a campaign that was never submitted.
+
+    Raises:
+        InputError: not a rendered campaign, or its journal is damaged.
+        ConflictError: ``backend`` reaches another cluster.
+        SlurmUnreachableError: Slurm does not answer, and the journal does not know the end of every job.
+    """
+    directory = directory.resolve()
+    manifest = read_manifest(directory)
+    ledger = fold(read_journal(directory), directory)
+    progress = _progress(manifest, directory)
+    if backend is None or not ledger.job_ids:
+        return assess(manifest, ledger, None, progress, directory)
+    try:
+        records = backend.jobs(ledger.job_ids, since=(ledger.opened_at or 0) - CLOCK_SLACK_S)
+        now = backend.now()
+    except SlurmUnreachableError as error:
+        if any(ledger.job(job.key).ended is None for job in manifest.jobs):
+            raise
+        result = assess(manifest, ledger, None, progress, directory)
+        return replace(result, notes=(*result.notes, f"Slurm does not answer; from the journal ({error.message})"))
+    result = assess(manifest, ledger, records, progress, directory, now=now)
+    if result.state is CampaignState.UNKNOWN:
+        check_same_cluster(ledger, backend, backend.ping())
+    _remember_ends(manifest, ledger, records, directory)
+    return result
+
+
+def _progress(manifest: Manifest, directory: Path) -> Progress:
+    step = _first_line(directory / manifest.step_file)
+    return Progress(
+        step=int(step) if step is not None and step.isdecimal() and step.isascii() else None,
+        total_steps=manifest.total_steps,
+        done=_first_line(directory / "state" / "done"),
+        failed=_first_line(directory / "state" / "failed"),
+    )
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.readline(500).strip()
+    except OSError:
+        return None
+
+
+def assess(
+    manifest: Manifest,
+    ledger: Ledger,
+    records: Sequence[JobRecord] | None,
+    progress: Progress,
+    directory: Path,
+    *,
+    now: int | None = None,
+) -> CampaignStatus:
+    """Return the status that follows from these facts. ``records`` is Slurm's answer, ``None`` if it was not asked."""
+    by_id = {record.job_id: record for record in records or ()}
+    jobs = []
+    for job in manifest.jobs:
+        known = ledger.job(job.key)
+        jobs.append(_job_status(job, known, _record(Wanted(job, known, directory, ledger.cluster), by_id), now))
+    state = _campaign_state(ledger, jobs, progress)
+    return CampaignStatus(
+        campaign=manifest.campaign,
+        state=state,
+        jobs=tuple(jobs),
+        progress=progress,
+        directory=str(directory),
+        campaign_id=ledger.campaign_id,
+        backend=ledger.backend,
+        cluster=ledger.cluster,
+        now=now,
+        notes=tuple(_notes(state, jobs, progress)),
+    )
+
+
+def _record(wanted: Wanted, by_id: Mapping[int, JobRecord]) -> JobRecord | None:
+    """Return what is known of a job: Slurm's word if it has one on this very job, else its end as once seen."""
+    if wanted.ledger.job_id is None:
+        return None
+    record = by_id.get(wanted.ledger.job_id)
+    if record is not None and is_ours(record, wanted):
+        return record
+    return wanted.ledger.ended
+
+
+def _job_status(job: ManifestJob, known: JobLedger, record: JobRecord | None, now: int | None) -> JobStatus:
+    base = JobStatus(
+        key=job.key,
+        stage=job.stage,
+        segment=job.segment,
+        job_id=known.job_id,
+        state=NOT_SUBMITTED,
+        expected_s=job.expected_s,
+        time_limit_s=job.time_limit_s,
+        nodes=job.nodes,
+        script=job.script,
+    )
+    if known.unresolved:
+        words = "asked for, but the answer was lost; hpcplan submit looks for it and goes on"
+        return replace(base, state=JobState.UNKNOWN.value, reason=words)
+    if known.job_id is None:
+        return base
+    if record is None:
+        return replace(base, state=JobState.UNKNOWN.value, reason="Slurm no longer knows this job")
+    return replace(
+        base,
+        state=record.state.value,
+        reason=_reason(record),
+        reason_code=record.reason,
+        submit_time=record.submit_time,
+        start_time=record.start_time,
+        end_time=record.end_time if record.state.final else None,
+        elapsed_s=record.elapsed_s(now),
+        time_limit_s=record.time_limit_s or job.time_limit_s,
+        nodes=record.nodes or job.nodes,
+        node_list=record.node_list,
+        exit_code=record.exit_code,
+        signal=record.signal,
+        restarts=record.restarts,
+    )
+
+
+def _reason(record: JobRecord) -> str | None:
+    if record.state.waiting:
+        return explain_reason(record.reason) or explain_state(record.state)
+    words = explain_state(record.state)
+    if record.state is JobState.FAILED and record.exit_code:
+        return f"{words} (exit code {record.exit_code})"
+    return words
+
+
+def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress) -> CampaignState:
+    states = [JobState.parse(job.state) for job in jobs]
+    submitted = [job for job in jobs if job.job_id is not None]
+    if any(state.active for state in states):
+        return CampaignState.RUNNING
+    if not submitted and not any(ledger.job(job.key).unresolved for job in jobs):
+        return CampaignState.CANCELLED if ledger.cancelled else CampaignState.RENDERED
+    if len(submitted) < len(jobs) and not ledger.cancelled:
+        return CampaignState.SUBMITTING
+    if any(state.waiting for state in states):
+        return CampaignState.WAITING
+    return _ended(ledger, jobs, states, progress)
+
+
+def _ended(ledger: Ledger, jobs: Sequence[JobStatus], states: Sequence[JobState], progress: Progress) -> CampaignState:
+    """Judge a campaign none of whose jobs runs or waits. The last job ends well only when training is done."""
+    unknown = [job.state == JobState.UNKNOWN.value for job in jobs]
+    if progress.done is not None or states[-1] is JobState.COMPLETED:
+        return CampaignState.DONE
+    if ledger.cancelled or states[-1] is JobState.CANCELLED:
+        return CampaignState.CANCELLED
+    if all(unknown):
+        return CampaignState.UNKNOWN
+    if any(unknown):
+        return CampaignState.PARTLY_UNKNOWN
+    return CampaignState.FAILED
+
+
+def _notes(state: CampaignState, jobs: Iterable[JobStatus], progress: Progress) -> Iterable[str]:
+    if progress.failed is not None:
+        yield f"the chain was stopped by {progress.failed}"
+    if state is CampaignState.SUBMITTING:
+        yield "not all jobs are submitted; run hpcplan submit again to go on"
+    if any(job.reason_code == "DependencyNeverSatisfied" for job in jobs):
+        yield "a job waits for what can no longer happen; cancel the campaign and submit it anew"
+
+
+def _remember_ends(manifest: Manifest, ledger: Ledger, records: Iterable[JobRecord], directory: Path) -> None:
+    """Write final states that are new into the journal, since Slurm forgets; where that fails, nothing is lost now."""
+    by_id = {record.job_id: record for record in records}
+    ended = []
+    for job in manifest.jobs:
+        known = ledger.job(job.key)
+        record = by_id.get(known.job_id) if known.job_id is not None else None
+        if (
+            record is None
+            or not record.state.final
+            or not is_ours(record, Wanted(job, known, directory, ledger.cluster))
+        ):
+            continue
+        if known.ended is None or (known.ended.state, known.ended.end_time) != (record.state, record.end_time):
+            ended.append((job.key, record))
+    if not ended:
+        return
+    try:
+        with campaign_lock(directory, wait_s=0.0), JournalWriter(directory) as journal:
+            for key, record in ended:
+                journal.append("ended", job=key, record=record.as_dict())
+    except HpcplanError:
+        return  # a reader without the right to write, or another hpcplan at work: the next status tries again
