@@ -105,40 +105,69 @@ class Backfill:
         return self._plan(queue, view, whole_queue=True)
 
     def _plan(self, queue: Sequence[Job], view: ClusterView, *, whole_queue: bool) -> Decision:
-        decision = Decision()
-        free, now = view.free, view.now
-        calendar = _Calendar()
-        profile: Profile | None = None
-        reserved: dict[str, int] = {}
-        last = len(queue) - 1 if self.bf_max_job_test is None else min(len(queue), self.bf_max_job_test) - 1
-        for position, job in enumerate(queue):
+        tested = queue if self.bf_max_job_test is None else queue[: self.bf_max_job_test]
+        pass_ = _Pass(self, view)
+        last = len(tested) - 1
+        for position, job in enumerate(tested):
             if position > last:
                 break
-            request = job.request
-            nodes = choose(request, free & ~calendar.taken_before(now + request.limit_s))
-            if nodes:
-                decision.starts.append(Start(job, nodes, backfilled=bool(decision.reservations)))
-                free &= ~nodes
-                if profile is not None:
-                    profile.take(Slot(now, now + request.limit_s, nodes))
-                continue
-            count = reserved.get(request.partition, 0)
-            if self.bf_job_part_count_reserve and count >= self.bf_job_part_count_reserve:
+            if pass_.start(job) or not pass_.may_reserve(job):
                 continue
             if not whole_queue:
-                last = _last_that_fits(queue, position, last, free)
+                last = _last_that_fits(tested, position, last, pass_.free)
                 if position >= last:
                     break
-            if profile is None:
-                profile = _profile(view, decision.starts, free)
-            slot = profile.earliest(request, view.free if self.spread else 0)
-            if slot is None or (self.bf_window_s is not None and slot.start > now + self.bf_window_s):
-                continue
-            reserved[request.partition] = count + 1
-            decision.reservations[job.id] = slot
-            calendar.add(slot)
-            profile.take(slot)
-        return decision
+            pass_.reserve(job)
+        return pass_.decision
+
+
+class _Pass:
+    """One scheduling pass: what is still free, what has been decided, and what is reserved."""
+
+    def __init__(self, policy: Backfill, view: ClusterView) -> None:
+        self.policy = policy
+        self.view = view
+        self.free = view.free
+        self.decision = Decision()
+        self.calendar = _Calendar()
+        self.reserved: dict[str, int] = {}
+        self._profile: Profile | None = None
+
+    def start(self, job: Job) -> bool:
+        """Start a job now if that delays no reservation."""
+        now, limit_s = self.view.now, job.request.limit_s
+        nodes = choose(job.request, self.free & ~self.calendar.taken_before(now + limit_s))
+        if not nodes:
+            return False
+        self.decision.starts.append(Start(job, nodes, backfilled=bool(self.decision.reservations)))
+        self.free &= ~nodes
+        if self._profile is not None:
+            self._profile.take(Slot(now, now + limit_s, nodes))
+        return True
+
+    def may_reserve(self, job: Job) -> bool:
+        """Whether the job's partition has reservations left."""
+        most = self.policy.bf_job_part_count_reserve
+        return not most or self.reserved.get(job.request.partition, 0) < most
+
+    def reserve(self, job: Job) -> None:
+        """Reserve for a job that has to wait, as early as can be, if that is within the window."""
+        if self._profile is None:
+            self._profile = self._make_profile()
+        slot = self._profile.earliest(job.request, self.view.free if self.policy.spread else 0)
+        window_s = self.policy.bf_window_s
+        if slot is None or (window_s is not None and slot.start > self.view.now + window_s):
+            return
+        partition = job.request.partition
+        self.reserved[partition] = self.reserved.get(partition, 0) + 1
+        self.decision.reservations[job.id] = slot
+        self.calendar.add(slot)
+        self._profile.take(slot)
+
+    def _make_profile(self) -> Profile:
+        now = self.view.now
+        started = [(now + start.job.request.limit_s, start.nodes) for start in self.decision.starts]
+        return Profile(now, self.free, self.view.available, [*self.view.running, *started])
 
 
 class _Calendar:
@@ -168,11 +197,6 @@ def _last_that_fits(queue: Sequence[Job], after: int, last: int, free: int) -> i
             if choose(queue[position].request, free):
                 return position
     return after
-
-
-def _profile(view: ClusterView, starts: list[Start], free: int) -> Profile:
-    started = [(view.now + start.job.request.limit_s, start.nodes) for start in starts]
-    return Profile(view.now, free, view.available, [*view.running, *started])
 
 
 EASY: Final = Backfill(bf_job_part_count_reserve=1, spread=True)

@@ -239,8 +239,10 @@ class ClusterStore:
     def _lock(self) -> Iterator[None]:
         try:
             descriptor = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:
+        except FileNotFoundError:
             raise _unreachable(f"no mock cluster runs in {self.directory}") from None
+        except OSError as error:
+            raise SlurmUnreachableError(f"{self._path('lock')}: cannot be opened: {error.strerror or error}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

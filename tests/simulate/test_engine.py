@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.engine import REQUEUE_DELAY_S, Engine
 from hpcplan.simulate.jobs import Behaviour
+from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.pending import progressing, reasons
+from hpcplan.simulate.policies import policy_named
 from hpcplan.slurm.records import JobRecord, JobState
-from tests.simulate.clusters import engine, job, starts, submit
+from tests.simulate.clusters import engine, job, machine, starts, submit
 
 
 def last(cluster: Engine, job_id: int) -> JobRecord:
@@ -76,6 +80,15 @@ def test_a_job_for_nodes_that_are_down_names_them() -> None:
     small = submit(cluster, nodes=1)
     assert reasons(cluster) == {number: "ReqNodeNotAvail, UnavailableNodes:n[1,3]"}
     assert small in cluster.running
+
+
+def test_a_partition_that_is_down_takes_jobs_and_starts_none() -> None:
+    shape = machine(4)
+    down = replace(shape.partitions["half"], up=False)
+    cluster = Engine(Machine(shape.names, shape.groups, {**shape.partitions, "half": down}), policy_named("easy"))
+    number, other = submit(cluster, partition="half"), submit(cluster)
+    assert reasons(cluster) == {number: "PartitionDown"}
+    assert list(cluster.running) == [other]
 
 
 def test_a_held_job_waits_until_it_is_released() -> None:

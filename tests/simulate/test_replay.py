@@ -77,6 +77,23 @@ def test_the_engine_gives_the_recorded_schedule_too(
     assert through_the_engine(list(read.jobs), read.procs, policy, order) == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "policy"),
+    [("basic_*", "fcfs"), ("fcfs_*", "fcfs"), ("basic_*", "easy"), ("bf_*", "easy"), ("easy_bf_*", "easy")],
+)
+def test_hand_made_schedules_come_out_as_written(shared_data: Path, pattern: str, policy: TracePolicy) -> None:
+    """Columns: submit, id, estimate, processors, run time; the whole part of the id is when the job ends."""
+    paths = sorted((shared_data / "conformance").glob(pattern))
+    assert paths
+    for path in paths:
+        rows = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+        rows = [row for row in rows if row]
+        jobs = [TraceJob(int(float(row[1])), int(row[0]), int(row[4]), int(row[2]), int(row[3])) for row in rows]
+        starts = replay(jobs, 100, policy=policy)
+        ends = [start + min(job.run_s, job.limit_s) for job, start in zip(jobs, starts, strict=True)]
+        assert ends == [job.id for job in jobs], path.name
+
+
 def test_fcfs_lets_nobody_overtake_a_job_that_does_not_fit() -> None:
     jobs = [TraceJob(1, 0, 100, 100, 6), TraceJob(2, 1, 50, 50, 8), TraceJob(3, 2, 10, 10, 2)]
     assert replay(jobs, PROCS, policy="fcfs") == [0, 100, 150]
