@@ -32,7 +32,7 @@ types: $(VENV)/.test  ## check types
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs  ## build the documentation into docs/_build/html; warnings are errors
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --no-color -b html docs docs/_build/html
 
 wheel: $(VENV)/.test  ## build the wheel into dist/
 	rm -rf build dist

@@ -208,8 +208,8 @@ class SlurmCluster:
         return [
             "--no-defaults", "--user=root", f"--datadir={self.directory}/mariadb", f"--socket={self._socket}",
             f"--pid-file={self.directory}/run/mariadbd.pid", "--bind-address=127.0.0.1", f"--port={port}",
-            "--skip-name-resolve", "--character-set-server=utf8mb4",
-            "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--innodb-lock-wait-timeout=900",
+            "--skip-name-resolve", "--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--innodb-lock-wait-timeout=900",
         ]  # fmt: skip
 
     @property
