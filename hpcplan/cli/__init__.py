@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("hpcplan.cli.list", "List the campaigns submitted from this account."),
     "mock": ("hpcplan.cli.mock", "Run a mock Slurm cluster of a site on this machine."),
     "report": ("hpcplan.cli.report", "Report how well the queue was used."),
+    "validate": ("hpcplan.cli.validate", "Predict measured runs and say how far off the predictions are."),
+    "calibrate": ("hpcplan.cli.calibrate", "Fit the cost model's constants to measurements."),
     "demo": ("hpcplan.cli.demo", "Run the whole loop on a shipped workload and site."),
     "doctor": ("hpcplan.cli.doctor", "Say what is installed, which backends answer, and what is missing."),
     "completion": ("hpcplan.cli.completion", "Print the shell completion script."),

@@ -1,0 +1,111 @@
+"""Writing fitted constants as the files that the cost model reads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcplan.calibrate.batch import Batch
+from hpcplan.calibrate.fit import Array
+from hpcplan.calibrate.holdout import Held
+from hpcplan.calibrate.rows import Row
+from hpcplan.cost.coefficients import NAMES
+from hpcplan.cost.constants import BaseConstants
+from hpcplan.documents import write_text
+from hpcplan.validation import digest
+
+__all__ = ["fingerprint", "fitted_rows", "half_width", "write_constants"]
+
+_COVERAGE = 0.90
+_LEAST = 0.005  # a factor closer to 1 than this is noise and is not written
+_FEW = 10  # rows that a site needs for an interval of its own
+_ROWS = "fitted_rows.json"
+
+
+def fingerprint(row: Row) -> str:
+    """Return what tells a measured row from others, whatever table it stands in: a hash of its run and its time."""
+    shape = row.model.model_dump(mode="json")
+    run = (row.site, row.gpus, row.tp, row.pp, row.vpp, row.cp, row.ep, row.micro_batch, row.zero, row.recompute)
+    return digest([shape, list(run), row.sequence, row.global_batch, row.precision, row.measured_s])[:12]
+
+
+@cache
+def fitted_rows(folder: Path) -> frozenset[str]:
+    """Return the fingerprints of the rows that a constants folder was fitted on; none if it was not fitted."""
+    path = folder / _ROWS
+    return frozenset(json.loads(path.read_text())) if path.is_file() else frozenset()
+
+
+def half_width(predicted: Array, measured: Array) -> float:
+    """Return the share by which 90 % of the measurements lie at most above or below their prediction."""
+    errors = np.abs(predicted - measured)
+    errors = errors[~np.isnan(errors)]
+    return float(np.exp(np.quantile(errors, _COVERAGE)) - 1)
+
+
+def write_constants(folder: Path, old: BaseConstants, batch: Batch, held: Held, tables: Sequence[str]) -> list[Path]:
+    """Write every constants file of a fit and return their paths; files of earlier fits are replaced.
+
+    Raises:
+        HpcplanError: the folder cannot be written.
+    """
+    measured = np.log([row.measured_s or np.nan for row in batch.rows])
+    source = f"fitted on {len(batch)} rows of {', '.join(tables)} by `hpcplan calibrate fit`"
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for (kind, label, name), value in zip(held.design.names, held.values, strict=True):
+        values.setdefault((kind, label), {})[name] = float(np.exp(value))
+    written = [_write_base(folder, old, values.pop(("base", "base")), source, half_width(held.unseen, measured))]
+    counts = Counter(row.site for row in batch.rows)
+    for (kind, label), factors in sorted(values.items()):
+        kept = {name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST}
+        interval: float | None = None
+        if kind == "sites" and counts[label] >= _FEW:
+            here = np.array([row.site == label for row in batch.rows])
+            interval = half_width(held.calibrated[here], measured[here])
+        if kept or interval:
+            written.append(_write_factors(folder / kind, label, kept, source, interval))
+    path = folder / _ROWS
+    write_text(path, json.dumps(sorted({fingerprint(row) for row in batch.rows}), indent=0) + "\n")
+    return [*written, path]
+
+
+def _write_base(folder: Path, old: BaseConstants, factors: dict[str, float], source: str, interval: float) -> Path:
+    lines = [f"# {source}: the values that all rows share.", "name: base", "constants:"]
+    for name in NAMES:
+        constant = old.constants[name]
+        value, why = constant.value, constant.source
+        if name in factors:
+            value, why = value * factors[name], source
+        lines.append(f"  {name}: {{value: {_number(value)}, source: {_quoted(why)}}}")
+    why = f"90 % of the held-out rows of sites that the fit had not seen lie within; {source}"
+    lines.append(f"interval: {{value: {interval:.3f}, source: {_quoted(why)}}}")
+    path = folder / "base.yaml"
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _write_factors(folder: Path, label: str, factors: dict[str, float], source: str, interval: float | None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"# {source}.", f"name: {_quoted(label)}", "factors:" + (" {}" if not factors else "")]
+    lines += [f"  {name}: {{factor: {factor:.4f}, source: fitted}}" for name, factor in factors.items()]
+    if interval is not None:
+        why = f"90 % of this site's rows lie within when a fifth of them is held out; {source}"
+        lines.append(f"interval: {{value: {interval:.3f}, source: {_quoted(why)}}}")
+    path = folder / f"{label}.yaml"
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _number(value: float) -> str:
+    text = f"{value:.4g}"
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
+def _quoted(text: Any) -> str:
+    return json.dumps(str(text), ensure_ascii=False)

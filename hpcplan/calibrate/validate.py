@@ -1,0 +1,231 @@
+"""Predicting measured runs, and saying how far off the predictions are."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcplan.calibrate.batch import Batch, known_system, make_batch
+from hpcplan.calibrate.fit import Array
+from hpcplan.calibrate.rows import Row, Table, read_rows
+from hpcplan.calibrate.store import fingerprint, fitted_rows
+from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.cost.constants import constants_for
+from hpcplan.resources import shipped
+
+__all__ = ["ADDED", "Prediction", "Score", "predict_table", "score", "scores", "to_csv"]
+
+ADDED = ("predicted_iter_time_s", "predicted_mem_GB", "low", "high", "error_pct", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row of a table, priced; everything is ``None`` but the note where it could not be."""
+
+    note: str
+    row: Row | None = None
+    step_s: float | None = None
+    memory_bytes: float | None = None
+    low_s: float | None = None
+    high_s: float | None = None
+    fits: bool | None = None
+    fitted_on: bool = False
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the measured time lies in the interval."""
+        if self.row is None or self.low_s is None or self.high_s is None or not self.row.measured_s:
+            return None
+        return self.low_s <= self.row.measured_s <= self.high_s
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over measured, less one."""
+        if self.row is None or self.step_s is None or not self.row.measured_s:
+            return None
+        return self.step_s / self.row.measured_s - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good the predictions of one group are; shares as fractions, ``None`` where there is nothing to say.
+
+    ``pick_regret``: among runs of the same model on as many GPUs of one site, how much slower than the measured best is
+    the one that the predictions would have picked; the mean over such sets.
+    """
+
+    group: str
+    rows: int
+    unpriced: int
+    fitted_on: int
+    mean_abs_error: float | None
+    median_abs_error: float | None
+    bias: float | None
+    within_interval: float | None
+    rank_correlation: float | None
+    pick_regret: float | None
+    memory_rows: int
+    memory_mean_abs_error: float | None
+    fit_right: float | None
+
+
+def predict_table(path: Path, *, folder: Path | None = None) -> tuple[Table, list[Prediction]]:
+    """Predict every row of a table of measured runs with the constants of ``folder`` (the shipped ones if absent).
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    folder = folder or shipped("sites") / "constants"
+    table = read_rows(path)
+    usable: list[tuple[int, Row]] = []
+    notes: dict[int, str] = {}
+    for index, row in enumerate(table.rows):
+        reason = row if isinstance(row, str) else known_system(row)
+        if isinstance(row, Row) and reason is None:
+            usable.append((index, row))
+        else:
+            notes[index] = str(reason)
+    found: dict[int, Prediction] = {}
+    if usable:
+        base = constants_for(folder=folder).coefficients
+        batch = make_batch([row for _, row in usable], base)
+        for (index, _), prediction in zip(usable, _predictions(batch, folder), strict=True):
+            found[index] = prediction
+    return table, [found.get(i) or Prediction(note=notes.get(i, "")) for i in range(len(table.rows))]
+
+
+def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
+    constants = [
+        constants_for(
+            accelerator=system.accelerator, family=system.family, framework=row.framework, precision=row.precision,
+            site=row.site, features=row.features, folder=folder,
+        )
+        for row, system in zip(batch.rows, batch.systems, strict=True)
+    ]  # fmt: skip
+    columns = {name: np.array([getattr(c.coefficients, name) for c in constants]) for name in NAMES}
+    costs = batch.price(Coefficients(**columns))
+    known = fitted_rows(folder)
+    capacity = np.broadcast_to(batch.machine.memory_bytes, costs.memory_bytes.shape)
+    result: list[Prediction] = []
+    for i, row in enumerate(batch.rows):
+        step = float(costs.step_s[i])
+        seen = fingerprint(row) in known
+        notes = [*row.notes, *batch.notes[i], *(["the constants were fitted on this row"] if seen else [])]
+        result.append(
+            Prediction(
+                row=row, step_s=step, memory_bytes=float(costs.memory_bytes[i]),
+                low_s=step / (1 + constants[i].interval), high_s=step * (1 + constants[i].interval),
+                fits=bool(costs.memory_bytes[i] <= capacity[i]), fitted_on=seen, note="; ".join(notes),
+            )
+        )  # fmt: skip
+    return result
+
+
+def score(group: str, predictions: Sequence[Prediction]) -> Score:
+    """Return how good predictions are."""
+    priced = [p for p in predictions if p.row is not None]
+    timed = [p for p in priced if p.error is not None]
+    errors = np.array([p.error for p in timed], dtype=float)
+    inside = [p.inside for p in timed]
+    memory = [
+        p.memory_bytes / p.row.measured_bytes - 1 for p in priced if p.row and p.row.measured_bytes and p.memory_bytes
+    ]
+    verdicts = [p.fits == p.row.fitted for p in priced if p.row and p.row.fitted is not None]
+    return Score(
+        group=group,
+        rows=len(timed),
+        unpriced=len(predictions) - len(priced),
+        fitted_on=sum(p.fitted_on for p in timed),
+        mean_abs_error=_of(np.mean, np.abs(errors)),
+        median_abs_error=_of(np.median, np.abs(errors)),
+        bias=_of(np.median, errors),
+        within_interval=_of(np.mean, np.array(inside, dtype=float)),
+        rank_correlation=_rank_correlation(timed),
+        pick_regret=_pick_regret(timed),
+        memory_rows=len(memory),
+        memory_mean_abs_error=_of(np.mean, np.abs(np.array(memory, dtype=float))),
+        fit_right=_of(np.mean, np.array(verdicts, dtype=float)),
+    )
+
+
+def scores(predictions: Sequence[Prediction], groups: Sequence[str]) -> list[Score]:
+    """Return a score a group, in the order of their first rows."""
+    return [
+        score(group, [p for p, name in zip(predictions, groups, strict=True) if name == group])
+        for group in dict.fromkeys(groups)
+    ]
+
+
+def _of(statistic: Callable[[Array], Any], values: Array) -> float | None:
+    return float(statistic(values)) if len(values) else None
+
+
+def _per_sequence(p: Prediction) -> tuple[float, float]:
+    """Return predicted and measured seconds a sequence: runs of different batches compare by their throughput."""
+    assert p.row is not None
+    assert p.step_s is not None
+    assert p.row.measured_s is not None
+    return p.step_s / p.row.global_batch, p.row.measured_s / p.row.global_batch
+
+
+def _sets(timed: Sequence[Prediction]) -> list[list[Prediction]]:
+    """Return the sets of runs that answer one question: this model, at this sequence, on so many GPUs of a site."""
+    sets: dict[tuple[Any, ...], list[Prediction]] = {}
+    for p in timed:
+        assert p.row is not None
+        key = (p.row.site, p.row.model, p.row.sequence, p.row.gpus, p.row.precision, p.row.features)
+        sets.setdefault(key, []).append(p)
+    return [members for members in sets.values() if len(members) > 1]
+
+
+def _rank_correlation(timed: Sequence[Prediction]) -> float | None:
+    """Return Spearman's coefficient within the sets, weighted by size: over all runs it only says which are large."""
+    from scipy.stats import spearmanr
+
+    total = weight = 0.0
+    for members in _sets(timed):
+        if len(members) < 3:
+            continue
+        predicted, measured = zip(*(_per_sequence(p) for p in members), strict=True)
+        if len(set(predicted)) > 1 and len(set(measured)) > 1:
+            total += len(members) * float(spearmanr(predicted, measured).statistic)
+            weight += len(members)
+    return total / weight if weight else None
+
+
+def _pick_regret(timed: Sequence[Prediction]) -> float | None:
+    regrets: list[float] = []
+    for members in _sets(timed):
+        pairs = [_per_sequence(p) for p in members]
+        picked = min(pairs)[1]
+        regrets.append(picked / min(measured for _, measured in pairs) - 1)
+    return float(np.mean(regrets)) if regrets else None
+
+
+def to_csv(table: Table, predictions: Sequence[Prediction]) -> str:
+    """Return the table's own columns with :data:`ADDED` beside them."""
+    stream = io.StringIO()
+    header = [*table.header, *(name for name in ADDED if name not in table.header)]
+    writer = csv.DictWriter(stream, header, lineterminator="\n")
+    writer.writeheader()
+    for cells, p in zip(table.cells, predictions, strict=True):
+        added = {
+            "predicted_iter_time_s": _digits(p.step_s, 6),
+            "predicted_mem_GB": _digits(None if p.memory_bytes is None else p.memory_bytes / 1e9, 4),
+            "low": _digits(p.low_s, 6),
+            "high": _digits(p.high_s, 6),
+            "error_pct": _digits(None if p.error is None else 100 * p.error, 4),
+            "note": p.note,
+        }
+        writer.writerow({**cells, **added})
+    return stream.getvalue()
+
+
+def _digits(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}g}"
