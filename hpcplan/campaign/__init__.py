@@ -4,6 +4,8 @@ The functions here print nothing and return plain values; the command line only 
 """
 
 from hpcplan.campaign.cancel import Cancelled, cancel
+from hpcplan.campaign.ledger import Ledger, read_ledger
+from hpcplan.campaign.overview import Overview, overview
 from hpcplan.campaign.registry import Registered, campaigns, find_campaign
 from hpcplan.campaign.status import CampaignState, CampaignStatus, JobStatus, Progress, status
 from hpcplan.campaign.submit import JobStep, preview, sbatch_line, submit
@@ -15,12 +17,16 @@ __all__ = [
     "Cancelled",
     "JobStatus",
     "JobStep",
+    "Ledger",
+    "Overview",
     "Progress",
     "Registered",
     "campaigns",
     "cancel",
     "find_campaign",
+    "overview",
     "preview",
+    "read_ledger",
     "sbatch_line",
     "status",
     "submit",

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcplan.campaign.journal import JOURNAL_NAME, Entry
+from hpcplan.campaign.journal import JOURNAL_NAME, Entry, read_journal
 from hpcplan.errors import InputError, Problem
 from hpcplan.slurm.records import JobRecord
 
-__all__ = ["JobLedger", "Ledger", "fold", "job_token"]
+__all__ = ["JobLedger", "Ledger", "fold", "job_token", "read_ledger"]
 
 
 def job_token(campaign_id: str, stage: str, segment: int) -> str:
@@ -71,6 +71,15 @@ class Ledger:
     def job(self, key: str) -> JobLedger:
         """Return the ledger of one job, empty if nothing happened to it yet."""
         return self.jobs.setdefault(key, JobLedger(key))
+
+
+def read_ledger(directory: Path) -> Ledger:
+    """Return what a campaign's journal adds up to; empty for one that was never submitted.
+
+    Raises:
+        InputError: the journal is damaged.
+    """
+    return fold(read_journal(directory), directory)
 
 
 def fold(entries: Iterable[Entry], directory: Path) -> Ledger:

@@ -8,8 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from hpcplan.campaign.journal import JournalWriter, read_journal
-from hpcplan.campaign.ledger import JobLedger, Ledger, fold
+from hpcplan.campaign.journal import JournalWriter
+from hpcplan.campaign.ledger import JobLedger, Ledger, read_ledger
 from hpcplan.campaign.lock import campaign_lock
 from hpcplan.campaign.match import CLOCK_SLACK_S, Wanted, is_ours
 from hpcplan.campaign.reasons import explain_reason, explain_state
@@ -19,7 +19,16 @@ from hpcplan.render.manifest import Manifest, ManifestJob, read_manifest
 from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["NOT_SUBMITTED", "CampaignState", "CampaignStatus", "JobStatus", "Progress", "assess", "status"]
+__all__ = [
+    "NOT_SUBMITTED",
+    "CampaignState",
+    "CampaignStatus",
+    "JobStatus",
+    "Progress",
+    "assess",
+    "read_progress",
+    "status",
+]
 
 NOT_SUBMITTED: Final = "NOT_SUBMITTED"
 
@@ -113,8 +122,8 @@ def status(directory: Path, backend: Backend | None) -> CampaignStatus:
     """
     directory = directory.resolve()
     manifest = read_manifest(directory)
-    ledger = fold(read_journal(directory), directory)
-    progress = _progress(manifest, directory)
+    ledger = read_ledger(directory)
+    progress = read_progress(manifest, directory)
     if backend is None or not ledger.job_ids:
         return assess(manifest, ledger, None, progress, directory)
     try:
@@ -132,7 +141,8 @@ def status(directory: Path, backend: Backend | None) -> CampaignStatus:
     return result
 
 
-def _progress(manifest: Manifest, directory: Path) -> Progress:
+def read_progress(manifest: Manifest, directory: Path) -> Progress:
+    """Return how far training is, from the campaign's own files."""
     step = _first_line(directory / manifest.step_file)
     return Progress(
         step=int(step) if step is not None and step.isdecimal() and step.isascii() else None,

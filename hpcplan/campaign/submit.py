@@ -16,8 +16,8 @@ from typing import Final, Literal
 
 from hpcplan import __version__
 from hpcplan.campaign import registry
-from hpcplan.campaign.journal import JournalWriter, read_journal
-from hpcplan.campaign.ledger import Ledger, fold, job_token
+from hpcplan.campaign.journal import JournalWriter
+from hpcplan.campaign.ledger import Ledger, fold, job_token, read_ledger
 from hpcplan.campaign.lock import campaign_lock
 from hpcplan.campaign.recover import recover_lost
 from hpcplan.documents import read_text
@@ -68,7 +68,7 @@ def preview(directory: Path) -> list[JobStep]:
     """
     directory = directory.resolve()
     manifest = read_manifest(directory)
-    ledger = fold(read_journal(directory), directory)
+    ledger = read_ledger(directory)
     _check_unchanged(manifest, ledger, directory)
     steps = []
     for job in manifest.jobs:
@@ -155,6 +155,9 @@ def check_same_cluster(ledger: Ledger, backend: Backend, info: ClusterInfo) -> N
     Raises:
         ConflictError: it is another one, whose job ids mean other jobs.
     """
+    if ledger.backend is not None and (ledger.backend == "mock") != (backend.name == "mock"):
+        message = f"this campaign was submitted with the {ledger.backend} backend, not with {backend.name}"
+        raise ConflictError(message, hint="a mock cluster and the real one share no jobs")
     if ledger.cluster is None or info.cluster is None or ledger.cluster == info.cluster:
         return
     message = (

@@ -247,6 +247,7 @@ def _precision(plan: Plan) -> Iterator[Option]:
         "fp16": [("--fp16",)],
         "bf16": [("--bf16",)],
         "fp8": [("--bf16",), ("--fp8-format", "hybrid")],
+        "fp4": [("--bf16",), ("--fp4-format", "e2m1")],
     }
     if plan.plan.precision not in options:
         message = f"Megatron-LM has no option for {plan.plan.precision}" + nearest(plan.plan.precision, options)

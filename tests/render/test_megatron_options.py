@@ -118,11 +118,17 @@ def test_a_head_width_of_its_own_is_said(plans: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "words"),
-    [("fp32", set()), ("fp16", {"--fp16"}), ("bf16", {"--bf16"}), ("fp8", {"--bf16", "--fp8-format"})],
+    [
+        ("fp32", set()),
+        ("fp16", {"--fp16"}),
+        ("bf16", {"--bf16"}),
+        ("fp8", {"--bf16", "--fp8-format"}),
+        ("fp4", {"--bf16", "--fp4-format"}),
+    ],
 )
 def test_precision(precision: str, words: set[str], plans: ModuleType) -> None:
     given = options(with_sharding(plans, precision=precision))
-    assert {"--fp16", "--bf16", "--fp8-format"} & set(given) == words
+    assert {"--fp16", "--bf16", "--fp8-format", "--fp4-format"} & set(given) == words
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""``hpcplan render``: from a plan to the scripts that run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpcplan.cli.output import echo_json, format_option, narrate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hpcplan.plan import Plan
+    from hpcplan.render import Written
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", "directory", required=True, type=click.Path(path_type=Path), metavar="DIR",
+    help="The campaign's directory; made if it is not there.",
+)  # fmt: skip
+@click.option(
+    "--templates", "templates_dir", type=click.Path(path_type=Path), metavar="DIR",
+    help="Look for templates here first; a file may override single blocks of a shipped one.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite files that were edited since they were rendered.")
+@format_option
+def command(plan_file: Path, directory: Path, templates_dir: Path | None, force: bool, output_format: str) -> None:
+    """Turn a plan into sbatch scripts and launcher arguments.
+
+    DIR then holds plan.json, one script for each job of the chain, and jobs.json, which says what waits for what.
+    Rendering again leaves unchanged files alone, shows a diff of edited ones and keeps them unless --force is given.
+
+    \b
+    Examples:
+      hpcplan render plan.json -o campaign
+      hpcplan render plan.json -o campaign --templates ~/my-templates
+    """
+    from hpcplan.plan import read_plan
+    from hpcplan.render import render_plan, write_campaign
+
+    plan = read_plan(plan_file)
+    files = render_plan(plan, templates_dir)
+    _refuse_submitted(files, directory)
+    written = write_campaign(files, directory, force=force)
+    if output_format == "json":
+        echo_json(_as_dict(directory, written))
+    else:
+        _show(directory, written)
+    _warn(plan)
+
+
+def _refuse_submitted(files: Mapping[str, str], directory: Path) -> None:
+    from hpcplan.campaign import read_ledger
+    from hpcplan.errors import ConflictError
+    from hpcplan.render.files import changed_files
+
+    if not directory.is_dir() or read_ledger(directory).campaign_id is None:
+        return
+    changed = changed_files(files, directory)
+    if changed:
+        message = f"{directory}: this campaign was submitted; {', '.join(changed[:5])} would change under its jobs"
+        raise ConflictError(message, hint="render into a new directory")
+
+
+def _as_dict(directory: Path, written: Written) -> dict[str, object]:
+    return {
+        "directory": str(directory.resolve()),
+        "written": list(written.written),
+        "unchanged": list(written.unchanged),
+        "removed": list(written.removed),
+    }
+
+
+def _show(directory: Path, written: Written) -> None:
+    for title, names in (("wrote", written.written), ("unchanged", written.unchanged), ("removed", written.removed)):
+        if names:
+            shown = ", ".join(names if len(names) <= 8 else [*names[:3], f"… {len(names) - 4} more …", names[-1]])
+            click.echo(f"{title}: {shown}")
+    narrate(f"next: hpcplan submit {directory}")
+
+
+def _warn(plan: Plan) -> None:
+    from hpcplan.render import megatron
+
+    lacking = megatron.missing(plan) if plan.job.framework == "megatron-lm" else []
+    if lacking:
+        narrate(f"note: Megatron-LM will ask for {', '.join(lacking)}; give them in the workload's launch command")
