@@ -70,7 +70,7 @@ def newest(attempts: Iterable[JobRecord]) -> dict[int, JobRecord]:
     for record in sorted(attempts, key=lambda record: (record.submit_time or 0, record.start_time or 0)):
         before = found.get(record.job_id)
         restarts = before.restarts + 1 if before is not None and before.state in _REQUEUED else 0
-        found[record.job_id] = dataclasses.replace(record, restarts=restarts)
+        found[record.job_id] = dataclasses.replace(record, restarts=restarts) if restarts else record
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["cpu_seconds", "exit_status", "gpu_count", "gres_gpus", "number", "size_bytes", "stamp", "text", "tres"]
@@ -78,6 +79,11 @@ def tres(words: str) -> dict[str, int]:
 
     What is no amount, such as the CPU time in a step's usage, is left out.
     """
+    return dict(_tres(words))
+
+
+@lru_cache(maxsize=1024)  # thousands of jobs of one campaign ask for the same
+def _tres(words: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in (text(words) or "").split(","):
         name, equals, amount = part.partition("=")
