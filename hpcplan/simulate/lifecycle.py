@@ -78,9 +78,15 @@ def find_store(
 
 
 def start_cluster(
-    site: LoadedSite, options: StartOptions = StartOptions(), *, wall: Callable[[], float] = time.time
+    site: LoadedSite,
+    options: StartOptions = StartOptions(),
+    *,
+    directory: Path | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> ClusterStore:
     """Start a mock cluster of ``site``, or go on with the one of that name that was stopped.
+
+    ``directory`` holds its state; ``$HPCPLAN_MOCK`` if absent, else one in the user's data folder.
 
     Raises:
         InputError: an option that makes no sense.
@@ -90,7 +96,7 @@ def start_cluster(
     from hpcplan.validation import canonical_json
 
     _check(options)
-    explicit = os.environ.get("HPCPLAN_MOCK")
+    explicit = directory or os.environ.get("HPCPLAN_MOCK")
     name = options.name or site.site.name
     store = ClusterStore(Path(explicit) if explicit else _directory(name), wall=wall)
     if store.running:

@@ -1,0 +1,95 @@
+"""The loop as a picture, with the figures of one turn of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcplan.documents import write_bytes
+from hpcplan.plan import Plan
+from hpcplan.units import format_duration
+
+__all__ = ["Turn", "draw_loop"]
+
+_BOX: Final = {"boxstyle": "round,pad=0.5", "linewidth": 1.4}
+_VALUE, _ROOM = "#e9f0f7", "#fdf3e3"
+_EDGE = "#33608c"
+# name, place, whether it is a value that flows or a room that works
+_PLACES: Final[dict[str, tuple[float, float, bool]]] = {
+    "workload": (0.09, 0.88, True), "site": (0.09, 0.58, True), "partition": (0.34, 0.73, False),
+    "plan": (0.60, 0.73, True), "render": (0.86, 0.73, False), "campaign": (0.86, 0.40, False),
+    "cluster": (0.86, 0.08, False), "accounting": (0.60, 0.08, True), "report": (0.34, 0.08, False),
+    "calibrate": (0.34, 0.40, False),
+}  # fmt: skip
+_ARROWS: Final = (
+    ("workload", "partition"), ("site", "partition"), ("partition", "plan"), ("plan", "render"), ("render", "campaign"),
+    ("campaign", "cluster"), ("cluster", "accounting"), ("accounting", "report"), ("report", "calibrate"),
+    ("calibrate", "partition"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The figures of one turn of the loop."""
+
+    plan: Plan
+    scripts: int
+    jobs: tuple[int, ...]
+    state: str
+    waited_s: int
+    ran_s: int
+    utilisation: float | None
+
+
+def _texts(turn: Turn) -> dict[str, tuple[str, str]]:
+    plan, best = turn.plan, turn.plan.plan
+    span = f"{turn.jobs[0]} to {turn.jobs[-1]}" if turn.jobs else "none"
+    sharding = f"tp {best.tp}, pp {best.pp}, cp {best.cp}, dp {best.dp}"
+    times = f"waited {format_duration(turn.waited_s)},\nran {format_duration(turn.ran_s)}"
+    used = "unknown" if turn.utilisation is None else f"{turn.utilisation:.0%}"
+    return {
+        "workload": ("Workload", f"{plan.training.model}, {plan.training.tokens / 1e9:,.0f} B tokens"),
+        "site": ("Site", f"{plan.provenance.site.name}, {best.nodes} nodes asked"),
+        "partition": ("partition/", f"{plan.search.candidates:,} shardings\npriced by cost/"),
+        "plan": ("Plan", f"{sharding}\n{format_duration(plan.estimate.iter_time_s)} a step"),
+        "render": ("render/", f"{turn.scripts} sbatch scripts"),
+        "campaign": ("campaign/", f"jobs {span}: {turn.state}"),
+        "cluster": ("Slurm, or simulate/", times),
+        "accounting": ("Accounting", "one JobRecord a job"),
+        "report": ("report/", f"nodes used {used}"),
+        "calibrate": ("calibrate/", "better constants"),
+    }  # fmt: skip
+
+
+def draw_loop(turn: Turn, path: Path) -> None:
+    """Write the picture as SVG: what flows in blue boxes, what works on it in yellow ones.
+
+    Raises:
+        HpcplanError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.04, 1.0)
+    axes.set_axis_off()
+    for start, end in _ARROWS:
+        (xa, ya, _), (xb, yb, _) = _PLACES[start], _PLACES[end]
+        axes.annotate(
+            "", xy=(xb, yb), xytext=(xa, ya), zorder=1,
+            arrowprops={"arrowstyle": "-|>", "color": "#6b6b6b", "linewidth": 1.6, "shrinkA": 46, "shrinkB": 50},
+        )  # fmt: skip
+    texts = _texts(turn)
+    for name, (x, y, flows) in _PLACES.items():
+        title, figures = texts[name]
+        box = {**_BOX, "facecolor": _VALUE if flows else _ROOM, "edgecolor": _EDGE if flows else "#b9802a"}
+        label = rf"$\bf{{{title.replace(' ', chr(92) + ' ')}}}$" + f"\n{figures}"
+        axes.text(x, y, label, ha="center", va="center", fontsize=8.6, bbox=box, zorder=2)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "loop"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    write_bytes(path, buffer.getvalue())
