@@ -72,23 +72,25 @@ def draw_loop(turn: Turn, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 5.2), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.04, 1.0)
     axes.set_axis_off()
-    for start, end in _ARROWS:
-        (xa, ya, _), (xb, yb, _) = _PLACES[start], _PLACES[end]
-        axes.annotate(
-            "", xy=(xb, yb), xytext=(xa, ya), zorder=1,
-            arrowprops={"arrowstyle": "-|>", "color": "#6b6b6b", "linewidth": 1.6, "shrinkA": 46, "shrinkB": 50},
-        )  # fmt: skip
-    texts = _texts(turn)
+    texts, boxes = _texts(turn), {}
     for name, (x, y, flows) in _PLACES.items():
         title, figures = texts[name]
-        box = {**_BOX, "facecolor": _VALUE if flows else _ROOM, "edgecolor": _EDGE if flows else "#b9802a"}
+        style = {**_BOX, "facecolor": _VALUE if flows else _ROOM, "edgecolor": _EDGE if flows else "#b9802a"}
         label = rf"$\bf{{{title.replace(' ', chr(92) + ' ')}}}$" + f"\n{figures}"
-        axes.text(x, y, label, ha="center", va="center", fontsize=8.6, bbox=box, zorder=2)
+        boxes[name] = axes.text(x, y, label, ha="center", va="center", fontsize=8.6, bbox=style, zorder=2)
+    for start, end in _ARROWS:
+        axes.annotate(
+            "", xy=_PLACES[end][:2], xytext=_PLACES[start][:2], zorder=1,
+            arrowprops={
+                "arrowstyle": "-|>", "color": "#6b6b6b", "linewidth": 1.6, "shrinkA": 3, "shrinkB": 3,
+                "patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch(),
+            },
+        )  # fmt: skip
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "loop"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -34,7 +34,7 @@ WORKLOAD: Final = "llama3-8b"
 SITE: Final = "superpod-h100"
 NODES: Final = 16
 TOKENS: Final = 300_000_000_000
-LOAD: Final = 0.7
+LOAD: Final = 0.9
 HISTORY_S: Final = 86_400
 _TICK_S: Final = 3 * 3600
 _LONGEST_S: Final = 60 * 86_400  # a mock cluster that never lets the jobs start must not keep the demo for ever
@@ -193,7 +193,7 @@ def _report(folder: Path, backend: MockBackend, plan: Plan, final: CampaignStatu
     own = {job.job_id for job in final.jobs}
     mine = [record for record in records if record.job_id in own]
     ran = sum(record.elapsed_s(end) or 0 for record in mine)
-    waited = sum(record.wait_s(end) or 0 for record in mine)
+    waited = sum(record.eligible_wait_s(end) or 0 for record in mine)
     use = report.node_utilisation.value
     median = report.wait.median
     draw_loop(

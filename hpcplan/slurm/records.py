@@ -109,7 +109,8 @@ _COMPACT = {
 class JobRecord:
     """One job (one attempt of it, where it was requeued) as the controller or accounting knows it.
 
-    ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids.
+    ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids. ``max_rss_bytes`` is the
+    peak of all tasks together, as well as it is known; ``gpu_utilisation`` a fraction from 0 to 1.
     """
 
     job_id: int
@@ -152,10 +153,14 @@ class JobRecord:
         return (self.cluster, self.job_id, self.submit_time)
 
     def elapsed_s(self, now: int | None = None) -> int | None:
-        """Return seconds from start to end (to ``now`` while it runs), ``None`` if it has not started."""
+        """Return seconds from start to end (to ``now`` while it runs), ``None`` if it has not started.
+
+        An attempt that ended as requeued has an end too, although its state is not final. Slurm shows the expected end
+        of a running job in the same field, which is not looked at.
+        """
         if self.start_time is None:
             return None
-        end = self.end_time if self.end_time is not None and self.state.final else now
+        end = now if self.state.active or self.end_time is None else self.end_time
         return None if end is None else max(0, end - self.start_time)
 
     def wait_s(self, now: int | None = None) -> int | None:
@@ -164,6 +169,13 @@ class JobRecord:
             return None
         start = self.start_time if self.start_time is not None else (now if self.state.waiting else None)
         return None if start is None else max(0, start - self.submit_time)
+
+    def eligible_wait_s(self, now: int | None = None) -> int | None:
+        """Return seconds from when nothing but resources was missing (dependencies met, begin time reached) to start."""
+        if self.eligible_time is None:
+            return None
+        start = self.start_time if self.start_time is not None else (now if self.state.waiting else None)
+        return None if start is None else max(0, start - self.eligible_time)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` is its inverse."""
@@ -224,7 +236,7 @@ class ClusterInfo:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A rendered script to submit as it stands; options given here override its ``#SBATCH`` lines, as sbatch has it.
+    """A rendered script (its path) to submit as it stands; options given here override its ``#SBATCH`` lines.
 
     ``comment`` carries the campaign's token, by which a submission whose answer was lost is found again.
     """
