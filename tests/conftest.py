@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,28 +20,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files from what the code makes now")
 
 
-def _samples(path: Path) -> ModuleType:
-    """Load a module of samples by path: tests are no package, so they cannot import each other."""
-    name = f"samples_{path.parent.name}_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="session")
 def plans() -> ModuleType:
-    """Plans written by hand: tests/render/plans.py."""
-    return _samples(ROOT / "tests" / "render" / "plans.py")
+    """Plans written by hand."""
+    return importlib.import_module("tests.render.plans")
 
 
 @pytest.fixture(scope="session")
 def fakes() -> ModuleType:
-    """A Slurm in memory that can lose answers and forget jobs: tests/campaign/fakes.py."""
-    return _samples(ROOT / "tests" / "campaign" / "fakes.py")
+    """A Slurm in memory that can lose answers, forget jobs and die."""
+    return importlib.import_module("tests.campaign.fakes")
 
 
 @pytest.fixture(scope="session")

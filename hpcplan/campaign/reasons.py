@@ -84,7 +84,6 @@ _PER: Final = {None: "", "PerJob": " for one job", "PerNode": " on one node", "P
 _STATES: Final[dict[JobState, str]] = {
     JobState.BOOT_FAIL: "its nodes could not be booted",
     JobState.CANCELLED: "it was cancelled",
-    JobState.COMPLETED: "it ended well",
     JobState.COMPLETING: "it has ended; its nodes are being cleaned up",
     JobState.CONFIGURING: "its nodes are being made ready",
     JobState.DEADLINE: "its deadline passed",
@@ -93,6 +92,7 @@ _STATES: Final[dict[JobState, str]] = {
     JobState.NODE_FAIL: "a node failed under it",
     JobState.OUT_OF_MEMORY: "it ran out of memory",
     JobState.PREEMPTED: "a job with higher priority took its nodes",
+    JobState.RECONFIG_FAIL: "its nodes could not be reconfigured",
     JobState.REQUEUED: "it was put back into the queue",
     JobState.REQUEUE_HOLD: "held after it was requeued",
     JobState.REVOKED: "another cluster of the federation took it",

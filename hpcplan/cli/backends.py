@@ -24,6 +24,7 @@ KINDS: Final = ("auto", "pyslurm", "command", "mock")
 _CONFIGURATION: Final = (
     "/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/local/etc/slurm.conf", "/run/slurm/conf/slurm.conf",
 )  # fmt: skip
+_ELSEWHERE: Final = "go to a login node of the cluster, or try it here first: hpcplan mock start SITE"
 
 backend_option = click.option(
     "--backend",
@@ -56,9 +57,7 @@ def open_backend(name: str = "auto") -> Backend:
     mock = _running_mock()
     if mock is not None:
         return mock
-    if installed:
-        return choose.open_backend("command")
-    return _nothing()
+    return _unconfigured(choose.open_backend("command")) if installed else _nothing()
 
 
 def _is_configured() -> bool:
@@ -83,11 +82,22 @@ def _running_mock() -> Backend | None:
     return backend
 
 
+def _unconfigured(backend: Backend) -> Backend:
+    """Return the backend if its cluster is found all the same, as by a DNS record (slurm.conf(5), "configless")."""
+    from hpcplan.errors import SlurmUnreachableError
+
+    try:
+        backend.ping()
+    except SlurmUnreachableError as error:
+        message = f"Slurm's commands are here, but find no cluster, and no mock cluster runs ({error.message})"
+        raise SlurmUnreachableError(message, hint=_ELSEWHERE) from None
+    return backend
+
+
 def _nothing() -> Backend:
     from hpcplan.errors import SlurmUnreachableError
 
-    hint = "go to a login node of the cluster, or try it here first: hpcplan mock start SITE"
-    raise SlurmUnreachableError("no Slurm is installed here and no mock cluster runs", hint=hint)
+    raise SlurmUnreachableError("no Slurm is installed here and no mock cluster runs", hint=_ELSEWHERE)
 
 
 def settle_s(backend: Backend) -> float:
