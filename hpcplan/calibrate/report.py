@@ -17,7 +17,7 @@ from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import read_base
 from hpcplan.errors import InputError
 
-__all__ = ["Accuracy", "Calibration", "calibrate", "LEAST_ROWS"]
+__all__ = ["LEAST_ROWS", "Accuracy", "Calibration", "calibrate"]
 
 LEAST_ROWS = 20
 

@@ -132,11 +132,11 @@ def score(group: str, predictions: Sequence[Prediction]) -> Score:
     priced = [p for p in predictions if p.row is not None]
     timed = [p for p in priced if p.error is not None]
     errors = np.array([p.error for p in timed], dtype=float)
-    inside = [p.inside for p in timed]
+    inside = [p.inside for p in timed if p.inside is not None]
     memory = [
         p.memory_bytes / p.row.measured_bytes - 1 for p in priced if p.row and p.row.measured_bytes and p.memory_bytes
     ]
-    verdicts = [p.fits == p.row.fitted for p in priced if p.row and p.row.fitted is not None]
+    verdicts = [p.fits == p.row.fitted for p in priced if p.row and None not in (p.fits, p.row.fitted)]
     return Score(
         group=group,
         rows=len(timed),

@@ -171,7 +171,7 @@ class JobRecord:
         return None if start is None else max(0, start - self.submit_time)
 
     def eligible_wait_s(self, now: int | None = None) -> int | None:
-        """Return seconds from when nothing but resources was missing (dependencies met, begin time reached) to start."""
+        """Return seconds from when nothing but resources was missing (dependencies met, begin reached) to start."""
         if self.eligible_time is None:
             return None
         start = self.start_time if self.start_time is not None else (now if self.state.waiting else None)

@@ -1,0 +1,121 @@
+"""Fitting on data made with known constants finds them, and the held-out figures are honest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcplan.calibrate.report import calibrate
+from hpcplan.calibrate.store import fitted_rows, write_constants
+from hpcplan.calibrate.validate import predict_table, score, to_csv
+from hpcplan.cli import main
+from hpcplan.cost.constants import constants_for, read_base
+from hpcplan.resources import shipped
+from tests.calibrate.made_up import SITES, write_table
+
+FOLDER = shipped("sites") / "constants"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("measured") / "made.csv")
+
+
+def test_the_fit_explains_what_differs_between_sites(made: Path) -> None:
+    result = calibrate([made], FOLDER)
+    for accuracy in result.by_site:
+        assert accuracy.calibrated.mean_abs_error is not None
+        assert accuracy.calibrated.mean_abs_error < 0.05
+    unknowns = zip(result.held.design.names, result.held.values, strict=True)
+    found = {label: value for (kind, label, name), value in unknowns if kind == "sites" and name == "matmul_efficiency"}
+    assert SITES["jean-zay-a100"] > SITES["selene"]
+    assert found["jean-zay-a100"] > found["selene"], "of two sites with one chip, the more efficient is found to be so"
+
+
+def test_a_held_out_row_does_not_know_its_own_time(made: Path, tmp_path: Path) -> None:
+    """Spoil one row: fits that hold it out must not follow it."""
+    lines = made.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[-2] = f"{float(cells[-2]) * 1.5:.6g}"
+    spoilt = tmp_path / "spoilt.csv"
+    spoilt.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    clean, dirty = calibrate([made], FOLDER), calibrate([spoilt], FOLDER)
+    assert dirty.held.calibrated[0] == pytest.approx(clean.held.calibrated[0], abs=0.03)
+    assert dirty.held.unseen[0] == pytest.approx(clean.held.unseen[0], abs=0.03)
+
+
+def test_the_same_rows_give_the_same_constants(made: Path, tmp_path: Path) -> None:
+    texts = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        result = calibrate([made], FOLDER)
+        written = write_constants(folder, read_base(FOLDER), result.batch, result.held, [made.name])
+        texts.append({path.relative_to(folder): path.read_text() for path in written})
+    assert texts[0] == texts[1]
+
+
+def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> None:
+    result = calibrate([made], FOLDER)
+    write_constants(tmp_path, read_base(FOLDER), result.batch, result.held, [made.name])
+    assert len(fitted_rows(tmp_path)) > 50
+    _, predictions = predict_table(made, folder=tmp_path)
+    good = score("all", predictions)
+    assert good.mean_abs_error is not None
+    assert good.mean_abs_error < 0.04
+    assert good.fitted_on == good.rows
+    assert all("fitted on this row" in p.note for p in predictions if p.row)
+    seen = constants_for(site="selene", folder=tmp_path)
+    unseen = constants_for(site="nowhere", folder=tmp_path)
+    assert seen.coefficients != unseen.coefficients
+
+
+def test_new_constants_fall_within_their_interval_about_nine_times_in_ten(made: Path, tmp_path: Path) -> None:
+    result = calibrate([made], FOLDER)
+    write_constants(tmp_path, read_base(FOLDER), result.batch, result.held, [made.name])
+    fresh = write_table(tmp_path / "fresh.csv", seed=7)
+    _, predictions = predict_table(fresh, folder=tmp_path)
+    share = score("all", predictions).within_interval
+    assert share is not None
+    assert 0.8 <= share <= 1.0
+
+
+def test_the_output_keeps_every_column_and_adds_ours(made: Path) -> None:
+    read, predictions = predict_table(made)
+    lines = to_csv(read, predictions).splitlines()
+    assert lines[0].startswith("site,source,gpus,")
+    assert lines[0].endswith("predicted_iter_time_s,predicted_mem_GB,low,high,error_pct,note")
+    assert len(lines) == len(read.rows) + 1
+
+
+def test_the_commands_say_their_figures(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["calibrate", "fit", str(made), "-o", str(tmp_path / "c"), "--format", "json"])
+    assert caught.value.code == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["tables"][0]["unseen"]["rows"] == 90
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", str(made), "--constants", str(tmp_path / "c"), "-o", str(tmp_path / "out.csv"), "--format",
+              "json"])  # fmt: skip
+    assert caught.value.code == 0
+    assert json.loads(capsys.readouterr().out)["all"]["rows"] == 90
+    assert (tmp_path / "out.csv").read_text().count("\n") == 91
+
+
+def test_too_few_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = write_table(tmp_path / "few.csv", rows=5)
+    with pytest.raises(SystemExit) as caught:
+        main(["calibrate", "fit", str(few)])
+    assert caught.value.code == 2
+    assert "a fit needs at least 20" in capsys.readouterr().err
+
+
+def test_weights_keep_large_tables_from_drowning_small_ones() -> None:
+    from hpcplan.calibrate.fit import FULL_WEIGHT, group_weights
+
+    weights = group_weights(["large"] * 600 + ["small"] * 10)
+    assert np.sum(weights[:600]) == pytest.approx(FULL_WEIGHT)
+    assert np.all(weights[600:] == 1)

@@ -1,0 +1,130 @@
+"""Tables of measured runs: what is read, inferred, and refused."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcplan.calibrate.rows import Row, read_rows
+from hpcplan.errors import InputError
+from hpcplan.workload.public_models import shape_by_name
+
+
+def table(tmp_path: Path, header: str, *lines: str) -> list[Row | str]:
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return list(read_rows(path).rows)
+
+
+def one(tmp_path: Path, header: str, line: str) -> Row:
+    (row,) = table(tmp_path, header, line)
+    assert isinstance(row, Row), row
+    return row
+
+
+def test_a_bare_row_is_completed_and_says_how(tmp_path: Path) -> None:
+    row = one(tmp_path, "site,gpus,model,tp,iter_time_s", "dgx-h100,64,LLAMA3.1_70B,8,12.5")
+    assert row.model.layers == 80
+    assert row.dp == 8
+    assert row.precision == "bf16"
+    said = " ".join(row.notes)
+    for words in ("shape of LLAMA3.1_70B from the catalogue", "seq 4096 assumed", "precision bf16 assumed", "ZeRO"):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "expected_s"),
+    [
+        ("tokens_per_s_per_gpu", "2048", 64 * 2048 / (2048 * 8)),
+        ("iter_time_s,tokens_per_s_per_gpu", "3.5,1", 3.5),
+    ],
+)
+def test_the_step_time_comes_from_the_rate_where_it_is_not_stated(
+    tmp_path: Path, columns: str, values: str, expected_s: float
+) -> None:
+    header = f"site,gpus,model,seq,global_batch,{columns}"
+    assert one(tmp_path, header, f"selene,8,gpt3-5b,2048,64,{values}").measured_s == pytest.approx(expected_s)
+
+
+def test_tflops_that_count_recomputation_give_a_shorter_step(tmp_path: Path) -> None:
+    header = "site,gpus,model,seq,global_batch,recompute,tflops_per_gpu,notes"
+    plain = one(tmp_path, header, "selene,8,gpt3-5b,2048,64,full,140,")
+    counted = one(tmp_path, header, "selene,8,gpt3-5b,2048,64,full,140,TFLOPs count recompute")
+    assert plain.measured_s is not None
+    assert counted.measured_s == pytest.approx(plain.measured_s * 4 / 3)
+
+
+def test_gated_or_not_is_told_by_the_models_size(tmp_path: Path) -> None:
+    header = "site,gpus,model,model_params_B,layers,hidden,heads,ffn,vocab,seq,global_batch"
+    assert one(tmp_path, header, "selene,8,x,6.7,32,4096,32,11008,32000,2048,64").model.gated
+    assert not one(tmp_path, header, "selene,8,x,5.3,32,4096,32,11008,32000,2048,64").model.gated
+    assert not one(tmp_path, header, "selene,8,x,,32,4096,32,16384,32000,2048,64").model.gated
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("selene,,gpt3-5b,1,2048,64", "gpus is not stated"),
+        ("selene,eight,gpt3-5b,1,2048,64", "gpus: 'eight' is not a number"),
+        ("selene,8,gpt9-1q,1,2048,64", "neither stated nor known"),
+        ("selene,8,gpt3-5b,3,2048,64", "does not divide 8 GPUs"),
+        ("selene,8,gpt3-5b,1,2048,63", "does not divide over 8 data-parallel ranks"),
+        ("selene,8,Nemotron-H 56b,1,2048,64", "state-space"),
+    ],
+)
+def test_a_row_that_cannot_be_priced_says_why(tmp_path: Path, line: str, reason: str) -> None:
+    (row,) = table(tmp_path, "site,gpus,model,tp,seq,global_batch", line)
+    assert isinstance(row, str)
+    assert reason in row
+
+
+def test_a_table_without_the_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no columns 'gpus' and 'site'"):
+        table(tmp_path, "a,b", "1,2")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("Llama 3.1 405b FP8", 126),
+        ("DeepSeekV3 (w/o MTP)", 61),
+        ("Qwen3_235B_a22B (tokendrop)", 94),
+        ("GPT OSS 120B", 36),
+    ],
+)
+def test_models_are_known_however_tables_write_them(name: str, layers: int) -> None:
+    shape = shape_by_name(name)
+    assert shape is not None
+    assert shape.layers == layers
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_cell_is_read_or_refused(a: str, b: str) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["site", "gpus", "model", "micro_batch", "zero", "recompute", "precision", "seq"])
+    writer.writerow(["selene", a, "gpt3-5b", b, a, b, a, b])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_text(stream.getvalue().replace("\0", ""), encoding="utf-8", errors="surrogatepass")
+        with contextlib.suppress(InputError):
+            assert len(read_rows(path).rows) >= 1
+
+
+def test_every_given_table_reads(shared_data: Path) -> None:
+    usable = total = 0
+    for path in sorted((shared_data / "measured").glob("*.csv")):
+        if "nccl" in path.name or "memory" in path.name:
+            continue
+        rows = read_rows(path).rows
+        total += len(rows)
+        usable += sum(isinstance(row, Row) for row in rows)
+    assert total > 1000
+    assert usable / total > 0.95

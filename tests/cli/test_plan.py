@@ -1,0 +1,90 @@
+"""``hpcplan plan`` and ``hpcplan site``, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcplan.cli import main
+from hpcplan.plan import read_plan
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    out, err = capsys.readouterr()
+    assert caught.value.code == code, err
+    return out, err
+
+
+def test_json_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    out, err = run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "4", "--tokens", "10B",
+                   "--format", "json", "-o", str(path))  # fmt: skip
+    data: dict[str, Any] = json.loads(out)
+    assert data["plan"]["nodes"] == 4
+    assert data["search"]["seconds"] >= 0
+    assert "wrote" in err
+    stored = json.loads(path.read_text())
+    assert "seconds" not in stored["search"], "a plan file is the same each time"
+    assert read_plan(path).plan.gpus == 32
+
+
+def test_the_table_shows_the_best_few_the_breakdown_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, "plan", "llama3-70b", "--site", "superpod-h100", "--nodes", "16", "--tokens", "10B")
+    for words in ("llama3-70b on superpod-h100", "best", "pipeline bubble", "optimizer", "activations", "Why: "):
+        assert words in out
+
+
+def test_an_infeasible_request_leaves_with_3_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    out, err = run(capsys, "plan", "gpt3-175b", "--site", "superpod-h100", "--nodes", "1", "-o", str(path), code=3)
+    assert "memory binds" in err
+    assert out == ""
+    assert not path.exists()
+
+
+def test_options_override_the_workload(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "2", "--tokens", "5B",
+                 "--global-batch", "128", "--sequence-length", "4096", "--framework", "torchrun", "--walltime", "4 h",
+                 "--format", "json")  # fmt: skip
+    data = json.loads(out)
+    assert data["training"]["global_batch"] == 128
+    assert data["training"]["sequence_length"] == 4096
+    assert data["job"]["framework"] == "torchrun"
+    assert data["plan"]["tp"] == 1, "torchrun stands for trainers without model parallelism"
+    assert max(segment["time_limit_s"] for segment in data["segments"]) <= 4 * 3600
+
+
+def test_what_was_assumed_of_a_config_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32,
+              "num_hidden_layers": 16, "num_key_value_heads": 8, "vocab_size": 128256}  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    out, _ = run(capsys, "plan", str(path), "--site", "superpod-h100", "--nodes", "1")
+    assert "Note: tokens: " in out
+
+
+def test_site_list_says_where_each_came_from(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own = tmp_path / "sites"
+    own.mkdir()
+    (own / "broken.yaml").write_text("name: [")
+    out, _ = run(capsys, "site", "list", "--sites", str(own), "--format", "json")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert entries["superpod-h100"]["origin"] == "shipped"
+    assert entries["broken"]["origin"] == "option"
+    assert "not valid YAML" in entries["broken"]["error"], "one broken file must not hide the others"
+
+
+def test_site_show_and_check_agree_on_the_digest(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = json.loads(run(capsys, "site", "show", "mixed-lab", "--format", "json")[0])
+    checked = json.loads(run(capsys, "site", "check", shown["path"], "--format", "json")[0])
+    assert checked["valid"] is True
+    assert shown["sha256"] == checked["sha256"]
+    assert shown["topology"]["nodes"] == checked["nodes"] == 10
+    assert "H100-SXM5-80GB" in run(capsys, "site", "show", "mixed-lab")[0]
