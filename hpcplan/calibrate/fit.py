@@ -1,29 +1,25 @@
-"""Fitting the constants to measured step times: robust least squares on logarithms, with priors.
+"""Fitting the constants to measurements: robust least squares on logarithms, with priors.
 
-The residual of a row is log(predicted / measured) over ``NOISE``; rows far off count linearly (Huber). A table of
-hundreds of rows counts as ``FULL_WEIGHT`` rows, so that it does not drown the others.
+The residual of a row is log(predicted / measured) over the noise of what is measured; rows far off count linearly
+(Huber). A table of hundreds of rows counts as ``FULL_WEIGHT`` rows, so that it does not drown the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.calibrate.batch import Batch
-from hpcplan.calibrate.levels import LEVELS, labels
+from hpcplan.calibrate.levels import labels
+from hpcplan.calibrate.targets import Array, Target
 from hpcplan.cost.coefficients import NAMES, Coefficients
 
-__all__ = ["FULL_WEIGHT", "NOISE", "Design", "design_for", "fit", "group_weights", "predict"]
+__all__ = ["FULL_WEIGHT", "Design", "design_for", "fit", "group_weights", "predicted"]
 
-Array: TypeAlias = NDArray[np.float64]
-
-NOISE = 0.06  # spread of log(measured) among runs that should be equal
 FULL_WEIGHT = 60
-_HUBER = 2.0  # in units of NOISE
+_HUBER = 2.0  # in units of the noise
 _DIFFERENCE = 1e-3  # step of the numerical derivative by the logarithm of a constant
 
 
@@ -45,13 +41,14 @@ class Design:
         return table
 
 
-def design_for(batch: Batch) -> Design:
-    """Return the unknowns that the rows of a batch bear on."""
+def design_for(target: Target) -> Design:
+    """Return the unknowns that the rows of a target bear on."""
+    batch = target.batch
     names: list[tuple[str, str, str]] = []
     constant: list[int] = []
     rows: list[Array] = []
     spread: list[float] = []
-    for level in LEVELS:
+    for level in target.levels:
         held = [labels(level.kind, row, system) for row, system in zip(batch.rows, batch.systems, strict=True)]
         for label in sorted({label for each in held for label in each}):
             mask = np.array([float(label in each) for each in held])
@@ -69,13 +66,8 @@ def group_weights(groups: Sequence[str]) -> Array:
     return np.array([min(1.0, FULL_WEIGHT / counts[group]) for group in groups])
 
 
-def predict(batch: Batch, base: Coefficients, design: Design, values: Array) -> Array:
-    """Return the logarithm of the predicted step time of every row."""
-    return np.log(batch.price(batch.coefficients(base, design.logs(values))).step_s)
-
-
 def fit(
-    batch: Batch, base: Coefficients, design: Design, weights: Array, *, start: Array | None = None, steps: int = 12
+    target: Target, base: Coefficients, design: Design, weights: Array, *, start: Array | None = None, steps: int = 12
 ) -> Array:
     """Return the unknowns that explain the rows best; rows of weight 0 are not looked at.
 
@@ -83,13 +75,12 @@ def fit(
     section 3.2). The derivative by each constant is taken once for all rows and spread over the unknowns that move it,
     which is why a general solver is not used: it would price the batch once an unknown instead of once a constant.
     """
-    measured = np.log([row.measured_s or np.nan for row in batch.rows])
     use = weights > 0
     values = np.zeros(len(design.names)) if start is None else start.copy()
     damping = 1e-2
-    loss, residual = _loss(predict(batch, base, design, values) - measured, weights, values, design)
+    loss, residual = _loss(target, base, design, values, weights)
     for _ in range(steps):
-        jacobian = _jacobian(batch, base, design, values)[use]
+        jacobian = _jacobian(target, base, design, values)[use]
         r = residual[use]
         robust = weights[use] * np.minimum(1.0, _HUBER / np.maximum(np.abs(r), 1e-9))
         hessian = jacobian.T @ (jacobian * robust[:, None]) + np.diag(design.spread**-2.0)
@@ -98,7 +89,7 @@ def fit(
         for _ in range(6):
             step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), -gradient)
             trial = values + np.clip(step, -0.7, 0.7)
-            trial_loss, trial_residual = _loss(predict(batch, base, design, trial) - measured, weights, trial, design)
+            trial_loss, trial_residual = _loss(target, base, design, trial, weights)
             if trial_loss < loss:
                 gained = True
                 break
@@ -113,21 +104,26 @@ def fit(
     return values
 
 
-def _loss(error: Array, weights: Array, values: Array, design: Design) -> tuple[float, Array]:
-    residual = np.where(weights > 0, error, 0.0) / NOISE
+def predicted(target: Target, base: Coefficients, design: Design, values: Array) -> Array:
+    """Return the target's predictions under these unknowns."""
+    return target.predict(target.batch.coefficients(base, design.logs(values)))
+
+
+def _loss(target: Target, base: Coefficients, design: Design, values: Array, weights: Array) -> tuple[float, Array]:
+    residual = np.where(weights > 0, target.residual(predicted(target, base, design, values)), 0.0)
     size = np.abs(residual)
     huber = np.where(size < _HUBER, 0.5 * residual**2, _HUBER * size - 0.5 * _HUBER**2)
     prior = 0.5 * float(((values / design.spread) ** 2).sum())
     return float((weights * huber).sum()) + prior, residual
 
 
-def _jacobian(batch: Batch, base: Coefficients, design: Design, values: Array) -> Array:
+def _jacobian(target: Target, base: Coefficients, design: Design, values: Array) -> Array:
     logs = design.logs(values)
-    at = np.log(batch.price(batch.coefficients(base, logs)).step_s)
+    at = target.residual(target.predict(target.batch.coefficients(base, logs)))
     slopes: dict[int, Array] = {}
     for index in sorted(set(design.constant.tolist())):
         moved = logs.copy()
         moved[:, index] += _DIFFERENCE
-        slopes[index] = (np.log(batch.price(batch.coefficients(base, moved)).step_s) - at) / _DIFFERENCE
+        slopes[index] = (target.residual(target.predict(target.batch.coefficients(base, moved))) - at) / _DIFFERENCE
     columns = [slopes[int(index)] * mask for index, mask in zip(design.constant, design.rows, strict=True)]
-    return np.stack(columns, axis=1) / NOISE
+    return np.stack(columns, axis=1)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hpcplan.calibrate.batch import Batch
-from hpcplan.calibrate.fit import Array, Design, design_for, fit, predict
+from hpcplan.calibrate.fit import Design, design_for, fit, predicted
+from hpcplan.calibrate.targets import Array, Target
 from hpcplan.cost.coefficients import Coefficients
 
 __all__ = ["Held", "hold_out"]
 
 _FOLDS = 5
 _REPEATS = 5
+_KNOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Logarithms of predicted step times, shape (rows,), each from a fit that did not see the row.
+    """Logarithms of predictions, shape (rows,), each from a fit that did not see the row.
 
     ``calibrated``: the row's fifth was left out; ``unseen``: its whole site was; ``three_rows``: its site but for three
     other rows of it was (the mean over several draws; NaN for sites of fewer than four rows).
@@ -33,47 +33,55 @@ class Held:
     three_rows: Array
 
 
-def hold_out(batch: Batch, base: Coefficients, weights: Array, *, seed: int = 0) -> Held:
+def hold_out(target: Target, base: Coefficients, weights: Array, *, seed: int = 0) -> Held:
     """Fit on everything, then predict each row from fits without it. The same seed draws the same folds."""
-    design = design_for(batch)
-    values = fit(batch, base, design, weights)
-    sites = [row.site for row in batch.rows]
-    unseen = np.full(len(batch), np.nan)
-    three = np.full((_REPEATS, len(batch)), np.nan)
+    design = design_for(target)
+    rows = target.batch.rows
+    values = fit(target, base, design, weights)
+    sites = [row.site for row in rows]
+    unseen = np.full(len(rows), np.nan)
+    three = np.full((_REPEATS, len(rows)), np.nan)
     generator = np.random.default_rng(seed)
     for site in sorted(set(sites)):
         here = np.array([name == site for name in sites])
-        without = fit(batch, base, design, np.where(here, 0.0, weights), start=_forget(design, values, site), steps=6)
-        unseen[here] = predict(batch, base, design, without)[here]
-        if here.sum() > 3:
-            for repeat in range(_REPEATS):
-                known = generator.choice(np.flatnonzero(here), 3, replace=False)
-                few = np.where(here, 0.0, weights)
-                few[known] = 1.0
-                values_few = fit(batch, base, design, few, start=without, steps=6)
-                rest = here.copy()
-                rest[known] = False
-                three[repeat, rest] = predict(batch, base, design, values_few)[rest]
+        others = np.where(here, 0.0, weights)
+        without = fit(target, base, design, others, start=_forget(design, values, site), steps=6)
+        unseen[here] = predicted(target, base, design, without)[here]
+        informative = np.flatnonzero(here & (weights > 0))
+        if len(informative) <= _KNOWN:
+            continue
+        for repeat in range(_REPEATS):
+            known = generator.choice(informative, _KNOWN, replace=False)
+            few = others.copy()
+            few[known] = 1.0
+            rest = here.copy()
+            rest[known] = False
+            known_too = fit(target, base, design, few, start=without, steps=6)
+            three[repeat, rest] = predicted(target, base, design, known_too)[rest]
     return Held(
-        values, design, predict(batch, base, design, values),
-        _folds(batch, base, design, weights, values, generator), unseen, _mean(three),
-    )  # fmt: skip
+        values=values,
+        design=design,
+        fitted=predicted(target, base, design, values),
+        calibrated=_folds(target, base, design, weights, values, generator),
+        unseen=unseen,
+        three_rows=_mean(three),
+    )
 
 
 def _folds(
-    batch: Batch, base: Coefficients, design: Design, weights: Array, values: Array, generator: np.random.Generator
+    target: Target, base: Coefficients, design: Design, weights: Array, values: Array, generator: np.random.Generator
 ) -> Array:
-    fold = generator.permutation(np.arange(len(batch)) % _FOLDS)
-    predicted = np.full(len(batch), np.nan)
+    fold = generator.permutation(np.arange(len(weights)) % _FOLDS)
+    result = np.full(len(weights), np.nan)
     for number in range(_FOLDS):
         out = fold == number
-        kept = fit(batch, base, design, np.where(out, 0.0, weights), start=values, steps=6)
-        predicted[out] = predict(batch, base, design, kept)[out]
-    return predicted
+        kept = fit(target, base, design, np.where(out, 0.0, weights), start=values, steps=6)
+        result[out] = predicted(target, base, design, kept)[out]
+    return result
 
 
 def _forget(design: Design, values: Array, site: str) -> Array:
-    own: Sequence[bool] = [kind == "sites" and label == site for kind, label, _ in design.names]
+    own = [kind == "sites" and label == site for kind, label, _ in design.names]
     return np.where(own, 0.0, values)
 
 

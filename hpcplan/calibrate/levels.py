@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hpcplan.calibrate.batch import System
 from hpcplan.calibrate.rows import Row
 
-__all__ = ["LEVELS", "Level", "labels"]
+__all__ = ["LEVELS", "MEMORY_LEVELS", "Level", "labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,20 @@ LEVELS = (
             "tensor_exposed": 0.2, "stream_elements": 0.15, "pipeline_exposed": 0.2,
         },
     ),
+)  # fmt: skip
+
+MEMORY_LEVELS = (
+    Level(
+        "base",
+        {"state_bytes": 0.03, "framework_bytes": 0.4, "activation_fragmentation": 0.15, "logit_bytes": 0.4,
+         "selective_kept": 0.02},
+    ),
+    Level(
+        "frameworks",
+        {"state_bytes": 0.3, "framework_bytes": 0.3, "activation_fragmentation": 0.2, "logit_bytes": 0.4,
+         "selective_kept": 0.4},
+    ),
+    Level("sites", {"framework_bytes": 0.3, "activation_fragmentation": 0.1, "logit_bytes": 0.2}),
 )  # fmt: skip
 
 

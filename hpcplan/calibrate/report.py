@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from hpcplan.calibrate.batch import Batch, known_system, make_batch
-from hpcplan.calibrate.fit import Array, group_weights
+from hpcplan.calibrate.fit import group_weights
 from hpcplan.calibrate.holdout import Held, hold_out
 from hpcplan.calibrate.rows import Row, read_rows
+from hpcplan.calibrate.targets import Array, MemoryTarget, TimeTarget
 from hpcplan.calibrate.validate import Prediction, Score, score
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import read_base
@@ -34,17 +35,18 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The fit, and how good it is on rows that it did not see, by table and by site."""
+    """The fits of step time and of memory, and how good they are on rows that they did not see."""
 
     batch: Batch
-    held: Held
+    time: Held
+    memory: Held
     left_out: int
     by_table: tuple[Accuracy, ...]
     by_site: tuple[Accuracy, ...]
 
 
 def calibrate(tables: Sequence[Path], folder: Path, *, seed: int = 0) -> Calibration:
-    """Fit the constants of ``folder`` to every row that has a step time and a known system.
+    """Fit the constants of ``folder`` to every row that has a step time or a memory, and a known system.
 
     Raises:
         InputError: a table cannot be read, or fewer than ``LEAST_ROWS`` rows are usable.
@@ -54,37 +56,50 @@ def calibrate(tables: Sequence[Path], folder: Path, *, seed: int = 0) -> Calibra
     left_out = 0
     for path in tables:
         for row in read_rows(path).rows:
-            if isinstance(row, Row) and row.measured_s and known_system(row) is None:
+            if isinstance(row, Row) and (row.measured_s or row.measured_bytes) and known_system(row) is None:
                 rows.append(row)
                 groups.append(path.stem)
             else:
                 left_out += 1
     if len(rows) < LEAST_ROWS:
-        raise InputError(
-            f"{len(rows)} usable rows; a fit needs at least {LEAST_ROWS}", hint="hpcplan validate says why"
-        )
+        few = f"{len(rows)} usable rows; a fit needs at least {LEAST_ROWS}"
+        raise InputError(few, hint="hpcplan validate says why the others are not")
     base = read_base(folder)
     start = Coefficients(**{name: base.constants[name].value for name in NAMES})
     batch = make_batch(rows, start)
-    held = hold_out(batch, start, group_weights(groups), seed=seed)
+    weights = group_weights(groups)
+    timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)
+    sized = np.where([bool(row.measured_bytes) for row in rows], 1.0, weights)
+    time = hold_out(TimeTarget(batch), start, timed, seed=seed)
+    memory = hold_out(MemoryTarget(batch), start, sized, seed=seed)
+    sites = [row.site for row in rows]
     return Calibration(
-        batch, held, left_out,
-        by_table=tuple(_accuracy(name, _where(groups, name), batch, held) for name in dict.fromkeys(groups)),
-        by_site=tuple(
-            _accuracy(name, _where([row.site for row in rows], name), batch, held)
-            for name in sorted({row.site for row in rows})
-        ),
-    )  # fmt: skip
+        batch=batch,
+        time=time,
+        memory=memory,
+        left_out=left_out,
+        by_table=tuple(_accuracy(name, _where(groups, name), batch, time, memory) for name in dict.fromkeys(groups)),
+        by_site=tuple(_accuracy(name, _where(sites, name), batch, time, memory) for name in sorted(set(sites))),
+    )
 
 
 def _where(names: Sequence[str], name: str) -> list[int]:
     return [i for i, each in enumerate(names) if each == name]
 
 
-def _accuracy(group: str, index: list[int], batch: Batch, held: Held) -> Accuracy:
-    kinds = (held.calibrated, held.unseen, held.three_rows)
-    return Accuracy(group, *(score(group, _predictions(index, batch, logs)) for logs in kinds))
+def _accuracy(group: str, index: list[int], batch: Batch, time: Held, memory: Held) -> Accuracy:
+    pairs = (
+        (time.calibrated, memory.calibrated), (time.unseen, memory.unseen), (time.three_rows, memory.three_rows)
+    )  # fmt: skip
+    return Accuracy(group, *(score(group, _predictions(index, batch, *pair)) for pair in pairs))
 
 
-def _predictions(index: list[int], batch: Batch, logs: Array) -> list[Prediction]:
-    return [Prediction("", batch.rows[i], float(np.exp(logs[i]))) for i in index if not np.isnan(logs[i])]
+def _predictions(index: list[int], batch: Batch, time: Array, memory: Array) -> list[Prediction]:
+    capacity = np.broadcast_to(batch.machine.memory_bytes, (len(batch),))
+    result: list[Prediction] = []
+    for i in index:
+        step_s = None if np.isnan(time[i]) else float(np.exp(time[i]))
+        size = None if np.isnan(memory[i]) else float(np.exp(memory[i]))
+        fits = None if size is None else size <= float(capacity[i])
+        result.append(Prediction("", batch.rows[i], step_s, size, fits=fits))
+    return result

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from hpcplan.calibrate.batch import Batch
-from hpcplan.calibrate.fit import Array
 from hpcplan.calibrate.holdout import Held
 from hpcplan.calibrate.rows import Row
+from hpcplan.calibrate.targets import Array
 from hpcplan.cost.coefficients import NAMES
 from hpcplan.cost.constants import BaseConstants
 from hpcplan.documents import write_text
@@ -49,8 +49,10 @@ def half_width(predicted: Array, measured: Array) -> float:
     return float(np.exp(np.quantile(errors, _COVERAGE)) - 1)
 
 
-def write_constants(folder: Path, old: BaseConstants, batch: Batch, held: Held, tables: Sequence[str]) -> list[Path]:
-    """Write every constants file of a fit and return their paths; files of earlier fits are replaced.
+def write_constants(
+    folder: Path, old: BaseConstants, batch: Batch, fits: Sequence[Held], tables: Sequence[str]
+) -> list[Path]:
+    """Write every constants file of the fits (of step time, and of memory) and return their paths.
 
     Raises:
         HpcplanError: the folder cannot be written.
@@ -58,16 +60,18 @@ def write_constants(folder: Path, old: BaseConstants, batch: Batch, held: Held, 
     measured = np.log([row.measured_s or np.nan for row in batch.rows])
     source = f"fitted on {len(batch)} rows of {', '.join(tables)} by `hpcplan calibrate fit`"
     values: dict[tuple[str, str], dict[str, float]] = {}
-    for (kind, label, name), value in zip(held.design.names, held.values, strict=True):
-        values.setdefault((kind, label), {})[name] = float(np.exp(value))
-    written = [_write_base(folder, old, values.pop(("base", "base")), source, half_width(held.unseen, measured))]
+    for held in fits:
+        for (kind, label, name), value in zip(held.design.names, held.values, strict=True):
+            values.setdefault((kind, label), {})[name] = float(np.exp(value))
+    time = fits[0]
+    written = [_write_base(folder, old, values.pop(("base", "base")), source, half_width(time.unseen, measured))]
     counts = Counter(row.site for row in batch.rows)
     for (kind, label), factors in sorted(values.items()):
         kept = {name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST}
         interval: float | None = None
         if kind == "sites" and counts[label] >= _FEW:
             here = np.array([row.site == label for row in batch.rows])
-            interval = half_width(held.calibrated[here], measured[here])
+            interval = half_width(time.calibrated[here], measured[here])
         if kept or interval:
             written.append(_write_factors(folder / kind, label, kept, source, interval))
     path = folder / _ROWS

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from hpcplan.calibrate.batch import Batch, known_system, make_batch
-from hpcplan.calibrate.fit import Array
 from hpcplan.calibrate.rows import Row, Table, read_rows
 from hpcplan.calibrate.store import fingerprint, fitted_rows
+from hpcplan.calibrate.targets import Array
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import constants_for
 from hpcplan.resources import shipped

@@ -57,7 +57,7 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
         for kind in ("families", "accelerators", "frameworks", "precisions", "features", "sites"):
             shutil.rmtree(output / kind, ignore_errors=True)
         tables = [path.name for path in measured]
-        written = write_constants(output, read_base(folder), result.batch, result.held, tables)
+        written = write_constants(output, read_base(folder), result.batch, (result.time, result.memory), tables)
         narrate(f"wrote {len(written)} files to {output}")
     if output_format == "json":
         echo_json(_as_dict(result))
@@ -77,10 +77,11 @@ def _as_dict(result: Calibration) -> dict[str, Any]:
 
 
 def _print(result: Calibration) -> None:
-    columns = ("", ">rows", ">calibrated", ">unseen", ">three rows", ">regret cal.", ">regret unseen", ">rank unseen")
+    columns = ("", ">rows", ">calibrated", ">unseen", ">three rows", ">regret cal.", ">regret unseen", ">rank unseen",
+               ">memory rows", ">calibrated", ">unseen", ">fits right")  # fmt: skip
     out = console()
     for title, entries in (("by table", result.by_table), ("by site", result.by_site)):
-        out.print(table(f"mean error of held-out step times, {title}", columns, [_row(each) for each in entries]))
+        out.print(table(f"mean error of held-out rows, {title}", columns, [_row(each) for each in entries]))
     narrate(f"{len(result.batch)} rows used, {result.left_out} left out (hpcplan validate says why)")
 
 
@@ -92,5 +93,7 @@ def _row(accuracy: Accuracy) -> tuple[object, ...]:
     return (
         a.group, a.calibrated.rows, percent(a.calibrated.mean_abs_error), percent(a.unseen.mean_abs_error),
         percent(a.three_rows.mean_abs_error), percent(a.calibrated.pick_regret), percent(a.unseen.pick_regret),
-        "" if rank is None else f"{rank:.2f}",
+        "" if rank is None else f"{rank:.2f}", a.calibrated.memory_rows or "",
+        percent(a.calibrated.memory_mean_abs_error), percent(a.unseen.memory_mean_abs_error),
+        percent(a.calibrated.fit_right),
     )  # fmt: skip

@@ -43,6 +43,8 @@ class Coefficients:
     micro_batch_overhead_s: Number  # once a micro-batch and stage
     straggler: Number  # slower by so much for each doubling of the nodes
     expert_imbalance: Number  # busiest over mean expert
+    state_bytes: Number  # parameters, gradients and optimizer states over 18 bytes a parameter: copies, flat buffers
+    selective_kept: Number  # share of the activations that selective recomputation keeps (scores are never kept)
     framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
     activation_fragmentation: Number  # allocated over live activations
     logit_bytes: Number  # per element: 16-bit logits, fp32 copy, gradient

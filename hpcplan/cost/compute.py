@@ -139,7 +139,9 @@ class Arithmetic:
             _BACKWARD_MATMUL * products + attention_back + _BACKWARD_STREAM * streams, 2.0 * launch
         )
         recompute = self.shardings.recompute
-        again = np.select([recompute == FULL, recompute == SELECTIVE], [forward, attention], 0.0)
+        kept = np.minimum(1.0, self.c.selective_kept)
+        part = attention + (1.0 - kept) * (forward - attention)
+        again = np.select([recompute == FULL, recompute == SELECTIVE], [forward, part], 0.0)
         return LayerTime(forward, backward, again)
 
     def head(self) -> LayerTime:

@@ -94,15 +94,19 @@ def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings) -> Floats:
     return 5.0 * shape.heads * sequence * s.micro_batch * sequence / s.cp / s.tp
 
 
-def _activations(shape: Shape, sequence: Number, s: Shardings, flash: Number, in_flight: Floats) -> Floats:
+def _activations(
+    shape: Shape, sequence: Number, s: Shardings, c: Coefficients, flash: Number, in_flight: Floats
+) -> Floats:
     """Return the activations of a stage that keeps those of ``in_flight`` micro-batches."""
     layers = np.ceil(shape.layers / s.pp)
     scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s))
-    whole = layer_activation_bytes(shape, sequence, s) + np.where(s.recompute == SELECTIVE, 0.0, scores)
+    tensors = layer_activation_bytes(shape, sequence, s)
+    whole = np.where(s.recompute == SELECTIVE, tensors * c.selective_kept, tensors + scores)
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     entry = 2.0 * s.micro_batch * sequence / s.cp * shape.hidden / split
     kept = np.where(s.recompute == FULL, entry, whole)
-    working = np.where(s.recompute == FULL, whole, np.where(s.recompute == SELECTIVE, scores, 0.0))
+    again = np.where(s.recompute == SELECTIVE, scores + tensors * np.maximum(0.0, 1 - c.selective_kept), 0.0)
+    working = np.where(s.recompute == FULL, whole, again)
     return layers * kept * in_flight + working
 
 
@@ -125,11 +129,11 @@ def memory(
     def divided(bytes_each: Number, from_stage: int) -> Floats:
         dense = held.dense / np.where(s.zero >= from_stage, replicas, 1)
         experts = held.experts / np.where(s.zero >= from_stage, expert_replicas, 1)
-        return bytes_each * (dense + experts)
+        return bytes_each * c.state_bytes * (dense + experts)
 
     tokens = s.micro_batch * sequence / s.cp
-    first = _activations(shape, sequence, s, flash, _in_flight(s)) * c.activation_fragmentation
-    last = _activations(shape, sequence, s, flash, np.ones(len(s))) * c.activation_fragmentation
+    first = _activations(shape, sequence, s, c, flash, _in_flight(s)) * c.activation_fragmentation
+    last = _activations(shape, sequence, s, c, flash, np.ones(len(s))) * c.activation_fragmentation
     logits = tokens * shape.vocab / s.tp * c.logit_bytes
     last_is_fuller = last + logits > first
     one_layer = (held.dense + held.experts) / np.ceil(shape.layers / s.pp)

@@ -29,7 +29,7 @@ def test_the_fit_explains_what_differs_between_sites(made: Path) -> None:
     for accuracy in result.by_site:
         assert accuracy.calibrated.mean_abs_error is not None
         assert accuracy.calibrated.mean_abs_error < 0.05
-    unknowns = zip(result.held.design.names, result.held.values, strict=True)
+    unknowns = zip(result.time.design.names, result.time.values, strict=True)
     found = {label: value for (kind, label, name), value in unknowns if kind == "sites" and name == "matmul_efficiency"}
     assert SITES["jean-zay-a100"] > SITES["selene"]
     assert found["jean-zay-a100"] > found["selene"], "of two sites with one chip, the more efficient is found to be so"
@@ -43,8 +43,8 @@ def test_a_held_out_row_does_not_know_its_own_time(made: Path, tmp_path: Path) -
     spoilt = tmp_path / "spoilt.csv"
     spoilt.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
     clean, dirty = calibrate([made], FOLDER), calibrate([spoilt], FOLDER)
-    assert dirty.held.calibrated[0] == pytest.approx(clean.held.calibrated[0], abs=0.03)
-    assert dirty.held.unseen[0] == pytest.approx(clean.held.unseen[0], abs=0.03)
+    assert dirty.time.calibrated[0] == pytest.approx(clean.time.calibrated[0], abs=0.03)
+    assert dirty.time.unseen[0] == pytest.approx(clean.time.unseen[0], abs=0.03)
 
 
 def test_the_same_rows_give_the_same_constants(made: Path, tmp_path: Path) -> None:
@@ -53,14 +53,14 @@ def test_the_same_rows_give_the_same_constants(made: Path, tmp_path: Path) -> No
         folder = tmp_path / name
         folder.mkdir()
         result = calibrate([made], FOLDER)
-        written = write_constants(folder, read_base(FOLDER), result.batch, result.held, [made.name])
+        written = write_constants(folder, read_base(FOLDER), result.batch, (result.time, result.memory), [made.name])
         texts.append({path.relative_to(folder): path.read_text() for path in written})
     assert texts[0] == texts[1]
 
 
 def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> None:
     result = calibrate([made], FOLDER)
-    write_constants(tmp_path, read_base(FOLDER), result.batch, result.held, [made.name])
+    write_constants(tmp_path, read_base(FOLDER), result.batch, (result.time, result.memory), [made.name])
     assert len(fitted_rows(tmp_path)) > 50
     _, predictions = predict_table(made, folder=tmp_path)
     good = score("all", predictions)
@@ -75,7 +75,7 @@ def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> N
 
 def test_new_constants_fall_within_their_interval_about_nine_times_in_ten(made: Path, tmp_path: Path) -> None:
     result = calibrate([made], FOLDER)
-    write_constants(tmp_path, read_base(FOLDER), result.batch, result.held, [made.name])
+    write_constants(tmp_path, read_base(FOLDER), result.batch, (result.time, result.memory), [made.name])
     fresh = write_table(tmp_path / "fresh.csv", seed=7)
     _, predictions = predict_table(fresh, folder=tmp_path)
     share = score("all", predictions).within_interval

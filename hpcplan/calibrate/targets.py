@@ -1,0 +1,79 @@
+"""What can be fitted: the step time and the memory of measured runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcplan.calibrate.batch import Batch
+from hpcplan.calibrate.levels import LEVELS, MEMORY_LEVELS, Level
+from hpcplan.cost.coefficients import Coefficients
+
+__all__ = ["Array", "MemoryTarget", "Target", "TimeTarget"]
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+class Target(ABC):
+    """Predictions and measurements of the rows of a batch, as logarithms of shape (rows,)."""
+
+    levels: Sequence[Level]
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    @abstractmethod
+    def predict(self, c: Coefficients) -> Array:
+        """Return the logarithm of what is predicted for every row."""
+
+    @abstractmethod
+    def residual(self, predicted: Array) -> Array:
+        """Return the errors in units of their noise; 0 where there is nothing to compare with."""
+
+
+class TimeTarget(Target):
+    """The step time."""
+
+    levels = LEVELS
+    _NOISE = 0.06  # spread of log(measured) among runs that should be equal
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.measured = np.log([row.measured_s or np.nan for row in batch.rows])
+
+    def predict(self, c: Coefficients) -> Array:
+        """Return the logarithm of the step time in seconds."""
+        return np.log(self.batch.price(c).step_s)
+
+    def residual(self, predicted: Array) -> Array:
+        """Return log(predicted / measured) over the noise."""
+        return np.nan_to_num((predicted - self.measured) / self._NOISE)
+
+
+class MemoryTarget(Target):
+    """The memory of the fullest rank. A run that is only known to have fitted counts where it is predicted not to."""
+
+    levels = MEMORY_LEVELS
+    _NOISE = 0.08
+    _EDGE = 0.04  # noise of the bound
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.measured = np.log([row.measured_bytes or np.nan for row in batch.rows])
+        self.capacity = np.log(np.broadcast_to(batch.machine.memory_bytes, (len(batch),)))
+        self.ran = np.array([row.fitted is True for row in batch.rows])
+        self.failed = np.array([row.fitted is False for row in batch.rows])
+
+    def predict(self, c: Coefficients) -> Array:
+        """Return the logarithm of the bytes."""
+        return np.log(self.batch.price(c).memory_bytes)
+
+    def residual(self, predicted: Array) -> Array:
+        """Return log(predicted / measured) over the noise, or how far the wrong side of the capacity it is."""
+        over = (predicted - self.capacity) / self._EDGE
+        bound = np.where(self.ran, np.maximum(over, 0.0), np.where(self.failed, np.minimum(over, 0.0), 0.0))
+        return np.where(np.isnan(self.measured), bound, np.nan_to_num(predicted - self.measured) / self._NOISE)
