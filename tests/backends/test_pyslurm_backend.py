@@ -1,4 +1,4 @@
-"""The pyslurm backend over a module of pyslurm's recorded shape; docs say how it was tried on the real one."""
+"""The pyslurm backend over a module of the shape that pyslurm 22.5.3 had on a real Slurm 22.05.8."""
 
 from __future__ import annotations
 

@@ -50,7 +50,11 @@ def write(directory: Path, ports: Ports, password: str) -> None:
     etc = directory / "etc"
     etc.mkdir()
     (etc / "slurm.conf").write_text(_slurm_conf(directory, ports))
-    (etc / "gres.conf").write_text(f"NodeName=n[0-7] Name=gpu Count={GPUS_PER_NODE} File=/dev/tty[0-7]\n")
+    devices = directory / "devices"
+    devices.mkdir()  # for a GPU Slurm wants a character device, but opens it only where cgroups guard it
+    for gpu in range(GPUS_PER_NODE):
+        (devices / f"gpu{gpu}").symlink_to("/dev/null")
+    (etc / "gres.conf").write_text(f"NodeName=n[0-7] Name=gpu Count={GPUS_PER_NODE} File={devices}/gpu[0-7]\n")
     (etc / "topology.conf").write_text(
         "SwitchName=leaf0 Nodes=n[0-3]\nSwitchName=leaf1 Nodes=n[4-7]\nSwitchName=spine Switches=leaf[0-1]\n"
     )
