@@ -126,10 +126,16 @@ def _give(jobs: list[JobRecord], steps: Sequence[Mapping[str, str]]) -> None:
     """Merge steps into the last job."""
     if not steps or not jobs:
         return
-    sizes = [size for row in steps if (size := values.size_bytes(row["MaxRSS"])) is not None]
+    sizes = [size for row in steps if (size := _peak_bytes(row)) is not None]
     jobs[-1] = dataclasses.replace(
         jobs[-1], max_rss_bytes=max(sizes, default=None), gpu_utilisation=_gpu_utilisation(jobs[-1], steps)
     )
+
+
+def _peak_bytes(step: Mapping[str, str]) -> int | None:
+    """Return the peaks of a step's tasks added up (TRESUsageInTot); of the largest task alone where that is missing."""
+    together = values.tres(step["TRESUsageInTot"]).get("mem")
+    return values.size_bytes(step["MaxRSS"]) if together is None else together
 
 
 def _gpu_utilisation(job: JobRecord, steps: Iterable[Mapping[str, str]]) -> float | None:

@@ -42,12 +42,16 @@ def test_a_finished_job() -> None:
     assert record.backfilled is True
 
 
-def test_steps_give_their_job_the_largest_peak() -> None:
-    batch = {**STEP, "JobIDRaw": "7.batch", "MaxRSS": "3000K"}
-    extern = {**STEP, "JobIDRaw": "7.extern", "MaxRSS": ""}
+def test_the_step_whose_tasks_took_most_memory_together_gives_the_jobs_peak() -> None:
+    batch = {**STEP, "JobIDRaw": "7.batch", "MaxRSS": "3000K", "TRESUsageInTot": "mem=3000K"}
+    extern = {**STEP, "JobIDRaw": "7.extern", "MaxRSS": "", "TRESUsageInTot": ""}
     first, second = read(JOB, batch, extern, STEP, {**JOB, "JobIDRaw": "8"})
-    assert first.max_rss_bytes == 3000 * 1024
+    assert first.max_rss_bytes == 4000 * 1024
     assert (second.job_id, second.max_rss_bytes) == (8, None)
+
+
+def test_where_the_sum_over_tasks_is_missing_the_largest_task_has_to_do() -> None:
+    assert read(JOB, {**STEP, "TRESUsageInTot": "energy=0"})[0].max_rss_bytes == 2000 * 1024
 
 
 def test_gpu_use_is_the_share_of_all_the_jobs_gpus_over_its_whole_time() -> None:
@@ -65,7 +69,7 @@ def test_a_step_that_was_never_sampled_says_nothing_of_gpu_use() -> None:
 
 def test_steps_of_two_attempts_stay_with_their_attempt() -> None:
     first = {**JOB, "State": "REQUEUED", "Submit": "900"}
-    records = read(first, {**STEP, "MaxRSS": "1K"}, JOB, {**STEP, "MaxRSS": "2K"})
+    records = read(first, {**STEP, "TRESUsageInTot": "mem=1K"}, JOB, {**STEP, "TRESUsageInTot": "mem=2K"})
     assert [(record.state, record.max_rss_bytes) for record in records] == [
         (JobState.REQUEUED, 1024),
         (JobState.COMPLETED, 2048),
