@@ -45,13 +45,14 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the loop, not of the alphabet."""
-        return list(self.lazy)
+        return [*self.lazy]  # `list` is a submodule here, once that command was imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command, or ``None`` for a name that is not in the table."""
         if cmd_name not in self.lazy:
             return None
         command: click.Command = importlib.import_module(self.lazy[cmd_name][0]).command
+        command.name = cmd_name  # each is called `command` in its own file
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
