@@ -10,6 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+# Time is never what a test is about, and a busy machine is no failure.
+settings.register_profile("hpcplan", deadline=None)
+settings.load_profile("hpcplan")
 
 ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("HPCPLAN_", "SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SALLOC", "SRUN")

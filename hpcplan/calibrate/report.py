@@ -15,7 +15,7 @@ from hpcplan.calibrate.rows import Row, read_rows
 from hpcplan.calibrate.targets import Array, MemoryTarget, TimeTarget
 from hpcplan.calibrate.validate import Prediction, Score, score
 from hpcplan.cost.coefficients import NAMES, Coefficients
-from hpcplan.cost.constants import read_base
+from hpcplan.cost.constants import read_prior
 from hpcplan.errors import InputError
 
 __all__ = ["LEAST_ROWS", "Accuracy", "Calibration", "calibrate"]
@@ -64,8 +64,8 @@ def calibrate(tables: Sequence[Path], folder: Path, *, seed: int = 0) -> Calibra
     if len(rows) < LEAST_ROWS:
         few = f"{len(rows)} usable rows; a fit needs at least {LEAST_ROWS}"
         raise InputError(few, hint="hpcplan validate says why the others are not")
-    base = read_base(folder)
-    start = Coefficients(**{name: base.constants[name].value for name in NAMES})
+    prior = read_prior(folder)
+    start = Coefficients(**{name: prior.constants[name].value for name in NAMES})
     batch = make_batch(rows, start)
     weights = group_weights(groups)
     timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)

@@ -58,13 +58,14 @@ def write_constants(
         HpcplanError: the folder cannot be written.
     """
     measured = np.log([row.measured_s or np.nan for row in batch.rows])
-    source = f"fitted on {len(batch)} rows of {', '.join(tables)} by `hpcplan calibrate fit`"
+    source = f"fitted on {len(batch)} rows by `hpcplan calibrate fit`"
     values: dict[tuple[str, str], dict[str, float]] = {}
     for held in fits:
         for (kind, label, name), value in zip(held.design.names, held.values, strict=True):
             values.setdefault((kind, label), {})[name] = float(np.exp(value))
     time = fits[0]
-    written = [_write_base(folder, old, values.pop(("base", "base")), source, half_width(time.unseen, measured))]
+    width = half_width(time.unseen, measured)
+    written = [_write_base(folder, old, values.pop(("base", "base")), source, tables, width)]
     counts = Counter(row.site for row in batch.rows)
     for (kind, label), factors in sorted(values.items()):
         kept = {name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST}
@@ -79,8 +80,11 @@ def write_constants(
     return [*written, path]
 
 
-def _write_base(folder: Path, old: BaseConstants, factors: dict[str, float], source: str, interval: float) -> Path:
-    lines = [f"# {source}: the values that all rows share.", "name: base", "constants:"]
+def _write_base(
+    folder: Path, old: BaseConstants, factors: dict[str, float], source: str, tables: Sequence[str], interval: float
+) -> Path:
+    lines = [f"# {source}: the values that all rows share. The tables:", *(f"#   {table}" for table in tables)]
+    lines += ["name: base", "constants:"]
     for name in NAMES:
         constant = old.constants[name]
         value, why = constant.value, constant.source

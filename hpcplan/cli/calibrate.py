@@ -46,7 +46,7 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
 
     from hpcplan.calibrate.report import calibrate
     from hpcplan.calibrate.store import write_constants
-    from hpcplan.cost.constants import read_base
+    from hpcplan.cost.constants import read_prior
     from hpcplan.resources import shipped
 
     folder = shipped("sites") / "constants"
@@ -57,7 +57,7 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
         for kind in ("families", "accelerators", "frameworks", "precisions", "features", "sites"):
             shutil.rmtree(output / kind, ignore_errors=True)
         tables = [path.name for path in measured]
-        written = write_constants(output, read_base(folder), result.batch, (result.time, result.memory), tables)
+        written = write_constants(output, read_prior(folder), result.batch, (result.time, result.memory), tables)
         narrate(f"wrote {len(written)} files to {output}")
     if output_format == "json":
         echo_json(_as_dict(result))

@@ -16,7 +16,7 @@ from hpcplan.errors import nearest
 from hpcplan.resources import shipped
 from hpcplan.validation import Value, digest, read_model
 
-__all__ = ["BaseConstants", "Constants", "Factors", "constants_for", "read_base", "read_factors"]
+__all__ = ["BaseConstants", "Constants", "Factors", "constants_for", "read_base", "read_factors", "read_prior"]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -36,7 +36,7 @@ class Factor(Value):
 
 
 class BaseConstants(Value):
-    """The schema of ``constants/base.yaml``."""
+    """The schema of ``constants/base.yaml`` and ``constants/prior.yaml``."""
 
     name: str
     constants: dict[str, Constant]
@@ -79,6 +79,12 @@ class Constants:
 def read_base(folder: Path) -> BaseConstants:
     """Return the base values of a constants folder."""
     return read_model(folder / "base.yaml", BaseConstants)
+
+
+def read_prior(folder: Path) -> BaseConstants:
+    """Return what a fit starts from and is pulled towards: ``prior.yaml``, or the base values where there is none."""
+    path = folder / "prior.yaml"
+    return read_model(path, BaseConstants) if path.is_file() else read_base(folder)
 
 
 @cache

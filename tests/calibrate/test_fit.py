@@ -12,7 +12,7 @@ from hpcplan.calibrate.report import calibrate
 from hpcplan.calibrate.store import fitted_rows, write_constants
 from hpcplan.calibrate.validate import predict_table, score, to_csv
 from hpcplan.cli import main
-from hpcplan.cost.constants import constants_for, read_base
+from hpcplan.cost.constants import constants_for, read_prior
 from hpcplan.resources import shipped
 from tests.calibrate.made_up import SITES, write_table
 
@@ -53,14 +53,14 @@ def test_the_same_rows_give_the_same_constants(made: Path, tmp_path: Path) -> No
         folder = tmp_path / name
         folder.mkdir()
         result = calibrate([made], FOLDER)
-        written = write_constants(folder, read_base(FOLDER), result.batch, (result.time, result.memory), [made.name])
+        written = write_constants(folder, read_prior(FOLDER), result.batch, (result.time, result.memory), [made.name])
         texts.append({path.relative_to(folder): path.read_text() for path in written})
     assert texts[0] == texts[1]
 
 
 def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> None:
     result = calibrate([made], FOLDER)
-    write_constants(tmp_path, read_base(FOLDER), result.batch, (result.time, result.memory), [made.name])
+    write_constants(tmp_path, read_prior(FOLDER), result.batch, (result.time, result.memory), [made.name])
     assert len(fitted_rows(tmp_path)) > 50
     _, predictions = predict_table(made, folder=tmp_path)
     good = score("all", predictions)
@@ -75,7 +75,7 @@ def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> N
 
 def test_new_constants_fall_within_their_interval_about_nine_times_in_ten(made: Path, tmp_path: Path) -> None:
     result = calibrate([made], FOLDER)
-    write_constants(tmp_path, read_base(FOLDER), result.batch, (result.time, result.memory), [made.name])
+    write_constants(tmp_path, read_prior(FOLDER), result.batch, (result.time, result.memory), [made.name])
     fresh = write_table(tmp_path / "fresh.csv", seed=7)
     _, predictions = predict_table(fresh, folder=tmp_path)
     share = score("all", predictions).within_interval

@@ -56,7 +56,8 @@ def test_one_rank_holds_the_whole_model(name: str) -> None:
 def test_states_are_18_bytes_a_parameter_and_zero_divides_them() -> None:
     s = Shardings.of(dp=8, micro_batches=8, zero=[0, 1, 2, 3])
     need = memory(LLAMA, 8192, MACHINE, s, CONSTANTS)
-    states = (need.parameters + need.gradients + need.optimizer) / parameters(LLAMA_MODEL)
+    bytes_ = need.parameters + need.gradients + need.optimizer
+    states = bytes_ / parameters(LLAMA_MODEL) / CONSTANTS.state_bytes
     assert states == pytest.approx(np.array([18, 6 + 12 / 8, 2 + 16 / 8, 18 / 8]), rel=1e-3)
 
 
