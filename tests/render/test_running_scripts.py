@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from types import ModuleType
@@ -103,6 +103,19 @@ def test_job_requeued_too_often_stops_the_chain(plans: ModuleType, stage: Any) -
     assert not (stage.directory / "ran").exists()
 
 
+COUNTING_TRAINER = """
+trap 'echo told >>"$STAGE/told"' USR1
+echo $$ $PPID >"$STAGE/pids.new"; mv "$STAGE/pids.new" "$STAGE/pids"
+while [[ ! -e $STAGE/stop ]]; do sleep 0.02; done
+"""
+
+
+def pids(stage: Any) -> list[int]:
+    """Return the process ids of the trainer and of its task's shell."""
+    wait_for(stage.directory / "pids")
+    return [int(word) for word in (stage.directory / "pids").read_text().split()]
+
+
 SAVING_TRAINER = """
 trap 'echo 12 >"$HPCPLAN_STEP_FILE"; exit 0' USR1
 touch "$STAGE/up"
@@ -129,13 +142,37 @@ def test_trainer_that_dies_of_the_warning_does_not_stop_the_chain(plans: ModuleT
 
 
 def test_cancelled_job_is_not_taken_for_a_failed_trainer(plans: ModuleType, stage: Any) -> None:
-    code = 'trap "exit 9" TERM; touch "$STAGE/up"; echo $$ >"$STAGE/pid"; while true; do sleep 0.02; done'
-    process = stage.start(srun_script(plans, code))
-    wait_for(stage.directory / "pid")
+    process = stage.start(srun_script(plans, 'trap "exit 9" TERM\n' + COUNTING_TRAINER))
+    trainer, _ = pids(stage)
     process.send_signal(signal.SIGTERM)  # Slurm signals the batch shell and the tasks
-    subprocess.run(["kill", "-TERM", (stage.directory / "pid").read_text().strip()], check=True)
+    os.kill(trainer, signal.SIGTERM)
     process.communicate(timeout=WAIT_S)
     assert (process.returncode, stage.state("failed"), stage.state("done")) == (143, None, None)
+
+
+def test_trainer_is_told_once_even_where_slurm_signals_every_process_of_the_step(plans: ModuleType, stage: Any) -> None:
+    process = stage.start(srun_script(plans, COUNTING_TRAINER))
+    trainer, task = pids(stage)
+    process.send_signal(signal.SIGUSR1)  # the warning, to the batch shell
+    wait_for(stage.directory / "told")
+    for process_id in (trainer, task):
+        os.kill(process_id, signal.SIGUSR2)  # what srun's signal becomes with proctrack/linuxproc
+    time.sleep(0.2)
+    (stage.directory / "stop").touch()
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+    assert (stage.directory / "told").read_text() == "told\n"
+
+
+def test_preempted_trainer_is_told_where_slurm_signals_the_task_alone(plans: ModuleType, stage: Any) -> None:
+    process = stage.start(srun_script(plans, COUNTING_TRAINER))
+    _, task = pids(stage)
+    process.send_signal(signal.SIGTERM)
+    os.kill(task, signal.SIGTERM)
+    wait_for(stage.directory / "told")
+    (stage.directory / "stop").touch()
+    process.communicate(timeout=WAIT_S)
+    assert (process.returncode, stage.state("failed")) == (143, None)
 
 
 WORKER = """#!/bin/bash
@@ -145,19 +182,8 @@ while true; do sleep 0.02; done
 """
 
 
-def test_torchrun_workers_are_warned_though_the_agent_is_deaf(plans: ModuleType, stage: Any) -> None:
-    # bash cannot trap what was ignored when it started, so the stand-in worker is Python, as real ones are
-    stage.executable(
-        stage.directory / "worker",
-        "#!/usr/bin/env python3\n"
-        "import os, pathlib, signal, sys, time\n"
-        "def save(*_):\n"
-        "    pathlib.Path(os.environ['HPCPLAN_STEP_FILE']).write_text('400')\n"
-        "    sys.exit(0)\n"
-        "signal.signal(signal.SIGUSR1, save)\n"
-        "pathlib.Path(os.environ['STAGE'], 'up').touch()\n"
-        "while True: time.sleep(0.02)\n",
-    )
+def test_torchrun_workers_are_told_though_the_agent_is_deaf(plans: ModuleType, stage: Any) -> None:
+    stage.executable(stage.directory / "worker", WORKER.format(steps=400, signal="USR1"))
     job = plans.torchrun_plan().job
     bare = job.model_copy(update={"environment": type(job.environment)(), "setup": ()})
     script = render_plan(plans.torchrun_plan().model_copy(update={"job": bare}))["train-01.sbatch"]
