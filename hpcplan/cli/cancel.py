@@ -34,7 +34,7 @@ def command(campaign: str, yes: bool, output_format: str) -> None:
     if backend is None:
         narrate(f"{directory}: nothing was submitted, so there is nothing to cancel")
         if output_format == "json":
-            echo_json({"directory": str(directory), "cancelled": [], "ended": []})
+            echo_json({"directory": str(directory.resolve()), "cancelled": [], "ended": []})
         return
     if not yes:
         from hpcplan.campaign import status
@@ -43,7 +43,9 @@ def command(campaign: str, yes: bool, output_format: str) -> None:
     with progress("cancelling"):
         result = cancel(directory, backend, settle_s=settle_s(backend))
     if output_format == "json":
-        echo_json({"directory": str(directory), "cancelled": list(result.job_ids), "ended": list(result.ended)})
+        echo_json(
+            {"directory": str(directory.resolve()), "cancelled": list(result.job_ids), "ended": list(result.ended)}
+        )
         return
     ids = ", ".join(str(job_id) for job_id in result.job_ids)
     click.echo(f"cancelled {len(result.job_ids)} jobs: {ids}" if result.job_ids else "no job was left to cancel")

@@ -80,7 +80,7 @@ def test_json_is_one_document_on_stdout(run: Run, campaign: Path, slurm: Any) ->
     slurm.end(100)
     code, out, _ = run("cancel", "campaign", "--yes", "--format", "json")
     assert code == 0
-    assert json.loads(out) == {"directory": "campaign", "cancelled": [102, 101], "ended": [100]}
+    assert json.loads(out) == {"directory": str(campaign), "cancelled": [102, 101], "ended": [100]}
 
 
 def test_what_was_never_submitted_needs_no_cancelling(run: Run, campaign: Path, slurm: Any) -> None:

@@ -116,9 +116,22 @@ def finish(slurm: Any, last: JobState) -> Any:
     return sleep
 
 
-@pytest.mark.parametrize(("last", "code", "word"), [(JobState.COMPLETED, 0, "done"), (JobState.FAILED, 1, "failed")])
+@pytest.mark.parametrize(
+    ("last", "code", "word", "counts"),
+    [
+        (JobState.COMPLETED, 0, "done", "2 completed, 1 timeout"),
+        (JobState.FAILED, 1, "failed", "1 completed, 1 timeout, 1 failed"),
+    ],
+)
 def test_watching_prints_a_line_for_each_change_and_ends_with_the_campaign(
-    last: JobState, code: int, word: str, run: Run, campaign: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch
+    last: JobState,
+    code: int,
+    word: str,
+    counts: str,
+    run: Run,
+    campaign: Path,
+    slurm: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     submit(campaign, slurm)
     monkeypatch.setattr(watch, "__kwdefaults__", {"interval_s": None, "sleep": finish(slurm, last)})
@@ -128,7 +141,7 @@ def test_watching_prints_a_line_for_each_change_and_ends_with_the_campaign(
         "llama3-70b: waiting; 3 pending",
         "llama3-70b: waiting; 1 completed, 2 pending",
         "llama3-70b: waiting; 1 completed, 1 timeout, 1 pending",
-        f"llama3-70b: {word}; 1 completed, 1 timeout, 1 {last.value.lower()}",
+        f"llama3-70b: {word}; {counts}",
     ]
 
 
