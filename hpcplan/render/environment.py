@@ -92,6 +92,8 @@ def render_template(environment: jinja2.Environment, name: str, variables: Mappi
     except jinja2.TemplateNotFound as error:
         known = nearest(str(error.name), environment.list_templates())
         raise InputError(Problem(f"no such template{known}", file=str(error.name), line=_line(error))) from None
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", file=str(error.filename or name))) from None
     except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
         problem = Problem(f"{error}" + _hint(error, variables), file=_place(error, name), line=_line(error))
         raise InputError(problem) from None

@@ -102,6 +102,29 @@ def test_a_parent_that_does_not_exist_names_the_nearest(plans: ModuleType, tmp_p
         render_plan(plans.srun_plan(), tmp_path)
 
 
+def test_a_template_that_cannot_be_read_is_named(
+    plans: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = template(tmp_path, "srun", "ok\n")
+    real = open
+
+    def refuse(file: object, *arguments: object, **options: object) -> object:
+        if str(file) == str(path):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(InputError, match="cannot be read: Permission denied") as caught:
+        render_plan(plans.srun_plan(), tmp_path)
+    assert caught.value.problems[0].file == str(path)
+
+
+def test_a_template_that_is_not_text_is_an_input_error(plans: ModuleType, tmp_path: Path) -> None:
+    template(tmp_path, "srun", "").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError):
+        render_plan(plans.srun_plan(), tmp_path)
+
+
 def test_a_folder_that_does_not_exist_is_an_input_error(plans: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such directory"):
         render_plan(plans.srun_plan(), tmp_path / "none")
