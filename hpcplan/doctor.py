@@ -23,7 +23,7 @@ Verdict = Literal["ok", "missing", "optional", "broken"]
 _NEEDED = {
     "click": "commands", "jinja2": "scripts and pages", "matplotlib": "pictures", "networkx": "topology",
     "numpy": "cost model", "polars": "reports", "pydantic": "file formats", "pyyaml": "file formats",
-    "rich": "tables",
+    "rich": "tables", "scipy": "calibration",
 }  # fmt: skip
 _TOOLS = {"shellcheck": ("checks rendered scripts in the tests", "apt-get install shellcheck")}
 

@@ -91,4 +91,6 @@ def find(kind: Kind, name: str, suffix: str, option: Path | None = None) -> Foun
     known = listing(kind, suffix, option)
     if name in known:
         return known[name]
-    raise InputError(f"no {kind.removesuffix('s')} is called {name!r}" + nearest(name, known))
+    near = nearest(name, known)
+    hint = "hpcplan site list names those that are known" if kind == "sites" and not near else None
+    raise InputError(f"no {kind.removesuffix('s')} is called {name!r}" + near, hint=hint)

@@ -99,7 +99,9 @@ def find_campaign(word: str | None, here: Path) -> tuple[Path, str | None]:
     if path.is_dir():
         problem = Problem(f"holds no rendered campaign ({MANIFEST_NAME} is missing)", file=word)
         raise InputError(problem, hint="make one with: hpcplan render plan.json -o DIR")
-    raise InputError(f"no campaign is called {word!r}" + nearest(word, {entry.name for entry in known}))
+    near = nearest(word, {entry.name for entry in known})
+    hint = None if near else "name the directory of a rendered one, or one of those that hpcplan list shows"
+    raise InputError(f"no campaign is called {word!r}" + near, hint=hint)
 
 
 def _newest() -> tuple[Path, str | None]:

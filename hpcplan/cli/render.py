@@ -42,10 +42,10 @@ def command(plan_file: Path, directory: Path, templates_dir: Path | None, force:
       hpcplan render plan.json -o campaign --templates ~/my-templates
     """
     from hpcplan.plan import read_plan
-    from hpcplan.render import render_plan, write_campaign
+    from hpcplan.render import write_campaign
 
     plan = read_plan(plan_file)
-    files = render_plan(plan, templates_dir)
+    files = _render(plan, plan_file, templates_dir)
     _refuse_submitted(files, directory)
     written = write_campaign(files, directory, force=force)
     if output_format == "json":
@@ -53,6 +53,20 @@ def command(plan_file: Path, directory: Path, templates_dir: Path | None, force:
     else:
         _show(directory, written)
     _warn(plan)
+
+
+def _render(plan: Plan, plan_file: Path, templates_dir: Path | None) -> dict[str, str]:
+    """Return the files; what is wrong with the plan is said of its file."""
+    import dataclasses
+
+    from hpcplan.errors import InputError
+    from hpcplan.render import render_plan
+
+    try:
+        return render_plan(plan, templates_dir)
+    except InputError as error:
+        problems = [dataclasses.replace(one, file=one.file or str(plan_file)) for one in error.problems]
+        raise InputError(problems, hint=error.hint) from None
 
 
 def _refuse_submitted(files: Mapping[str, str], directory: Path) -> None:

@@ -65,7 +65,9 @@ def command(directory: Path, backend_name: str, dry_run: bool, resubmit_lost: bo
 def _backend(directory: Path, name: str) -> Backend:
     """Return the backend asked for; an interrupted submission goes on with the one it began with."""
     from hpcplan.campaign import read_ledger
+    from hpcplan.render import read_manifest
 
+    read_manifest(directory)  # a wrong directory is the first thing to hear of, wherever Slurm is
     recorded = read_ledger(directory).backend
     return open_backend(recorded if name == "auto" and recorded in ("mock", "command", "pyslurm") else name)
 

@@ -39,8 +39,10 @@ def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
     fixed: dict[str, int] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals or name not in FIXABLE:
+        if name not in FIXABLE:
             raise InputError(f"--fix {word!r}: write NAME=VALUE" + nearest(name, FIXABLE))
+        if not equals:
+            raise InputError(f"--fix {word!r}: which {name}? Write NAME=VALUE, as in tp=8")
         try:
             fixed[name] = FIXABLE[name](value.strip().lower())
         except (KeyError, ValueError):

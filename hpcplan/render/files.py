@@ -6,12 +6,15 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from hpcplan.documents import read_text, write_text
 from hpcplan.errors import ConflictError, HpcplanError, InputError
 from hpcplan.render.manifest import MANIFEST_NAME, Manifest, file_digest, read_manifest
 
 __all__ = ["Written", "changed_files", "write_campaign"]
+
+_MOST_LINES: Final = 20  # of the diff of a file that is not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +90,18 @@ def _is_edited(directory: Path, name: str, before: Manifest | None) -> bool:
 
 
 def _diff(files: Mapping[str, str], directory: Path, edited: list[str]) -> str:
-    parts = [f"{directory}: {', '.join(edited)} changed since rendering; nothing was written"]
+    names = ", ".join(edited)
+    ours = (directory / MANIFEST_NAME).exists()
+    what = f"{names} changed since rendering" if ours else f"holds {names}, which hpcplan render did not write"
+    parts = [f"{directory}: {what}; nothing was written"]
     for name in edited:
         current = _current(directory / name)
         if current is None:
             parts.append(f"{name}: is not a readable text file")
             continue
         new = files.get(name, "")
-        lines = difflib.unified_diff(
-            current.splitlines(), new.splitlines(), f"{name} (as it is)", f"{name} (as rendered now)", lineterm=""
-        )
-        parts += lines
+        titles = (f"{name} (as it is)", f"{name} (as rendered now)")
+        lines = list(difflib.unified_diff(current.splitlines(), new.splitlines(), *titles, lineterm=""))
+        hidden = 0 if ours else len(lines) - _MOST_LINES
+        parts += [*lines[: len(lines) - hidden], f"… {hidden} more lines"] if hidden > 0 else lines
     return "\n".join(parts)

@@ -152,7 +152,8 @@ def _check_same(old: Settings, new: Settings, options: StartOptions) -> None:
         raise ConflictError(f"the stopped mock cluster {old.name!r} is of another site, or of an older file", hint=hint)
     for field in ("load", "seed", "history_s", "policy"):
         if getattr(options, field) is not None and getattr(old, field) != getattr(new, field):
-            message = f"the stopped mock cluster {old.name!r} was started with {field} {getattr(old, field)}"
+            how = "without load" if getattr(old, field) is None else f"with {field} {getattr(old, field)}"
+            message = f"the stopped mock cluster {old.name!r} was started {how}"
             raise ConflictError(message, hint=hint)
 
 

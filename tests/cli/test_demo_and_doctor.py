@@ -35,7 +35,8 @@ def test_the_demo_closes_the_loop(
     folder = tmp_path / "hpcplan-demo"
     for name in ("plan.json", "report.html", "report.md", "report.json", "loop.svg", "topology.svg"):
         assert (folder / name).stat().st_size > 1000
-    assert data["steps"][4]["lines"][-1].count("COMPLETED") == 3
+    jobs = len(json.loads((folder / "plan.json").read_text())["segments"])
+    assert data["steps"][4]["lines"][-1].count("COMPLETED") == jobs > 1
     report = json.loads((folder / "report.json").read_text())
     assert report["jobs"]["total"] > 100, "other users are there too"
     status, _ = run(capsys, "status", str(folder / "campaign"), "--format", "json")
