@@ -36,7 +36,7 @@ __all__ = [
 
 Recompute = Literal["none", "selective", "full"]
 Amount = Annotated[int, Field(ge=0)]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp4"]
 
 
 class Sharding(Value):

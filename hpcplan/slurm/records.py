@@ -109,7 +109,8 @@ _COMPACT = {
 class JobRecord:
     """One job (one attempt of it, where it was requeued) as the controller or accounting knows it.
 
-    ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids. ``max_rss_bytes`` is the
+    ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids, and a requeued job gets a
+    new submission time. ``max_rss_bytes`` is the
     peak of all tasks together, as well as it is known; ``gpu_utilisation`` a fraction from 0 to 1.
     """
 
@@ -206,7 +207,10 @@ class NodeRecord:
     @property
     def usable(self) -> bool:
         """Whether jobs can be placed on it: up, and neither drained nor reserved for maintenance."""
-        bad = {"down", "drain", "drained", "draining", "fail", "error", "maint", "unknown", "not_responding"}
+        bad = {
+            "down", "drain", "drained", "draining", "fail", "error", "maint", "unknown", "not_responding", "future",
+            "inval", "blocked",
+        }  # fmt: skip
         return self.state not in bad and not bad & {flag.lower() for flag in self.flags}
 
 

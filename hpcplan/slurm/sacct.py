@@ -115,7 +115,7 @@ def _record(row: Mapping[str, str]) -> JobRecord:
         memory_bytes=resources.get("mem") or values.tres(row["ReqTRES"]).get("mem"),
         tres=resources,
         work_dir=values.text(row["WorkDir"]),
-        total_cpu_s=cpu_s if state.final or cpu_s else None,  # zero until a step has ended
+        total_cpu_s=cpu_s or None,  # zero means that nothing was recorded: no step has ended, or none was measured
         backfilled={"SchedBackfill": True, "SchedMain": False}.get(
             next((f for f in flags if f.startswith("Sched")), "")
         ),
