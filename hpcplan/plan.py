@@ -163,6 +163,9 @@ class Segment(Value):
     first_step: PositiveInt
     last_step: PositiveInt
     time_limit_s: PositiveInt
+    warning_s: Annotated[int, Field(ge=1, le=65535)] = Field(
+        description="how long before the time limit the trainer is told to save and stop"
+    )
     expected_s: NonNegative
 
 

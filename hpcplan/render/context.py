@@ -19,11 +19,6 @@ __all__ = ["MAX_RESTARTS", "STAGE", "ScriptContext", "script_contexts"]
 STAGE = "train"
 MAX_RESTARTS = 3  # a job that Slurm has requeued more often than this meets the same bad node or bug again and again
 
-# The warning must leave room for the step under way, for Slurm's resolution (sbatch(1), --signal: up to 60 s off), and
-# for writing a checkpoint. How long that takes is a guess here, on the long side, until a site has measured it.
-_SAVE_S = 180
-_SIGNAL_RESOLUTION_S = 60
-
 
 @dataclass(frozen=True, slots=True)
 class ScriptContext:
@@ -120,7 +115,7 @@ def _of_segment(plan: Plan, segment: Segment) -> dict[str, Any]:
         "script_name": f"{key}.sbatch",
         "job_name": job_name(plan.name, f"-{key}"),
         "last": segment.index == len(plan.segments),
-        "signal_lead_s": _signal_lead_s(plan, segment),
+        "signal_lead_s": segment.warning_s,
         "expected_runtime_s": math.ceil(segment.expected_s),
         "facts": _facts(plan, segment),
     }
@@ -131,11 +126,6 @@ def _own_command(plan: Plan) -> tuple[tuple[str, ...], ...]:
     if plan.job.framework == "torchrun" and words[0] in {"python", "python3"} and len(words) > 1:
         words = words[1:]  # torchrun starts the interpreter itself
     return tuple(option_groups(words))
-
-
-def _signal_lead_s(plan: Plan, segment: Segment) -> int:
-    lead_s = math.ceil(2 * plan.estimate.iter_time_s) + _SIGNAL_RESOLUTION_S + _SAVE_S
-    return max(1, min(lead_s, segment.time_limit_s // 2, 65535))  # 65535 is the most that sbatch takes
 
 
 def _facts(plan: Plan, segment: Segment) -> dict[str, str]:

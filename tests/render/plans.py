@@ -73,6 +73,7 @@ def segments(*lengths: int, time_limit_s: int = 86400, expected_s: float = 82800
                 first_step=first,
                 last_step=first + steps - 1,
                 time_limit_s=time_limit_s,
+                warning_s=min(240, time_limit_s // 2),
                 expected_s=expected_s,
             )
         )

@@ -34,7 +34,7 @@ WORKLOAD = """\
 name: stand-in
 model: llama3-8b
 training: {tokens: 60M, global_batch: 128, sequence_length: 8192}
-request: {nodes: 4, framework: srun, walltime: 5 min}
+request: {nodes: 4, framework: srun, walltime: 6 min}
 launch: {command: [python3, trainer.py]}
 """
 # Every rank leaves a note of what it sees; rank 0 "trains" up to the segment's last step.
