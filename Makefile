@@ -44,7 +44,7 @@ check: lint types docs test  ## all of the above but the wheel and the real Slur
 install: $(VENV)/.base $(VENV)/.test $(VENV)/.docs  ## set up .venv for every target
 
 clean:  ## remove .venv and everything built
-	rm -rf $(VENV) build dist *.egg-info docs/_build docs/_generated demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/_generated hpcplan-demo* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp file says when a part of .venv was last set up; setup.cfg, which names what to install, makes it old.

@@ -30,6 +30,7 @@ html_css_files = ["hpcplan.css"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 nitpicky = False
+smartquotes = False  # "--constraint" stays an option
 suppress_warnings = ["myst.header"]
 
 
