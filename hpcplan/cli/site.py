@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcplan.cli import site_import
 from hpcplan.cli.output import console, echo_json, format_option, narrate, table
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ def graph(site: str, sites_dir: Path | None, output: Path) -> None:
     loaded = load_site(site, sites_dir)
     draw_topology(loaded.site, build_topology(loaded.site), output)
     narrate(f"wrote {output}")
+
+
+command.add_command(site_import.command)
 
 
 def _as_dict(loaded: LoadedSite, topology: Topology) -> dict[str, Any]:

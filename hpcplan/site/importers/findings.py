@@ -1,0 +1,232 @@
+"""What one file says of a site: the value that every importer fills as far as it can, each figure with its origin.
+
+Importers only report. Whether two files agree, and what is assumed where none speaks, is for ``hpcplan.site.merge``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.hostlist import MAX_HOSTS, expand
+
+__all__ = [
+    "ASSUMED",
+    "EVERY_NODE",
+    "BlockFound",
+    "Devices",
+    "Figure",
+    "Findings",
+    "InsideFound",
+    "LinkFound",
+    "NicsFound",
+    "NodesFound",
+    "Note",
+    "PartitionFound",
+    "Place",
+    "SwitchFound",
+]
+
+ASSUMED: Final = "assumed"
+EVERY_NODE: Final = "*"  # the name of a line that holds for every node, such as one of gres.conf without NodeName
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Problem):
+    """What was simplified or is not known: worth saying, but no contradiction, so ``--strict`` lets it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line (from 1) of a file."""
+
+    file: str
+    line: int | None = None
+
+    @property
+    def origin(self) -> str:
+        """``from slurm.conf:12``, as the comments of a written site file say it."""
+        name = Path(self.file).name
+        return f"from {name}" if self.line is None else f"from {name}:{self.line}"
+
+    def problem(self, message: str, field: str | None = None) -> Problem:
+        """Return a :class:`Problem` at this place."""
+        return Problem(message, file=self.file, line=self.line, field=field)
+
+    def note(self, message: str, field: str | None = None) -> Note:
+        """Return a :class:`Note` at this place."""
+        return Note(message, file=self.file, line=self.line, field=field)
+
+    def hosts(self, hostlist: str, field: str) -> tuple[str, ...]:
+        """Expand a hostlist that stands here.
+
+        Raises:
+            InputError: it is not one, or names more than ``MAX_HOSTS``.
+        """
+        try:
+            return tuple(expand(hostlist, limit=MAX_HOSTS))
+        except ValueError as error:
+            raise InputError(self.problem(str(error), field)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure(Generic[T_co]):
+    """A value and where it comes from: ``from slurm.conf:12``, ``from ibnetdiscover.out`` or ``assumed``."""
+
+    value: T_co
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The accelerators of one node; ``type`` is what the file calls them, ``None`` where it does not say."""
+
+    count: int
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NicsFound:
+    """The network interfaces of one node that join it to the fabric; ``names`` stand in the order of the GPUs."""
+
+    count: Figure[int]
+    bandwidth_bytes_per_s: Figure[float] | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodesFound:
+    """Nodes that one line describes alike."""
+
+    names: tuple[str, ...]
+    place: Place
+    cpus: Figure[int] | None = None
+    memory_bytes: Figure[int] | None = None
+    sockets: Figure[int] | None = None
+    gpus: Figure[Devices] | None = None
+    features: Figure[tuple[str, ...]] | None = None
+    weight: int | None = None
+    nics: NicsFound | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFound:
+    """A partition; ``nodes`` is ``None`` for all of the cluster."""
+
+    name: str
+    place: Place
+    nodes: tuple[str, ...] | None
+    default: bool = False
+    max_time_s: int | None = None
+    default_time_s: int | None = None
+    max_nodes: int | None = None
+    qos: tuple[str, ...] = ()
+    exclusive: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFound:
+    """A switch with the nodes and the switches right below it."""
+
+    name: str
+    place: Place
+    nodes: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFound:
+    """All cables together between two switches, bytes/s one way; ``low`` is the one nearer to the nodes."""
+
+    low: str
+    high: str
+    links: int
+    bandwidth_bytes_per_s: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFound:
+    """Nodes that belong closer together than the rest.
+
+    ``kind`` is ``block`` or ``ring`` or ``torus`` as Slurm has them, or ``domain`` where the file says that one
+    accelerator fabric (NVLink) joins them.
+    """
+
+    name: str
+    place: Place
+    nodes: tuple[str, ...]
+    kind: str = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class InsideFound:
+    """The inside of one node.
+
+    ``kind`` is that of ``site.model.IntraNode``, or ``unknown`` where the file does not tell NVLinks; ``links`` are
+    NVLinks of one GPU, 0 for none; ``nics_of_gpu[g]`` are the interfaces nearest to GPU ``g``; ``gpu_type`` is a name
+    of the catalogue, where the file tells the chip.
+    """
+
+    gpus: int
+    kind: str
+    origin: str
+    links: int = 0
+    bandwidth_bytes_per_s: float | None = None
+    gpu_type: str | None = None
+    nics_of_gpu: tuple[tuple[str, ...], ...] = ()
+    sockets: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that one file says. ``problems`` are what is odd in it, yet can be lived with.
+
+    ``rails`` says that the switches are physical, so that leaves which share their nodes are rails of one group.
+    """
+
+    source: str
+    cluster: Figure[str] | None = None
+    nodes: tuple[NodesFound, ...] = ()
+    partitions: tuple[PartitionFound, ...] = ()
+    switches: tuple[SwitchFound, ...] = ()
+    links: tuple[LinkFound, ...] = ()
+    blocks: tuple[BlockFound, ...] = ()
+    inside: InsideFound | None = None
+    nics: NicsFound | None = None
+    shared_nodes: bool | None = None
+    topology_plugin: bool = False
+    rails: bool = False
+    problems: tuple[Problem, ...] = field(default=())
+
+    @property
+    def label(self) -> str:
+        """The file's name without its folder, as comments and messages call it."""
+        return Path(self.source).name
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each thing the file names, before anything is simplified or dropped."""
+        names = {name for found in self.nodes for name in found.names if name != EVERY_NODE}
+        names.update(name for switch in self.switches for name in switch.nodes)
+        names.update(name for block in self.blocks for name in block.nodes)
+        children = {child for switch in self.switches for child in switch.children}
+        lows = {link.low for link in self.links}
+        roots = [switch for switch in self.switches if switch.name not in children and switch.name not in lows]
+        gpus = sum(found.gpus.value.count * len(found.names) for found in self.nodes if found.gpus)
+        every = {
+            "nodes": len(names),
+            "partitions": len(self.partitions),
+            "switches": len(self.switches),
+            "leaf_switches": sum(1 for switch in self.switches if switch.nodes),
+            "root_switches": len(roots),
+            "switch_links": sum(link.links for link in self.links),
+            "blocks": len(self.blocks),
+            "gpus": gpus,
+            "gpus_a_node": self.inside.gpus if self.inside else 0,
+            "nics_a_node": self.nics.count.value if self.nics else 0,
+        }
+        return {key: value for key, value in every.items() if value}

@@ -1,0 +1,67 @@
+"""Deriving the inside of a node from what NVLink and PCI figures say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+__all__ = ["GPU_OF_PCI_ID", "MAX_NVLINKS", "nvlink_bytes_per_s", "nvlink_kind", "pcie_bytes_per_s"]
+
+MAX_NVLINKS: Final = 18  # of one GPU: Hopper and Blackwell have the most
+
+# (vendor, device) of PCI: the name in the catalogue (the PCI ID Repository, pci.ids).
+GPU_OF_PCI_ID: Final[Mapping[tuple[str, str], str]] = {
+    ("10de", "1db1"): "V100-SXM2-16GB",
+    ("10de", "1db5"): "V100-SXM2-32GB",
+    ("10de", "1eb8"): "T4-16GB",
+    ("10de", "20b0"): "A100-SXM4-40GB",
+    ("10de", "20b2"): "A100-SXM4-80GB",
+    ("10de", "20b5"): "A100-SXM4-80GB",  # the PCIe card; same chip and memory size
+    ("10de", "2204"): "RTX-3090-24GB",
+    ("10de", "2330"): "H100-SXM5-80GB",
+    ("10de", "2335"): "H200-SXM5-141GB",
+    ("10de", "2342"): "GH200-96GB",
+    ("10de", "2901"): "B200-SXM-180GB",
+    ("10de", "2941"): "GB200-186GB",
+    ("1002", "740c"): "MI250X-128GB",
+    ("1002", "74a1"): "MI300X-192GB",
+}
+
+# GT/s of a PCIe lane: the share that its encoding leaves for data (8b/10b, then 128b/130b; PCIe 6 in flits).
+_PCIE_ENCODING: Final[Mapping[float, float]] = {
+    2.5: 0.8, 5.0: 0.8, 8.0: 128 / 130, 16.0: 128 / 130, 32.0: 128 / 130, 64.0: 242 / 256,
+}  # fmt: skip
+
+
+def nvlink_bytes_per_s(gpu_type: str | None) -> float:
+    """Return bytes/s of one NVLink, one way: 25 GB/s for NVLink 2 to 4, 50 GB/s for NVLink 5 (Blackwell).
+
+    Source: NVIDIA's data sheets of V100 (6 links, 300 GB/s both ways), A100 (12, 600), H100 (18, 900), B200 (18, 1800).
+    """
+    blackwell = gpu_type is not None and gpu_type.upper().startswith(("B200", "B300", "GB200", "GB300"))
+    return 50e9 if blackwell else 25e9
+
+
+def nvlink_kind(counts: Sequence[int]) -> tuple[str, int]:
+    """Return (kind, NVLinks of one GPU) for the link counts from one GPU to each other GPU of the node.
+
+    With NVSwitch every peer is reached over all links, so each count is the whole; in a mesh the counts add up.
+    More links than a GPU has, if added, means NVSwitch.
+    """
+    total, most = sum(counts), max(counts, default=0)
+    if not total:
+        return "pcie", 0
+    if total > MAX_NVLINKS:
+        return "nvswitch", min(most, MAX_NVLINKS)
+    return "nvlink", total
+
+
+def pcie_bytes_per_s(speed: str, width: str) -> float | None:
+    """Return bytes/s one way of a PCIe link for ``'16 GT/s'`` or ``'16.0 GT/s PCIe'`` and ``'16'`` lanes."""
+    try:
+        rate, lanes = float(speed.split()[0]), int(width)
+    except (ValueError, IndexError):
+        return None
+    if not 0 < lanes <= 32 or rate not in _PCIE_ENCODING:
+        return None
+    return rate * 1e9 * lanes * _PCIE_ENCODING[rate] / 8

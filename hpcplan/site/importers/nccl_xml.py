@@ -1,0 +1,163 @@
+"""NCCL's topology file (``NCCL_TOPO_FILE``, ``NCCL_TOPO_DUMP_FILE``): the PCI tree, NVLinks and interfaces of a node.
+
+Read with expat; a document type, and with it every entity, is refused, so that nothing can expand or be fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from xml.parsers import expat
+
+from hpcplan.documents import MAX_DEPTH, read_text
+from hpcplan.errors import InputError, Problem
+from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, Place
+from hpcplan.site.importers.inside import GPU_OF_PCI_ID, MAX_NVLINKS, nvlink_bytes_per_s, pcie_bytes_per_s
+
+__all__ = ["read_nccl_xml"]
+
+_GPU_CLASSES: Final = ("0x0300", "0x0302", "0x1200")  # VGA, 3D controller, processing accelerator (PCI Code and ID)
+_NIC_CLASSES: Final = ("0x0200", "0x0207")  # Ethernet, InfiniBand
+
+
+@dataclass(slots=True)
+class _Element:
+    name: str
+    attributes: dict[str, str]
+    line: int
+    cpu: int | None = None
+    children: list[_Element] = field(default_factory=list)
+
+    def every(self, name: str) -> list[_Element]:
+        """Return the elements of that name at any depth, in the order of the file."""
+        found: list[_Element] = []
+        stack = [self]
+        while stack:
+            element = stack.pop()
+            if element.name == name:
+                found.append(element)
+            stack.extend(reversed(element.children))
+        return found
+
+
+def read_nccl_xml(path: Path) -> Findings:
+    """Read an NCCL topology file.
+
+    Raises:
+        InputError: not XML, a document type or entity in it, nested too deep, a graph file (``NCCL_GRAPH_DUMP_FILE``,
+            which holds rings and trees that NCCL chose, not what the node has), or no GPU.
+    """
+    return parse_nccl_xml(read_text(path), path)
+
+
+def parse_nccl_xml(text: str, path: Path) -> Findings:
+    """As :func:`read_nccl_xml`, for a text that came from ``path``."""
+    root = _parse(text, path)
+    if root.name != "system":
+        what = "not an NCCL topology, whose root is <system>"
+        if root.name == "graphs":
+            what = "a graph that NCCL chose, not a topology; give the file of NCCL_TOPO_DUMP_FILE"
+        raise InputError(Problem(f"<{root.name}> is {what}", file=str(path), line=root.line))
+    problems: list[Problem] = []
+    gpus = [pci for pci in root.every("pci") if _is(pci, _GPU_CLASSES) or any(c.name == "gpu" for c in pci.children)]
+    if not gpus:
+        raise InputError(Problem("no GPU is in it (a <pci> of class 0x0300, 0x0302 or 0x1200)", file=str(path)))
+    inside = _inside(root, gpus, path, problems)
+    return Findings(str(path), inside=inside, nics=_nics(root, path), problems=tuple(problems))
+
+
+def _is(pci: _Element, classes: tuple[str, ...]) -> bool:
+    return pci.attributes.get("class", "").lower().startswith(classes)
+
+
+def _parse(text: str, path: Path) -> _Element:
+    parser = expat.ParserCreate()
+    stack: list[_Element] = []
+    roots: list[_Element] = []
+
+    def refuse(*_: object) -> None:
+        message = "a document type or entity is in it; NCCL writes none, and none is read"
+        raise InputError(Problem(message, file=str(path), line=parser.CurrentLineNumber))
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if len(stack) >= MAX_DEPTH:
+            message = f"nested more than {MAX_DEPTH} deep"
+            raise InputError(Problem(message, file=str(path), line=parser.CurrentLineNumber))
+        element = _Element(name, attributes, parser.CurrentLineNumber)
+        (stack[-1].children if stack else roots).append(element)
+        stack.append(element)
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _name: stack.pop()
+    try:
+        parser.Parse(text.encode(), True)
+    except expat.ExpatError as error:
+        reason = expat.errors.messages.get(error.code, "cannot be read")
+        raise InputError(Problem(f"not valid XML: {reason}", file=str(path), line=error.lineno)) from None
+    return roots[0]
+
+
+def _inside(root: _Element, gpus: list[_Element], path: Path, problems: list[Problem]) -> InsideFound:
+    origin = f"from {path.name}"
+    types = {GPU_OF_PCI_ID.get(_pci_id(gpu)) for gpu in gpus}
+    gpu_type = next(iter(types)) if len(types) == 1 else None
+    links = [_nvlinks(gpu, path, problems) for gpu in gpus]
+    if len(set(links)) > 1:
+        problems.append(Problem("GPUs differ in their NVLinks; the fewest count for all", file=str(path)))
+    fewest = min(count for count, _ in links)
+    sockets = len(root.every("cpu")) or None
+    if not fewest and not root.every("gpu"):  # a file made beforehand: NCCL looks for NVLinks itself when it starts
+        return InsideFound(len(gpus), "unknown", origin, gpu_type=gpu_type, sockets=sockets)
+    if not fewest:
+        lanes = [pcie_bytes_per_s(g.attributes.get("link_speed", ""), g.attributes.get("link_width", "")) for g in gpus]
+        known = [lane for lane in lanes if lane is not None]
+        slowest = min(known) if known else None
+        return InsideFound(len(gpus), "pcie", origin, bandwidth_bytes_per_s=slowest, gpu_type=gpu_type, sockets=sockets)
+    kind = "nvswitch" if all(switched for _, switched in links) else "nvlink"
+    bandwidth = fewest * nvlink_bytes_per_s(gpu_type)
+    return InsideFound(len(gpus), kind, origin, fewest, bandwidth, gpu_type, sockets=sockets)
+
+
+def _pci_id(pci: _Element) -> tuple[str, str]:
+    vendor, device = (pci.attributes.get(key, "").lower().removeprefix("0x") for key in ("vendor", "device"))
+    return vendor, device
+
+
+def _nvlinks(gpu: _Element, path: Path, problems: list[Problem]) -> tuple[int, bool]:
+    """Return the NVLinks of one GPU, and whether they go to switches (bridges of class 0x0680)."""
+    total, switched = 0, False
+    for link in gpu.every("nvlink"):
+        count = link.attributes.get("count", "")
+        target = link.attributes.get("target", "")
+        place = Place(str(path), link.line)
+        if not count.isascii() or not count.isdigit() or int(count) > MAX_NVLINKS:
+            raise InputError(place.problem(f"{count!r} is not a number of NVLinks", "count"))
+        if target == gpu.attributes.get("busid"):
+            if not any(problem.field == "target" for problem in problems):
+                message = f"an NVLink of {target} leads to itself; such links are left out"
+                problems.append(place.problem(message, "target"))
+            continue
+        total += int(count)
+        switched |= link.attributes.get("tclass", "").startswith("0x0680")
+    return min(total, MAX_NVLINKS), switched
+
+
+def _nics(root: _Element, path: Path) -> NicsFound | None:
+    origin = f"from {path.name}"
+    nets = [net for net in root.every("net") if net.attributes.get("name")]
+    if nets:
+        speeds = [speed for net in nets if (speed := _mbit(net.attributes)) is not None]
+        bandwidth = Figure(min(speeds), origin) if speeds else None
+        return NicsFound(Figure(len(nets), origin), bandwidth, tuple(net.attributes["name"] for net in nets))
+    cards = [pci for pci in root.every("pci") if _is(pci, _NIC_CLASSES)]
+    return NicsFound(Figure(len(cards), origin)) if cards else None
+
+
+def _mbit(attributes: Mapping[str, str]) -> float | None:
+    """Return bytes/s of ``speed``, which NCCL gives in Mb/s."""
+    speed = attributes.get("speed", "")
+    return int(speed) * 1e6 / 8 if speed.isascii() and speed.isdigit() and int(speed[:9]) > 0 else None

@@ -1,0 +1,275 @@
+"""slurm.conf: nodes, partitions and the settings that a planner needs (slurm.conf(5))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from hpcplan.errors import Problem, nearest
+from hpcplan.hostlist import MAX_HOSTS
+from hpcplan.site.importers.findings import Devices, Figure, Findings, NodesFound, PartitionFound
+from hpcplan.site.importers.slurm_lines import ConfLine, Reader
+from hpcplan.units import parse_slurm_time
+
+__all__ = ["parse_gres", "read_slurm_conf"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# The keys that may stand on these lines, over all versions (slurm.conf(5), NODE and PARTITION CONFIGURATION).
+_NODE_KEYS: Final = _words("""
+arch bcastaddr boards boardspermachine cores corespecount corespersocket cpubind cpus cpuspeclist feature
+features frequency gres memspeclimit nodeaddr nodehostname nodename parameters port procs realmemory reason
+restrictedcorespergpu sockets socketsperboard state threadspercore tmpdisk topology tres tresweights weight
+""")
+_PARTITION_KEYS: Final = _words("""
+allocnodes allowaccounts allowgroups allowqos alternate cpubind default defaulttime defcpupergpu defmempercpu
+defmempergpu defmempernode denyaccounts denyqos disablerootjobs exclusivetopo exclusiveuser gracetime hidden
+jobdefaults lln maxcpuspernode maxcpuspersocket maxmempercpu maxmempernode maxnodes maxtime minnodes nodes
+oversubscribe overtimelimit partitionname powerdownonidle preemptmode priority priorityjobfactor prioritytier
+qos reqresv resumetimeout rootonly selecttypeparameters shared state suspendtime suspendtimeout topology
+tresbillingweights
+""")
+_GRES: Final = re.compile(r"([^:(]+)(?::([^:(]+))?(?::([^:(]+))?(?:\(.*\))?$")
+_COUNT: Final = re.compile(r"([0-9]{1,12})([kKmMgGtT]?)")
+_SCALE: Final[Mapping[str, int]] = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+def read_slurm_conf(path: Path) -> Findings:
+    """Read slurm.conf and the files that it includes.
+
+    Raises:
+        InputError: a line that Slurm could not read either: not ``Key=Value``, no hostlist, a number that is none.
+    """
+    reader = Reader()
+    parser = _Parser(reader.problems)
+    for line in reader.read(path):
+        parser.take(line)
+    return parser.findings(str(path))
+
+
+def parse_gres(value: str) -> dict[str, list[Devices]]:
+    """Return the devices of a node's ``Gres=`` by name: ``gpu:h100:8(S:0-1),nvme:1``.
+
+    Raises:
+        ValueError: an element is not ``name[:type][:count]``.
+    """
+    found: dict[str, list[Devices]] = {}
+    for element in re.split(r",(?![^(]*\))", value):
+        match = _GRES.fullmatch(element.strip())
+        if match is None:
+            raise ValueError(f"{element!r} is not name[:type][:count]")
+        words = [word for word in match.groups()[1:] if word is not None and word != "no_consume"]
+        count = 1
+        if words and (number := _COUNT.fullmatch(words[-1])):
+            count = int(number[1]) * _SCALE[number[2].lower()]
+            words.pop()
+        if len(words) > 1:
+            raise ValueError(f"{element!r} ends in {words[-1]!r}, which is not a count")
+        found.setdefault(match[1].lower(), []).append(Devices(count, words[0].lower() if words else None))
+    return found
+
+
+class _Parser:
+    """Gathers what the lines say; DEFAULT lines change what those after them mean."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        self.node_defaults: dict[str, str] = {}
+        self.partition_defaults: dict[str, str] = {}
+        self.nodes: list[NodesFound] = []
+        self.partition_lines: list[ConfLine] = []
+        self.sets: dict[str, tuple[str, ...]] = {}
+        self.set_lines: list[ConfLine] = []
+        self.settings: dict[str, tuple[str, ConfLine]] = {}
+        self.first_line: dict[str, int | None] = {}
+        self.total = 0
+
+    def take(self, line: ConfLine) -> None:
+        """Take one line in."""
+        match line.first:
+            case "nodename":
+                self._node(line)
+            case "partitionname":
+                self._partition(line)
+            case "downnodes":
+                hosts = line.place.hosts(line.pairs["downnodes"], "DownNodes")
+                state = line.get("state") or "DOWN"
+                self.problems.append(line.place.note(f"{len(hosts)} nodes are {state}; they are imported all the same"))
+            case "nodeset":
+                self.set_lines.append(line)
+            case _:
+                for key, value in line.pairs.items():
+                    self.settings[key] = (value, line)
+
+    def _known(self, line: ConfLine, known: frozenset[str]) -> None:
+        for key in line.pairs.keys() - known:
+            message = "unknown key; it is ignored" + nearest(key, known)
+            self.problems.append(line.place.problem(message, line.spelling[key]))
+
+    def _node(self, line: ConfLine) -> None:
+        self._known(line, _NODE_KEYS)
+        if line.pairs["nodename"].upper() == "DEFAULT":
+            self.node_defaults |= {key: value for key, value in line.pairs.items() if key != "nodename"}
+            return
+        whole = ConfLine(line.place, {**self.node_defaults, **line.pairs}, line.spelling)
+        state = (whole.get("state") or "UNKNOWN").upper()
+        names = line.place.hosts(line.pairs["nodename"], "NodeName")
+        self.total += len(names)
+        if self.total > MAX_HOSTS:
+            raise line.error("nodename", f"the file names more than {MAX_HOSTS:,} nodes")
+        if state == "FUTURE":
+            self.problems.append(line.place.note(f"{len(names)} nodes are FUTURE; they are left out"))
+            return
+        fresh = tuple(name for name in names if name not in self.first_line)
+        if len(fresh) < len(names) or len(set(fresh)) < len(fresh):
+            again = next(name for i, name in enumerate(names) if name in self.first_line or name in names[:i])
+            first = self.first_line.get(again, line.place.line)
+            message = f"node {again!r} is defined again; first on line {first}, which counts"
+            self.problems.append(line.place.problem(message, "NodeName"))
+            fresh = tuple(dict.fromkeys(fresh))
+        self.first_line |= dict.fromkeys(fresh, line.place.line)
+        if fresh:
+            self.nodes.append(self._described(fresh, whole))
+
+    def _described(self, names: tuple[str, ...], line: ConfLine) -> NodesFound:
+        origin = line.place.origin
+        memory = line.whole("realmemory")
+        features = tuple(word for word in re.split(r"[,\s]+", line.get("features", "feature") or "") if word)
+        sockets, cpus = self._processors(line)
+        return NodesFound(
+            names,
+            line.place,
+            cpus=Figure(cpus, origin) if cpus else None,
+            memory_bytes=Figure(memory * 1024**2, origin) if memory else None,
+            sockets=Figure(sockets, origin) if sockets else None,
+            gpus=self._gpus(line),
+            features=Figure(features, origin) if features else None,
+            weight=line.whole("weight"),
+        )
+
+    def _processors(self, line: ConfLine) -> tuple[int | None, int | None]:
+        """Return (sockets, CPUs) of a node: what the line says, else boards x sockets x cores x threads."""
+        boards, threads = line.whole("boards") or 1, line.whole("threadspercore") or 1
+        sockets, cores = line.whole("sockets"), line.whole("corespersocket")
+        if sockets is None and (a_board := line.whole("socketsperboard")) is not None:
+            sockets = boards * a_board
+        stated = line.whole("cpus", "procs")
+        product = (sockets or 1) * (cores or 1) * threads
+        if sockets is None and cores is None:
+            return None, stated
+        cores_only = product // threads
+        if stated is not None and sockets is not None and cores is not None and stated not in (product, cores_only):
+            message = f"CPUs={stated}, but sockets x cores x threads make {product}; CPUs counts"
+            self.problems.append(line.place.problem(message, "CPUs"))
+        return sockets, stated if stated is not None else product
+
+    def _gpus(self, line: ConfLine) -> Figure[Devices] | None:
+        value = line.get("gres")
+        if not value or value == "(null)":
+            return None
+        try:
+            kinds = parse_gres(value).get("gpu", [])
+        except ValueError as error:
+            raise line.error("gres", str(error)) from None
+        if not kinds or not sum(kind.count for kind in kinds):
+            return None
+        most = max(kinds, key=lambda kind: kind.count)
+        if len({kind.type for kind in kinds}) > 1:
+            message = f"several kinds of GPU in one node; all are taken for {most.type or 'the first kind'}"
+            self.problems.append(line.place.note(message, "Gres"))
+        return Figure(Devices(sum(kind.count for kind in kinds), most.type), line.place.origin)
+
+    def _partition(self, line: ConfLine) -> None:
+        self._known(line, _PARTITION_KEYS)
+        if line.pairs["partitionname"].upper() == "DEFAULT":
+            self.partition_defaults |= {key: value for key, value in line.pairs.items() if key != "partitionname"}
+            return
+        whole = ConfLine(line.place, {**self.partition_defaults, **line.pairs}, line.spelling)
+        if any(known.pairs["partitionname"] == whole.pairs["partitionname"] for known in self.partition_lines):
+            message = f"partition {whole.pairs['partitionname']!r} is defined again; the first counts"
+            self.problems.append(line.place.problem(message, "PartitionName"))
+            return
+        self.partition_lines.append(whole)
+
+    def _node_sets(self) -> None:
+        for line in self.set_lines:
+            feature = line.get("feature")
+            names = [
+                name
+                for found in self.nodes
+                if feature and found.features and feature in found.features.value
+                for name in found.names
+            ]
+            if (hostlist := line.get("nodes")) is not None:
+                names += line.place.hosts(hostlist, "Nodes")
+            self.sets[line.pairs["nodeset"]] = tuple(dict.fromkeys(names))
+
+    def _partition_found(self, line: ConfLine) -> PartitionFound:
+        state = (line.get("state") or "UP").upper()
+        if state != "UP":
+            self.problems.append(line.place.note(f"the partition is {state}; it is imported all the same", "State"))
+        sharing = (line.get("oversubscribe", "shared") or "").upper()
+        qos = [word for word in (line.get("allowqos") or "").split(",") if word and word.upper() != "ALL"]
+        max_nodes = line.get("maxnodes")
+        return PartitionFound(
+            line.pairs["partitionname"],
+            line.place,
+            self._members(line),
+            default=(line.get("default") or "").upper() in ("YES", "TRUE"),
+            max_time_s=self._time(line, "maxtime"),
+            default_time_s=self._time(line, "defaulttime"),
+            max_nodes=None if (max_nodes or "").upper() in ("", "UNLIMITED") else line.whole("maxnodes") or None,
+            qos=tuple(qos),
+            exclusive=True if sharing.startswith("EXCLUSIVE") else None,
+        )
+
+    def _members(self, line: ConfLine) -> tuple[str, ...] | None:
+        hostlist = line.get("nodes")
+        if hostlist is None:
+            self.problems.append(line.place.problem("the partition has no Nodes; it is left out", "Nodes"))
+            return ()
+        if hostlist.upper() == "ALL":
+            return None
+        names: dict[str, None] = {}
+        for name in line.place.hosts(hostlist, "Nodes"):
+            if name.upper() == "ALL":
+                return None
+            names |= dict.fromkeys(self.sets.get(name, (name,)))
+        return tuple(names)
+
+    def _time(self, line: ConfLine, key: str) -> int | None:
+        try:
+            return parse_slurm_time(line.get(key) or "") or None
+        except ValueError as error:
+            raise line.error(key, str(error)) from None
+
+    def findings(self, source: str) -> Findings:
+        """Return everything."""
+        self._node_sets()
+        partitions = [self._partition_found(line) for line in self.partition_lines]
+        name = self.settings.get("clustername")
+        select = self.settings.get("selecttype")
+        return Findings(
+            source,
+            cluster=Figure(name[0], name[1].place.origin) if name else None,
+            nodes=tuple(self.nodes),
+            partitions=tuple(found for found in partitions if found.nodes is None or found.nodes),
+            shared_nodes=_shared(select[0]) if select else None,
+            topology_plugin=_has_tree(self.settings),
+            problems=tuple(self.problems),
+        )
+
+
+def _shared(select_type: str) -> bool | None:
+    word = select_type.lower().removeprefix("select/")
+    return True if word.startswith("cons_") else False if word == "linear" else None
+
+
+def _has_tree(settings: Mapping[str, tuple[str, ConfLine]]) -> bool:
+    plugin = settings.get("topologyplugin")
+    return plugin is not None and plugin[0].lower().removeprefix("topology/") in ("tree", "block")

@@ -1,0 +1,333 @@
+"""Putting findings together: node groups, partitions and a tree, each figure with its origin, and what contradicts.
+
+The node names of the first source that has any count: slurm.conf, then the topology file, the cluster model, gres.conf,
+ibnetdiscover. What no file says is assumed, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.hostlist import compress
+from hpcplan.site.catalogue import accelerators
+from hpcplan.site.importers.findings import (
+    ASSUMED,
+    EVERY_NODE,
+    BlockFound,
+    Figure,
+    Findings,
+    PartitionFound,
+    Place,
+    SwitchFound,
+)
+from hpcplan.site.merge_defaults import unknown_accelerator
+from hpcplan.site.merge_fabric import TreeSwitch, build_tree
+from hpcplan.site.merge_groups import Group, GroupMaker, NodeFacts
+
+__all__ = ["SOURCES", "Draft", "merge"]
+
+# Options of `hpcplan site import`, in the order in which their word counts.
+SOURCES: Final = (
+    "slurm-conf", "topology", "cluster-model", "gres", "ibnetdiscover", "nvidia-smi-topo", "nccl-xml",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Draft:
+    """A site as put together, ready to be written; ``problems`` are the warnings."""
+
+    name: str
+    sources: list[str]
+    groups: list[Group]
+    partitions: list[tuple[PartitionFound, list[str]]]
+    tree: list[TreeSwitch]
+    cluster: Figure[str] | None = None
+    shared_nodes: bool | None = None
+    topology_plugin: bool = False
+    problems: list[Problem] = field(default_factory=list)
+
+
+def merge(
+    found: Mapping[str, Findings], *, name: str | None = None, accelerator: str | None = None, gpus: int | None = None
+) -> Draft:
+    """Put findings together.
+
+    Args:
+        found: by the names of ``SOURCES``.
+        name: of the site; the cluster's, or that of the first file, if not given.
+        accelerator: a name of the catalogue, for GPUs whose kind no file tells.
+        gpus: how many accelerators a node has, for nodes of which no file tells the number.
+
+    Raises:
+        InputError: no such accelerator, or a switch above itself.
+    """
+    if accelerator is not None and accelerator not in accelerators():
+        raise InputError(unknown_accelerator(accelerator, list(accelerators())))
+    return _Merger(found, accelerator, gpus).draft(name)
+
+
+class _Merger:
+    def __init__(self, found: Mapping[str, Findings], accelerator: str | None, gpus: int | None) -> None:
+        self.found = {source: found[source] for source in SOURCES if source in found}
+        self.accelerator, self.gpus = accelerator, gpus
+        self.problems = [problem for findings in self.found.values() for problem in findings.problems]
+        self.authority, names = self._node_names()
+        named_by = f"from {self.found[self.authority].label}" if self.authority else ASSUMED
+        self.facts: dict[str, NodeFacts] = {name: NodeFacts(named_by) for name in names}
+
+    def _warn(self, place: Place, message: str, field: str | None = None) -> None:
+        self.problems.append(place.problem(message, field))
+
+    def _note(self, place: Place, message: str, field: str | None = None) -> None:
+        self.problems.append(place.note(message, field))
+
+    def _node_names(self) -> tuple[str | None, list[str]]:
+        """Return the source whose names count, and the names."""
+        for source, findings in self.found.items():
+            names = dict.fromkeys(n for nodes in findings.nodes for n in nodes.names if n != EVERY_NODE)
+            names |= dict.fromkeys(n for switch in findings.switches for n in switch.nodes)
+            names |= dict.fromkeys(n for block in findings.blocks for n in block.nodes)
+            if names:
+                return source, [*names]
+        message = "no file names a node; one node called 'node1' is assumed"
+        self.problems.append(self._place().note(message))
+        return None, ["node1"]
+
+    def draft(self, name: str | None) -> Draft:
+        """Return everything put together."""
+        for source, findings in self.found.items():
+            self._node_facts(source, findings)
+        self._insides()
+        domains = self._domains()
+        partitions = self._partitions()
+        maker = GroupMaker(self.facts, self.accelerator, self.gpus, self.problems, self._place())
+        groups = maker.groups({found.name: members for found, members in partitions}, domains)
+        bandwidth = {host: group.node_bytes_per_s for group in groups for host in group.nodes}
+        tree = self._tree({host: bandwidth[host] for host in self.facts})
+        first = next(iter(self.found.values()))
+        cluster = next((findings.cluster for findings in self.found.values() if findings.cluster), None)
+        shared = next((f.shared_nodes for f in self.found.values() if f.shared_nodes is not None), None)
+        return Draft(
+            name or (cluster.value if cluster else first.label.split(".")[0]) or "site",
+            [findings.label for findings in self.found.values()],
+            groups,
+            [(found, _covering(groups, members)) for found, members in partitions],
+            tree,
+            cluster,
+            shared,
+            any(findings.topology_plugin for findings in self.found.values()),
+            self.problems,
+        )
+
+    def _place(self) -> Place:
+        return Place(", ".join(findings.label for findings in self.found.values()))
+
+    def _node_facts(self, source: str, findings: Findings) -> None:
+        """Take in what one file says of nodes: the first word on a figure counts, later ones may contradict."""
+        general = [found for found in findings.nodes if EVERY_NODE in found.names]
+        for found in [*(f for f in findings.nodes if EVERY_NODE not in f.names), *general]:
+            everywhere = found in general
+            names = list(self.facts) if everywhere else [n for n in found.names if n in self.facts]
+            if not everywhere and len(names) < len(found.names) and source != self.authority:
+                unknown = [name for name in found.names if name not in self.facts]
+                self._warn(found.place, f"{len(unknown)} nodes that {self._authority()} does not name: {_few(unknown)}")
+            contradicting: dict[str, list[str]] = {}
+            for name in names:
+                for message in self.facts[name].take(found, source, everywhere=everywhere):
+                    contradicting.setdefault(message, []).append(name)
+            for message, nodes in contradicting.items():
+                self._warn(found.place, f"{_few(nodes)}: {message}")
+        if source != self.authority:
+            self._missing(source, findings)
+
+    def _authority(self) -> str:
+        return self.found[self.authority].label if self.authority else "no file"
+
+    def _missing(self, source: str, findings: Findings) -> None:
+        """Warn of nodes that a file about the whole fabric leaves out."""
+        if source not in ("topology", "ibnetdiscover", "cluster-model"):
+            return
+        named = {n for switch in findings.switches for n in switch.nodes}
+        named |= {n for block in findings.blocks for n in block.nodes}
+        left_out = [name for name in self.facts if name not in named]
+        if named and left_out:
+            place = Place(findings.source)
+            self._warn(place, f"{len(left_out)} nodes of {self._authority()} are not in it: {_few(left_out)}")
+
+    def _insides(self) -> None:
+        """Give what one node's inside looks like to the nodes that have that many GPUs, or to all if none is told."""
+        for source in ("nvidia-smi-topo", "nccl-xml"):
+            findings = self.found.get(source)
+            if findings is None or findings.inside is None:
+                continue
+            inside = findings.inside
+            told = {name: facts.gpus.value.count for name, facts in self.facts.items() if facts.gpus is not None}
+            counted = {name: count for name, count in told.items() if count}
+            fitting = [name for name, count in counted.items() if count == inside.gpus]
+            if counted and not fitting:
+                counts = ", ".join(str(count) for count in sorted(set(counted.values())))
+                message = f"it shows {inside.gpus} GPUs, but nodes have {counts}; its links are left out"
+                self._warn(Place(findings.source), message)
+            elif not counted and len(self.facts) > 1:
+                message = f"no file says which nodes have GPUs; all {len(self.facts)} are taken to look like this one"
+                self._note(Place(findings.source), message)
+            for name in fitting if counted else self.facts:
+                self.facts[name].take_inside(inside, findings.nics)
+            self._compare_nics(findings, fitting if counted else list(self.facts))
+
+    def _compare_nics(self, findings: Findings, names: Sequence[str]) -> None:
+        if findings.nics is None:
+            return
+        here = findings.nics.count.value
+        differing: dict[tuple[int, str], list[str]] = {}
+        for name in names:
+            nics = self.facts[name].nics
+            if nics is not None and nics.count.value != here:
+                differing.setdefault((nics.count.value, nics.count.origin), []).append(name)
+        for (count, origin), nodes in differing.items():
+            message = f"shows {here} interfaces to the fabric, but {_few(nodes)} have {count} {origin}, which counts"
+            self._warn(Place(findings.source), message)
+
+    def _domains(self) -> dict[str, BlockFound]:
+        """Return the accelerator fabric or block of each node; of a node in two, the first counts."""
+        of: dict[str, BlockFound] = {}
+        for findings in self.found.values():
+            for block in findings.blocks:
+                twice = [name for name in block.nodes if name in of and of[name].place.file == block.place.file]
+                if twice:
+                    other = of[twice[0]].name
+                    message = f"{_few(twice)} already in {block.kind} {other!r}, which counts"
+                    self._warn(block.place, message, "Nodes")
+                of |= {name: block for name in block.nodes if name in self.facts and name not in of}
+        return of
+
+    def _partitions(self) -> list[tuple[PartitionFound, dict[str, None]]]:
+        found = [partition for findings in self.found.values() for partition in findings.partitions]
+        result: list[tuple[PartitionFound, dict[str, None]]] = []
+        for partition in found:
+            members = dict.fromkeys(self.facts) if partition.nodes is None else dict.fromkeys(partition.nodes)
+            unknown = [name for name in members if name not in self.facts]
+            if unknown:
+                message = f"partition {partition.name!r} names {len(unknown)} unknown nodes: {_few(unknown)}"
+                self._warn(partition.place, message, "Nodes")
+            members = {name: None for name in members if name in self.facts}
+            if members:
+                result.append((partition, members))
+            else:
+                self._warn(partition.place, f"partition {partition.name!r} has no known node; it is left out", "Nodes")
+        if not result:
+            result.append((PartitionFound("all", Place(ASSUMED), None, default=True), dict.fromkeys(self.facts)))
+        defaults = [partition for partition, _ in result if partition.default]
+        for partition in defaults[1:]:
+            self._warn(partition.place, f"{partition.name!r} is a second default partition; the last counts", "Default")
+        return result
+
+    def _tree(self, bandwidth: Mapping[str, float]) -> list[TreeSwitch]:
+        source, switches, rails = self._switches()
+        physical = self.found.get("ibnetdiscover")
+        links = physical.links if physical is not None and physical is self.found.get(source or "") else ()
+        tree, problems = build_tree(switches, links, bandwidth, rails=rails)
+        self.problems += problems
+        if physical is not None and physical.switches and not rails:
+            self._borrow(tree, physical, bandwidth)
+        self._cover(tree, list(bandwidth), bandwidth)
+        for switch in tree:
+            if switch.name in bandwidth:
+                self._rename(tree, switch)
+        return tree
+
+    def _switches(self) -> tuple[str | None, Sequence[SwitchFound], bool]:
+        """Return the switches of the first file that has any, else blocks as leaves, else nothing."""
+        for source, findings in self.found.items():
+            if findings.switches:
+                return source, findings.switches, findings.rails
+        for source, findings in self.found.items():
+            if findings.blocks:
+                return source, self._blocks_as_leaves(findings.blocks), False
+        return None, (), False
+
+    def _blocks_as_leaves(self, blocks: Sequence[BlockFound]) -> list[SwitchFound]:
+        kinds = " and ".join(sorted({block.kind for block in blocks}))
+        message = f"no switches are known; each {kinds} becomes a leaf switch, and one switch above joins them"
+        self._note(blocks[0].place, message)
+        leaves = [SwitchFound(block.name, block.place, block.nodes) for block in blocks]
+        top = SwitchFound(
+            _fresh("spine", {leaf.name for leaf in leaves}), Place(ASSUMED), (), tuple(b.name for b in blocks)
+        )
+        return [*leaves, top] if len(leaves) > 1 else leaves
+
+    def _borrow(self, tree: list[TreeSwitch], physical: Findings, bandwidth: Mapping[str, float]) -> None:
+        """Take up-links from the cables of the physical switches that have the same nodes below them."""
+        cables, _ = build_tree(physical.switches, physical.links, bandwidth, rails=True)
+        below = {frozenset(nodes): switch for switch, nodes in _nodes_below(cables)}
+        leaf_of = {node: switch.name for switch in cables for node in switch.nodes}
+        without: list[str] = []
+        for switch, nodes in _nodes_below(tree):
+            match = below.get(frozenset(node for node in nodes if node in leaf_of))
+            if switch.uplink is not None and match is not None and match.uplink is not None:
+                switch.uplink = match.uplink
+            elif switch.uplink is not None:
+                without.append(switch.name)
+            real = {leaf_of[node] for node in switch.nodes if node in leaf_of}
+            if len(real) > 1:
+                message = f"the nodes of {switch.name!r} are under {len(real)} leaves in {physical.label}"
+                self._warn(switch.place, message, "Nodes")
+        if without:
+            message = f"it has no switch with the nodes of {_few(without)}; up-links there are assumed"
+            self._note(Place(physical.source), message)
+
+    def _cover(self, tree: list[TreeSwitch], names: list[str], bandwidth: Mapping[str, float]) -> None:
+        """Put nodes that no switch joins under one of their own."""
+        covered = {node for switch in tree for node in switch.nodes}
+        loose = [name for name in names if name not in covered]
+        if not loose:
+            return
+        taken = {switch.name for switch in tree}
+        if not tree:
+            tree.append(TreeSwitch(_fresh("switch", taken), Place(ASSUMED), nodes=loose))
+            self._note(self._place(), "no file tells the fabric; one switch is assumed to join the nodes")
+            return
+        below = {child for switch in tree for child in switch.children}
+        roots = [switch for switch in tree if switch.name not in below]
+        leaf = TreeSwitch(_fresh("elsewhere", taken), Place(ASSUMED), nodes=loose)
+        message = f"{len(loose)} nodes are under no switch: {_few(loose)}; a leaf {leaf.name!r} is made for them"
+        self._warn(roots[0].place, message)
+        tree.insert(0, leaf)
+        if len(roots) == 1 and roots[0].children:
+            roots[0].children.append(leaf.name)
+            leaf.uplink = Figure(sum(bandwidth[name] for name in loose), ASSUMED)
+
+    def _rename(self, tree: list[TreeSwitch], switch: TreeSwitch) -> None:
+        taken = {other.name for other in tree} | set(self.facts)
+        old, switch.name = switch.name, _fresh(f"{switch.name}-switch", taken)
+        self._warn(switch.place, f"switch {old!r} is called like a node; it becomes {switch.name!r}")
+        for other in tree:
+            other.children = [switch.name if child == old else child for child in other.children]
+
+
+def _nodes_below(tree: Sequence[TreeSwitch]) -> list[tuple[TreeSwitch, list[str]]]:
+    """Return every switch with all nodes below it; children stand before parents."""
+    below: dict[str, list[str]] = {}
+    for switch in tree:
+        below[switch.name] = [*switch.nodes, *(node for child in switch.children for node in below[child])]
+    return [(switch, below[switch.name]) for switch in tree]
+
+
+def _covering(groups: Sequence[Group], members: Mapping[str, None]) -> list[str]:
+    return [group.name for group in groups if group.nodes[0] in members]
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    number, result = 1, name
+    while result in taken:
+        number += 1
+        result = f"{name}{number}"
+    return result
+
+
+def _few(names: Sequence[str]) -> str:
+    text = compress(names)
+    return text if len(text) <= 80 else text[:77] + "..."

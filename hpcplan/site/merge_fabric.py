@@ -1,0 +1,251 @@
+"""From switches as files name them to the tree that a site file can hold.
+
+Several roots over the same switches, as in a fat tree, become one switch with all their links, since traffic spreads
+over them; leaves that share their nodes, as rails do, become one leaf. Each such step is a problem to be shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.hostlist import compress
+from hpcplan.site.importers.findings import ASSUMED, Figure, LinkFound, Place, SwitchFound
+
+__all__ = ["TreeSwitch", "build_tree"]
+
+NON_BLOCKING = f"{ASSUMED}, non-blocking"
+
+
+@dataclass(slots=True)
+class TreeSwitch:
+    """A switch of the tree; ``stands_for`` are the names that were joined into it."""
+
+    name: str
+    place: Place
+    stands_for: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    children: list[str] = field(default_factory=list)
+    uplink: Figure[float] | None = None
+
+
+def build_tree(
+    switches: Sequence[SwitchFound],
+    links: Sequence[LinkFound],
+    node_bytes_per_s: Mapping[str, float],
+    *,
+    rails: bool = False,
+) -> tuple[list[TreeSwitch], list[Problem]]:
+    """Return the tree over the nodes of ``node_bytes_per_s`` (what each sends into the fabric, one way).
+
+    Args:
+        switches: as found; each may have several parents, and nodes may be under several leaves.
+        links: cables between them, where known.
+        node_bytes_per_s: the site's nodes; others are left out.
+        rails: the switches are physical, so leaves that share half their nodes or more are one.
+
+    Raises:
+        InputError: a switch is above itself.
+    """
+    builder = _Builder(switches, node_bytes_per_s)
+    builder.check_names()
+    builder.join_leaves(0.5 if rails else 1.0)
+    builder.join_parents()
+    builder.place_nodes()
+    tree = builder.tree()
+    _set_uplinks(tree, links, builder, node_bytes_per_s)
+    return tree, builder.problems
+
+
+class _Builder:
+    def __init__(self, switches: Sequence[SwitchFound], nodes: Mapping[str, float]) -> None:
+        self.found = {switch.name: switch for switch in switches}
+        self.nodes = nodes
+        self.problems: list[Problem] = []
+        self.children = {name: list(switch.children) for name, switch in self.found.items()}
+        self.same = {name: name for name in self.found}  # union-find: names that became one switch
+        self.leaf_of: dict[str, str] = {}
+
+    def root(self, name: str) -> str:
+        """Return the name that stands for the switch that ``name`` is part of."""
+        while self.same[name] != name:
+            self.same[name] = self.same[self.same[name]]
+            name = self.same[name]
+        return name
+
+    def _join(self, names: Iterable[str]) -> None:
+        order = {name: index for index, name in enumerate(self.found)}
+        roots = sorted({self.root(name) for name in names}, key=order.__getitem__)
+        for other in roots[1:]:
+            self.same[other] = roots[0]
+
+    def check_names(self) -> None:
+        """Drop children and nodes that nothing defines."""
+        for name, switch in self.found.items():
+            unknown = [child for child in switch.children if child not in self.found]
+            if unknown:
+                message = f"switch {name!r} joins {compress(unknown)}, which nothing defines"
+                self.problems.append(switch.place.problem(message, "Switches"))
+            self.children[name] = [child for child in switch.children if child in self.found and child != name]
+            strangers = [node for node in switch.nodes if node not in self.nodes]
+            if strangers:
+                message = f"switch {name!r} joins {len(strangers)} unknown nodes: {_shorten(compress(strangers))}"
+                self.problems.append(switch.place.problem(message, "Nodes"))
+
+    def join_leaves(self, share: float) -> None:
+        """Join leaves of which ``share`` of the smaller's nodes are under the other as well."""
+        leaves_of: dict[str, list[str]] = defaultdict(list)
+        size: dict[str, int] = {}
+        for name, switch in self.found.items():
+            members = {node for node in switch.nodes if node in self.nodes}
+            size[name] = len(members)
+            for node in members:
+                leaves_of[node].append(name)
+        shared: Counter[tuple[str, str]] = Counter()
+        for leaves in leaves_of.values():
+            shared.update((a, b) for index, a in enumerate(leaves) for b in leaves[index + 1 :])
+        for (a, b), count in shared.items():
+            smaller = min(size[a], size[b])
+            if (share < 1 and count >= share * smaller) or count == size[a] == size[b] > 0:
+                self._join((a, b))
+
+    def join_parents(self) -> None:
+        """Join the parents of one switch, until each has one."""
+        changed = True
+        while changed:
+            parents: dict[str, set[str]] = defaultdict(set)
+            for name in self.found:
+                for child in self.children[name]:
+                    if self.root(child) != self.root(name):
+                        parents[self.root(child)].add(self.root(name))
+            several = [group for group in parents.values() if len(group) > 1]
+            changed = bool(several)
+            for group in several:
+                self._join(group)
+
+    def place_nodes(self) -> None:
+        """Give each node one leaf; of several, the one that has most of its links."""
+        votes: dict[str, Counter[str]] = defaultdict(Counter)
+        for name, switch in self.found.items():
+            for node in switch.nodes:
+                if node in self.nodes:
+                    votes[node][self.root(name)] += 1
+        torn: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for node, leaves in votes.items():
+            self.leaf_of[node] = leaves.most_common(1)[0][0]
+            if len(leaves) > 1:
+                torn[tuple(leaves)].append(node)
+        for leaves_of, nodes in torn.items():
+            place = self.found[leaves_of[1]].place
+            first = self.leaf_of[nodes[0]]
+            message = f"{_shorten(compress(nodes))} under {' and '.join(leaves_of)}; taken for {first!r}"
+            self.problems.append(place.problem(message, "Nodes"))
+
+    def tree(self) -> list[TreeSwitch]:
+        """Return the joined switches, those without any node below them left out."""
+        tree: dict[str, TreeSwitch] = {}
+        for name, switch in self.found.items():
+            joined = tree.setdefault(self.root(name), TreeSwitch(self.root(name), switch.place))
+            joined.stands_for.append(name)
+        for node in self.nodes:
+            if node in self.leaf_of:
+                tree[self.leaf_of[node]].nodes.append(node)
+        for name in self.found:
+            for child in self.children[name]:
+                low, high = self.root(child), tree[self.root(name)]
+                if low != high.name and low not in high.children:
+                    high.children.append(low)
+        self._check_cycles(tree)
+        self._say_what_was_joined(tree)
+        return self._pruned(tree)
+
+    def _say_what_was_joined(self, tree: Mapping[str, TreeSwitch]) -> None:
+        many = [switch for switch in tree.values() if len(switch.stands_for) > 1]
+        for switch in many[:3]:
+            what = "rails of one leaf" if switch.nodes else "parallel switches"
+            names = _shorten(compress(switch.stands_for))
+            message = f"{names} are {what}; they become one switch, {switch.name!r}, with all their links"
+            self.problems.append(switch.place.note(message))
+        if len(many) > 3:
+            self.problems.append(many[3].place.note(f"{len(many) - 3} more switches stand for several likewise"))
+
+    def _check_cycles(self, tree: Mapping[str, TreeSwitch]) -> None:
+        parent = {child: switch.name for switch in tree.values() for child in switch.children}
+        safe: set[str] = set()
+        for name in tree:
+            chain: dict[str, None] = {}
+            above: str | None = name
+            while above is not None and above not in safe:
+                if above in chain:
+                    raise InputError(tree[above].place.problem(f"switch {above!r} is above itself", "Switches"))
+                chain[above] = None
+                above = parent.get(above)
+            safe.update(chain)
+
+    def _pruned(self, tree: dict[str, TreeSwitch]) -> list[TreeSwitch]:
+        """Return the switches that have nodes below, children before parents, each with a name no node has."""
+        ordered = _children_first(tree)
+        kept: dict[str, TreeSwitch] = {}
+        for switch in ordered:
+            switch.children = [child for child in switch.children if child in kept]
+            if switch.nodes and switch.children:  # a site file has nodes or switches under one switch
+                name = f"{switch.name}-nodes"
+                kept[name] = TreeSwitch(name, switch.place, [name], switch.nodes)
+                message = f"switch {switch.name!r} joins nodes and switches; its nodes get a leaf, {name!r}"
+                self.problems.append(switch.place.problem(message))
+                switch.nodes, switch.children = [], [*switch.children, name]
+            if switch.nodes or switch.children:
+                kept[switch.name] = switch
+            elif not self.found[switch.name].nodes and not self.found[switch.name].children:
+                continue  # the importer has said that it joins nothing
+            else:
+                self.problems.append(
+                    switch.place.note(f"no known node is under switch {switch.name!r}; it is left out")
+                )
+        return list(kept.values())
+
+
+def _children_first(tree: Mapping[str, TreeSwitch]) -> list[TreeSwitch]:
+    ordered: dict[str, TreeSwitch] = {}
+    for start in tree.values():
+        stack = [(start, False)]
+        while stack:
+            switch, done = stack.pop()
+            if done:
+                ordered[switch.name] = switch
+            elif switch.name not in ordered:
+                stack.append((switch, True))
+                stack.extend((tree[child], False) for child in reversed(switch.children) if child not in ordered)
+    return list(ordered.values())
+
+
+def _set_uplinks(
+    tree: Sequence[TreeSwitch], links: Sequence[LinkFound], builder: _Builder, node_bytes_per_s: Mapping[str, float]
+) -> None:
+    """Give every switch that has a parent its up-link: the cables where they are known, else what enters below."""
+    parent = {child: switch.name for switch in tree for child in switch.children}
+    known: dict[str, float] = defaultdict(float)
+    origin: dict[str, str] = {}
+    for link in links:
+        if link.low not in builder.found or link.high not in builder.found:
+            continue
+        low, high = builder.root(link.low), builder.root(link.high)
+        if parent.get(low) == high:
+            known[low] += link.bandwidth_bytes_per_s
+            origin[low] = link.origin
+    enters: dict[str, float] = {}
+    for switch in tree:  # children stand before parents
+        below = [enters[child] for child in switch.children]
+        enters[switch.name] = sum(below) + sum(node_bytes_per_s[node] for node in switch.nodes)
+        if switch.name not in parent:
+            continue
+        if known[switch.name] > 0:
+            switch.uplink = Figure(known[switch.name], origin[switch.name])
+        else:
+            switch.uplink = Figure(enters[switch.name], NON_BLOCKING)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
