@@ -169,7 +169,7 @@ class Engine:
             end = heapq.heappop(self._ends)
             if self._is_current_end(*end):
                 job = self.running[end[1]]
-                self._end(job, *natural_end(job))
+                self._end(job, *self.end_of(job)[1])
         while self._wakes and self._wakes[0][0] <= self.now:
             _, job_id = heapq.heappop(self._wakes)
             if job_id in self.jobs:
@@ -223,6 +223,10 @@ class Engine:
             return "BeginTime"
         return job.request.limit_reason
 
+    def end_of(self, job: Job) -> tuple[int, tuple[JobState, int, int]]:
+        """Return when a running job ends if nothing happens to it, and its state, exit code and signal then."""
+        return job.end, natural_end(job)
+
     # inside ---------------------------------------------------------------------------------------------------------
 
     def restore(self, jobs: Iterable[Job]) -> None:
@@ -233,7 +237,7 @@ class Engine:
             if job.running:
                 self.running[job.id] = job
                 self.busy |= job.nodes
-                heapq.heappush(self._ends, (job.end, job.id))
+                heapq.heappush(self._ends, (self.end_of(job)[0], job.id))
                 continue
             self._dependents.watch(job)
             self._wake(job)
@@ -304,7 +308,7 @@ class Engine:
         job.backfilled = backfilled
         self.busy |= nodes
         self.running[job.id] = job
-        heapq.heappush(self._ends, (job.end, job.id))
+        heapq.heappush(self._ends, (self.end_of(job)[0], job.id))
         self._dependents.started(job)
         self.changes += 1
 
@@ -363,7 +367,7 @@ class Engine:
 
     def _is_current_end(self, time: int, job_id: int) -> bool:
         job = self.running.get(job_id)
-        return job is not None and job.end == time
+        return job is not None and self.end_of(job)[0] == time
 
     def _is_current_wake(self, time: int, job_id: int) -> bool:
         job = self.jobs.get(job_id)

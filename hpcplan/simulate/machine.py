@@ -41,7 +41,7 @@ def lowest(mask: int, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NodeGroupShape:
-    """Nodes that are alike: what each has. ``mask`` says which they are."""
+    """Nodes that are alike: what each has. ``mask`` says which they are; those of less ``weight`` are filled first."""
 
     mask: int
     cpus: int
@@ -49,6 +49,7 @@ class NodeGroupShape:
     gpus: int = 0
     gpu_type: str | None = None
     features: tuple[str, ...] = ()
+    weight: int = 1
 
     @property
     def gres(self) -> str | None:
@@ -60,7 +61,11 @@ class NodeGroupShape:
 
 @dataclass(frozen=True, slots=True)
 class PartitionShape:
-    """A partition: its nodes and its limits; ``None`` is no limit."""
+    """A partition: its nodes and its limits; ``None`` is no limit.
+
+    Jobs of a higher ``priority_tier`` go before all others; ``priority_job_factor`` goes into the multifactor priority
+    (slurm.conf(5)).
+    """
 
     name: str
     mask: int
@@ -70,6 +75,8 @@ class PartitionShape:
     max_nodes: int | None = None
     qos: tuple[str, ...] = ()
     up: bool = True
+    priority_tier: int = 1
+    priority_job_factor: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcplan.errors import InputError, Problem
 
-__all__ = ["Trace", "TraceJob", "read_swf"]
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import JobSpec
+
+__all__ = ["Trace", "TraceJob", "read_swf", "text_lines"]
 
 _JOB, _SUBMIT, _RUN, _PROCS, _REQUESTED_PROCS, _REQUESTED_TIME = 0, 1, 3, 4, 7, 8
 _FIELDS: Final = 18
@@ -24,13 +27,25 @@ _MAX_BYTES: Final = 4 * 1024**3  # of text; the largest trace of the archive has
 
 @dataclass(frozen=True, slots=True)
 class TraceJob:
-    """One job of a trace; times in seconds. It runs ``run_s``, at most its limit."""
+    """One job of a trace; times in seconds. It would run ``run_s``, and is killed at its limit.
+
+    ``label`` is what the trace calls it where that is no number, ``ask`` what it asks for beyond processors and limit,
+    ``user`` whose it is, where the trace says so.
+    """
 
     id: int
     submit_s: int
     run_s: int
     limit_s: int
     procs: int
+    label: str | None = None
+    ask: JobSpec | None = None
+    user: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the trace calls it."""
+        return str(self.id) if self.label is None else self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ def read_swf(path: Path, *, procs: int | None = None) -> Trace:
     header: dict[str, str] = {}
     jobs: list[TraceJob] = []
     skipped = 0
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if line.startswith(";"):
             key, _, value = line[1:].partition(":")
             header.setdefault(key.strip(), value.strip())
@@ -96,11 +111,15 @@ def _job(words: list[str], procs: int | None, path: Path, number: int) -> TraceJ
     run_s = max(1, values[_RUN])
     limit_s = values[_REQUESTED_TIME] if values[_REQUESTED_TIME] > 0 else run_s
     width = width if procs is None else min(width, procs)
-    return TraceJob(values[_JOB], values[_SUBMIT], min(run_s, limit_s), limit_s, width)
+    return TraceJob(values[_JOB], values[_SUBMIT], run_s, limit_s, width)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a plain or gzipped text file, whatever its name says."""
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a plain or gzipped text file, whatever its name says.
+
+    Raises:
+        InputError: it cannot be read, or holds more than 4 GiB of text.
+    """
     size = 0
     try:
         with path.open("rb") as raw:

@@ -43,9 +43,9 @@ def test_requested_processors_stand_in_for_allocated_ones_and_are_capped_at_the_
     assert [job.procs for job in read_swf(written(tmp_path, text), procs=450).jobs] == [450, 400]
 
 
-def test_the_run_time_is_the_limit_where_none_was_asked_and_never_exceeds_one_that_was(tmp_path: Path) -> None:
+def test_the_limit_is_what_was_asked_else_the_run_time(tmp_path: Path) -> None:
     text = HEADER + line(1, 0, 10, 4) + line(2, 0, 90, 4, asked_time=60)
-    assert [(job.run_s, job.limit_s) for job in read_swf(written(tmp_path, text)).jobs] == [(10, 10), (60, 60)]
+    assert [(job.run_s, job.limit_s) for job in read_swf(written(tmp_path, text)).jobs] == [(10, 10), (90, 60)]
 
 
 def test_jobs_without_run_time_or_processors_are_skipped_and_counted_and_zero_counts_as_a_second(

@@ -1,0 +1,226 @@
+"""A slurmctld in motion: the engine with the main and the backfill scheduler running when Slurm's do.
+
+When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
+
+- at a submission, if no job of the partition goes before the new one: that job alone;
+- ``batch_sched_delay`` after the last pass, once something has happened: ``default_queue_depth`` jobs;
+- every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
+- every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
+
+The nodes of a job that has ended can be given out once the controller's loop has seen the end, at the second of the end
+or at the next, and limits are looked at every 30 s.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.job_records import natural_end
+from hpcplan.simulate.multifactor import Multifactor
+from hpcplan.simulate.placement import Placement
+from hpcplan.simulate.policies import Fcfs
+from hpcplan.simulate.slurm_backfill import BackfillPass
+from hpcplan.slurm.records import JobState
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.engine import ArrivalSource
+    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.slurm_cluster import SlurmCluster
+
+__all__ = ["Controller"]
+
+
+class Controller(Engine):
+    """A cluster that schedules like the slurmctld whose slurm.conf was read, second by second."""
+
+    def __init__(self, cluster: SlurmCluster, *, now: int = 0, arrivals: ArrivalSource | None = None) -> None:
+        super().__init__(cluster.machine, Fcfs(), now=now, arrivals=arrivals)
+        self.settings = cluster.settings
+        self.placement = Placement(cluster.machine, cluster.switches)
+        self._tiers = {name: part.priority_tier for name, part in cluster.machine.partitions.items()}
+        self._one_tier = len(set(self._tiers.values())) == 1
+        self._by_id = self.settings.builtin and not self.settings.multifactor
+        self._multifactor = Multifactor(cluster.machine, self.settings) if self.settings.multifactor else None
+        self._completing: list[tuple[int, int, int]] = []  # ends not yet seen: (when they are, nodes, end by limit)
+        self._fresh: list[Job] = []
+        self._seen_changes = -1
+        self._triggered = False
+        self._batch_due: int | None = None  # something has happened since the last pass
+        self._whole_due: int | None = None  # and since the last pass over the whole queue
+        self._backfill_due: int | None = None
+        self._was_empty = True
+        self._last_pass = now - 86400
+        self._last_backfill = self.settings.started_s + 1  # its thread begins when the controller is up
+
+    # time -----------------------------------------------------------------------------------------------------------
+
+    def next_event_time(self) -> int | None:
+        """Return when something happens next: in the cluster, or in the controller's loop."""
+        times = [time for time in (super().next_event_time(), *self._due()) if time is not None]
+        return min(times, default=None)
+
+    def end_of(self, job: Job) -> tuple[int, tuple[JobState, int, int]]:
+        """Return when a running job ends: its own end, or the first look at limits that finds it over its own."""
+        assert job.start_time is not None
+        settings = self.settings
+        done = job.start_time + job.behaviour.runtime_s
+        over = job.limit_end + settings.over_time_limit_s
+        every = settings.time_limit_check_s
+        stopped = over + (settings.started_s - over) % every
+        if done <= stopped:
+            behaviour = job.behaviour
+            return done, (JobState(behaviour.state), behaviour.exit_code, behaviour.signal)
+        return stopped, natural_end(job)
+
+    def _due(self) -> list[int]:
+        """Return when passes, and nodes coming free, are due."""
+        times = [self._completing[0][0]] if self._completing else []
+        if self.queue:
+            for time in (self._next_pass(), self._whole_due, self._backfill_due):
+                if time is not None:
+                    times.append(max(time, self.now))
+        return times
+
+    def _grid(self, time: int) -> int:
+        """Return the last periodic pass at or before ``time``."""
+        return time - (time - self.settings.started_s) % self.settings.sched_interval_s
+
+    def _next_pass(self) -> int | None:
+        """Return when the batch of what has happened is due; a periodic pass delays it as any other pass does."""
+        if self._batch_due is None:
+            return None
+        grid = self._grid(self._batch_due)
+        if grid == self._batch_due > self._last_pass:
+            return grid
+        last = max(self._last_pass, grid)
+        return min(
+            grid + self.settings.sched_interval_s, max(self._batch_due, last + self.settings.batch_sched_delay_s)
+        )
+
+    # scheduling -----------------------------------------------------------------------------------------------------
+
+    def _classify(self, job: Job) -> None:
+        was_queued = job.eligible_time is not None
+        super()._classify(job)
+        if not was_queued and job.eligible_time == job.submit_time == self.now:
+            self._fresh.append(job)
+            self._triggered = True
+
+    def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
+        super()._end(job, state, exit_code, signal)
+        if job.start_time is not None:
+            # What the controller ends itself it sees ending.
+            lag_s = self.settings.end_lag_s(self.now - job.start_time) if state is not JobState.TIMEOUT else 0
+            self._clean_up(job.nodes, lag_s, job.limit_end)
+
+    def _requeue(self, job: Job, state: JobState) -> None:
+        nodes, limit_end = job.nodes, job.limit_end
+        super()._requeue(job, state)
+        self._clean_up(nodes, 1, limit_end)
+
+    def _clean_up(self, nodes: int, lag_s: int, limit_end: int) -> None:
+        self.busy |= nodes
+        heapq.heappush(self._completing, (self.now + lag_s, nodes, limit_end))
+
+    def _schedule(self) -> None:
+        """Do what the controller's threads do at this second."""
+        while self._completing and self._completing[0][0] <= self.now:
+            self.busy &= ~heapq.heappop(self._completing)[1]
+            self.changes += 1
+            self._triggered = True
+        self._settle()
+        self._reprioritise()
+        self._try_fresh()
+        self._note_changes()
+        if self.queue:
+            whole = self._whole_due is not None and self._whole_due <= self.now
+            due = self._next_pass()
+            if whole or (due is not None and due <= self.now):
+                self._main_pass(whole=whole or self._grid(self.now) == self.now)
+            if self._backfill_due is not None and self._backfill_due <= self.now:
+                self._backfill_pass()
+        self._note_changes()
+        self._was_empty |= not self.queue
+
+    def _note_changes(self) -> None:
+        """Arm what is due after a change; a batch is due only after submissions and ends, not after starts."""
+        if self._triggered and self._batch_due is None:
+            self._batch_due = self.now
+        self._triggered = False
+        if self.changes == self._seen_changes:
+            return
+        self._seen_changes = self.changes
+        settings = self.settings
+        if self._whole_due is None:
+            self._whole_due = self._grid(self.now + settings.sched_interval_s)
+        if self._backfill_due is None and not settings.builtin:
+            self._backfill_due = self._next_backfill()
+
+    def _next_backfill(self) -> int:
+        """Return when the backfill thread next looks: its period goes on while jobs wait, and begins anew after that."""
+        every = self.settings.bf_interval_s
+        gone = self.now - self._last_backfill
+        if self._was_empty:
+            self._was_empty = False
+            return max(self.now, self._last_backfill + every)
+        return self._last_backfill + max(1, -(-gone // every)) * every
+
+    def _reprioritise(self) -> None:
+        if self._multifactor is not None and self.queue:
+            self._multifactor.update(self.queue, self.now)
+
+    def _ordered(self) -> list[Job]:
+        queue = self.candidates()
+        if self._by_id:
+            queue.sort(key=lambda job: job.id)
+        elif not self._one_tier:
+            queue.sort(key=lambda job: (-self._tiers[job.request.partition], *job.order))
+        return queue
+
+    def _try_fresh(self) -> None:
+        """Try each job that has just been submitted, if nothing that waits for the same nodes goes before it."""
+        fresh, self._fresh = self._fresh, []
+        for job in fresh:
+            if job.running or job.id not in self.jobs or self.settings.defer:
+                continue
+            masks = self._partition_masks
+            mask = masks[job.request.partition]
+            order = self.queue if self._one_tier else self._ordered()
+            ahead = next((one for one in order if one is job or masks[one.request.partition] & mask), None)
+            if ahead is job and (nodes := self.placement.choose(job.request, self.free)):
+                self._start(job, nodes, backfilled=False)
+                self._drop_started()
+
+    def _main_pass(self, *, whole: bool) -> None:
+        """Start jobs in order; the first of a partition that has to wait holds up the partition's nodes."""
+        self._last_pass, self._batch_due = self.now, None
+        queue = self._ordered()
+        depth = self.settings.default_queue_depth
+        if whole or not depth or len(queue) <= depth:
+            self._whole_due = None
+        else:
+            queue = queue[:depth]
+        usable = self.free
+        for job in queue:
+            if not usable:
+                break
+            nodes = self.placement.choose(job.request, usable)
+            if nodes:
+                self._start(job, nodes, backfilled=False)
+                usable &= ~nodes
+            elif self.placement.choose(job.request, self.available):
+                usable &= ~self._partition_masks[job.request.partition]
+        self._drop_started()
+
+    def _backfill_pass(self) -> None:
+        self._last_backfill, self._backfill_due = self.now, None
+        running = [(job.limit_end, job.nodes) for job in self.running.values()]
+        running += [(limit_end, nodes) for _, nodes, limit_end in self._completing]
+        pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, self.available, running)
+        if pass_.run(self._ordered(), lambda job, nodes: self._start(job, nodes, backfilled=True)):
+            self._drop_started()
+
+    def _drop_started(self) -> None:
+        self.queue = [job for job in self.queue if not job.running]

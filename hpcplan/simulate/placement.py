@@ -1,0 +1,109 @@
+"""Which nodes Slurm gives a job: the tightest run of consecutive nodes, or the tightest place in a tree of switches.
+
+After ``_job_test`` and ``_job_test_topo`` of Slurm 22.05's select plugins (select/linear and select/cons_tres agree on
+whole nodes), as slurm.conf(5), ``SelectType``, and topology.conf(5) describe them: nodes of less weight first; among
+those, blocks of consecutive nodes, the smallest that holds the job, or else the largest one after another; in a tree
+the lowest switch that holds the job, and under it leaf switches by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpcplan.simulate.machine import lowest
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import Request
+    from hpcplan.simulate.machine import Machine
+
+__all__ = ["Placement", "SwitchShape", "best_fit", "blocks"]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchShape:
+    """A switch: the mask of all nodes under it, and how far above the nodes it stands, 0 for a leaf."""
+
+    name: str
+    mask: int
+    level: int
+
+
+def blocks(mask: int) -> list[int]:
+    """Return the runs of consecutive bits of ``mask``, lowest first.
+
+    >>> [bin(block) for block in blocks(0b1101110)]
+    ['0b1110', '0b1100000']
+    """
+    found = []
+    while mask:
+        block = mask & ~(mask + (mask & -mask))
+        found.append(block)
+        mask ^= block
+    return found
+
+
+def best_fit(sets: Sequence[int], wanted: int) -> int:
+    """Return ``wanted`` bits: of the smallest set that has so many, else of the largest one after another.
+
+    The first of equals counts; within a set the lowest bits do. All the bits, if there are not enough.
+    """
+    chosen = 0
+    left = list(sets)
+    while wanted > 0 and left:
+        sizes = [block.bit_count() for block in left]
+        large = [size for size in sizes if size >= wanted]
+        size = min(large) if large else max(sizes)
+        block = left.pop(sizes.index(size))
+        chosen |= lowest(block, wanted)
+        wanted -= size
+    return chosen
+
+
+class Placement:
+    """How nodes are chosen on one machine."""
+
+    def __init__(self, machine: Machine, switches: Sequence[SwitchShape] = ()) -> None:
+        weights = sorted({group.weight for group in machine.groups})
+        self._tiers = [sum(group.mask for group in machine.groups if group.weight == weight) for weight in weights]
+        self._switches = switches
+        self._leaves = [switch for switch in switches if not switch.level]
+
+    def choose(self, request: Request, mask: int) -> int:
+        """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit."""
+        usable = mask & request.eligible
+        if usable.bit_count() < request.minimum or request.required & ~usable:
+            return 0
+        pool = 0
+        for tier in self._tiers:  # nodes of more weight only where lighter ones do not hold the job
+            pool |= usable & tier
+            if pool.bit_count() < request.minimum or request.required & ~pool:
+                continue
+            nodes = self._within(request, pool)
+            if nodes:
+                return nodes
+        return 0
+
+    def _within(self, request: Request, pool: int) -> int:
+        wanted = min(pool.bit_count(), request.maximum)
+        if wanted == pool.bit_count() and not self._switches:
+            return pool
+        if self._switches:
+            return self._under_switches(request, pool)
+        rest = wanted - request.required.bit_count()
+        return request.required | best_fit(blocks(pool & ~request.required), rest)
+
+    def _under_switches(self, request: Request, pool: int) -> int:
+        holding = [
+            switch
+            for switch in self._switches
+            if (switch.mask & pool).bit_count() >= request.minimum and not request.required & ~switch.mask
+        ]
+        if not holding:
+            return 0
+        best = min(holding, key=lambda switch: (switch.level, (switch.mask & pool).bit_count()))
+        pool &= best.mask
+        wanted = min(pool.bit_count(), request.maximum) - request.required.bit_count()
+        open_leaves = [pool & leaf.mask & ~request.required for leaf in self._leaves if leaf.mask & pool]
+        return request.required | best_fit(open_leaves, wanted)

@@ -1,0 +1,189 @@
+"""One pass of Slurm's backfill scheduler (``_attempt_backfill`` of sched/backfill, Slurm 22.05; slurm.conf(5), ``bf_*``).
+
+It goes down the queue. For each job it asks when enough nodes will have come free of running jobs (which are counted on
+to use up their limits), on nodes that no job before it has been promised for that time. A job that could start now is
+started; any other is promised its nodes, rounded to ``bf_resolution``, if that is within ``bf_window``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hpcplan.simulate.profile import Slot
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import Job, Request
+    from hpcplan.simulate.placement import Placement
+    from hpcplan.simulate.slurm_settings import SlurmSettings
+
+__all__ = ["BackfillPass"]
+
+
+@dataclass(slots=True)
+class _Span:
+    """A stretch of time with the nodes that nobody has been promised in it."""
+
+    begin: int
+    end: int
+    nodes: int
+
+
+class BackfillPass:
+    """A pass at ``now``; ``running`` holds (end by time limit, nodes) of what runs or is being cleaned up."""
+
+    def __init__(
+        self,
+        settings: SlurmSettings,
+        placement: Placement,
+        now: int,
+        free: int,
+        available: int,
+        running: Iterable[tuple[int, int]],
+    ) -> None:
+        self.settings = settings
+        self.placement = placement
+        self.now = now
+        self.available = available
+        self.promises: dict[int, Slot] = {}
+        self._free = free
+        self._ends = sorted((end, nodes & available) for end, nodes in running)
+        self._levels: list[int] = []
+        self._spans = [_Span(now, now + settings.bf_window_s, available)]
+        self._in_partition: Counter[str] = Counter()
+
+    def run(self, queue: Sequence[Job], start: Callable[[Job, int], None]) -> bool:
+        """Look at the jobs in order, calling ``start`` for those that start now; whether any did."""
+        settings = self.settings
+        tested: Counter[str] = Counter()
+        started = 0
+        for job in queue[: settings.bf_max_job_test]:
+            partition, user = f"partition {job.request.partition}", f"user {job.user}"
+            tested[partition] += 1
+            tested[user] += 1
+            if settings.bf_max_job_part and tested[partition] > settings.bf_max_job_part:
+                continue
+            if settings.bf_max_job_user and tested[user] > settings.bf_max_job_user:
+                continue
+            slot = self._find(job.request)
+            if slot is None:
+                continue
+            if slot.start > self.now:
+                self._promise(job, slot)
+                continue
+            start(job, slot.nodes)
+            self._free &= ~slot.nodes
+            self._ends.insert(bisect_left(self._ends, (slot.end, slot.nodes)), (slot.end, slot.nodes))
+            self._levels.clear()
+            started += 1
+            if started == settings.bf_max_job_start:
+                break
+        return bool(started)
+
+    def _find(self, request: Request) -> Slot | None:
+        """Return when and where the job can start; ``None`` if not within what is planned for."""
+        limit_s, earliest = request.limit_s, self.now
+        while True:
+            later: int | None = None
+            nodes = self.available
+            for position, span in enumerate(self._spans):
+                if span.end <= earliest:
+                    continue
+                if later is None and position + 1 < len(self._spans):
+                    later = span.end
+                if span.begin > earliest + limit_s:
+                    break
+                nodes &= span.nodes
+            found = self._will_run(request, nodes)
+            if found is None:
+                if later is None:
+                    return None
+                earliest = later
+                continue
+            start, chosen = max(found[0], earliest), found[1]
+            if start <= self.now:
+                return Slot(start, start + limit_s, chosen)
+            if later is not None and start > later:
+                earliest = later
+                continue
+            if start > self.now + self.settings.bf_window_s:
+                return None
+            slot = Slot(start, start + limit_s, chosen)
+            if not self._overlaps(self._rounded(slot)):
+                return slot
+            earliest = max(start, earliest + 1)
+
+    def _rounded(self, slot: Slot) -> Slot:
+        resolution = self.settings.bf_resolution_s
+        return Slot(slot.start // resolution * resolution, slot.end // resolution * resolution, slot.nodes)
+
+    def _overlaps(self, slot: Slot) -> bool:
+        return any(
+            span.end > slot.start and span.begin < slot.end and slot.nodes & ~span.nodes for span in self._spans
+        )
+
+    def _will_run(self, request: Request, nodes: int) -> tuple[int, int] | None:
+        """Return when the job would fit on ``nodes`` if the running jobs went one after another, and where then."""
+        usable = nodes & request.eligible
+        chosen = self.placement.choose(request, usable & self._free)
+        if chosen:
+            return self.now, chosen
+        if usable.bit_count() < request.minimum:
+            return None
+        if self.settings.consumable:
+            return self._will_run_coarsely(request, usable)
+        if not self._levels:
+            level = self._free
+            for _, given_back in self._ends:
+                level |= given_back
+                self._levels.append(level)
+        first = bisect_left(self._levels, request.minimum, key=lambda level: (level & usable).bit_count())
+        for position in range(first, len(self._levels)):
+            chosen = self.placement.choose(request, usable & self._levels[position])
+            if chosen:
+                return max(self._ends[position][0], self.now + 1), chosen
+        return None
+
+    def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
+        """The same as select/cons_tres does it: jobs that end within a widening window go at once (bf_window_linear)."""
+        level, window_s, opened = usable & self._free, 30, None
+        ends = [(end, given_back) for end, given_back in self._ends if given_back & usable]
+        for position, (end, given_back) in enumerate(ends):
+            opened = end if opened is None else opened
+            level |= given_back & usable
+            if position + 1 < len(ends) and ends[position + 1][0] <= opened + window_s:
+                continue
+            chosen = self.placement.choose(request, level)
+            if chosen:
+                return max(end, self.now + 1), chosen
+            linear_s = self.settings.bf_window_linear_s
+            window_s, opened = (window_s + linear_s if linear_s else window_s * 2), None
+        return None
+
+    def _promise(self, job: Job, slot: Slot) -> None:
+        settings = self.settings
+        partition = job.request.partition
+        if settings.bf_job_part_count_reserve:
+            if self._in_partition[partition] >= settings.bf_job_part_count_reserve:
+                return
+            self._in_partition[partition] += 1
+        if settings.bf_min_prio_reserve and job.priority < settings.bf_min_prio_reserve:
+            return
+        if self.now - (job.eligible_time or self.now) < settings.bf_min_age_reserve_s:
+            return
+        self.promises[job.id] = slot
+        self._take(self._rounded(slot))
+
+    def _take(self, slot: Slot) -> None:
+        """Cut the spans at the slot's ends, and take its nodes out of those between."""
+        spans = []
+        for span in self._spans:
+            cuts = [cut for cut in (slot.start, slot.end) if span.begin < cut < span.end]
+            edges = [span.begin, *cuts, span.end]
+            for begin, end in zip(edges, edges[1:], strict=False):
+                inside = begin >= slot.start and end <= slot.end
+                spans.append(_Span(begin, end, span.nodes & ~slot.nodes if inside else span.nodes))
+        self._spans = spans

@@ -1,0 +1,178 @@
+"""A machine and its scheduling from slurm.conf and topology.conf, for simulations (slurm.conf(5), topology.conf(5))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.hostlist import expand
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.placement import SwitchShape
+from hpcplan.simulate.slurm_settings import SlurmSettings, scheduling
+from hpcplan.site.importers.slurm_lines import ConfLine, Reader
+from hpcplan.units import parse_slurm_time
+
+__all__ = ["SlurmCluster", "read_slurm_cluster"]
+
+_MIB: Final = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmCluster:
+    """The nodes and partitions of a slurm.conf, the switches over them, and how its slurmctld schedules."""
+
+    machine: Machine
+    settings: SlurmSettings
+    switches: tuple[SwitchShape, ...] = ()
+
+
+def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster:
+    """Read a slurm.conf, with the topology.conf given, or the one beside it where ``TopologyPlugin`` asks for a tree.
+
+    Raises:
+        InputError: a file that cannot be read, or in which slurmctld would not find a cluster; with file, line and key.
+    """
+    reader = Reader()
+    lines = list(reader.read(path))
+    if reader.problems:
+        raise InputError(reader.problems)
+    values = {key: value for line in lines if not _defines(line) for key, value in line.pairs.items()}
+    try:
+        settings = scheduling(values)
+    except ValueError as error:
+        raise InputError(Problem(str(error), file=str(path))) from None
+    machine = _machine(lines, path)
+    if topology is None and values.get("topologyplugin", "").lower() == "topology/tree":
+        topology = path.with_name("topology.conf")
+    return SlurmCluster(machine, settings, _switches(topology, machine) if topology is not None else ())
+
+
+def _defines(line: ConfLine) -> bool:
+    return line.first in {"nodename", "partitionname", "downnodes", "nodeset", "frontendname"}
+
+
+def _machine(lines: list[ConfLine], path: Path) -> Machine:
+    names: list[str] = []
+    groups: list[NodeGroupShape] = []
+    defaults: dict[str, dict[str, str]] = {"nodename": {}, "partitionname": {}}
+    partitions: list[tuple[ConfLine, dict[str, str]]] = []
+    for line in lines:
+        kind = line.first
+        if kind not in defaults:
+            continue
+        if line.pairs[kind].upper() == "DEFAULT":
+            defaults[kind].update({key: value for key, value in line.pairs.items() if key != kind})
+        elif kind == "nodename":
+            hosts = _hosts(line, kind)
+            groups.append(_group(line, defaults[kind] | line.pairs, ((1 << len(hosts)) - 1) << len(names)))
+            names.extend(hosts)
+        else:
+            partitions.append((line, defaults[kind] | line.pairs))
+    if not names or not partitions:
+        what = "nodes (NodeName=…)" if not names else "partitions (PartitionName=…)"
+        raise InputError(Problem(f"names no {what}", file=str(path)))
+    shapes = {}
+    index = {name: 1 << position for position, name in enumerate(names)}
+    for line, pairs in partitions:
+        shapes[pairs["partitionname"]] = _partition(line, pairs, index)
+    return Machine(tuple(names), tuple(groups), shapes)
+
+
+def _hosts(line: ConfLine, key: str) -> list[str]:
+    try:
+        return expand(line.pairs[key])
+    except ValueError as error:
+        raise line.error(key, str(error)) from None
+
+
+def _group(line: ConfLine, pairs: dict[str, str], mask: int) -> NodeGroupShape:
+    def number(key: str, default: int) -> int:
+        value = pairs.get(key, "")
+        if value and not value.isdecimal():
+            raise line.error(key, f"{value!r} is not a whole number")
+        return int(value) if value else default
+
+    sockets = number("sockets", 0) or number("boards", 1) * number("socketsperboard", 1)
+    cpus = number("cpus", number("procs", 0)) or sockets * number("corespersocket", 1) * number("threadspercore", 1)
+    gpus, gpu_type = _gpus(pairs.get("gres", ""))
+    features = pairs.get("features", pairs.get("feature", ""))
+    return NodeGroupShape(
+        mask=mask,
+        cpus=cpus,
+        memory_bytes=number("realmemory", 1) * _MIB,
+        gpus=gpus,
+        gpu_type=gpu_type,
+        features=tuple(feature for feature in features.split(",") if feature),
+        weight=number("weight", 1),
+    )
+
+
+def _gpus(gres: str) -> tuple[int, str | None]:
+    """Return how many GPUs ``gpu:h100:8,nvme:1`` has, and of which type."""
+    count, kind = 0, None
+    for word in gres.split(","):
+        parts = word.partition("(")[0].split(":")
+        if parts[0] == "gpu":
+            middle = [part for part in parts[1:] if not part.isdecimal()]
+            kind = middle[0] if middle else kind
+            count += int(parts[-1]) if parts[-1].isdecimal() else 1
+    return count, kind
+
+
+def _partition(line: ConfLine, pairs: dict[str, str], index: dict[str, int]) -> PartitionShape:
+    def limit(key: str) -> int | None:
+        try:
+            return parse_slurm_time(pairs.get(key, ""))
+        except ValueError as error:
+            raise line.error(key, str(error)) from None
+
+    def number(key: str) -> int | None:
+        value = pairs.get(key, "")
+        return int(value) if value.isdecimal() else None
+
+    nodes = pairs.get("nodes", "")
+    hosts = list(index) if nodes.upper() == "ALL" else _hosts(line, "nodes") if nodes else []
+    mask = 0
+    for host in hosts:
+        if host not in index:
+            raise line.error("nodes", f"no NodeName line names {host!r}")
+        mask |= index[host]
+    return PartitionShape(
+        name=pairs["partitionname"],
+        mask=mask,
+        default=pairs.get("default", "no").lower() == "yes",
+        max_time_s=limit("maxtime"),
+        default_time_s=limit("defaulttime"),
+        max_nodes=number("maxnodes"),
+        up=pairs.get("state", "up").upper() in {"UP", "DRAIN"},
+        priority_tier=number("prioritytier") or number("priority") or 1,
+        priority_job_factor=number("priorityjobfactor") or number("priority") or 1,
+    )
+
+
+def _switches(path: Path, machine: Machine) -> tuple[SwitchShape, ...]:
+    """Return the switches of a topology.conf in its order."""
+    written = {line.pairs["switchname"]: line for line in Reader().read(path) if line.first == "switchname"}
+    found: dict[str, SwitchShape] = {}
+
+    def shape(name: str, above: tuple[str, ...]) -> SwitchShape:
+        if name in found:
+            return found[name]
+        line = written[name]
+        mask, level = 0, 0
+        for host in _hosts(line, "nodes") if "nodes" in line.pairs else []:
+            try:
+                mask |= machine.mask_of([host])
+            except KeyError:
+                raise line.error("nodes", f"no node is called {host!r}") from None
+        for child in _hosts(line, "switches") if "switches" in line.pairs else []:
+            if child not in written or child in (*above, name):
+                raise line.error("switches", f"{child!r} is no switch below this one")
+            below = shape(child, (*above, name))
+            mask, level = mask | below.mask, max(level, below.level + 1)
+        found[name] = SwitchShape(name, mask, level)
+        return found[name]
+
+    return tuple(shape(name, ()) for name in written)

@@ -1,0 +1,138 @@
+"""How a slurmctld schedules: the parameters of slurm.conf(5) that decide when jobs start, with Slurm 22.05's defaults.
+
+What slurm.conf does not say (how long the end of a job takes to be noticed, where the controller's clock stood) is a
+field here too, with the value that was measured on a real slurmctld 22.05.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+__all__ = ["SlurmSettings", "scheduling"]
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmSettings:
+    """Parameters of the main and the backfill scheduler and of priorities; names and defaults as in slurm.conf(5).
+
+    Counts of 0 are no limit. These are not Slurm's, and were measured on slurmctld 22.05.8: the controller began
+    ``started_s`` on the trace's clock, and its periods count from there. It holds running jobs against their limits
+    every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop sleeps a second and then works, so that
+    it falls back by ``loop_drift_ms`` a second; launching and cleaning up a job take ``end_overhead_ms``. The next turn
+    of the loop after a short job's run time is therefore too early to see its end, that after a long job's is not.
+    """
+
+    builtin: bool = False
+    multifactor: bool = False
+    consumable: bool = False
+    sched_interval_s: int = 60
+    batch_sched_delay_s: int = 3
+    default_queue_depth: int = 100
+    partition_job_depth: int = 0
+    defer: bool = False
+    bf_interval_s: int = 30
+    bf_resolution_s: int = 60
+    bf_window_s: int = 86400
+    bf_max_job_test: int = 500
+    bf_max_job_start: int = 0
+    bf_max_job_part: int = 0
+    bf_max_job_user: int = 0
+    bf_job_part_count_reserve: int = 0
+    bf_min_age_reserve_s: int = 0
+    bf_min_prio_reserve: int = 0
+    bf_window_linear_s: int = 0
+    over_time_limit_s: int = 0
+    kill_wait_s: int = 30
+    priority_weight_age: int = 0
+    priority_weight_job_size: int = 0
+    priority_weight_partition: int = 0
+    priority_max_age_s: int = 7 * 86400
+    priority_favor_small: bool = False
+    priority_calc_period_s: int = 300
+    submit_lag_s: int = 1
+    started_s: int = -3
+    time_limit_check_s: int = 30
+    loop_drift_ms: int = 2
+    end_overhead_ms: int = 60
+
+    def end_lag_s(self, run_s: int) -> int:
+        """Return how many seconds after its end the nodes of a job that ran ``run_s`` can be given out again."""
+        return int(run_s * self.loop_drift_ms < self.end_overhead_ms)
+
+
+# SchedulerParameters whose value is a whole number: (field, factor)
+_NUMBERS: Final = {
+    "sched_interval": ("sched_interval_s", 1),
+    "batch_sched_delay": ("batch_sched_delay_s", 1),
+    "default_queue_depth": ("default_queue_depth", 1),
+    "partition_job_depth": ("partition_job_depth", 1),
+    "bf_interval": ("bf_interval_s", 1),
+    "bf_resolution": ("bf_resolution_s", 1),
+    "bf_window": ("bf_window_s", 60),
+    "bf_max_job_test": ("bf_max_job_test", 1),
+    "max_job_bf": ("bf_max_job_test", 1),
+    "bf_max_job_start": ("bf_max_job_start", 1),
+    "bf_max_job_part": ("bf_max_job_part", 1),
+    "bf_max_job_user": ("bf_max_job_user", 1),
+    "bf_job_part_count_reserve": ("bf_job_part_count_reserve", 1),
+    "bf_min_age_reserve": ("bf_min_age_reserve_s", 1),
+    "bf_min_prio_reserve": ("bf_min_prio_reserve", 1),
+    "bf_window_linear": ("bf_window_linear_s", 1),
+}
+_AT_LEAST_ONE: Final = {"sched_interval_s", "bf_interval_s", "bf_resolution_s", "bf_window_s", "bf_max_job_test"}
+
+
+def scheduling(values: Mapping[str, str]) -> SlurmSettings:
+    """Return the settings of a slurm.conf's global keys, given in lower case.
+
+    Of a parameter that Slurm does not know, or whose value it cannot use, it keeps the default; so does this.
+
+    Raises:
+        ValueError: a key of its own (not one of ``SchedulerParameters``) has a value that slurmctld would not start
+            with; the message begins with the key.
+    """
+    found: dict[str, Any] = {
+        "builtin": values.get("schedulertype", "sched/backfill").lower() == "sched/builtin",
+        "multifactor": values.get("prioritytype", "priority/basic").lower() == "priority/multifactor",
+        "consumable": values.get("selecttype", "select/cons_tres").lower() != "select/linear",
+        "priority_favor_small": values.get("priorityfavorsmall", "no").lower() in {"yes", "true", "1"},
+    }
+    for word in values.get("schedulerparameters", "").split(","):
+        name, _, value = word.strip().partition("=")
+        if name.lower() == "defer":
+            found["defer"] = True
+        elif name.lower() in _NUMBERS and value.isdecimal():
+            field, factor = _NUMBERS[name.lower()]
+            if int(value) or field not in _AT_LEAST_ONE:
+                found[field] = int(value) * factor
+    found |= _own_keys(values)
+    assert found.keys() <= {field.name for field in fields(SlurmSettings)}
+    return SlurmSettings(**found)
+
+
+def _own_keys(values: Mapping[str, str]) -> dict[str, int]:
+    from hpcplan.units import parse_slurm_time
+
+    found = {}
+    for key, field, factor in (
+        ("killwait", "kill_wait_s", 1), ("overtimelimit", "over_time_limit_s", 60),
+        ("priorityweightage", "priority_weight_age", 1), ("priorityweightjobsize", "priority_weight_job_size", 1),
+        ("priorityweightpartition", "priority_weight_partition", 1),
+    ):  # fmt: skip
+        if key in values:
+            if values[key].lower() in {"unlimited", "infinite"} and key == "overtimelimit":
+                found[field] = 365 * 86400
+                continue
+            if not values[key].isdecimal():
+                raise ValueError(f"{key}: {values[key]!r} is not a whole number")
+            found[field] = int(values[key]) * factor
+    for key, field in (("prioritymaxage", "priority_max_age_s"), ("prioritycalcperiod", "priority_calc_period_s")):
+        if key in values:
+            try:
+                seconds = parse_slurm_time(values[key])
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+            found[field] = max(1, seconds or 365 * 86400)
+    return found
