@@ -286,9 +286,13 @@ def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBack
     theirs = int(slurm.run("sbatch", "--parsable", "--uid=nobody", "--chdir=/", "--output=/dev/null",
                            "--wrap=true").stdout)  # fmt: skip
     slurm.wait_until(lambda: all(record.state.final for record in backend.jobs([*ids, theirs])), "all have ended")
-    slurm.wait_until(
-        lambda: "RUNNING" not in slurm.run("sacct", "--allusers", "--format=State").stdout, "accounting knows it"
-    )
+    wanted = ",".join(map(str, [*ids, theirs]))
+
+    def ended() -> bool:
+        answer = slurm.run("sacct", "--allusers", "-X", "-n", "-P", "-o", "State", "-j", wanted).stdout.split()
+        return len(answer) == 4 and set(answer) <= {"COMPLETED", "FAILED"}
+
+    slurm.wait_until(ended, "accounting knows it")  # slurmdbd hears of each a moment later
     columns = "JobIDRaw,User,State,Submit,Start,End,ExitCode,NNodes,NodeList"
     command = ("sacct", "--allusers", "--duplicates", "--allocations", "--parsable2", "--noheader",
                f"--format={columns}", "--starttime=now-1hour")  # fmt: skip

@@ -28,6 +28,7 @@ fabric:
     - {name: leaf0, nodes: "n[0-3]", uplink: 1600 GB/s}
     - {name: leaf1, nodes: "n[4-7]", uplink: 1600 GB/s}
     - {name: spine, switches: [leaf0, leaf1]}
+storage: {path: /scratch, read: 50 GB/s, write: 50 GB/s}
 slurm: {version: "22.05", gpu_request: gres, topology: true}
 """
 WORKLOAD = """\
