@@ -208,4 +208,9 @@ def _warnings(plan: Plan) -> list[str]:
             f"this is a chain of {len(plan.segments)} jobs ({format_duration(plan.training.time_to_train_s)} without "
             "queue waits); more nodes or fewer tokens would shorten it"
         )
+    if plan.job.framework == "megatron-lm" and plan.job.model_arguments.get("position_embedding") == "alibi":
+        said.append(
+            "Megatron-LM has no ALiBi, so this plan cannot be rendered for it; --framework srun renders it for a trainer "
+            "of your own, such as Megatron-DeepSpeed"
+        )
     return said

@@ -110,6 +110,13 @@ def test_switches_are_asked_for_where_slurm_knows_them() -> None:
     assert plan(site="jean-zay-a100", nodes=(4, 4)).plan.placement.switches is None
 
 
+def test_what_megatron_lm_cannot_run_is_said() -> None:
+    wish = {"training": {"tokens": 10**9}}
+    assert any("ALiBi" in note for note in plan("bloom-176b", "jean-zay-a100", nodes=(48, 48), changes=wish).notes)
+    wish["request"] = {"framework": "srun"}  # type: ignore[assignment]
+    assert not any("ALiBi" in note for note in plan("bloom-176b", "jean-zay-a100", nodes=(48, 48), changes=wish).notes)
+
+
 def test_a_plan_is_frozen() -> None:
     made: Plan = plan(nodes=(1, 1)).plan
     with pytest.raises(ValueError, match="frozen"):
