@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "hpcplan", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "site": ("hpcplan.cli.site", "List, show, check and draw the sites that hpcplan knows."),
     "plan": ("hpcplan.cli.plan", "Find the best sharding of a workload on a site."),
+    "partition": ("hpcplan.cli.partition", "Split a graph of layers or operators over devices."),
     "render": ("hpcplan.cli.render", "Turn a plan into sbatch scripts and launcher arguments."),
     "submit": ("hpcplan.cli.submit", "Submit a rendered campaign."),
     "status": ("hpcplan.cli.status", "Show how a campaign stands."),
