@@ -215,11 +215,14 @@ def format_count(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time span as people say it: ``'3 d 4 h'``, ``'2 h 05 min'``, ``'12.4 s'``, ``'8.1 ms'``."""
+    """Return a time span as people say it: ``'3 d 4 h'``, ``'2 h 05 min'``, ``'2 min 05 s'``, ``'8.1 ms'``."""
     if seconds < 0:
         return "-" + format_duration(-seconds)
-    if seconds < 60:
+    if seconds < 99.95:
         return _scale(seconds, [(1.0, "s"), (1e-3, "ms"), (1e-6, "us")], 1) if seconds else "0 s"
+    if seconds < 599.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"

@@ -130,6 +130,6 @@ def test_a_parser_either_returns_a_number_or_refuses(text: str) -> None:
 
 
 def test_durations_read_as_people_say_them() -> None:
-    assert [units.format_duration(s) for s in (0, 0.0081, 12.4, 125, 7500, 3 * 86400 + 4 * 3600)] == [
-        "0 s", "8.1 ms", "12.4 s", "2 min", "2 h 05 min", "3 d 4 h",
+    assert [units.format_duration(s) for s in (0, 0.0081, 12.4, 74.5, 125, 180, 1500, 7500, 3 * 86400 + 4 * 3600)] == [
+        "0 s", "8.1 ms", "12.4 s", "74.5 s", "2 min 05 s", "3 min", "25 min", "2 h 05 min", "3 d 4 h",
     ]  # fmt: skip

@@ -210,7 +210,7 @@ def _warnings(plan: Plan) -> list[str]:
         )
     if plan.job.framework == "megatron-lm" and plan.job.model_arguments.get("position_embedding") == "alibi":
         said.append(
-            "Megatron-LM has no ALiBi, so this plan cannot be rendered for it; --framework srun renders it for a trainer "
-            "of your own, such as Megatron-DeepSpeed"
+            "Megatron-LM has no ALiBi, so this plan cannot be rendered for it; --framework srun renders it for another "
+            "trainer, such as Megatron-DeepSpeed"
         )
     return said
