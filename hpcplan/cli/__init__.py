@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("hpcplan.cli.cancel", "Cancel a campaign's jobs."),
     "list": ("hpcplan.cli.list", "List the campaigns submitted from this account."),
     "mock": ("hpcplan.cli.mock", "Run a mock Slurm cluster of a site on this machine."),
+    "simulate": ("hpcplan.cli.simulate", "Schedule a trace of jobs under one policy or several, and compare them."),
     "report": ("hpcplan.cli.report", "Report how well the queue was used."),
     "validate": ("hpcplan.cli.validate", "Predict measured runs and say how far off the predictions are."),
     "calibrate": ("hpcplan.cli.calibrate", "Fit the cost model's constants to measurements."),

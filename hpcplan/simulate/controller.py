@@ -2,8 +2,8 @@
 
 When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 
-- at a submission, if no job of the partition goes before the new one: that job alone;
-- ``batch_sched_delay`` after the last pass, once something has happened: ``default_queue_depth`` jobs;
+- once jobs have been submitted or have ended, ``batch_sched_delay`` after the last pass: ``default_queue_depth`` jobs
+  (the submission of a batch job starts nothing by itself);
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
 
@@ -44,7 +44,6 @@ class Controller(Engine):
         self._by_id = self.settings.builtin and not self.settings.multifactor
         self._multifactor = Multifactor(cluster.machine, self.settings) if self.settings.multifactor else None
         self._completing: list[tuple[int, int, int]] = []  # ends not yet seen: (when they are, nodes, end by limit)
-        self._fresh: list[Job] = []
         self._seen_changes = -1
         self._triggered = False
         self._batch_due: int | None = None  # something has happened since the last pass
@@ -69,10 +68,10 @@ class Controller(Engine):
         over = job.limit_end + settings.over_time_limit_s
         every = settings.time_limit_check_s
         stopped = over + (settings.started_s - over) % every
-        if done <= stopped:
+        if done <= over:
             behaviour = job.behaviour
             return done, (JobState(behaviour.state), behaviour.exit_code, behaviour.signal)
-        return stopped, natural_end(job)
+        return min(done, stopped), natural_end(job)  # over its limit it has timed out, though it ends by itself
 
     def _due(self) -> list[int]:
         """Return when passes, and nodes coming free, are due."""
@@ -105,7 +104,6 @@ class Controller(Engine):
         was_queued = job.eligible_time is not None
         super()._classify(job)
         if not was_queued and job.eligible_time == job.submit_time == self.now:
-            self._fresh.append(job)
             self._triggered = True
 
     def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
@@ -132,7 +130,6 @@ class Controller(Engine):
             self._triggered = True
         self._settle()
         self._reprioritise()
-        self._try_fresh()
         self._note_changes()
         if self.queue:
             whole = self._whole_due is not None and self._whole_due <= self.now
@@ -178,20 +175,6 @@ class Controller(Engine):
         elif not self._one_tier:
             queue.sort(key=lambda job: (-self._tiers[job.request.partition], *job.order))
         return queue
-
-    def _try_fresh(self) -> None:
-        """Try each job that has just been submitted, if nothing that waits for the same nodes goes before it."""
-        fresh, self._fresh = self._fresh, []
-        for job in fresh:
-            if job.running or job.id not in self.jobs or self.settings.defer:
-                continue
-            masks = self._partition_masks
-            mask = masks[job.request.partition]
-            order = self.queue if self._one_tier else self._ordered()
-            ahead = next((one for one in order if one is job or masks[one.request.partition] & mask), None)
-            if ahead is job and (nodes := self.placement.choose(job.request, self.free)):
-                self._start(job, nodes, backfilled=False)
-                self._drop_started()
 
     def _main_pass(self, *, whole: bool) -> None:
         """Start jobs in order; the first of a partition that has to wait holds up the partition's nodes."""

@@ -1,4 +1,4 @@
-"""Scheduling whole traces on a pool of equal processors: FCFS and EASY as the literature defines them, fast.
+"""Scheduling whole traces on a pool of equal processors, as the literature defines the policies, fast.
 
 Where only the number of processors counts, a schedule needs no node masks. The rules are those of :mod:`.policies`, and
 a test holds that both give the same starts. At each instant first all ends, then all submissions in trace order, then
@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from hpcplan.errors import InputError
+from hpcplan.simulate.conservative import Conservative
 from hpcplan.simulate.traces import TraceJob
 
 __all__ = ["Order", "TracePolicy", "replay"]
 
-TracePolicy = Literal["fcfs", "easy"]
+TracePolicy = Literal["fcfs", "sjf", "priority", "easy", "conservative"]
 Order = Literal["submit", "sjf"]
 
 
@@ -25,6 +26,9 @@ def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy"
     """Return the start of each job, in seconds, on ``procs`` processors.
 
     ``order`` is how the queue is sorted: by submission, or shortest time limit first (``sjf``), ties by submission.
+    ``fcfs`` starts jobs strictly in that order, ``sjf`` in the order of their limits, ``priority`` of their priorities
+    (those of equal priority as ``order`` says); ``easy`` and ``conservative`` backfill (:mod:`.policies`,
+    :mod:`.conservative`).
 
     Raises:
         InputError: a job that asks for more processors than there are.
@@ -33,12 +37,26 @@ def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy"
         if job.procs > procs:
             raise InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
     arrivals = sorted(range(len(jobs)), key=lambda index: jobs[index].submit_s)
-    pool = _Pool([jobs[index] for index in arrivals], procs, backfill=policy == "easy", shortest_first=order == "sjf")
-    pool.run()
+    ranked = [jobs[index] for index in arrivals]
+    if policy == "conservative":
+        found = Conservative(ranked, procs, shortest_first=order == "sjf").run()
+    else:
+        pool = _Pool(ranked, procs, backfill=policy == "easy", orders=_orders(ranked, policy, order))
+        pool.run()
+        found = pool.starts
     starts = [0] * len(jobs)
     for rank, index in enumerate(arrivals):
-        starts[index] = pool.starts[rank]
+        starts[index] = found[rank]
     return starts
+
+
+def _orders(jobs: Sequence[TraceJob], policy: TracePolicy, order: Order) -> list[int] | None:
+    """Return what the queue is sorted by before submission, ``None`` where submission alone counts."""
+    shortest_first = order == "sjf" or policy == "sjf"
+    if policy != "priority":
+        return [job.limit_s for job in jobs] if shortest_first else None
+    longest = max((job.limit_s for job in jobs), default=0) + 1 if shortest_first else 1
+    return [-job.priority * longest + (job.limit_s if shortest_first else 0) for job in jobs]
 
 
 class _Pool:
@@ -49,14 +67,14 @@ class _Pool:
     new jobs are looked at, against the same shadow time and extra processors.
     """
 
-    def __init__(self, jobs: Sequence[TraceJob], procs: int, *, backfill: bool, shortest_first: bool) -> None:
+    def __init__(self, jobs: Sequence[TraceJob], procs: int, *, backfill: bool, orders: list[int] | None) -> None:
         self.submits = [job.submit_s for job in jobs]
         self.runs = [min(job.run_s, job.limit_s) for job in jobs]
         self.limits = [job.limit_s for job in jobs]
         self.widths = [job.procs for job in jobs]
         self.procs = self.free = procs
         self.backfill = backfill
-        self.shortest_first = shortest_first
+        self.orders = orders
         self.starts = [0] * len(jobs)
         self.ends: list[tuple[int, int]] = []
         self.promised: list[tuple[int, int]] = []
@@ -95,8 +113,8 @@ class _Pool:
         """Queue new jobs and return their keys in the queue's order."""
         fresh = []
         for rank in ranks:
-            if self.shortest_first:
-                key = (self.limits[rank], rank)
+            if self.orders is not None:
+                key = (self.orders[rank], rank)
                 insort(self.waiting, key)
             else:
                 key = (0, rank)
@@ -106,7 +124,7 @@ class _Pool:
             if self.widths[rank] < self.narrowest:
                 self.narrowest = self.widths[rank]
             fresh.append(key)
-        return sorted(fresh) if self.shortest_first else fresh
+        return fresh if self.orders is None else sorted(fresh)
 
     def _start(self, now: int, rank: int) -> None:
         self.starts[rank] = now

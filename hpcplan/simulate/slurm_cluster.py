@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.hostlist import expand
@@ -14,7 +14,10 @@ from hpcplan.simulate.slurm_settings import SlurmSettings, scheduling
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
 
-__all__ = ["SlurmCluster", "read_slurm_cluster"]
+if TYPE_CHECKING:
+    from hpcplan.site.model import Site
+
+__all__ = ["SlurmCluster", "cluster_of_site", "read_slurm_cluster"]
 
 _MIB: Final = 1024**2
 
@@ -47,6 +50,20 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
     if topology is None and values.get("topologyplugin", "").lower() == "topology/tree":
         topology = path.with_name("topology.conf")
     return SlurmCluster(machine, settings, _switches(topology, machine) if topology is not None else ())
+
+
+def cluster_of_site(site: Site) -> SlurmCluster:
+    """Return the cluster that a site file describes, scheduled with Slurm's defaults, its leaf switches from the fabric."""
+    machine = Machine.from_site(site)
+    switches = []
+    if site.fabric.switches:
+        children: dict[str, int] = {}
+        for switch in site.fabric.switches:
+            children[switch.name] = machine.mask_of(expand(switch.nodes)) if switch.nodes else 0
+        switches = [SwitchShape(name, mask, 0) for name, mask in children.items() if mask]
+        if len(switches) > 1:
+            switches.append(SwitchShape("all", machine.all_nodes, 1))
+    return SlurmCluster(machine, SlurmSettings(), tuple(switches))
 
 
 def _defines(line: ConfLine) -> bool:

@@ -51,15 +51,16 @@ class SlurmSettings:
     priority_max_age_s: int = 7 * 86400
     priority_favor_small: bool = False
     priority_calc_period_s: int = 300
-    submit_lag_s: int = 1
     started_s: int = -3
     time_limit_check_s: int = 30
     loop_drift_ms: int = 2
+    backfill_drift_ms: int = 3
     end_overhead_ms: int = 60
 
     def end_lag_s(self, run_s: int) -> int:
         """Return how many seconds after its end the nodes of a job that ran ``run_s`` can be given out again."""
-        return int(run_s * self.loop_drift_ms < self.end_overhead_ms)
+        drift_ms = self.backfill_drift_ms if not self.builtin and self.bf_interval_s == 1 else self.loop_drift_ms
+        return int(run_s * drift_ms < self.end_overhead_ms)
 
 
 # SchedulerParameters whose value is a whole number: (field, factor)

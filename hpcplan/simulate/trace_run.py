@@ -14,12 +14,12 @@ from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Arrival, Behaviour, JobSpec
 from hpcplan.simulate.outcome import Metrics, Row, metrics
 from hpcplan.simulate.policies import POLICIES, Backfill, Fcfs
-from hpcplan.simulate.replay import Order, replay
+from hpcplan.simulate.replay import replay
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.traces import Trace, TraceJob
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["TRACE_POLICIES", "Schedule", "on_nodes", "on_processors"]
+__all__ = ["TRACE_POLICIES", "Schedule", "check_policy", "on_nodes", "on_processors"]
 
 TRACE_POLICIES: Final = ("fcfs", "sjf", "priority", "easy", "conservative", "slurm")
 _FIRST: Final = 10**9  # what limits are taken from to make priorities of them; above every limit
@@ -44,13 +44,15 @@ class Schedule:
         return metrics(self.rows, self.procs)
 
 
-def on_processors(trace: Trace, procs: int, policy: str, order: Order = "submit") -> Schedule:
+def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "submit") -> Schedule:
     """Schedule a trace on ``procs`` equal processors; each job takes its width of them.
 
     Raises:
-        InputError: a job is wider than the machine, or no such policy.
+        InputError: a job is wider than the machine, the size is not known, or no such policy.
     """
-    _check(policy)
+    check_policy(policy)
+    if procs is None:
+        raise InputError("the trace does not say how large the machine is", hint="--procs, --site or --slurm-conf")
     if policy == "slurm":
         raise InputError("the slurm policy gives out nodes", hint="name them: --slurm-conf FILE or --site SITE")
     starts = replay(trace.jobs, procs, policy=policy, order=order)  # type: ignore[arg-type]
@@ -62,13 +64,13 @@ def on_processors(trace: Trace, procs: int, policy: str, order: Order = "submit"
     return Schedule(policy, order, procs, tuple(rows), {})
 
 
-def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: Order = "submit") -> Schedule:
+def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit") -> Schedule:
     """Schedule a trace on the nodes of a cluster; a job that says no nodes gets as many as its processors take.
 
     Raises:
         InputError: no such policy, or a job depends on one that the trace does not have.
     """
-    _check(policy)
+    check_policy(policy)
     plan = _Submissions(trace, cluster, policy, order)
     engine: Engine
     if policy == "slurm":
@@ -89,7 +91,12 @@ def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: Order = "s
     return Schedule(policy, order, machine.total(machine.all_nodes, "cpus"), tuple(rows), plan.refused)
 
 
-def _check(policy: str) -> None:
+def check_policy(policy: str) -> None:
+    """Refuse a policy that there is not.
+
+    Raises:
+        InputError: with the nearest name.
+    """
     if policy not in TRACE_POLICIES:
         raise InputError(f"no policy is called {policy!r}" + nearest(policy, TRACE_POLICIES))
 
@@ -107,13 +114,12 @@ def _row(job: TraceJob, record: JobRecord | None, refused: bool) -> Row:
 class _Submissions:
     """The jobs of a trace on their way to an engine, which numbers those that it accepts from 1."""
 
-    def __init__(self, trace: Trace, cluster: SlurmCluster, policy: str, order: Order) -> None:
+    def __init__(self, trace: Trace, cluster: SlurmCluster, policy: str, order: str) -> None:
         self.ids: dict[str, int] = {}
         self.refused: dict[str, str] = {}
         self._names = {job.name for job in trace.jobs}
         self._arrivals: list[Arrival] = []
         self._next = 0
-        lag_s = cluster.settings.submit_lag_s if policy == "slurm" else 0
         for job in sorted(trace.jobs, key=lambda job: job.submit_s):
             spec = self._spec(job, policy, order)
             try:
@@ -123,7 +129,7 @@ class _Submissions:
                 self.refused[job.name] = error.message
                 continue
             self.ids[job.name] = len(self.ids) + 1
-            self._arrivals.append(Arrival(job.submit_s + lag_s, job.user or "user", spec, Behaviour(job.run_s)))
+            self._arrivals.append(Arrival(job.submit_s, job.user or "user", spec, Behaviour(job.run_s)))
         self.first_s = self._arrivals[0].time if self._arrivals else 0
 
     @property
@@ -136,7 +142,7 @@ class _Submissions:
         self._next += 1
         return self._arrivals[self._next - 1]
 
-    def _spec(self, job: TraceJob, policy: str, order: Order) -> JobSpec:
+    def _spec(self, job: TraceJob, policy: str, order: str) -> JobSpec:
         spec = job.ask or JobSpec(name=job.name, ntasks=job.procs, time_limit_s=job.limit_s)
         if policy == "slurm" and spec.time_limit_s is not None:
             spec = replace(spec, time_limit_s=-(-spec.time_limit_s // 60) * 60)

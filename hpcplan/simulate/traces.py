@@ -43,6 +43,11 @@ class TraceJob:
     user: str | None = None
 
     @property
+    def priority(self) -> int:
+        """The priority that the trace gives it, 0 where it gives none."""
+        return 0 if self.ask is None or self.ask.priority is None else self.ask.priority
+
+    @property
     def name(self) -> str:
         """What the trace calls it."""
         return str(self.id) if self.label is None else self.label

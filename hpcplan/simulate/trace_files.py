@@ -1,0 +1,32 @@
+"""Opens a trace of any known kind: SWF, a dump of sacct, or a CSV table of jobs, each plain or gzipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.simulate.sacct_trace import is_sacct, read_sacct
+from hpcplan.simulate.table_trace import is_table, read_table
+from hpcplan.simulate.traces import Trace, read_swf, text_lines
+
+__all__ = ["read_trace"]
+
+
+def read_trace(path: Path, *, procs: int | None = None) -> Trace:
+    """Read a trace, whose first line tells its kind. ``procs`` is the machine's size, for traces in SWF.
+
+    Raises:
+        InputError: not readable, or none of these; with file and line.
+    """
+    first = next((line for line in text_lines(path) if line.strip()), "")
+    if is_table(first):
+        return read_table(path)
+    if is_sacct(first):
+        return read_sacct(path)
+    if first.lstrip().startswith(";") or first.lstrip()[:1].isdigit():
+        return read_swf(path, procs=procs)
+    message = (
+        "is no trace: neither SWF, nor sacct's output with its header, nor a table with the columns "
+        "job, submit_s, nodes, run_s"
+    )
+    raise InputError(Problem(message, file=str(path), line=1))
