@@ -133,7 +133,7 @@ class _Merger:
             names = list(self.facts) if everywhere else [n for n in found.names if n in self.facts]
             if not everywhere and len(names) < len(found.names) and source != self.authority:
                 unknown = [name for name in found.names if name not in self.facts]
-                self._warn(found.place, f"{len(unknown)} nodes that {self._authority()} does not name: {_few(unknown)}")
+                self._warn(found.place, f"nodes that {self._authority()} does not name: {_few(unknown)}")
             contradicting: dict[str, list[str]] = {}
             for name in names:
                 for message in self.facts[name].take(found, source, everywhere=everywhere):
@@ -155,7 +155,7 @@ class _Merger:
         left_out = [name for name in self.facts if name not in named]
         if named and left_out:
             place = Place(findings.source)
-            self._warn(place, f"{len(left_out)} nodes of {self._authority()} are not in it: {_few(left_out)}")
+            self._warn(place, f"nodes of {self._authority()} that are not in it: {_few(left_out)}")
 
     def _insides(self) -> None:
         """Give what one node's inside looks like to the nodes that have that many GPUs, or to all if none is told."""
@@ -211,7 +211,7 @@ class _Merger:
             members = dict.fromkeys(self.facts) if partition.nodes is None else dict.fromkeys(partition.nodes)
             unknown = [name for name in members if name not in self.facts]
             if unknown:
-                message = f"partition {partition.name!r} names {len(unknown)} unknown nodes: {_few(unknown)}"
+                message = f"partition {partition.name!r} names unknown nodes: {_few(unknown)}"
                 self._warn(partition.place, message, "Nodes")
             members = {name: None for name in members if name in self.facts}
             if members:
@@ -293,7 +293,7 @@ class _Merger:
         below = {child for switch in tree for child in switch.children}
         roots = [switch for switch in tree if switch.name not in below]
         leaf = TreeSwitch(_fresh("elsewhere", taken), Place(ASSUMED), nodes=loose)
-        message = f"{len(loose)} nodes are under no switch: {_few(loose)}; a leaf {leaf.name!r} is made for them"
+        message = f"nodes under no switch: {_few(loose)}; a leaf {leaf.name!r} is made for them"
         self._warn(roots[0].place, message)
         tree.insert(0, leaf)
         if len(roots) == 1 and roots[0].children:

@@ -59,7 +59,8 @@ def defaults_of(accelerator: str | None) -> NodeDefaults:
 def catalogue_name(gres_type: str, known: list[str]) -> str | None:
     """Return the accelerator of the catalogue that a GRES type such as ``a100``, ``nvidia_h100_80gb_hbm3`` means.
 
-    The words of the type must name the chip; of several sizes of memory the one that the type names, else the largest.
+    The words of the type must name the chip; of several sizes of memory the one that the type names, else the largest
+    among those of full power.
     """
     word = gres_type.upper().replace("_", "-")
     parts = set(word.replace("GEFORCE", "").replace("RTX", "RTX-").replace("--", "-").split("-"))
@@ -67,7 +68,7 @@ def catalogue_name(gres_type: str, known: list[str]) -> str | None:
     if not chips:
         return None
     sized = [name for name in chips if name.split("-")[-1] in word or name.split("-")[-1].removesuffix("GB") in parts]
-    return max(sized or chips, key=lambda name: (_memory(name), -len(name)))
+    return max(sized or chips, key=lambda name: (not name.endswith("W"), _memory(name)))
 
 
 def _card(name: str) -> set[str]:

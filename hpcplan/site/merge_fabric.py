@@ -91,7 +91,7 @@ class _Builder:
             self.children[name] = [child for child in switch.children if child in self.found and child != name]
             strangers = [node for node in switch.nodes if node not in self.nodes]
             if strangers:
-                message = f"switch {name!r} joins {len(strangers)} unknown nodes: {_shorten(compress(strangers))}"
+                message = f"switch {name!r} joins unknown nodes: {_shorten(compress(strangers))}"
                 self.problems.append(switch.place.problem(message, "Nodes"))
 
     def join_leaves(self, share: float) -> None:

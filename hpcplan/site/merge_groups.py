@@ -57,14 +57,14 @@ class NodeFacts:
         self.features = self.features or found.features
         self.nics = self.nics or found.nics
         if found.gpus is not None:
-            yield from self._take_gpus(found.gpus, everywhere)
+            yield from self._take_gpus(found.gpus, everywhere, self.from_slurm and source != "slurm-conf")
 
-    def _take_gpus(self, here: Figure[Devices], everywhere: bool) -> Iterator[str]:
+    def _take_gpus(self, here: Figure[Devices], everywhere: bool, slurm_gives_none: bool) -> Iterator[str]:
         """Take in GPUs; lines for every node say nothing of nodes that slurm.conf gives none."""
         if self.gpus is None:
-            if self.from_slurm and everywhere:
+            if slurm_gives_none and everywhere:
                 return
-            if self.from_slurm and here.value.count:
+            if slurm_gives_none and here.value.count:
                 yield f"{here.value.count} GPUs, but slurm.conf gives these nodes none (no Gres)"
             self.gpus = here
             return

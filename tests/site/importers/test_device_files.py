@@ -1,0 +1,199 @@
+"""gres.conf, nvidia-smi topo -m and NCCL's XML: what one node has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcplan.errors import InputError
+from hpcplan.site.importers.findings import Devices, Findings
+from hpcplan.site.importers.gres_conf import read_gres_conf
+from hpcplan.site.importers.nccl_xml import parse_nccl_xml
+from hpcplan.site.importers.nvidia_smi_topo import parse_nvidia_smi_topo
+
+
+def gres(tmp_path: Path, text: str) -> Findings:
+    path = tmp_path / "gres.conf"
+    path.write_text(text)
+    return read_gres_conf(path)
+
+
+def counts(found: Findings) -> dict[str, Devices | None]:
+    return {name: nodes.gpus.value if nodes.gpus else None for nodes in found.nodes for name in nodes.names}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Name=gpu File=/dev/nvidia[0-3]", Devices(4)),
+        ("Name=gpu Type=A100 File=/dev/nvidia[0,2-3] Cores=0-7", Devices(3, "a100")),
+        ("NAME=gpu count=2", Devices(2)),
+        ("Name=gpu", Devices(1)),
+        ("Name=gpu MultipleFiles=/dev/nvidia0,/dev/nvidia-caps/nvidia-cap[1-2]", Devices(1)),
+    ],
+)
+def test_a_line_counts_its_devices(tmp_path: Path, line: str, expected: Devices) -> None:
+    assert counts(gres(tmp_path, f"NodeName=n1 {line}\n")) == {"n1": expected}
+    assert counts(gres(tmp_path, f"{line}\n")) == {"*": expected}
+
+
+def test_lines_of_a_node_add_up_and_a_device_counts_once(tmp_path: Path) -> None:
+    found = gres(
+        tmp_path,
+        "NodeName=n[1-2] Name=gpu Type=t File=/dev/nvidia[0-1]\nNodeName=n1 Name=gpu Type=t File=/dev/nvidia[1-2]\n"
+        "NodeName=n1 Name=mps Count=100 File=/dev/nvidia0\n",
+    )
+    assert counts(found) == {"n1": Devices(3, "t"), "n2": Devices(2, "t")}
+    [problem] = found.problems
+    assert problem.line == 2
+    assert "/dev/nvidia1" in problem.message
+
+
+def test_nodes_that_count_their_own_gpus_are_named_without_a_number(tmp_path: Path) -> None:
+    found = gres(tmp_path, "NodeName=a[1-2] AutoDetect=nvml\nNodeName=b AutoDetect=off Name=gpu File=/dev/nvidia0\n")
+    assert counts(found) == {"a1": None, "a2": None, "b": Devices(1)}
+    assert [problem.line for problem in found.problems] == [1]
+
+
+def test_a_count_that_contradicts_the_files_is_a_problem(tmp_path: Path) -> None:
+    [problem] = gres(tmp_path, "Name=gpu Count=8 File=/dev/nvidia[0-3]\n").problems
+    assert problem.field == "Count"
+
+
+@pytest.mark.parametrize("line", ["Name=gpu File=/dev/nvidia[0-", "Name=gpu Count=x", "Name=gpu File=/dev/n[0-99999]"])
+def test_what_slurm_would_refuse_of_gres_conf(tmp_path: Path, line: str) -> None:
+    with pytest.raises(InputError):
+        gres(tmp_path, line)
+
+
+def smi(text: str) -> Findings:
+    return parse_nvidia_smi_topo(text, Path("topo.txt"))
+
+
+def table(links: list[list[str]], names: list[str]) -> str:
+    lines = ["\t" + "\t".join(names) + "\tCPU Affinity\tNUMA Affinity"]
+    for name, row in zip(names, links, strict=True):
+        lines.append("\t".join([name, *row, "0-15" if name.startswith("GPU") else "", "0"]))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "word", "kind", "links"),
+    [
+        (8, "NV12", "nvswitch", 12),
+        (4, "NV4", "nvlink", 12),
+        (4, "NV6", "nvlink", 18),
+        (4, "NV18", "nvswitch", 18),
+        (2, "NV4", "nvlink", 4),
+        (4, "SYS", "pcie", 0),
+    ],
+)
+def test_a_mesh_and_switches_are_told_apart_by_how_many_links_a_gpu_can_have(
+    gpus: int, word: str, kind: str, links: int
+) -> None:
+    names = [f"GPU{i}" for i in range(gpus)]
+    rows = [[" X " if i == j else word for j in range(gpus)] for i in range(gpus)]
+    inside = smi(table(rows, names)).inside
+    assert inside is not None
+    assert (inside.gpus, inside.kind, inside.links) == (gpus, kind, links)
+
+
+CROSSED = """\x1b[4m      GPU0  GPU1  NIC0  NIC1  NIC2  CPU Affinity  NUMA Affinity  GPU NUMA ID\x1b[0m
+GPU0   X    NV4   SYS   NODE  PXB   0-7    0   N/A
+GPU1  NV4    X    PIX   SYS   SYS   8-15   1   N/A
+NIC0  SYS   PIX    X    SYS   SYS
+NIC1  NODE  SYS   SYS    X    PIX
+NIC2  PXB   SYS   SYS   PIX    X
+
+Legend:
+  X    = Self
+
+NIC Legend:
+
+  NIC0: mlx5_0
+  NIC1: mlx5_1
+  NIC2: mlx5_7
+"""
+
+
+def test_rails_are_in_the_order_of_the_gpus_not_of_the_interfaces() -> None:
+    found = smi(CROSSED)
+    assert found.inside is not None
+    assert found.nics is not None
+    assert found.inside.nics_of_gpu == (("mlx5_7",), ("mlx5_0",))
+    assert found.nics.names == ("mlx5_7", "mlx5_0")
+    assert found.nics.count.value == 2, "the interface that is near no GPU is not one of the fabric's"
+    assert found.inside.sockets == 2
+    assert not found.problems
+
+
+def test_a_cut_table_is_a_problem_and_its_other_half_fills_in() -> None:
+    found = smi("\n".join(CROSSED.splitlines()[:3]))
+    assert found.inside is not None
+    assert found.inside.nics_of_gpu == (("NIC2",), ("NIC0",))
+    assert "NIC0, NIC1, NIC2" in found.problems[-1].message
+    half = smi("\n".join(CROSSED.splitlines()[:2]))
+    assert half.inside is not None
+    assert (half.inside.gpus, half.inside.links) == (2, 4)
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", "GPU0 GPU1\n", "GPU0 GPU1\nGPU0 X what\n", "GPU0 GPU0\n"])
+def test_what_is_no_table_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        smi(text)
+
+
+def nccl(body: str) -> Findings:
+    return parse_nccl_xml(f'<system version="1">\n{body}\n</system>', Path("topo.xml"))
+
+
+def gpu(bus: str, inner: str = "", device: str = "0x2330", speed: str = "16 GT/s") -> str:
+    return (
+        f'<pci busid="{bus}" class="0x030200" vendor="0x10de" device="{device}" link_speed="{speed}" '
+        f'link_width="16">{inner}</pci>'
+    )
+
+
+def test_nvlinks_to_switches_are_counted_and_the_chip_is_told_by_its_pci_id() -> None:
+    links = "".join(f'<nvlink target="ffff:{i}" count="4" tclass="0x068000"/>' for i in range(4))
+    chips = [gpu(str(index), f'<gpu dev="{index}">{links}</gpu>') for index in range(2)]
+    body = "".join(f'<cpu numaid="{index}">{chip}</cpu>' for index, chip in enumerate(chips))
+    found = nccl(body + '<cpu numaid="2"><nic><net name="mlx5_3" speed="400000"/></nic></cpu>')
+    assert found.inside is not None
+    assert found.nics is not None
+    assert (found.inside.kind, found.inside.links, found.inside.gpu_type) == ("nvswitch", 16, "H100-SXM5-80GB")
+    assert found.nics.names == ("mlx5_3",)
+    assert found.nics.bandwidth_bytes_per_s is not None
+    assert found.nics.bandwidth_bytes_per_s.value == pytest.approx(50e9)
+
+
+def test_pcie_bandwidth_follows_from_rate_width_and_encoding() -> None:
+    inside = nccl(gpu("0", '<gpu dev="0"/>') + gpu("1", '<gpu dev="1"/>')).inside
+    assert inside is not None
+    assert inside.kind == "pcie"
+    assert inside.bandwidth_bytes_per_s == pytest.approx(16e9 * 16 * 128 / 130 / 8)
+
+
+def test_a_file_made_beforehand_says_nothing_of_nvlinks() -> None:
+    inside = nccl(gpu("0") + '<pci busid="9" class="0x020700"/>').inside
+    assert inside is not None
+    assert inside.kind == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<system>", "not valid XML"),
+        ("", "not valid XML"),
+        ("<graphs version='1'/>", "graph that NCCL chose"),
+        ("<html/>", "not an NCCL topology"),
+        ("<system/>", "no GPU"),
+        ('<!DOCTYPE s [<!ENTITY a "aa">]><system>&a;</system>', "document type or entity"),
+        ('<!DOCTYPE s SYSTEM "file:///etc/passwd"><system/>', "document type or entity"),
+        ("<system>" + "<pci>" * 100 + "</pci>" * 100 + "</system>", "nested"),
+    ],
+)
+def test_hostile_and_wrong_xml_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_nccl_xml(text, Path("topo.xml"))
