@@ -14,7 +14,7 @@ from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.machine import Machine, machine_of
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import FULL, NONE, RECOMPUTE, SELECTIVE, Floats, Ints, Shardings
+from hpcplan.cost.shardings import NONE, RECOMPUTE, SELECTIVE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.errors import InputError
 from hpcplan.plan import Precision
@@ -24,6 +24,7 @@ from hpcplan.site.topology import build_topology
 
 __all__ = ["Batch", "System", "known_system", "make_batch", "system_of"]
 
+_MOST_VIRTUAL_STAGES = 12
 _MICRO_BATCHES = (1, 2, 4, 8, 16)  # tried, largest memory last, where a table does not say
 
 
@@ -84,7 +85,7 @@ def system_of(name: str, precision: Precision) -> System:
 def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
     """Return the rows as arrays; recomputation and micro-batch are inferred where a row does not say.
 
-    Recomputation is the least under which the row fits its memory, and the micro-batch the fastest that fits: what a
+    Recomputation is none, or selective where that would not fit; micro-batch and virtual stages are the fastest: what a
     tuned run would have used.
 
     Raises:
@@ -92,8 +93,9 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
     """
     systems = tuple(system_of(row.site, row.precision) for row in rows)
     micro = np.array([row.micro_batch or 1 for row in rows], dtype=np.int64)
+    virtual = np.array([row.vpp or 1 for row in rows], dtype=np.int64)
     shardings = Shardings(
-        tp=_column(rows, "tp"), pp=_column(rows, "pp"), vpp=_column(rows, "vpp"), dp=_column(rows, "dp"),
+        tp=_column(rows, "tp"), pp=_column(rows, "pp"), vpp=virtual, dp=_column(rows, "dp"),
         cp=_column(rows, "cp"), ep=_column(rows, "ep"), micro_batch=micro, micro_batches=_counts(rows, micro),
         zero=_column(rows, "zero"), recompute=np.array([row.recompute or NONE for row in rows], dtype=np.int64),
         sequence_parallel=_column(rows, "sequence_parallel"),
@@ -110,7 +112,7 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         notes=tuple(() for _ in rows),
     )
     batch = _infer_recompute(batch, base)
-    return _infer_micro_batch(batch, base)
+    return _infer_virtual_stages(_infer_micro_batch(batch, base), base)
 
 
 def known_system(row: Row) -> str | None:
@@ -137,12 +139,11 @@ def _with(batch: Batch, notes: list[str], **changes: Ints) -> Batch:
 
 
 def _infer_recompute(batch: Batch, base: Coefficients) -> Batch:
+    """Infer none, or selective where none would not fit: a run with full recomputation says so, as it costs a third."""
     open_ = np.array([row.recompute is None for row in batch.rows])
-    chosen = batch.shardings.recompute.copy()
-    for level in (SELECTIVE, FULL):
-        trial = dataclasses.replace(batch, shardings=dataclasses.replace(batch.shardings, recompute=chosen))
-        over = trial.price(base).memory_bytes > batch.machine.memory_bytes
-        chosen = np.where(open_ & over & (chosen == level - 1), level, chosen)
+    without = np.where(open_, NONE, batch.shardings.recompute)
+    over = _with(batch, [""] * len(batch), recompute=without).price(base).memory_bytes > batch.machine.memory_bytes
+    chosen = np.where(open_ & over, SELECTIVE, without)
     notes = [f"recompute {RECOMPUTE[level]} inferred" if o else "" for o, level in zip(open_, chosen, strict=True)]
     return _with(batch, notes, recompute=chosen)
 
@@ -159,3 +160,18 @@ def _infer_micro_batch(batch: Batch, base: Coefficients) -> Batch:
         chosen, best = np.where(better, trial_size, chosen), np.where(better, costs.step_s, best)
     notes = [f"micro_batch {size} inferred" if o else "" for o, size in zip(open_, chosen, strict=True)]
     return _with(batch, notes, micro_batch=chosen, micro_batches=_counts(batch.rows, chosen))
+
+
+def _infer_virtual_stages(batch: Batch, base: Coefficients) -> Batch:
+    """Infer the fastest interleaving that divides a stage's layers and whose micro-batches divide by the stages."""
+    open_ = np.array([row.vpp is None for row in batch.rows])
+    s = batch.shardings
+    held = np.ceil(batch.shape.layers / s.pp)
+    can = open_ & (s.micro_batches % s.pp == 0)
+    chosen, best = s.vpp.copy(), batch.price(base).step_s
+    for stages in range(2, _MOST_VIRTUAL_STAGES + 1):
+        trial = np.where(can & (held % stages == 0), stages, s.vpp)
+        step_s = _with(batch, [""] * len(batch), vpp=trial).price(base).step_s
+        chosen, best = np.where(step_s < best, trial, chosen), np.minimum(step_s, best)
+    notes = [f"vpp {stages} inferred" if o else "" for o, stages in zip(open_, chosen, strict=True)]
+    return _with(batch, notes, vpp=chosen)

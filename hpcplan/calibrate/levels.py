@@ -77,6 +77,7 @@ MEMORY_LEVELS = (
         {"state_bytes": 0.3, "framework_bytes": 0.3, "activation_fragmentation": 0.2, "logit_bytes": 0.4,
          "selective_kept": 0.4},
     ),
+    Level("precisions", {"activation_fragmentation": 0.25}),  # 8-bit trainers keep inputs of products in 8 bits
     Level("sites", {"framework_bytes": 0.3, "activation_fragmentation": 0.1, "logit_bytes": 0.2}),
 )  # fmt: skip
 

@@ -46,7 +46,7 @@ class Row:
     gpus: int
     tp: int
     pp: int
-    vpp: int
+    vpp: int | None
     cp: int
     ep: int
     dp: int
@@ -178,7 +178,7 @@ class _Reader:
             gpus=gpus,
             tp=tp,
             pp=pp,
-            vpp=self.whole("vpp", 1) or 1,
+            vpp=self.whole("vpp") if pp > 1 and flash else self.whole("vpp") or 1,
             cp=cp,
             ep=min(self.whole("ep", 1) or 1, dp * cp),
             dp=dp,
@@ -281,8 +281,8 @@ class _Reader:
 
     def flash(self, precision: str, framework: str) -> bool:
         # Fused attention came with the bf16 generation of trainers (FlashAttention, 2022); the fp16 tables are older,
-        # and Sailor's trainer is a fork of such a one.
-        return precision != "fp16" and framework != "sailor"
+        # and so are Megatron-DeepSpeed and the fork of it that Sailor uses.
+        return precision != "fp16" and framework not in {"sailor", "megatron-deepspeed"}
 
     def sequence_parallel(self, tp: int, flash: bool) -> bool:
         text = self.cell.get("seq_parallel", "").lower()
