@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hpcplan.errors import InputError, Problem
-from hpcplan.hostlist import compress
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.importers.findings import (
     ASSUMED,
@@ -22,6 +21,7 @@ from hpcplan.site.importers.findings import (
     PartitionFound,
     Place,
     SwitchFound,
+    few,
 )
 from hpcplan.site.merge_defaults import unknown_accelerator
 from hpcplan.site.merge_fabric import TreeSwitch, build_tree
@@ -133,13 +133,13 @@ class _Merger:
             names = list(self.facts) if everywhere else [n for n in found.names if n in self.facts]
             if not everywhere and len(names) < len(found.names) and source != self.authority:
                 unknown = [name for name in found.names if name not in self.facts]
-                self._warn(found.place, f"nodes that {self._authority()} does not name: {_few(unknown)}")
+                self._warn(found.place, f"nodes that {self._authority()} does not name: {few(unknown)}")
             contradicting: dict[str, list[str]] = {}
             for name in names:
                 for message in self.facts[name].take(found, source, everywhere=everywhere):
                     contradicting.setdefault(message, []).append(name)
             for message, nodes in contradicting.items():
-                self._warn(found.place, f"{_few(nodes)}: {message}")
+                self._warn(found.place, f"{few(nodes)}: {message}")
         if source != self.authority:
             self._missing(source, findings)
 
@@ -155,7 +155,7 @@ class _Merger:
         left_out = [name for name in self.facts if name not in named]
         if named and left_out:
             place = Place(findings.source)
-            self._warn(place, f"nodes of {self._authority()} that are not in it: {_few(left_out)}")
+            self._warn(place, f"nodes of {self._authority()} that are not in it: {few(left_out)}")
 
     def _insides(self) -> None:
         """Give what one node's inside looks like to the nodes that have that many GPUs, or to all if none is told."""
@@ -188,7 +188,7 @@ class _Merger:
             if nics is not None and nics.count.value != here:
                 differing.setdefault((nics.count.value, nics.count.origin), []).append(name)
         for (count, origin), nodes in differing.items():
-            message = f"shows {here} interfaces to the fabric, but {_few(nodes)} have {count} {origin}, which counts"
+            message = f"shows {here} interfaces to the fabric, but {few(nodes)} have {count} {origin}, which counts"
             self._warn(Place(findings.source), message)
 
     def _domains(self) -> dict[str, BlockFound]:
@@ -199,7 +199,7 @@ class _Merger:
                 twice = [name for name in block.nodes if name in of and of[name].place.file == block.place.file]
                 if twice:
                     other = of[twice[0]].name
-                    message = f"{_few(twice)} already in {block.kind} {other!r}, which counts"
+                    message = f"{few(twice)} already in {block.kind} {other!r}, which counts"
                     self._warn(block.place, message, "Nodes")
                 of |= {name: block for name in block.nodes if name in self.facts and name not in of}
         return of
@@ -211,7 +211,7 @@ class _Merger:
             members = dict.fromkeys(self.facts) if partition.nodes is None else dict.fromkeys(partition.nodes)
             unknown = [name for name in members if name not in self.facts]
             if unknown:
-                message = f"partition {partition.name!r} names unknown nodes: {_few(unknown)}"
+                message = f"partition {partition.name!r} names unknown nodes: {few(unknown)}"
                 self._warn(partition.place, message, "Nodes")
             members = {name: None for name in members if name in self.facts}
             if members:
@@ -276,7 +276,7 @@ class _Merger:
                 message = f"the nodes of {switch.name!r} are under {len(real)} leaves in {physical.label}"
                 self._warn(switch.place, message, "Nodes")
         if without:
-            message = f"it has no switch with the nodes of {_few(without)}; up-links there are assumed"
+            message = f"it has no switch with the nodes of {few(without)}; up-links there are assumed"
             self._note(Place(physical.source), message)
 
     def _cover(self, tree: list[TreeSwitch], names: list[str], bandwidth: Mapping[str, float]) -> None:
@@ -293,7 +293,7 @@ class _Merger:
         below = {child for switch in tree for child in switch.children}
         roots = [switch for switch in tree if switch.name not in below]
         leaf = TreeSwitch(_fresh("elsewhere", taken), Place(ASSUMED), nodes=loose)
-        message = f"nodes under no switch: {_few(loose)}; a leaf {leaf.name!r} is made for them"
+        message = f"nodes under no switch: {few(loose)}; a leaf {leaf.name!r} is made for them"
         self._warn(roots[0].place, message)
         tree.insert(0, leaf)
         if len(roots) == 1 and roots[0].children:
@@ -326,8 +326,3 @@ def _fresh(name: str, taken: set[str]) -> str:
         number += 1
         result = f"{name}{number}"
     return result
-
-
-def _few(names: Sequence[str]) -> str:
-    text = compress(names)
-    return text if len(text) <= 80 else text[:77] + "..."

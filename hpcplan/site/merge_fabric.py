@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcplan.errors import InputError, Problem
-from hpcplan.hostlist import compress
-from hpcplan.site.importers.findings import ASSUMED, Figure, LinkFound, Place, SwitchFound
+from hpcplan.site.importers.findings import ASSUMED, Figure, LinkFound, Place, SwitchFound, few
 
 __all__ = ["TreeSwitch", "build_tree"]
 
@@ -86,12 +85,12 @@ class _Builder:
         for name, switch in self.found.items():
             unknown = [child for child in switch.children if child not in self.found]
             if unknown:
-                message = f"switch {name!r} joins {compress(unknown)}, which nothing defines"
+                message = f"switch {name!r} joins {few(unknown)}, which nothing defines"
                 self.problems.append(switch.place.problem(message, "Switches"))
             self.children[name] = [child for child in switch.children if child in self.found and child != name]
             strangers = [node for node in switch.nodes if node not in self.nodes]
             if strangers:
-                message = f"switch {name!r} joins unknown nodes: {_shorten(compress(strangers))}"
+                message = f"switch {name!r} joins unknown nodes: {few(strangers)}"
                 self.problems.append(switch.place.problem(message, "Nodes"))
 
     def join_leaves(self, share: float) -> None:
@@ -140,7 +139,7 @@ class _Builder:
         for leaves_of, nodes in torn.items():
             place = self.found[leaves_of[1]].place
             first = self.leaf_of[nodes[0]]
-            message = f"{_shorten(compress(nodes))} under {' and '.join(leaves_of)}; taken for {first!r}"
+            message = f"{few(nodes)} under {' and '.join(leaves_of)}; taken for {first!r}"
             self.problems.append(place.problem(message, "Nodes"))
 
     def tree(self) -> list[TreeSwitch]:
@@ -165,7 +164,7 @@ class _Builder:
         many = [switch for switch in tree.values() if len(switch.stands_for) > 1]
         for switch in many[:3]:
             what = "rails of one leaf" if switch.nodes else "parallel switches"
-            names = _shorten(compress(switch.stands_for))
+            names = few(switch.stands_for)
             message = f"{names} are {what}; they become one switch, {switch.name!r}, with all their links"
             self.problems.append(switch.place.note(message))
         if len(many) > 3:
@@ -245,7 +244,3 @@ def _set_uplinks(
             switch.uplink = Figure(known[switch.name], origin[switch.name])
         else:
             switch.uplink = Figure(enters[switch.name], NON_BLOCKING)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."

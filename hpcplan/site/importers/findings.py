@@ -5,12 +5,13 @@ Importers only report. Whether two files agree, and what is assumed where none s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from hpcplan.errors import InputError, Problem
-from hpcplan.hostlist import MAX_HOSTS, expand
+from hpcplan.hostlist import MAX_HOSTS, compress, expand
 
 __all__ = [
     "ASSUMED",
@@ -27,12 +28,19 @@ __all__ = [
     "PartitionFound",
     "Place",
     "SwitchFound",
+    "few",
 ]
 
 ASSUMED: Final = "assumed"
 EVERY_NODE: Final = "*"  # the name of a line that holds for every node, such as one of gres.conf without NodeName
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+def few(names: Iterable[str]) -> str:
+    """Return names as a hostlist, cut where it is long, for messages."""
+    text = compress(names)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 @dataclass(frozen=True, slots=True)

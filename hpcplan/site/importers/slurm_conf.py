@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcplan.errors import Problem, nearest
-from hpcplan.hostlist import MAX_HOSTS, compress
-from hpcplan.site.importers.findings import Devices, Figure, Findings, NodesFound, PartitionFound
+from hpcplan.hostlist import MAX_HOSTS
+from hpcplan.site.importers.findings import Devices, Figure, Findings, NodesFound, PartitionFound, few
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
 
@@ -99,7 +99,8 @@ class _Parser:
             case "downnodes":
                 hosts = line.place.hosts(line.pairs["downnodes"], "DownNodes")
                 state = line.get("state") or "DOWN"
-                self.problems.append(line.place.note(f"nodes that are {state}: {compress(hosts)}; they are imported all the same"))
+                message = f"nodes that are {state}: {few(hosts)}; they are imported all the same"
+                self.problems.append(line.place.note(message))
             case "nodeset":
                 self.set_lines.append(line)
             case _:
@@ -123,7 +124,7 @@ class _Parser:
         if self.total > MAX_HOSTS:
             raise line.error("nodename", f"the file names more than {MAX_HOSTS:,} nodes")
         if state == "FUTURE":
-            self.problems.append(line.place.note(f"nodes that are FUTURE: {compress(names)}; they are left out"))
+            self.problems.append(line.place.note(f"nodes that are FUTURE: {few(names)}; they are left out"))
             return
         fresh = tuple(name for name in names if name not in self.first_line)
         if len(fresh) < len(names) or len(set(fresh)) < len(fresh):
