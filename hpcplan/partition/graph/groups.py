@@ -47,6 +47,26 @@ class Groups:
     def __len__(self) -> int:
         return len(self.members)
 
+    def backwards(self) -> Groups:
+        """Return the same groups in reverse: group ``g`` becomes ``len(self) - 1 - g``, and before becomes after."""
+        last = len(self) - 1
+
+        def turned(rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+            return tuple(tuple(sorted(last - g for g in row)) for row in rows)
+
+        return Groups(
+            graph=self.graph,
+            members=self.members[::-1],
+            accelerator_time=self.accelerator_time[::-1],
+            cpu_time=self.cpu_time[::-1],
+            size_bytes=self.size_bytes[::-1],
+            on_accelerator=self.on_accelerator[::-1],
+            before=turned(self.after)[::-1],
+            after=turned(self.before)[::-1],
+            borders=turned(self.borders),
+            border_time=self.border_time,
+        )
+
 
 def contract(graph: LayerGraph, *, mirrored: bool = False) -> Groups:
     """Return the groups of a graph.

@@ -29,6 +29,7 @@ MAX_IDEALS: Final = 1_500_000
 MANY_IDEALS: Final = 50_000  # above this, find a good split first, and raise the bound in steps
 STEPS: Final = (0.1, 0.3, 1.0)  # of the way from bound to the best known split
 ORDERS: Final = 12  # random topological orders beside the depth-first one
+SAME: Final = 1e-12  # relative; loads closer than this are equal but for rounding
 NEAR: Final = (100, 400, 1600, 6400)  # ideals around each cut, ever more
 MAX_ROUNDS: Final = 500
 
@@ -52,7 +53,7 @@ class _Search:
     def __init__(self, graph: LayerGraph, deadline: float) -> None:
         self.graph = graph
         self.deadline = deadline
-        self.groups = contract(graph)
+        self.groups = self.side = contract(graph)
         refuse_if_infeasible(self.groups)
         self.bound = lower_bound(self.groups)
         self.forbidden: dict[Triple, None] = {}
@@ -64,9 +65,11 @@ class _Search:
 
     def run(self) -> Split:
         """Return the best split; see :func:`partition_graph`."""
-        table = self._table()
+        table: Family | None = None
         try:
             self._take(self.groups, family(self.groups, prefixes(self.groups, range(len(self.groups)))))
+            self._choose_side()
+            table = self._table()
             if table is None or len(table) > MANY_IDEALS:
                 self._try_orders(self.groups)
                 self._improve(self.groups)
@@ -81,9 +84,18 @@ class _Search:
     def _table(self) -> Family | None:
         limit = min(MAX_IDEALS, MAX_TABLE // len(self.groups))
         try:
-            return all_ideals(self.groups, limit)
+            return all_ideals(self.side, limit)
         except TooManyIdealsError:
             return None
+
+    def _choose_side(self) -> None:
+        """Sweep from the end where the busiest device is: if nothing beats its piece, the sweep stops there."""
+        if self.chain is not None:
+            assignment = _names(self.graph, self.groups, self.chain)
+            loads = device_loads(self.graph, assignment)
+            names = list(_device_names(self.chain))
+            if 2 * names.index(max(names, key=loads.__getitem__)) + 1 > len(names):
+                self.side = self.groups.backwards()
 
     def _try_orders(self, groups: Groups) -> None:
         """Cut a few topological orders of the groups, at all their prefixes at once."""
@@ -104,15 +116,17 @@ class _Search:
 
     def _prove(self, table: Family) -> None:
         """Sweep every ideal under a rising limit: what is not found under a limit is proven not to be there."""
+        top = self.limit if self.chain is None else self.chain.load * (1 - SAME)
         for step in STEPS if len(table) > MANY_IDEALS and self.chain is not None else (1.0,):
-            limit = self.bound + step * (self.limit - self.bound) if step < 1.0 else self.limit
-            found = self._sweep(self.groups, table, limit)
+            limit = top if step == 1.0 else self.bound + step * (top - self.bound)
+            found = self._sweep(self.side, table, limit)
             if found is not None:
-                self.chain, self.chain_groups, self.limit = found, self.groups, found.load
-                self.bound = found.load
+                self.chain, self.chain_groups, self.bound = found, self.side, found.load
                 return
             self.bound = max(self.bound, limit)
-        raise why_infeasible(self.groups)
+        if self.chain is None:
+            raise why_infeasible(self.groups)
+        self.bound = self.chain.load
 
     def _take(self, groups: Groups, chosen: Family) -> None:
         found = self._sweep(groups, chosen, self.limit)
@@ -122,12 +136,18 @@ class _Search:
     def _sweep(self, groups: Groups, chosen: Family, limit: float) -> Chain | None:
         """Return the best chain without gaps in backward parts: sweep, forbid the gaps it has, and sweep again."""
         for _ in range(MAX_ROUNDS):
-            found = Sweep(groups, chosen, limit, tuple(self.forbidden), self.deadline).best()
+            rules = [(self.turn(groups, a), self.turn(groups, b), self.turn(groups, c)) for a, b, c in self.forbidden]
+            found = Sweep(groups, chosen, limit, rules, self.deadline).best()
             gaps = gap_triples(groups, [piece for _, piece in found.pieces]) if found is not None else ()
             if not gaps:
                 return found
-            self.forbidden.update(dict.fromkeys(gaps))
+            for a, b, c in gaps:
+                self.forbidden[self.turn(groups, a), self.turn(groups, b), self.turn(groups, c)] = None
         raise OutOfTimeError
+
+    def turn(self, groups: Groups, g: int) -> int:
+        """Return the number of a group of ``groups`` as the other side counts, if that is the one turned round."""
+        return len(groups) - 1 - g if groups is self.side is not self.groups else g
 
     def _mirrored(self) -> None:
         """Try the order in which backward parts cannot have gaps: fewer splits, but quick to find one."""
@@ -142,6 +162,8 @@ class _Search:
 
     def _result(self, method: str) -> Split:
         assert self.chain is not None
+        if self.chain_groups is self.side is not self.groups:
+            self.chain = Chain(self.chain.load, self.chain.pieces[::-1], ())
         assignment = _names(self.graph, self.chain_groups, self.chain)
         wrong = check_split(self.graph, assignment)
         if wrong:
@@ -149,7 +171,7 @@ class _Search:
         loads = device_loads(self.graph, assignment)
         loads = {device: loads[device] for device in dict.fromkeys(_device_names(self.chain)) if device in loads}
         objective = max(loads.values())
-        proven = self.bound >= self.chain.load * (1 - 1e-12)
+        proven = self.bound >= self.chain.load * (1 - SAME)
         return Split(objective, objective if proven else min(self.bound, objective), assignment, loads, method)
 
 
