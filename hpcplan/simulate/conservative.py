@@ -67,7 +67,7 @@ class _Levels:
 
 
 class Conservative:
-    """A pool with reservations. ``jobs`` are in the order of submission; the queue's is that, or shortest limit first."""
+    """A pool with reservations. ``jobs`` are in the order of submission; the queue may put the shortest first."""
 
     def __init__(self, jobs: Sequence[TraceJob], procs: int, *, shortest_first: bool = False) -> None:
         self.jobs = jobs

@@ -156,7 +156,7 @@ class Controller(Engine):
             self._backfill_due = self._next_backfill()
 
     def _next_backfill(self) -> int:
-        """Return when the backfill thread next looks: its period goes on while jobs wait, and begins anew after that."""
+        """Return when the backfill thread next looks: its period goes on while jobs wait, else begins anew."""
         every = self.settings.bf_interval_s
         gone = self.now - self._last_backfill
         if self._was_empty:

@@ -85,7 +85,7 @@ def metrics(rows: Sequence[Row], procs: int) -> Metrics:
 
 
 def _overtaking(jobs: Sequence[tuple[int, int]]) -> int:
-    """Return how many of (submission, start), in the order of the trace, start before one that was submitted earlier."""
+    """Return how many of (submission, start) start before one that was submitted earlier."""
     latest = -1
     overtook = 0
     for _, start in sorted(jobs, key=lambda job: job[0]):

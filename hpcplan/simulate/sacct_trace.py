@@ -22,7 +22,9 @@ from hpcplan.units import parse_slurm_time
 
 __all__ = ["is_sacct", "read_sacct"]
 
-_HEADER: Final = re.compile(r"(?:[A-Za-z]+)(?P<delimiter>[^A-Za-z%]+?)(?:[A-Za-z]+(?P=delimiter))*[A-Za-z]+(?P=delimiter)?")
+_HEADER: Final = re.compile(
+    r"(?:[A-Za-z]+)(?P<delimiter>[^A-Za-z%]+?)(?:[A-Za-z]+(?P=delimiter))*[A-Za-z]+(?P=delimiter)?"
+)
 _NEVER_RAN: Final = frozenset({"PENDING", "RUNNING", "REQUEUED", "SUSPENDED"})
 
 
@@ -49,7 +51,9 @@ def read_sacct(path: Path) -> Trace:
     """
     lines = text_lines(path)
     columns, delimiter = _columns(next(lines, "")) or ([], "|")
-    if not {"elapsed", "elapsedraw", "end"} & {*columns} or not {"nnodes", "allocnodes", "ncpus", "alloccpus"} & {*columns}:
+    if not {"elapsed", "elapsedraw", "end"} & {*columns} or not {"nnodes", "allocnodes", "ncpus", "alloccpus"} & {
+        *columns
+    }:
         message = "needs the columns JobID, Submit, Elapsed, Timelimit, NNodes and NCPUS"
         raise InputError(
             Problem(message, file=str(path), line=1),

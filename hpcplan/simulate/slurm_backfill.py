@@ -1,4 +1,4 @@
-"""One pass of Slurm's backfill scheduler (``_attempt_backfill`` of sched/backfill, Slurm 22.05; slurm.conf(5), ``bf_*``).
+"""One pass of Slurm's backfill scheduler (``_attempt_backfill`` of sched/backfill 22.05; slurm.conf(5), ``bf_*``).
 
 It goes down the queue. For each job it asks when enough nodes will have come free of running jobs (which are counted on
 to use up their limits), on nodes that no job before it has been promised for that time. A job that could start now is
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hpcplan.simulate.profile import Slot
@@ -121,9 +122,7 @@ class BackfillPass:
         return Slot(slot.start // resolution * resolution, slot.end // resolution * resolution, slot.nodes)
 
     def _overlaps(self, slot: Slot) -> bool:
-        return any(
-            span.end > slot.start and span.begin < slot.end and slot.nodes & ~span.nodes for span in self._spans
-        )
+        return any(span.end > slot.start and span.begin < slot.end and slot.nodes & ~span.nodes for span in self._spans)
 
     def _will_run(self, request: Request, nodes: int) -> tuple[int, int] | None:
         """Return when the job would fit on ``nodes`` if the running jobs went one after another, and where then."""
@@ -148,7 +147,7 @@ class BackfillPass:
         return None
 
     def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
-        """The same as select/cons_tres does it: jobs that end within a widening window go at once (bf_window_linear)."""
+        """The same in select/cons_tres: jobs that end within a widening window go at once (bf_window_linear)."""
         level, window_s, opened = usable & self._free, 30, None
         ends = [(end, given_back) for end, given_back in self._ends if given_back & usable]
         for position, (end, given_back) in enumerate(ends):
@@ -183,7 +182,7 @@ class BackfillPass:
         for span in self._spans:
             cuts = [cut for cut in (slot.start, slot.end) if span.begin < cut < span.end]
             edges = [span.begin, *cuts, span.end]
-            for begin, end in zip(edges, edges[1:], strict=False):
+            for begin, end in pairwise(edges):
                 inside = begin >= slot.start and end <= slot.end
                 spans.append(_Span(begin, end, span.nodes & ~slot.nodes if inside else span.nodes))
         self._spans = spans

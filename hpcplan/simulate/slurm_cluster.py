@@ -53,7 +53,7 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
 
 
 def cluster_of_site(site: Site) -> SlurmCluster:
-    """Return the cluster that a site file describes, scheduled with Slurm's defaults, its leaf switches from the fabric."""
+    """Return the cluster of a site file, scheduled with Slurm's defaults; leaf switches are those of its fabric."""
     machine = Machine.from_site(site)
     switches = []
     if site.fabric.switches:

@@ -44,7 +44,9 @@ def read_table(path: Path) -> Trace:
     if "nodes" not in columns and "procs" not in columns:
         missing.append("nodes")
     if missing or not {"job", "job_id"} & {*columns}:
-        message = f"has no column {missing[0] if missing else 'job'!r}; a table of jobs needs job, submit_s, nodes, run_s"
+        message = (
+            f"has no column {missing[0] if missing else 'job'!r}; a table of jobs needs job, submit_s, nodes, run_s"
+        )
         raise InputError(Problem(message, file=str(path), line=1))
     positions: dict[str, int] = {}
     jobs: list[TraceJob] = []
