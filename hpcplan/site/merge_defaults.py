@@ -64,7 +64,11 @@ def catalogue_name(gres_type: str, known: list[str]) -> str | None:
     """
     word = gres_type.upper().replace("_", "-")
     parts = set(word.replace("GEFORCE", "").replace("RTX", "RTX-").replace("--", "-").split("-"))
-    chips = [name for name in known if name.split("-")[0] in parts or _card(name) <= parts]
+    chips = [
+        name
+        for name in known
+        if {name.split("-")[0], name.split("-")[0].removesuffix("X")} & parts or _card(name) <= parts
+    ]
     if not chips:
         return None
     sized = [name for name in chips if name.split("-")[-1] in word or name.split("-")[-1].removesuffix("GB") in parts]

@@ -44,7 +44,7 @@ class _Device:
     guid: str
     name: str
     line: int
-    # (guid of the other end, its port or ours) -> bytes/s; keyed by our port, so that a cable counts once an end
+    # our port: GUID of the other end and bytes/s
     ports: dict[int, tuple[str, float]] = field(default_factory=dict)
 
 
@@ -75,6 +75,7 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
     devices: dict[str, _Device] = {}
     current: _Device | None = None
     unknown_speeds: Counter[str] = Counter()
+    named: dict[str, _Device] = {}
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
         if not line or _GUID_LINE.fullmatch(line):
@@ -92,13 +93,23 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
             lane = lane_bytes_per_s(speed[2]) if speed else None
             if lane is None:
                 unknown_speeds[speed[0] if speed else "none"] += 1
-            current.ports[int(port[1])] = (port[2], (lane or 0.0) * int(speed[1] if speed else 0))
+            bandwidth = (lane or 0.0) * int(speed[1] if speed else 0)
+            current.ports[int(port[1])] = (port[2], bandwidth)
+            if current.kind == "Switch" and port[2].startswith("H-"):
+                text_there = re.search(r'#\s*"([^"]*)"', port[4])
+                adapter = named.setdefault(port[2], _Device("Ca", port[2], "", number))
+                adapter.name = text_there[1].strip() if text_there else ""
+                adapter.ports[int(port[3])] = (current.guid, bandwidth)
         else:
             shown = line if len(line) <= 50 else line[:47] + "..."
             raise InputError(Problem(f"is not a line of ibnetdiscover: {shown!r}", file=str(path), line=number))
     for word, count in unknown_speeds.items():
         problems.append(Problem(f"{count} ports say no speed that is known ({word}); they count 0", file=str(path)))
-    return devices
+    undescribed = {guid: adapter for guid, adapter in named.items() if guid not in devices}
+    if undescribed:
+        message = f"{len(undescribed)} adapters are named by switches alone; is the output cut?"
+        problems.append(Problem(message, file=str(path)))
+    return {**devices, **undescribed}
 
 
 class _Fabric:

@@ -39,8 +39,9 @@ def read_nvidia_smi_topo(path: Path) -> Findings:
 def parse_nvidia_smi_topo(text: str, path: Path) -> Findings:
     """As :func:`read_nvidia_smi_topo`, for a text that came from ``path``."""
     matrix = _Matrix(path)
-    for number, raw in enumerate(text.split("\n"), start=1):
-        matrix.take(_ANSI.sub("", raw).rstrip(), number)
+    lines = text.rstrip().split("\n")
+    for number, raw in enumerate(lines, start=1):
+        matrix.take(_ANSI.sub("", raw).rstrip(), number, last=number == len(lines))
     return matrix.findings()
 
 
@@ -54,8 +55,8 @@ class _Matrix:
         self.legend: dict[str, str] = {}
         self.problems: list[Problem] = []
 
-    def take(self, line: str, number: int) -> None:
-        """Take one line in."""
+    def take(self, line: str, number: int, *, last: bool = False) -> None:
+        """Take one line in; the last may be cut anywhere."""
         if not line.strip():
             return
         if not self.columns:
@@ -66,7 +67,7 @@ class _Matrix:
             return
         words = line.split()
         if words[0] in self.columns:
-            self._row(words, number)
+            self._row(words, number, last)
 
     def _header(self, line: str, number: int) -> None:
         names = _COLUMN.findall(line)
@@ -76,15 +77,17 @@ class _Matrix:
         if len(set(self.columns)) < len(self.columns):
             raise InputError(Place(str(self.path), number).problem("a column stands twice in the header"))
 
-    def _row(self, words: list[str], number: int) -> None:
+    def _row(self, words: list[str], number: int, last: bool) -> None:
         name, entries = words[0], words[1 : 1 + len(self.columns)]
         place = Place(str(self.path), number)
         if name in self.rows:
             self.problems.append(place.problem(f"the row of {name} stands again; the first counts"))
             return
         bad = next((entry for entry in entries if not _LINK.fullmatch(entry)), None)
-        if bad is not None:
+        if bad is not None and not (last and bad == entries[-1] == words[-1]):
             raise InputError(place.problem(f"{bad!r} is no entry of nvidia-smi topo -m", name))
+        if bad is not None:
+            entries = entries[:-1]  # the output was cut within a word
         if len(entries) < len(self.columns):
             message = f"the row of {name} has {len(entries)} of {len(self.columns)} entries; the output is cut"
             self.problems.append(place.problem(message))

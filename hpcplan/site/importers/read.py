@@ -60,6 +60,6 @@ def _read_topology(path: Path, topology_name: str | None) -> Findings:
     from hpcplan.site.importers.topology_yaml import looks_like_yaml, parse_topology_yaml
 
     text = read_text(path)
-    if path.suffix in (".yaml", ".yml", ".json") or (path.suffix != ".conf" and looks_like_yaml(text)):
+    if path.suffix in (".yaml", ".yml", ".json") or looks_like_yaml(text):
         return parse_topology_yaml(text, path, topology=topology_name)
     return read_topology_conf(path)

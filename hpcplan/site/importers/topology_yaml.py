@@ -204,5 +204,5 @@ def looks_like_yaml(text: str) -> bool:
     for raw in text.splitlines():
         line = raw.strip()
         if line and not line.startswith("#"):
-            return line.startswith(("---", "- ", "{", "[", "topology:")) or "=" not in line
+            return line.startswith(("---", "- ", "{", "[", "topology:"))
     return False

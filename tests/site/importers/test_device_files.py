@@ -138,7 +138,14 @@ def test_a_cut_table_is_a_problem_and_its_other_half_fills_in() -> None:
     assert (half.inside.gpus, half.inside.links) == (2, 4)
 
 
-@pytest.mark.parametrize("text", ["", "hello\n", "GPU0 GPU1\n", "GPU0 GPU1\nGPU0 X what\n", "GPU0 GPU0\n"])
+def test_a_table_cut_within_a_word_is_a_problem_too() -> None:
+    found = smi("  GPU0 GPU1 NIC0\nGPU0 X NV4 PIX\nGPU1 NV4 X NOD")
+    assert found.inside is not None
+    assert found.inside.links == 4
+    assert "has 2 of 3 entries" in found.problems[0].message
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", "GPU0 GPU1\n", "GPU0 GPU1\nGPU0 X what\nGPU1 X X\n", "GPU0 GPU0\n"])
 def test_what_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         smi(text)

@@ -94,6 +94,13 @@ def test_adapters_without_a_hosts_name_are_counted_and_left_out() -> None:
     assert "1 adapters" in found.problems[0].message
 
 
+def test_an_output_cut_after_the_switches_still_knows_its_hosts() -> None:
+    whole = fabric(hosts=4, rails=2, spines=3)
+    found = parse(whole[: whole.index("caguid")])
+    assert found.counts() == parse(whole).counts()
+    assert "10 adapters are named by switches alone" in found.problems[0].message
+
+
 def test_a_management_host_on_a_spine_does_not_make_it_a_leaf() -> None:
     text = fabric(hosts=8, rails=4, spines=1, cables=4)
     text = text.replace("enhanced port 0\n", 'enhanced port 0\n[60]\t"H-ufm"[1](1)\t# "ufm mlx5_0" lid 9 4xNDR\n')

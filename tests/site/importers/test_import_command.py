@@ -10,10 +10,12 @@ from click.testing import CliRunner
 
 from hpcplan.cli.site_import import command
 from hpcplan.errors import ConflictError, InputError
+from hpcplan.site.catalogue import accelerators
 from hpcplan.site.importers.findings import Note
 from hpcplan.site.importers.read import read_sources
 from hpcplan.site.load import load_site
 from hpcplan.site.merge import Draft, merge
+from hpcplan.site.merge_defaults import catalogue_name
 from hpcplan.site.merge_write import read_back, write_draft
 from hpcplan.site.model import Site
 from hpcplan.site.topology import build_topology
@@ -276,3 +278,21 @@ def test_ten_thousand_nodes_come_back_whole(tmp_path: Path) -> None:
     assert not warnings(draft)
     assert [group.nodes for group in site.node_groups.values()] == ["n[00000-09999]"]
     assert len(site.fabric.switches) == 501
+
+
+@pytest.mark.parametrize(
+    ("gres", "expected"),
+    [
+        ("a100", "A100-SXM4-80GB"),
+        ("nvidia_a100-sxm4-40gb", "A100-SXM4-40GB"),
+        ("nvidia_h100_80gb_hbm3", "H100-SXM5-80GB"),
+        ("tesla_v100-sxm2-16gb", "V100-SXM2-16GB"),
+        ("geforce_rtx_3090", "RTX-3090-24GB"),
+        ("rtx3090", "RTX-3090-24GB"),
+        ("gb200", "GB200-186GB"),
+        ("mi250", "MI250X-128GB"),
+        ("gtx560", None),
+    ],
+)
+def test_gres_types_are_taken_for_the_catalogues_accelerators(gres: str, expected: str | None) -> None:
+    assert catalogue_name(gres, list(accelerators())) == expected
