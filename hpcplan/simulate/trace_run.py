@@ -11,10 +11,12 @@ from hpcplan.simulate.admission import resolve
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Arrival, Behaviour, JobSpec
+from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Metrics, Row, metrics
 from hpcplan.simulate.policies import POLICIES, Backfill, Fcfs
 from hpcplan.simulate.replay import replay
 from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.simulate.traces import Trace, TraceJob
 from hpcplan.slurm.records import JobRecord, JobState
 
@@ -46,6 +48,8 @@ class Schedule:
 def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "submit") -> Schedule:
     """Schedule a trace on ``procs`` equal processors; each job takes its width of them.
 
+    Under ``slurm`` each processor is a node, and slurmctld has its defaults.
+
     Raises:
         InputError: a job is wider than the machine, the size is not known, or no such policy.
     """
@@ -53,7 +57,8 @@ def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "su
     if procs is None:
         raise InputError("the trace does not say how large the machine is", hint="--procs, --site or --slurm-conf")
     if policy == "slurm":
-        raise InputError("the slurm policy gives out nodes", hint="name them: --slurm-conf FILE or --site SITE")
+        found = on_nodes(trace, SlurmCluster(Machine.of_processors(procs), SlurmSettings()), policy, order)
+        return replace(found, rows=tuple(replace(row, nodes=None, nodelist=None) for row in found.rows))
     starts = replay(trace.jobs, procs, policy=policy, order=order)  # type: ignore[arg-type]
     rows = []
     for job, start in zip(trace.jobs, starts, strict=True):

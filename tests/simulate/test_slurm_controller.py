@@ -247,7 +247,8 @@ def test_no_node_is_given_twice_nothing_starts_before_submission_and_it_is_the_s
         if one.ask is not None and one.ask.partition == "half" and one.limit_s > 120:
             assert row.state == "PENDING"
             continue
-        assert row.start_s is not None and row.end_s is not None
+        assert row.start_s is not None
+        assert row.end_s is not None
         assert row.start_s >= row.submit_s
         nodes = {*expand(row.nodelist or "")}
         assert len(nodes) == one.procs
