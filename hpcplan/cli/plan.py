@@ -40,6 +40,12 @@ __all__ = ["command"]
 @click.option("--walltime", metavar="TIME", help="Longest time limit of one job, as in 12:00:00 or '20 h'.")
 @click.option("--deadline", metavar="TIME", help="Longest time of the whole training, without the queue.")
 @click.option("--budget", type=float, metavar="MONEY", help="Most that the training may cost.")
+@click.option(
+    "--constants",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Constants of your own, from 'hpcplan calibrate fit'.",
+)
 @click.option("--alternatives", type=click.IntRange(0, 50), default=5, show_default=True, help="Runners-up to keep.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write plan.json here.")
 @format_option
@@ -50,6 +56,7 @@ def command(
     nodes: str | None,
     objective: Any,
     fixed: tuple[str, ...],
+    constants: Path | None,
     alternatives: int,
     output: Path | None,
     output_format: str,
@@ -81,6 +88,7 @@ def command(
             objective=objective,
             fixed=parse_fixed(fixed),
             alternatives=alternatives,
+            constants_folder=constants,
             command=" ".join(["hpcplan", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "hpcplan" else "",
         )
     if output is not None:

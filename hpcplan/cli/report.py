@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcplan.cli.backends import backend_option
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
 
 if TYPE_CHECKING:
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_backend_option = click.option(
-    "--backend",
-    "backend_name",
-    type=click.Choice(["auto", "mock", "command", "pyslurm", "rest"]),
-    default="auto",
-    show_default=True,
-    help="Whom to ask, where no --sacct file is given.",
-)
 _sacct_option = click.option(
     "--sacct",
     "dumps",
@@ -86,7 +79,7 @@ def _repeat_option(args: Sequence[str], stop: Any = ()) -> list[str]:
 @_sacct_option
 @_columns_option
 @_zone_option
-@_backend_option
+@backend_option
 @click.option("--site", "site_name", metavar="SITE", help="Take the prices of this site file, for the cost.")
 @click.option("--templates", type=click.Path(path_type=Path), metavar="DIR", help="Look for templates here first.")
 @click.option(
@@ -298,7 +291,7 @@ def _print(report: Report) -> None:
 @_sacct_option
 @_columns_option
 @_zone_option
-@_backend_option
+@backend_option
 @click.option("--user", metavar="NAME", help="Only this user's jobs.")
 @click.option("--since", metavar="24h|7d|DATE", help="Without job ids: how far back to look. Default: a day.")
 @format_option

@@ -163,8 +163,9 @@ def _steps(xs: Sequence[float], ys: Sequence[float]) -> str:
 
 def _time_ticks(report: Report, zone: tzinfo | None, xs: Sequence[float]) -> tuple[Tick, ...]:
     starts = report.series.start
-    stride = max(1, math.ceil(len(starts) / 7))
-    form = "%H:%M" if report.end - report.start <= 26 * 3600 else "%d %b %H:%M"
+    short = report.end - report.start <= 26 * 3600
+    stride = max(1, math.ceil(len(starts) / (7 if short else 5)))  # as many as have room beside each other
+    form = "%H:%M" if short else "%d %b %H:%M"
     form = "%d %b" if report.end - report.start > 4 * 86400 else form
     return tuple(Tick(xs[i], formats.when(starts[i], zone, form)) for i in range(0, len(starts), stride))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hpcplan import __version__
@@ -89,7 +90,7 @@ def make_plan(
     objective: Objective = "step",
     fixed: Mapping[str, int] | None = None,
     alternatives: int = 5,
-    constants: Constants | None = None,
+    constants_folder: Path | None = None,
     command: str = "",
 ) -> Planned:
     """Return the best plan for a workload on a site.
@@ -101,7 +102,7 @@ def make_plan(
         objective: ``step`` or ``train`` (shortest), ``cost`` or ``energy`` (least, for the whole run).
         fixed: parts of the sharding that are given, such as ``{"tp": 8}``.
         alternatives: how many runners-up to keep.
-        constants: of the cost model; the shipped ones if absent.
+        constants_folder: of the cost model's constants; the shipped ones if absent.
         command: what the user typed, for the plan's provenance.
 
     Raises:
@@ -110,7 +111,7 @@ def make_plan(
     """
     workload = loaded.workload
     partition, group = choose_pool(workload, site.site)
-    constants = constants or _constants(workload, site.site, group)
+    constants = _constants(workload, site.site, group, constants_folder)
     span = _node_range(workload, site.site, partition, group, nodes)
     topology = build_topology(site.site)
     outcome = search(
@@ -151,7 +152,7 @@ def make_plan(
     return Planned(plan, outcome.seconds, (*loaded.assumed, *_warnings(plan)))
 
 
-def _constants(workload: Workload, site: Site, group: str) -> Constants:
+def _constants(workload: Workload, site: Site, group: str, folder: Path | None) -> Constants:
     node, chip = site.node_groups[group].accelerators, accelerator_of(site, group)
     return constants_for(
         accelerator=node.type if node else "",
@@ -159,6 +160,7 @@ def _constants(workload: Workload, site: Site, group: str) -> Constants:
         framework=workload.request.framework,
         precision=workload.training.precision,
         site=site.name,
+        folder=folder,
     )
 
 
