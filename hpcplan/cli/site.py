@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcplan.cli import site_import
+from hpcplan.cli import site_export, site_import
 from hpcplan.cli.output import console, echo_json, format_option, narrate, table
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def graph(site: str, sites_dir: Path | None, output: Path) -> None:
 
 
 command.add_command(site_import.command)
+command.add_command(site_export.command)
 
 
 def _as_dict(loaded: LoadedSite, topology: Topology) -> dict[str, Any]:
