@@ -1,0 +1,62 @@
+"""What is inferred of a run that does not say: what a tuned run would have used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcplan.calibrate.batch import Batch, known_system, make_batch
+from hpcplan.calibrate.rows import Row, read_rows
+from hpcplan.cost.constants import constants_for
+from hpcplan.cost.shardings import FULL, NONE, SELECTIVE
+
+HEADER = "site,gpus,model,seq,global_batch,micro_batch,tp,pp,vpp,dp,recompute,precision,iter_time_s\n"
+
+
+def batch(tmp_path: Path, *lines: str) -> Batch:
+    path = tmp_path / "runs.csv"
+    path.write_text(HEADER + "\n".join(lines) + "\n")
+    rows = [row for row in read_rows(path).rows if isinstance(row, Row)]
+    assert len(rows) == len(lines)
+    return make_batch(rows, constants_for().coefficients)
+
+
+def test_what_is_stated_is_kept(tmp_path: Path) -> None:
+    s = batch(tmp_path, "dgx-h100,64,llama3-70b,8192,64,2,8,4,1,2,full,bf16,10").shardings
+    assert (s.micro_batch[0], s.vpp[0], s.recompute[0]) == (2, 1, FULL)
+
+
+def test_recomputation_is_none_where_that_fits_and_else_selective(tmp_path: Path) -> None:
+    made = batch(
+        tmp_path,
+        "dgx-h100,8,llama3-8b,4096,64,1,8,1,1,1,,bf16,10",
+        "dgx-h100,8,llama3-8b,8192,64,8,1,1,1,8,,bf16,10",
+    )
+    assert list(made.shardings.recompute) == [NONE, SELECTIVE]
+    assert made.notes[1] == ("recompute selective inferred",)
+
+
+def test_the_micro_batch_is_the_fastest_that_fits(tmp_path: Path) -> None:
+    run = "selene,8,gpt3-5b,2048,512,{},8,1,1,1,full,fp16,10"
+    made = batch(tmp_path, run.format(""), run.format(1))
+    costs = made.price(constants_for().coefficients)
+    assert made.shardings.micro_batch[0] > 1
+    assert costs.step_s[0] < costs.step_s[1]
+    assert np.all(costs.memory_bytes <= made.machine.memory_bytes)
+
+
+@pytest.mark.parametrize(("precision", "inferred"), [("bf16", True), ("fp16", False)])
+def test_interleaving_is_inferred_for_trainers_that_have_it(tmp_path: Path, precision: str, inferred: bool) -> None:
+    made = batch(tmp_path, f"dgx-h100,64,llama3-70b,8192,64,1,8,4,,2,none,{precision},10")
+    assert bool(made.shardings.vpp[0] > 1) is inferred
+    assert made.shardings.micro_batches[0] % made.shardings.pp[0] == 0
+
+
+def test_a_site_that_nobody_knows_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(HEADER + "atlantis,8,gpt3-5b,2048,64,1,1,1,1,8,,bf16,10\n")
+    (row,) = read_rows(path).rows
+    assert isinstance(row, Row)
+    assert "atlantis" in str(known_system(row))
