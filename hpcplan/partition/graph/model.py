@@ -8,7 +8,7 @@ the time of its nodes. Times are in the unit of the input (milliseconds in the p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["LayerGraph", "Node", "Split"]
 
@@ -57,8 +57,6 @@ class Split:
     bound: float
     assignment: dict[int, str]
     loads: dict[str, float]
-    method: str = ""
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def gap(self) -> float:

@@ -20,6 +20,7 @@ from hpcplan.partition.graph.groups import Groups, contract
 from hpcplan.partition.graph.ideals import Family, TooManyIdealsError, all_ideals, family, masks_near, prefixes
 from hpcplan.partition.graph.infeasible import refuse_if_infeasible, why_infeasible
 from hpcplan.partition.graph.model import LayerGraph, Split
+from hpcplan.partition.graph.relax import lifted, relaxed
 from hpcplan.partition.graph.sweep import Chain, OutOfTimeError, Sweep, Triple
 
 __all__ = ["partition_graph"]
@@ -29,7 +30,9 @@ MAX_IDEALS: Final = 1_500_000
 MANY_IDEALS: Final = 50_000  # above this, find a good split first, and raise the bound in steps
 STEPS: Final = (0.1, 0.3, 1.0)  # of the way from bound to the best known split
 ORDERS: Final = 12  # random topological orders beside the depth-first one
+PROVEN: Final = 1e-11
 SAME: Final = 1e-12  # relative; loads closer than this are equal but for rounding
+RELAXED: Final = (20_000, 200_000)  # ideals of smaller problems, solved for a bound
 NEAR: Final = (100, 400, 1600, 6400)  # ideals around each cut, ever more
 MAX_ROUNDS: Final = 500
 
@@ -68,18 +71,23 @@ class _Search:
         table: Family | None = None
         try:
             self._take(self.groups, family(self.groups, prefixes(self.groups, range(len(self.groups)))))
+            if self.proven():
+                return self._result()
             self._choose_side()
             table = self._table()
             if table is None or len(table) > MANY_IDEALS:
-                self._try_orders(self.groups)
-                self._improve(self.groups)
+                self._approach(table is None)
             if table is not None:
                 self._prove(table)
         except OutOfTimeError:
             pass
         if self.chain is None:
             self._mirrored()
-        return self._result("every ideal" if table is not None else "cuts near good cuts")
+        return self._result()
+
+    def proven(self) -> bool:
+        """Return whether the best split known reaches the bound, but for rounding."""
+        return self.chain is not None and self.bound >= self.chain.load * (1 - PROVEN)
 
     def _table(self) -> Family | None:
         limit = min(MAX_IDEALS, MAX_TABLE // len(self.groups))
@@ -104,11 +112,37 @@ class _Search:
             masks += prefixes(groups, _random_order(groups, seed))
         self._take(groups, family(groups, masks))
 
-    def _improve(self, groups: Groups) -> None:
+    def _approach(self, only: bool) -> None:
+        """Find a good split and a good bound without all ideals; take more time if that is the ``only`` way."""
+        self._try_orders(self.groups)
+        self._improve(self.groups, NEAR[:1])
+        for limit in RELAXED if only else RELAXED[:1]:
+            self._relax(limit)
+        self._improve(self.groups, NEAR if only else NEAR[:2])
+
+    def _relax(self, limit: int) -> None:
+        """Raise the bound to the optimum of a smaller problem, and look for a split near that."""
+        if self.proven():
+            return
+        part, table, kept = relaxed(self.groups, limit)
+        top = self.limit if self.chain is None else self.chain.load * (1 - SAME)
+        found = Sweep(part, table, top, deadline=self.deadline).best()
+        if found is None and self.chain is None:
+            raise why_infeasible(self.groups)
+        if found is None:
+            self.bound = self.limit
+            return
+        self.bound = max(self.bound, found.load * (1 - SAME))
+        cuts = lifted(self.groups, kept, found.cuts)
+        self._take(self.groups, family(self.groups, cuts))
+        masks = [mask for cut in cuts for mask in masks_near(self.groups, cut, NEAR[0])]
+        self._take(self.groups, family(self.groups, masks))
+
+    def _improve(self, groups: Groups, reach: Iterable[int]) -> None:
         """Move every cut of the best split a little, in every combination, until none of that helps."""
-        for near in NEAR:
+        for near in reach:
             better = True
-            while better and self.chain is not None and self.chain.load > self.bound:
+            while better and self.chain is not None and not self.proven():
                 before = self.chain.load
                 masks = [mask for cut in self.chain.cuts for mask in masks_near(groups, cut, near)]
                 self._take(groups, family(groups, masks))
@@ -160,7 +194,7 @@ class _Search:
             message = "no split was found within the time limit, and none is known to be impossible"
             raise HpcplanError(message, hint="give it more time with --time-limit, or devices more memory")
 
-    def _result(self, method: str) -> Split:
+    def _result(self) -> Split:
         assert self.chain is not None
         if self.chain_groups is self.side is not self.groups:
             self.chain = Chain(self.chain.load, self.chain.pieces[::-1], ())
@@ -171,8 +205,7 @@ class _Search:
         loads = device_loads(self.graph, assignment)
         loads = {device: loads[device] for device in dict.fromkeys(_device_names(self.chain)) if device in loads}
         objective = max(loads.values())
-        proven = self.bound >= self.chain.load * (1 - SAME)
-        return Split(objective, objective if proven else min(self.bound, objective), assignment, loads, method)
+        return Split(objective, objective if self.proven() else min(self.bound, objective), assignment, loads)
 
 
 def _device_names(chain: Chain) -> Iterable[str]:

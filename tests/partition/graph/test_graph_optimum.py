@@ -7,6 +7,9 @@ from hypothesis import HealthCheck, given, settings
 
 from hpcplan.errors import InfeasibleError
 from hpcplan.partition.graph import LayerGraph, check_split, device_loads, partition_graph, search
+from hpcplan.partition.graph.groups import contract
+from hpcplan.partition.graph.relax import relaxed
+from hpcplan.partition.graph.sweep import Sweep
 from tests.partition.graph.layer_graphs import (
     best_by_trying_all,
     chain,
@@ -177,3 +180,25 @@ def test_what_cannot_be_is_refused_with_the_constraint_that_binds(graph: LayerGr
     with pytest.raises(InfeasibleError, match=message) as refused:
         partition_graph(graph)
     assert refused.value.hint is not None
+
+
+@settings(max_examples=60, **SLOW)
+@given(small_graphs())
+def test_a_smaller_problem_never_has_a_larger_optimum(graph: LayerGraph) -> None:
+    best = best_by_trying_all(graph)
+    if best is None:
+        return
+    part, table, kept = relaxed(contract(graph), 2 + len(graph.nodes) // 2)
+    assert len(part) == len(kept) >= 1
+    chain = Sweep(part, table, limit=1e9).best()
+    assert chain is not None
+    assert chain.load <= best + 1e-9
+
+
+def test_memory_that_matters_only_to_idle_nodes_does_not_cost_the_proof() -> None:
+    spine = [node(i, 3.0, transfer=0.1) for i in range(12)]
+    leaves = [node(12 + i, 0.0, size=0.01) for i in range(30)]
+    edges = [(i, i + 1) for i in range(11)] + [(i % 12, 12 + i) for i in range(30)]
+    split = partition_graph(graph_of([*spine, *leaves], edges, accelerators=3, memory=6.0))
+    assert split.gap == 0
+    assert split.objective == pytest.approx(12.2)
