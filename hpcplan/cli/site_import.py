@@ -32,7 +32,7 @@ _SHOWN = 20
 @click.option("--accelerator", metavar="NAME[:COUNT]", help="Accelerators of which no file tells the kind (or number).")
 @click.option("--name", metavar="NAME", help="Of the site; the cluster's name if not given.")
 @click.option("--strict", is_flag=True, help="Warnings are errors: nothing is written, exit code 2.")
-@click.option("--force", is_flag=True, help="Overwrite the output file; without it, only the difference is shown.")
+@click.option("--force", is_flag=True, help="Overwrite the output file, edits and all.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Site file; stdout if not given.")
 @format_option
 def command(
@@ -42,7 +42,8 @@ def command(
     """Make a site file from slurm.conf, topology.conf and the like.
 
     Each file helps alone, and all together: what one says is checked against the others, and what none says is
-    assumed. Comments in the site file say which figure came from where.
+    assumed. Comments in the site file say which figure came from where. Importing again into the same file shows what
+    changed and keeps what you edited.
 
     \b
     Example:
@@ -81,25 +82,13 @@ def _accelerator(value: str | None) -> tuple[str | None, int | None]:
 
 
 def _write(output: Path, text: str, *, force: bool) -> None:
-    """Write the file; one that is there and differs is shown as a diff and kept, unless forced.
+    from hpcplan.site.merge_again import write_site
 
-    Raises:
-        ConflictError: the file exists, differs, and ``force`` is not given.
-    """
-    import difflib
-
-    from hpcplan.documents import read_text, write_text
-    from hpcplan.errors import ConflictError
-
-    if output.exists() and not force:
-        old = read_text(output)
-        if old != text:
-            lines = difflib.unified_diff(old.splitlines(), text.splitlines(), str(output), "imported now", lineterm="")
-            for line in lines:
-                narrate(line)
-            message = f"{output}: exists and differs from what would be imported now; it was not changed"
-            raise ConflictError(message, hint="write to another file, or overwrite this one with --force")
-    write_text(output, text)
+    again = write_site(output, text, force=force)
+    for line in again.difference:
+        narrate(line)
+    for line in again.kept:
+        narrate(f"warning: {output}: kept your {line!r}, though what is imported changed as well")
 
 
 def _tell(

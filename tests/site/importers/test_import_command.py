@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpcplan.cli.site_import import command
 from hpcplan.errors import ConflictError, InputError
@@ -15,6 +17,7 @@ from hpcplan.site.importers.findings import Note
 from hpcplan.site.importers.read import read_sources
 from hpcplan.site.load import load_site
 from hpcplan.site.merge import Draft, merge
+from hpcplan.site.merge_again import merge_edits
 from hpcplan.site.merge_defaults import catalogue_name
 from hpcplan.site.merge_write import read_back, write_draft
 from hpcplan.site.model import Site
@@ -230,19 +233,75 @@ def test_strict_makes_warnings_an_error_and_writes_nothing(tmp_path: Path) -> No
     assert output.exists()
 
 
-def test_a_file_that_a_person_edited_is_shown_as_a_difference_and_kept(tmp_path: Path) -> None:
+def test_importing_again_shows_the_difference_and_keeps_what_a_person_edited(tmp_path: Path) -> None:
+    paths = files(tmp_path, slurm_conf=SLURM, topology=TREE)
+    output = tmp_path / "site.yaml"
+    arguments = ("--slurm-conf", paths["slurm-conf"], "--topology", paths["topology"], "-o", output)
+    run(*arguments)
+    output.write_text(
+        output.read_text().replace("400 Gb/s", "200 Gb/s") + "storage: {path: /d, read: 1 GB/s, write: 1 GB/s}\n"
+    )
+    paths["slurm-conf"].write_text("# one line more\n" + SLURM.replace("CPUs=64", "CPUs=96"))
+    error, _, err = run(*arguments)
+    assert error is None
+    assert "+    cpus: 96" in err
+    site = load_site(output).site
+    assert site.node_groups["c"].cpus == 96
+    assert site.node_groups["h100"].nics.bandwidth_bytes_per_s == pytest.approx(25e9)
+    assert site.storage is not None
+
+
+def test_where_both_changed_a_line_the_persons_stays_and_is_said(tmp_path: Path) -> None:
+    paths = files(tmp_path, slurm_conf=SLURM)
+    output = tmp_path / "site.yaml"
+    run("--slurm-conf", paths["slurm-conf"], "-o", output)
+    output.write_text(output.read_text().replace("cpus: 64", "cpus: 32"))
+    paths["slurm-conf"].write_text(SLURM.replace("CPUs=64", "CPUs=96"))
+    _, _, err = run("--slurm-conf", paths["slurm-conf"], "-o", output)
+    assert "warning" in err
+    assert "kept your 'cpus: 32" in err
+    assert load_site(output).site.node_groups["c"].cpus == 32
+    run("--slurm-conf", paths["slurm-conf"], "-o", output, "--force")
+    assert load_site(output).site.node_groups["c"].cpus == 96
+
+
+def test_neighbouring_lines_changed_by_either_side_both_change() -> None:
+    base, mine, new = "x:\n  a: 1\n  b: 2\n", "x:\n  a: 1\n  b: 9\n", "x:\n  a: 5\n  b: 2\n"
+    assert merge_edits(base, mine, new) == ("x:\n  a: 5\n  b: 9\n", [])
+
+
+def test_a_file_that_no_import_wrote_is_not_overwritten(tmp_path: Path) -> None:
     paths = files(tmp_path, topology=TREE)
     output = tmp_path / "site.yaml"
-    run("--topology", paths["topology"], "-o", output)
-    edited = output.read_text().replace("cpus: 64", "cpus: 96")
-    output.write_text(edited)
-    error, _, err = run("--topology", paths["topology"], "-o", output)
+    output.write_text("name: mine\n")
+    error, _, _ = run("--topology", paths["topology"], "-o", output)
     assert isinstance(error, ConflictError)
-    assert "-    cpus: 96" in err
+    assert "-name: mine" in str(error)
+    assert output.read_text() == "name: mine\n"
+
+
+def test_edits_that_do_not_fit_what_is_imported_change_nothing(tmp_path: Path) -> None:
+    paths = files(tmp_path, slurm_conf=SLURM, topology=TREE)
+    output = tmp_path / "site.yaml"
+    arguments = ("--slurm-conf", paths["slurm-conf"], "--topology", paths["topology"], "-o", output)
+    run(*arguments)
+    edited = output.read_text().replace('"c[1-2]"', '"c[1-3]"')
+    output.write_text(edited)
+    paths["slurm-conf"].write_text(SLURM.replace("CPUs=128", "CPUs=64").replace("c[1-2]", "c[1-2],d1"))
+    error, _, _ = run(*arguments)
+    assert isinstance(error, ConflictError)
     assert output.read_text() == edited
-    error, _, _ = run("--topology", paths["topology"], "-o", output, "--force")
-    assert error is None
-    assert "cpus: 64" in output.read_text()
+
+
+LINES = st.lists(st.sampled_from(["a: 1", "b: 2", "c: 3", "d: 4", "e: 5", "  # x"]), max_size=8).map("\n".join)
+
+
+@given(LINES, LINES)
+def test_one_sided_changes_are_taken_as_they_are(one: str, other: str) -> None:
+    text = "".join(f"{line}\n" for line in other.splitlines()) or "\n"
+    assert merge_edits(one, one, text)[0] == text
+    assert merge_edits(one, text, one) == (text, [])
+    assert merge_edits(one, text, text) == (text, [])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--accelerator", "A100-SXM4-80GB:x", "--gres", "g"], ["--slurm", "x"]])
