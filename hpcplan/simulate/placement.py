@@ -49,6 +49,8 @@ def best_fit(sets: Sequence[int], wanted: int) -> int:
 
     The first of equals counts; within a set the lowest bits do. All the bits, if there are not enough.
     """
+    if len(sets) == 1:
+        return lowest(sets[0], wanted)
     chosen = 0
     left = list(sets)
     while wanted > 0 and left:
@@ -69,6 +71,12 @@ class Placement:
         self._tiers = [sum(group.mask for group in machine.groups if group.weight == weight) for weight in weights]
         self._switches = switches
         self._leaves = [switch for switch in switches if not switch.level]
+
+    def fits(self, request: Request, mask: int) -> bool:
+        """Whether the request fits into ``mask``; without switches that is a matter of numbers."""
+        if self._switches:
+            return self.choose(request, mask) != 0
+        return (mask & request.eligible).bit_count() >= request.minimum and not request.required & ~mask
 
     def choose(self, request: Request, mask: int) -> int:
         """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit."""

@@ -57,11 +57,18 @@ class BackfillPass:
         self._in_partition: Counter[str] = Counter()
 
     def run(self, queue: Sequence[Job], start: Callable[[Job, int], None]) -> bool:
-        """Look at the jobs in order, calling ``start`` for those that start now; whether any did."""
+        """Look at the jobs in order, calling ``start`` for those that start now; whether any did.
+
+        It ends at the last job that the free nodes would hold: promises to those behind it change nothing now.
+        """
         settings = self.settings
         tested: Counter[str] = Counter()
         started = 0
-        for job in queue[: settings.bf_max_job_test]:
+        queue = queue[: settings.bf_max_job_test]
+        last = self._last_that_fits(queue, len(queue) - 1)
+        for position, job in enumerate(queue):
+            if position > last:
+                break
             partition, user = f"partition {job.request.partition}", f"user {job.user}"
             tested[partition] += 1
             tested[user] += 1
@@ -79,10 +86,16 @@ class BackfillPass:
             self._free &= ~slot.nodes
             self._ends.insert(bisect_left(self._ends, (slot.end, slot.nodes)), (slot.end, slot.nodes))
             self._levels.clear()
+            last = self._last_that_fits(queue, last)
             started += 1
             if started == settings.bf_max_job_start:
                 break
         return bool(started)
+
+    def _last_that_fits(self, queue: Sequence[Job], last: int) -> int:
+        while last >= 0 and (queue[last].request.eligible & self._free).bit_count() < queue[last].request.minimum:
+            last -= 1
+        return last
 
     def _find(self, request: Request) -> Slot | None:
         """Return when and where the job can start; ``None`` if not within what is planned for."""
@@ -104,16 +117,15 @@ class BackfillPass:
                     return None
                 earliest = later
                 continue
-            start, chosen = max(found[0], earliest), found[1]
-            if start <= self.now:
-                return Slot(start, start + limit_s, chosen)
-            if later is not None and start > later:
-                earliest = later
-                continue
-            if start > self.now + self.settings.bf_window_s:
-                return None
-            slot = Slot(start, start + limit_s, chosen)
-            if not self._overlaps(self._rounded(slot)):
+            start, pool = max(found[0], earliest), found[1]
+            if start > self.now:
+                if later is not None and start > later:
+                    earliest = later
+                    continue
+                if start > self.now + self.settings.bf_window_s:
+                    return None
+            slot = Slot(start, start + limit_s, self.placement.choose(request, pool))
+            if start <= self.now or not self._overlaps(self._rounded(slot)):
                 return slot
             earliest = max(start, earliest + 1)
 
@@ -125,13 +137,13 @@ class BackfillPass:
         return any(span.end > slot.start and span.begin < slot.end and slot.nodes & ~span.nodes for span in self._spans)
 
     def _will_run(self, request: Request, nodes: int) -> tuple[int, int] | None:
-        """Return when the job would fit on ``nodes`` if the running jobs went one after another, and where then."""
+        """Return when the job would fit on ``nodes`` if the running jobs went one after another, and into what then."""
         usable = nodes & request.eligible
-        chosen = self.placement.choose(request, usable & self._free)
-        if chosen:
-            return self.now, chosen
         if usable.bit_count() < request.minimum:
             return None
+        fits = self.placement.fits
+        if fits(request, usable & self._free):
+            return self.now, usable & self._free
         if self.settings.consumable:
             return self._will_run_coarsely(request, usable)
         if not self._levels:
@@ -139,11 +151,11 @@ class BackfillPass:
             for _, given_back in self._ends:
                 level |= given_back
                 self._levels.append(level)
-        first = bisect_left(self._levels, request.minimum, key=lambda level: (level & usable).bit_count())
-        for position in range(first, len(self._levels)):
-            chosen = self.placement.choose(request, usable & self._levels[position])
-            if chosen:
-                return max(self._ends[position][0], self.now + 1), chosen
+        levels = self._levels
+        first = bisect_left(levels, request.minimum, key=lambda level: (level & usable).bit_count())
+        for position in range(first, len(levels)):
+            if fits(request, usable & levels[position]):
+                return max(self._ends[position][0], self.now + 1), usable & levels[position]
         return None
 
     def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
@@ -155,9 +167,8 @@ class BackfillPass:
             level |= given_back & usable
             if position + 1 < len(ends) and ends[position + 1][0] <= opened + window_s:
                 continue
-            chosen = self.placement.choose(request, level)
-            if chosen:
-                return max(end, self.now + 1), chosen
+            if self.placement.fits(request, level):
+                return max(end, self.now + 1), level
             linear_s = self.settings.bf_window_linear_s
             window_s, opened = (window_s + linear_s if linear_s else window_s * 2), None
         return None

@@ -1,0 +1,183 @@
+"""Records when a real slurmctld starts the jobs of a list: what the simulator of Slurm's policy is checked against.
+
+By hand, as root, from the top of the checkout:
+
+    python -m tests.slurm.record_schedule JOBS.csv SCHEDULING.conf -o RECORDED.csv
+
+JOBS.csv has the columns job, submit_s, nodes, run_s, time_limit_min, and may have partition, priority, cpus, gres,
+features, switches, dependency (``afterok:JOB``). SCHEDULING.conf holds the lines of slurm.conf that say how jobs are
+scheduled, with NodeName and PartitionName; a file ``topology.conf`` beside it is used where the lines ask for one.
+Whatever lets many nodes run on one machine is added here. munged must answer or be startable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from hpcplan.hostlist import expand
+
+_PREFIXES = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SCONTROL", "SALLOC")
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_RECORDED = ("start_s", "end_s", "state", "nodelist")
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _configuration(folder: Path, text: str) -> tuple[str, list[str]]:
+    """Return the whole slurm.conf and the names of its nodes."""
+    nodes: list[str] = []
+    lines = []
+    for line in text.splitlines():
+        match = re.match(r"NodeName=(\S+)(.*)", line)
+        if match is None or match[1] == "DEFAULT":
+            lines.append(line)
+            continue
+        for name in expand(match[1]):
+            nodes.append(name)
+            lines.append(f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={_free_port()}{match[2]}")
+    given = {line.partition("=")[0].strip().lower() for line in lines}
+    own = {
+        "SlurmctldHost": "localhost(127.0.0.1)", "SlurmctldPort": str(_free_port()), "SlurmUser": "root",
+        "SlurmdUser": "root", "AuthType": "auth/munge", "StateSaveLocation": f"{folder}/state",
+        "SlurmdSpoolDir": f"{folder}/spool.%n", "SlurmctldPidFile": f"{folder}/ctld.pid",
+        "SlurmdPidFile": f"{folder}/%n.pid", "SlurmctldLogFile": f"{folder}/ctld.log",
+        "SlurmdLogFile": f"{folder}/%n.log", "JobCompLoc": f"{folder}/jobcomp", "JobCompType": "jobcomp/filetxt",
+        "ClusterName": "recording", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none",
+        "ReturnToService": "2", "MpiDefault": "none", "SwitchType": "switch/none",
+        "SlurmdParameters": "config_overrides", "AccountingStorageType": "accounting_storage/none",
+    }  # fmt: skip
+    added = [f"{key}={value}" for key, value in own.items() if key.lower() not in given]
+    return "\n".join([*added, *lines]) + "\n", nodes
+
+
+@contextmanager
+def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
+    """Run slurmctld and the slurmds of ``conf``; yields the environment in which Slurm's commands find them."""
+    for name in ("etc", "state", "jobs"):
+        (folder / name).mkdir()
+    text, nodes = _configuration(folder, conf.read_text())
+    (folder / "etc" / "slurm.conf").write_text(text)
+    if (topology := conf.with_name("topology.conf")).exists():
+        shutil.copy(topology, folder / "etc" / "topology.conf")
+    if "gres" in text.lower():
+        (folder / "etc" / "gres.conf").write_text(f"NodeName={','.join(nodes)} Name=gpu File=/dev/tty[0-7]\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
+    env = {**kept, "PATH": _PATH, "SLURM_CONF": str(folder / "etc" / "slurm.conf")}
+    log = (folder / "daemons.out").open("ab")
+    daemons = []
+
+    def spawn(*command: str) -> None:
+        daemons.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
+
+    try:
+        if subprocess.run(["munge", "--no-input"], env=env, capture_output=True, check=False).returncode:
+            subprocess.run([sys.executable, "-c", "import tests.slurm.cluster as c; c.SlurmCluster()"], check=True)
+            raise SystemExit("munged does not answer: start it, or a test cluster (python -m tests.slurm.cluster up)")
+        spawn("slurmctld", "-D")
+        for node in nodes:
+            spawn("slurmd", "-D", "-N", node)
+        deadline = time.monotonic() + 60
+        while _run(env, "sinfo", "-h", "-N", "-o", "%N %T").count(" idle") < len(nodes):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the nodes do not come up: see {folder}")
+            time.sleep(0.5)
+        yield env
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+        for daemon in daemons:
+            daemon.wait(30)
+        log.close()
+
+
+def _run(env: Mapping[str, str], *command: str) -> str:
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60).stdout
+
+
+def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
+    options = [f"--nodes={row['nodes']}", f"--time={row['time_limit_min']}"]
+    whole = not row.get("cpus") and not row.get("gres")
+    for column, option in {
+        "partition": "partition", "priority": "priority", "features": "constraint", "switches": "switches",
+        "gres": "gres", "cpus": "cpus-per-task", "qos": "qos", "account": "account",
+    }.items():  # fmt: skip
+        if row.get(column):
+            options.append(f"--{option}={row[column]}")
+    if not whole:
+        options.append("--ntasks-per-node=1")
+    if row.get("dependency"):
+        kind, _, job = row["dependency"].partition(":")
+        options.append(f"--dependency={kind}:{ids[job]}")
+    return options
+
+
+def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
+    """Submit the jobs at their times and return their rows with what became of them; times from the first second."""
+    with jobs.open(newline="") as stream:
+        rows = [dict(row) for row in csv.DictReader(stream)]
+    with _cluster(folder, conf) as env:
+        ids: dict[str, str] = {}
+        begin = float(int(time.time()) + 1)
+        for row in sorted(rows, key=lambda row: float(row["submit_s"])):
+            time.sleep(max(0.0, begin + float(row["submit_s"]) - time.time()))
+            script = f"--wrap=sleep {shlex.quote(row['run_s'])}"
+            options = [*_options(row, ids), "--parsable", "--output=/dev/null", f"--chdir={folder}/jobs", script]
+            answer = subprocess.run(["sbatch", *options], env=env, capture_output=True, text=True, check=False)
+            ids[row["job"]] = answer.stdout.strip()
+            if answer.returncode:
+                print(f"job {row['job']}: {answer.stderr.strip()}", file=sys.stderr)
+        while _run(env, "squeue", "-h", "-o", "%i").strip():
+            time.sleep(2)
+        time.sleep(2)
+    return _merge(rows, ids, folder / "jobcomp", begin)
+
+
+def _merge(rows: list[dict[str, str]], ids: Mapping[str, str], completed: Path, begin: float) -> list[dict[str, str]]:
+    ended = {}
+    for line in completed.read_text().splitlines():
+        values = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        ended[values["JobId"]] = values
+    for row in rows:
+        values = ended.get(ids[row["job"]], {})
+        for column, key in (("start_s", "StartTime"), ("end_s", "EndTime")):
+            at = values.get(key, "")
+            row[column] = f"{datetime.fromisoformat(at).timestamp() - begin:.1f}" if at[:2] == "20" else ""
+        row["state"], row["nodelist"] = values.get("JobState", ""), values.get("NodeList", "")
+    return rows
+
+
+def main() -> None:
+    """Record one list of jobs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("jobs", type=Path)
+    parser.add_argument("conf", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hpcplan-recording-") as name:
+        rows = record(given.jobs, given.conf, Path(name))
+    with given.output.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*(key for key in rows[0] if key not in _RECORDED), *_RECORDED])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
