@@ -15,6 +15,7 @@ from hpcplan.site.importers.findings import ASSUMED, Figure, LinkFound, Place, S
 
 __all__ = ["TreeSwitch", "build_tree"]
 
+_MAX_RAILS = 64
 NON_BLOCKING = f"{ASSUMED}, non-blocking"
 
 
@@ -61,6 +62,7 @@ def build_tree(
 class _Builder:
     def __init__(self, switches: Sequence[SwitchFound], nodes: Mapping[str, float]) -> None:
         self.found = {switch.name: switch for switch in switches}
+        self.order = {name: index for index, name in enumerate(self.found)}
         self.nodes = nodes
         self.problems: list[Problem] = []
         self.children = {name: list(switch.children) for name, switch in self.found.items()}
@@ -75,8 +77,7 @@ class _Builder:
         return name
 
     def _join(self, names: Iterable[str]) -> None:
-        order = {name: index for index, name in enumerate(self.found)}
-        roots = sorted({self.root(name) for name in names}, key=order.__getitem__)
+        roots = sorted({self.root(name) for name in names}, key=self.order.__getitem__)
         for other in roots[1:]:
             self.same[other] = roots[0]
 
@@ -95,19 +96,27 @@ class _Builder:
 
     def join_leaves(self, share: float) -> None:
         """Join leaves of which ``share`` of the smaller's nodes are under the other as well."""
+        members = {name: frozenset(n for n in switch.nodes if n in self.nodes) for name, switch in self.found.items()}
+        equal: dict[frozenset[str], list[str]] = defaultdict(list)
+        for name, nodes in members.items():
+            if nodes:
+                equal[nodes].append(name)
+        for names in equal.values():
+            self._join(names)
+        if share < 1:
+            self._join_overlapping(members, [names[0] for names in equal.values()], share)
+
+    def _join_overlapping(self, members: Mapping[str, frozenset[str]], leaves: Sequence[str], share: float) -> None:
         leaves_of: dict[str, list[str]] = defaultdict(list)
-        size: dict[str, int] = {}
-        for name, switch in self.found.items():
-            members = {node for node in switch.nodes if node in self.nodes}
-            size[name] = len(members)
-            for node in members:
+        for name in leaves:
+            for node in members[name]:
                 leaves_of[node].append(name)
         shared: Counter[tuple[str, str]] = Counter()
-        for leaves in leaves_of.values():
-            shared.update((a, b) for index, a in enumerate(leaves) for b in leaves[index + 1 :])
+        for several in leaves_of.values():
+            near = several[:_MAX_RAILS]  # no node has more interfaces; what does is not worth the square of it
+            shared.update((a, b) for index, a in enumerate(near) for b in near[index + 1 :])
         for (a, b), count in shared.items():
-            smaller = min(size[a], size[b])
-            if (share < 1 and count >= share * smaller) or count == size[a] == size[b] > 0:
+            if count >= share * min(len(members[a]), len(members[b])):
                 self._join((a, b))
 
     def join_parents(self) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "ASSUMED",
     "EVERY_NODE",
     "BlockFound",
+    "Budget",
     "Devices",
     "Figure",
     "Findings",
@@ -48,12 +49,20 @@ class Note(Problem):
     """What was simplified or is not known: worth saying, but no contradiction, so ``--strict`` lets it pass."""
 
 
+@dataclass(slots=True)
+class Budget:
+    """How many names one file may still stand for: every list may be short, and all of them together endless."""
+
+    left: int = 2 * MAX_HOSTS  # a node may stand in many partitions and in the leaves of several rails
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A line (from 1) of a file."""
 
     file: str
     line: int | None = None
+    budget: Budget = field(default_factory=Budget, compare=False, repr=False)
 
     @property
     def origin(self) -> str:
@@ -73,12 +82,16 @@ class Place:
         """Expand a hostlist that stands here.
 
         Raises:
-            InputError: it is not one, or names more than ``MAX_HOSTS``.
+            InputError: it is not one, names more than ``MAX_HOSTS``, or the file as a whole names too many.
         """
         try:
-            return tuple(expand(hostlist, limit=MAX_HOSTS))
+            names = tuple(expand(hostlist, limit=MAX_HOSTS))
         except ValueError as error:
             raise InputError(self.problem(str(error), field)) from None
+        self.budget.left -= len(names)
+        if self.budget.left < 0:
+            raise InputError(self.problem(f"all lists up to here name more than {Budget().left:,} nodes", field))
+        return names
 
 
 @dataclass(frozen=True, slots=True)

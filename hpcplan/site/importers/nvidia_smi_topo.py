@@ -21,6 +21,7 @@ _LINK: Final = re.compile(r"X|NV\d+|PIX|PXB|PSB|PHB|NODE|SOC|SYS|N/A")
 _LEGEND: Final = re.compile(r"(NIC\d+):\s*(\S+)")
 # How far apart, nearest first (the legend that the command prints); PSB and SOC are words of old versions.
 _DISTANCE: Final = {"PIX": 0, "PSB": 1, "PXB": 1, "PHB": 2, "NODE": 3, "SOC": 4, "SYS": 4}
+_MAX_DEVICES: Final = 512
 _NEAR: Final = 1  # through PCIe switches alone: what a rail's interface has to its GPU
 
 
@@ -49,7 +50,7 @@ class _Matrix:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] = []
-        self.numa_column: int | None = None
+        self.index: dict[str, int] = {}
         self.rows: dict[str, list[str]] = {}
         self.numa: set[str] = set()
         self.legend: dict[str, str] = {}
@@ -66,7 +67,7 @@ class _Matrix:
             self.legend[match[1]] = match[2]
             return
         words = line.split()
-        if words[0] in self.columns:
+        if words[0] in self.index:
             self._row(words, number, last)
 
     def _header(self, line: str, number: int) -> None:
@@ -74,8 +75,12 @@ class _Matrix:
         if not names or not _GPU.fullmatch(names[0]):
             return  # a line before the table, such as the shell's prompt
         self.columns = [name for name in names if not name.endswith((" Affinity", "NUMA ID"))]
-        if len(set(self.columns)) < len(self.columns):
-            raise InputError(Place(str(self.path), number).problem("a column stands twice in the header"))
+        self.index = {name: index for index, name in enumerate(self.columns)}
+        place = Place(str(self.path), number)
+        if len(self.index) < len(self.columns):
+            raise InputError(place.problem("a column stands twice in the header"))
+        if len(self.columns) > _MAX_DEVICES:
+            raise InputError(place.problem(f"names more than {_MAX_DEVICES} devices of one node"))
 
     def _row(self, words: list[str], number: int, last: bool) -> None:
         name, entries = words[0], words[1 : 1 + len(self.columns)]
@@ -130,7 +135,7 @@ class _Matrix:
     def _entry(self, row: str, column: str) -> str | None:
         """Return the entry of a pair; the table is symmetric, so the other half helps where it is cut."""
         for one, other in ((row, column), (column, row)):
-            index = self.columns.index(other)
+            index = self.index[other]
             if one in self.rows and index < len(self.rows[one]):
                 return self.rows[one][index]
         return None

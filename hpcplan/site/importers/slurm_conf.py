@@ -82,7 +82,7 @@ class _Parser:
         self.node_defaults: dict[str, str] = {}
         self.partition_defaults: dict[str, str] = {}
         self.nodes: list[NodesFound] = []
-        self.partition_lines: list[ConfLine] = []
+        self.partition_lines: dict[str, ConfLine] = {}
         self.sets: dict[str, tuple[str, ...]] = {}
         self.set_lines: list[ConfLine] = []
         self.settings: dict[str, tuple[str, ConfLine]] = {}
@@ -126,16 +126,20 @@ class _Parser:
         if state == "FUTURE":
             self.problems.append(line.place.note(f"nodes that are FUTURE: {few(names)}; they are left out"))
             return
-        fresh = tuple(name for name in names if name not in self.first_line)
-        if len(fresh) < len(names) or len(set(fresh)) < len(fresh):
-            again = next(name for i, name in enumerate(names) if name in self.first_line or name in names[:i])
-            first = self.first_line.get(again, line.place.line)
-            message = f"node {again!r} is defined again; first on line {first}, which counts"
+        fresh: dict[str, int | None] = {}
+        again: list[str] = []
+        for name in names:
+            if name in self.first_line or name in fresh:
+                again.append(name)
+            else:
+                fresh[name] = line.place.line
+        self.first_line |= fresh
+        if again:
+            first = self.first_line[again[0]]
+            message = f"node {again[0]!r} is defined again; first on line {first}, which counts"
             self.problems.append(line.place.problem(message, "NodeName"))
-            fresh = tuple(dict.fromkeys(fresh))
-        self.first_line |= dict.fromkeys(fresh, line.place.line)
         if fresh:
-            self.nodes.append(self._described(fresh, whole))
+            self.nodes.append(self._described(tuple(fresh), whole))
 
     def _described(self, names: tuple[str, ...], line: ConfLine) -> NodesFound:
         origin = line.place.origin
@@ -191,11 +195,10 @@ class _Parser:
             self.partition_defaults |= {key: value for key, value in line.pairs.items() if key != "partitionname"}
             return
         whole = ConfLine(line.place, {**self.partition_defaults, **line.pairs}, line.spelling)
-        if any(known.pairs["partitionname"] == whole.pairs["partitionname"] for known in self.partition_lines):
-            message = f"partition {whole.pairs['partitionname']!r} is defined again; the first counts"
+        name = whole.pairs["partitionname"]
+        if self.partition_lines.setdefault(name, whole) is not whole:
+            message = f"partition {name!r} is defined again; the first counts"
             self.problems.append(line.place.problem(message, "PartitionName"))
-            return
-        self.partition_lines.append(whole)
 
     def _node_sets(self) -> None:
         for line in self.set_lines:
@@ -252,7 +255,7 @@ class _Parser:
     def findings(self, source: str) -> Findings:
         """Return everything."""
         self._node_sets()
-        partitions = [self._partition_found(line) for line in self.partition_lines]
+        partitions = [self._partition_found(line) for line in self.partition_lines.values()]
         name = self.settings.get("clustername")
         select = self.settings.get("selecttype")
         return Findings(

@@ -15,7 +15,7 @@ from typing import Final
 
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
-from hpcplan.site.importers.findings import Place
+from hpcplan.site.importers.findings import Budget, Place
 
 __all__ = ["ConfLine", "Reader", "conf_line"]
 
@@ -94,6 +94,7 @@ class Reader:
 
     problems: list[Problem] = field(default_factory=list)
     cluster: str | None = None
+    budget: Budget = field(default_factory=Budget)
     _files: int = 0
 
     def read(self, path: Path) -> Iterator[ConfLine]:
@@ -111,7 +112,7 @@ class Reader:
 
     def _lines(self, text: str, path: Path, folder: Path, depth: int) -> Iterator[ConfLine]:
         for number, logical in _logical(text.split("\n")):
-            place = Place(str(path), number)
+            place = Place(str(path), number, self.budget)
             include = _INCLUDE.fullmatch(logical)
             if include is not None and "=" not in include[1]:
                 yield from self._included(include[1].strip('"'), place, folder, depth)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpcplan.documents import Document, Loc
 from hpcplan.errors import InputError, nearest
-from hpcplan.site.importers.findings import Place
+from hpcplan.site.importers.findings import Budget, Place
 
 __all__ = ["At"]
 
@@ -20,11 +20,12 @@ class At:
     document: Document
     value: Any
     loc: Loc = ()
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def place(self) -> Place:
         """File and line."""
-        return Place(self.document.source, self.document.line(self.loc))
+        return Place(self.document.source, self.document.line(self.loc), self.budget)
 
     def error(self, message: str) -> InputError:
         """Return an error at this value."""
@@ -38,7 +39,7 @@ class At:
         """
         if not isinstance(self.value, dict):
             raise self.error(f"must be a mapping{what and f' of {what}'}, not {_kind(self.value)}")
-        fields = {key: At(self.document, value, (*self.loc, key)) for key, value in self.value.items()}
+        fields = {key: At(self.document, value, (*self.loc, key), self.budget) for key, value in self.value.items()}
         for key in fields:
             if known is not None and key not in known:
                 raise fields[key].error("unknown key" + nearest(key, known))
@@ -54,7 +55,7 @@ class At:
             return [self]
         if not isinstance(self.value, list):
             raise self.error(f"must be a list of {what}, not {_kind(self.value)}")
-        return [At(self.document, value, (*self.loc, index)) for index, value in enumerate(self.value)]
+        return [At(self.document, value, (*self.loc, index), self.budget) for index, value in enumerate(self.value)]
 
     def word(self) -> str:
         """Return a name.

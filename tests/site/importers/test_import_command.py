@@ -355,3 +355,26 @@ def test_ten_thousand_nodes_come_back_whole(tmp_path: Path) -> None:
 )
 def test_gres_types_are_taken_for_the_catalogues_accelerators(gres: str, expected: str | None) -> None:
     assert catalogue_name(gres, list(accelerators())) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "line", "lines"),
+    [
+        ("slurm_conf", "PartitionName=p{0} Nodes=n[1-900000]\n", 3),
+        ("topology", "SwitchName=s{0} Nodes=n[1-900000]\n", 3),
+        ("gres", "NodeName=n{0}[1-600000] Name=gpu\n", 2),
+        ("cluster_model", "- {{nodes: ['n[1-900000]']}}\n", 3),
+    ],
+)
+def test_lists_that_are_endless_only_together_are_refused(tmp_path: Path, option: str, line: str, lines: int) -> None:
+    text = "".join(line.format(number) for number in range(lines))
+    if option == "cluster_model":
+        text = "blocks:\n" + text
+    with pytest.raises(InputError, match="more than"):
+        imported(tmp_path, **{option: text})
+
+
+def test_many_leaves_over_the_same_nodes_become_one(tmp_path: Path) -> None:
+    text = "".join(f"SwitchName=s{number} Nodes=n[1-300]\n" for number in range(300))
+    site, _ = imported(tmp_path, topology=text)
+    assert [switch.name for switch in site.fabric.switches] == ["s0"]
