@@ -7,11 +7,10 @@ started; any other is promised its nodes, rounded to ``bf_resolution``, if that 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hpcplan.simulate.profile import Slot
@@ -100,17 +99,15 @@ class BackfillPass:
     def _find(self, request: Request) -> Slot | None:
         """Return when and where the job can start; ``None`` if not within what is planned for."""
         limit_s, earliest = request.limit_s, self.now
+        spans, final, first = self._spans, len(self._spans) - 1, 0
         while True:
-            later: int | None = None
-            nodes = self.available
-            for position, span in enumerate(self._spans):
-                if span.end <= earliest:
-                    continue
-                if later is None and position + 1 < len(self._spans):
-                    later = span.end
-                if span.begin > earliest + limit_s:
-                    break
-                nodes &= span.nodes
+            while first < final and spans[first].end <= earliest:
+                first += 1
+            later = spans[first].end if first < final else None
+            nodes, position, latest = self.available, first, earliest + limit_s
+            while position <= final and spans[position].begin <= latest:
+                nodes &= spans[position].nodes
+                position += 1
             found = self._will_run(request, nodes)
             if found is None:
                 if later is None:
@@ -189,11 +186,16 @@ class BackfillPass:
 
     def _take(self, slot: Slot) -> None:
         """Cut the spans at the slot's ends, and take its nodes out of those between."""
-        spans = []
-        for span in self._spans:
-            cuts = [cut for cut in (slot.start, slot.end) if span.begin < cut < span.end]
-            edges = [span.begin, *cuts, span.end]
-            for begin, end in pairwise(edges):
-                inside = begin >= slot.start and end <= slot.end
-                spans.append(_Span(begin, end, span.nodes & ~slot.nodes if inside else span.nodes))
-        self._spans = spans
+        first, last = self._cut(slot.start), self._cut(slot.end)
+        for position in range(first, last):
+            self._spans[position].nodes &= ~slot.nodes
+
+    def _cut(self, time: int) -> int:
+        """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
+        spans = self._spans
+        position = bisect_left(spans, time, key=lambda span: span.begin)
+        if position and time < spans[position - 1].end:
+            before = spans[position - 1]
+            spans.insert(position, _Span(time, before.end, before.nodes))
+            before.end = time
+        return position
