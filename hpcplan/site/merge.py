@@ -262,14 +262,14 @@ class _Merger:
     def _borrow(self, tree: list[TreeSwitch], physical: Findings, bandwidth: Mapping[str, float]) -> None:
         """Take up-links from the cables of the physical switches that have the same nodes below them."""
         cables, _ = build_tree(physical.switches, physical.links, bandwidth, rails=True)
-        below = {frozenset(nodes): switch for switch, nodes in _nodes_below(cables)}
+        below = {frozenset(nodes): switch for switch, nodes in _nodes_below(cables) if switch.uplink is not None}
         leaf_of = {node: switch.name for switch in cables for node in switch.nodes}
         without: list[str] = []
         for switch, nodes in _nodes_below(tree):
             match = below.get(frozenset(node for node in nodes if node in leaf_of))
             if switch.uplink is not None and match is not None and match.uplink is not None:
                 switch.uplink = match.uplink
-            elif switch.uplink is not None:
+            elif switch.uplink is not None and leaf_of.keys() & set(nodes):
                 without.append(switch.name)
             real = {leaf_of[node] for node in switch.nodes if node in leaf_of}
             if len(real) > 1:

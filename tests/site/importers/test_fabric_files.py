@@ -10,6 +10,8 @@ from hpcplan.errors import InputError
 from hpcplan.site.importers.cluster_model import read_cluster_model
 from hpcplan.site.importers.findings import Findings
 from hpcplan.site.importers.ibnetdiscover import lane_bytes_per_s, parse_ibnetdiscover
+from hpcplan.site.importers.read import read_sources
+from hpcplan.site.merge import merge
 
 
 def fabric(hosts: int, rails: int, spines: int, *, speed: str = "4xNDR", cables: int = 2) -> str:
@@ -191,3 +193,26 @@ def test_what_is_no_model_is_refused_with_its_field(tmp_path: Path, text: str, f
     with pytest.raises(InputError) as caught:
         model(tmp_path, text)
     assert caught.value.problems[0].field == field
+
+
+def test_the_cables_of_physical_switches_are_the_up_links_of_topology_confs_tree(tmp_path: Path) -> None:
+    (tmp_path / "ib.txt").write_text(fabric(hosts=8, rails=4, spines=2, cables=3))
+    (tmp_path / "topology.conf").write_text(
+        "SwitchName=pod1 Nodes=node[00-07]\nSwitchName=pod2 Nodes=x[0-3]\nSwitchName=top Switches=pod[1-2]\n"
+    )
+    found = read_sources({"topology": tmp_path / "topology.conf", "ibnetdiscover": tmp_path / "ib.txt"})
+    pod1, pod2, top = merge(found).tree
+    assert pod1.uplink is not None
+    assert pod2.uplink is not None
+    assert (pod1.uplink.value, pod1.uplink.origin) == (4 * 2 * 3 * 50e9, "from ib.txt")
+    assert pod2.uplink.origin.startswith("assumed")
+    assert top.uplink is None
+
+
+def test_rails_and_spines_become_a_tree_with_all_their_cables(tmp_path: Path) -> None:
+    (tmp_path / "ib.txt").write_text(fabric(hosts=8, rails=4, spines=2, cables=3))
+    leaf, spine = merge(read_sources({"ibnetdiscover": tmp_path / "ib.txt"})).tree
+    assert leaf.stands_for == ["leaf0", "leaf1", "leaf2", "leaf3"]
+    assert spine.stands_for == ["spine0", "spine1"]
+    assert leaf.uplink is not None
+    assert leaf.uplink.value == 4 * 2 * 3 * 50e9
