@@ -233,6 +233,11 @@ class _Merger:
         self.problems += problems
         if physical is not None and physical.switches and not rails:
             self._borrow(tree, physical, bandwidth)
+        below = {child for switch in tree for child in switch.children}
+        roots = [switch for switch in tree if switch.name not in below]
+        if len(roots) > 1:
+            names = few([switch.name for switch in roots])
+            self._note(roots[1].place, f"nothing joins the trees under {names}; no job can span two of them")
         self._cover(tree, list(bandwidth), bandwidth)
         for switch in tree:
             if switch.name in bandwidth:

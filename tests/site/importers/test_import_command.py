@@ -115,7 +115,8 @@ def test_several_roots_become_one_switch_with_the_links_of_all(tmp_path: Path) -
 
 
 def test_trees_that_nothing_joins_stay_apart(tmp_path: Path) -> None:
-    site, _ = imported(tmp_path, topology="SwitchName=x Nodes=n[1-2]\nSwitchName=y Nodes=m[1-2]\n")
+    site, draft = imported(tmp_path, topology="SwitchName=x Nodes=n[1-2]\nSwitchName=y Nodes=m[1-2]\n")
+    assert "nothing joins the trees under x,y" in draft.problems[0].message
     topology = build_topology(site)
     assert topology.ancestors("n1") == ["x"]
     assert topology.ancestors("m1") == ["y"]
