@@ -55,6 +55,7 @@ def resolve(spec: JobSpec, machine: Machine) -> Request:
         gpus=_gpus(spec, minimum),
         memory_per_node_bytes=_memory(spec),
         limit_reason=reason,
+        switches=int(spec.switches.partition("@")[0]) if spec.switches else 0,
     )
 
 

@@ -14,6 +14,7 @@ or at the next, and limits are looked at every 30 s.
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcplan.simulate.engine import Engine
@@ -23,6 +24,7 @@ from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
 from hpcplan.simulate.slurm_backfill import BackfillPass
 from hpcplan.slurm.records import JobState
+from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
     from hpcplan.simulate.engine import ArrivalSource
@@ -44,6 +46,7 @@ class Controller(Engine):
         self._by_id = self.settings.builtin and not self.settings.multifactor
         self._multifactor = Multifactor(cluster.machine, self.settings) if self.settings.multifactor else None
         self._completing: list[tuple[int, int, int]] = []  # ends not yet seen: (when they are, nodes, end by limit)
+        self._switch_waits: list[tuple[int, int]] = []  # (until when a job waits for few switches, its id)
         self._seen_changes = -1
         self._triggered = False
         self._batch_due: int | None = None  # something has happened since the last pass
@@ -75,7 +78,7 @@ class Controller(Engine):
 
     def _due(self) -> list[int]:
         """Return when passes, and nodes coming free, are due."""
-        times = [self._completing[0][0]] if self._completing else []
+        times = [heap[0][0] for heap in (self._completing, self._switch_waits) if heap]
         if self.queue:
             for time in (self._next_pass(), self._whole_due, self._backfill_due):
                 if time is not None:
@@ -105,6 +108,14 @@ class Controller(Engine):
         super()._classify(job)
         if not was_queued and job.eligible_time == job.submit_time == self.now:
             self._triggered = True
+            if job.request.switches:
+                heapq.heappush(self._switch_waits, (self.now + self._switch_wait_s(job), job.id))
+
+    def _switch_wait_s(self, job: Job) -> int:
+        """Return how long a job insists on its number of switches: ``--switches=N@TIME``, capped by the controller."""
+        longest = self.settings.max_switch_wait_s
+        _, _, wait = (job.spec.switches or "").partition("@")
+        return min(longest, parse_slurm_time(wait) or longest) if wait else longest
 
     def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
         super()._end(job, state, exit_code, signal)
@@ -128,6 +139,11 @@ class Controller(Engine):
             self.busy &= ~heapq.heappop(self._completing)[1]
             self.changes += 1
             self._triggered = True
+        while self._switch_waits and self._switch_waits[0][0] <= self.now:
+            job = self.jobs.get(heapq.heappop(self._switch_waits)[1])
+            if job is not None and not job.running:
+                job.request = replace(job.request, switches=0)
+                self.changes += 1
         self._settle()
         self._reprioritise()
         self._note_changes()

@@ -88,7 +88,8 @@ class Request:
     """What a specification comes to on one machine: how many of which whole nodes, for how long at most.
 
     ``eligible`` is the mask of the nodes that may serve, ``required`` of those that must. ``limit_reason`` is Slurm's
-    word for the partition limit that keeps the job from ever starting, as squeue shows it.
+    word for the partition limit that keeps the job from ever starting, as squeue shows it. ``switches`` is the most
+    leaf switches that its nodes may be under, 0 for any number.
     """
 
     partition: str
@@ -101,6 +102,7 @@ class Request:
     gpus: int = 0
     memory_per_node_bytes: int | None = None
     limit_reason: str | None = None
+    switches: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,4 +114,7 @@ class Placement:
         pool &= best.mask
         wanted = min(pool.bit_count(), request.maximum) - request.required.bit_count()
         open_leaves = [pool & leaf.mask & ~request.required for leaf in self._leaves if leaf.mask & pool]
-        return request.required | best_fit(open_leaves, wanted)
+        nodes = request.required | best_fit(open_leaves, wanted)
+        if request.switches and sum(bool(leaf.mask & nodes) for leaf in self._leaves) > request.switches:
+            return 0  # it waits for better ones, for a while (sbatch(1), --switches)
+        return nodes

@@ -131,7 +131,13 @@ class BackfillPass:
         return Slot(slot.start // resolution * resolution, slot.end // resolution * resolution, slot.nodes)
 
     def _overlaps(self, slot: Slot) -> bool:
-        return any(span.end > slot.start and span.begin < slot.end and slot.nodes & ~span.nodes for span in self._spans)
+        spans = self._spans
+        position = bisect_right(spans, slot.start, key=lambda span: span.end)
+        while position < len(spans) and spans[position].begin < slot.end:
+            if slot.nodes & ~spans[position].nodes:
+                return True
+            position += 1
+        return False
 
     def _will_run(self, request: Request, nodes: int) -> tuple[int, int] | None:
         """Return when the job would fit on ``nodes`` if the running jobs went one after another, and into what then."""

@@ -43,6 +43,7 @@ class SlurmSettings:
     bf_min_age_reserve_s: int = 0
     bf_min_prio_reserve: int = 0
     bf_window_linear_s: int = 0
+    max_switch_wait_s: int = 300
     over_time_limit_s: int = 0
     kill_wait_s: int = 30
     priority_weight_age: int = 0
@@ -81,6 +82,7 @@ _NUMBERS: Final = {
     "bf_min_age_reserve": ("bf_min_age_reserve_s", 1),
     "bf_min_prio_reserve": ("bf_min_prio_reserve", 1),
     "bf_window_linear": ("bf_window_linear_s", 1),
+    "max_switch_wait": ("max_switch_wait_s", 1),
 }
 _AT_LEAST_ONE: Final = {"sched_interval_s", "bf_interval_s", "bf_resolution_s", "bf_window_s", "bf_max_job_test"}
 

@@ -115,6 +115,8 @@ class _Row:
         )
 
     def _asks(self, nodes: float | None, procs: float | None) -> dict[str, Any]:
+        if re.fullmatch(r"(\d+(@\S+)?)?", self.text("switches")) is None:
+            raise self.error("switches", f"{self.text('switches')!r} is not like 1 or 1@30 (minutes)")
         asks: dict[str, Any] = {field: self.text(column) for column, field in _WORDS.items() if self.text(column)}
         if nodes is not None:
             asks["nodes_min"] = asks["nodes_max"] = int(nodes)

@@ -160,6 +160,20 @@ def test_a_dependent_job_starts_after_its_condition_and_never_where_it_fails(tmp
     assert (rows[2].start_s, rows[2].state) == (None, "PENDING")
 
 
+def test_a_job_waits_for_few_switches_but_not_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "topology.conf").write_text(
+        "SwitchName=a Nodes=n[1-4]\nSwitchName=b Nodes=n[5-8]\nSwitchName=t Switches=a,b\n"
+    )
+    machine = cluster(tmp_path, "TopologyPlugin=topology/tree\n" + QUICK + NODES)
+    first, second = job(1, 0, 1, 500, 20), job(2, 1, 1, 900, 20, nodelist="n5")
+    free = run(machine, first, second, job(3, 9, 4, 10, 1))
+    assert (free[2].start_s or 0) < 20
+    near = run(machine, first, second, job(3, 9, 4, 10, 1, switches="1"))
+    assert 300 <= (near[2].start_s or 0) < 320
+    soon = run(machine, first, second, job(3, 9, 4, 10, 1, switches="1@1"))
+    assert 69 <= (soon[2].start_s or 0) < 80
+
+
 def test_what_sbatch_would_refuse_is_named(tmp_path: Path) -> None:
     schedule = on_nodes(Trace((job(1, 0, 9, 20, 1, partition="batsh"),), None, 0), cluster(tmp_path), "slurm")
     assert schedule.rows[0].state == "REFUSED"
