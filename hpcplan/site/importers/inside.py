@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["GPU_OF_PCI_ID", "MAX_NVLINKS", "nvlink_bytes_per_s", "nvlink_kind", "pcie_bytes_per_s"]
 
-MAX_NVLINKS: Final = 18  # of one GPU: Hopper and Blackwell have the most
+MAX_NVLINKS: Final = 18  # of one GPU in a mesh; later chips have more, and always switches
 
 # (vendor, device) of PCI: the name in the catalogue (the PCI ID Repository, pci.ids).
 GPU_OF_PCI_ID: Final[Mapping[tuple[str, str], str]] = {
@@ -52,7 +52,7 @@ def nvlink_kind(counts: Sequence[int]) -> tuple[str, int]:
     if not total:
         return "pcie", 0
     if total > MAX_NVLINKS:
-        return "nvswitch", min(most, MAX_NVLINKS)
+        return "nvswitch", most
     return "nvlink", total
 
 

@@ -14,7 +14,7 @@ from xml.parsers import expat
 from hpcplan.documents import MAX_DEPTH, read_text
 from hpcplan.errors import InputError, Problem
 from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, Place
-from hpcplan.site.importers.inside import GPU_OF_PCI_ID, MAX_NVLINKS, nvlink_bytes_per_s, pcie_bytes_per_s
+from hpcplan.site.importers.inside import GPU_OF_PCI_ID, nvlink_bytes_per_s, pcie_bytes_per_s
 
 __all__ = ["read_nccl_xml"]
 
@@ -61,11 +61,20 @@ def parse_nccl_xml(text: str, path: Path) -> Findings:
             what = "a graph that NCCL chose, not a topology; give the file of NCCL_TOPO_DUMP_FILE"
         raise InputError(Problem(f"<{root.name}> is {what}", file=str(path), line=root.line))
     problems: list[Problem] = []
+    _keep_first_host(root, path, problems)
     gpus = [pci for pci in root.every("pci") if _is(pci, _GPU_CLASSES) or any(c.name == "gpu" for c in pci.children)]
     if not gpus:
         raise InputError(Problem("no GPU is in it (a <pci> of class 0x0300, 0x0302 or 0x1200)", file=str(path)))
     inside = _inside(root, gpus, path, problems)
     return Findings(str(path), inside=inside, nics=_nics(root, path), problems=tuple(problems))
+
+
+def _keep_first_host(root: _Element, path: Path, problems: list[Problem]) -> None:
+    """Drop the processors of other nodes: where NVLink joins nodes, NCCL's dump holds all of them."""
+    hosts = list(dict.fromkeys(cpu.attributes.get("host_hash") for cpu in root.children if cpu.name == "cpu"))
+    if len(hosts) > 1:
+        problems.append(Place(str(path)).note(f"{len(hosts)} nodes are in it; the first is taken for all"))
+        root.children = [cpu for cpu in root.children if cpu.attributes.get("host_hash") == hosts[0]]
 
 
 def _is(pci: _Element, classes: tuple[str, ...]) -> bool:
@@ -134,7 +143,7 @@ def _nvlinks(gpu: _Element, path: Path, problems: list[Problem]) -> tuple[int, b
         count = link.attributes.get("count", "")
         target = link.attributes.get("target", "")
         place = Place(str(path), link.line)
-        if not count.isascii() or not count.isdigit() or int(count) > MAX_NVLINKS:
+        if not count.isascii() or not count.isdigit() or len(count) > 3:
             raise InputError(place.problem(f"{count!r} is not a number of NVLinks", "count"))
         if target == gpu.attributes.get("busid"):
             if not any(problem.field == "target" for problem in problems):
@@ -143,12 +152,13 @@ def _nvlinks(gpu: _Element, path: Path, problems: list[Problem]) -> tuple[int, b
             continue
         total += int(count)
         switched |= link.attributes.get("tclass", "").startswith("0x0680")
-    return min(total, MAX_NVLINKS), switched
+    return total, switched
 
 
 def _nics(root: _Element, path: Path) -> NicsFound | None:
     origin = f"from {path.name}"
-    nets = [net for net in root.every("net") if net.attributes.get("name")]
+    named = {net.attributes["name"]: net for net in root.every("net") if net.attributes.get("name")}
+    nets = list(named.values())  # an interface of the system stands under every processor
     if nets:
         speeds = [speed for net in nets if (speed := _mbit(net.attributes)) is not None]
         bandwidth = Figure(min(speeds), origin) if speeds else None

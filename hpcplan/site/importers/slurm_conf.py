@@ -227,7 +227,9 @@ class _Parser:
             default=(line.get("default") or "").upper() in ("YES", "TRUE"),
             max_time_s=self._time(line, "maxtime"),
             default_time_s=self._time(line, "defaulttime"),
-            max_nodes=None if (max_nodes or "").upper() in ("", "UNLIMITED") else line.whole("maxnodes") or None,
+            max_nodes=None
+            if (max_nodes or "").upper() in ("", "UNLIMITED", "INFINITE")
+            else line.whole("maxnodes") or None,
             qos=tuple(qos),
             exclusive=True if sharing.startswith("EXCLUSIVE") else None,
         )

@@ -204,3 +204,18 @@ def test_a_file_made_beforehand_says_nothing_of_nvlinks() -> None:
 def test_hostile_and_wrong_xml_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_nccl_xml(text, Path("topo.xml"))
+
+
+def test_an_interface_that_stands_under_every_processor_counts_once() -> None:
+    net = '<nic><net name="eth0" speed="10000"/></nic>'
+    found = nccl("".join(f'<cpu numaid="{n}">{gpu(str(n))}{net}</cpu>' for n in range(2)))
+    assert found.nics is not None
+    assert found.nics.count.value == 1
+
+
+def test_of_a_dump_of_several_nodes_the_first_counts() -> None:
+    link = '<gpu dev="0"><nvlink target="fffffff:ff:ff.0" count="36" tclass="0x068000"/></gpu>'
+    found = nccl("".join(f'<cpu host_hash="{n}" numaid="0">{gpu("0", link)}{gpu("1", link)}</cpu>' for n in "ab"))
+    assert found.inside is not None
+    assert (found.inside.gpus, found.inside.links, found.inside.kind) == (2, 36, "nvswitch")
+    assert "2 nodes are in it" in found.problems[0].message
