@@ -7,7 +7,7 @@ By hand, as root, from the top of the checkout:
 JOBS.csv has the columns job, submit_s, nodes, run_s, time_limit_min, and may have partition, priority, cpus, gres,
 features, switches, dependency (``afterok:JOB``). SCHEDULING.conf holds the lines of slurm.conf that say how jobs are
 scheduled, with NodeName and PartitionName; a file ``topology.conf`` beside it is used where the lines ask for one.
-Whatever lets many nodes run on one machine is added here. munged must answer or be startable.
+Whatever lets many nodes run on one machine is added here. munged must answer.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from hpcplan.hostlist import expand
 
 _PREFIXES = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SCONTROL", "SALLOC")
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_FOR_EVER = {"PartitionTimeLimit", "PartitionNodeLimit", "DependencyNeverSatisfied"}  # such jobs are left waiting
 _RECORDED = ("start_s", "end_s", "state", "nodelist")
 
 
@@ -89,7 +90,6 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
 
     try:
         if subprocess.run(["munge", "--no-input"], env=env, capture_output=True, check=False).returncode:
-            subprocess.run([sys.executable, "-c", "import tests.slurm.cluster as c; c.SlurmCluster()"], check=True)
             raise SystemExit("munged does not answer: start it, or a test cluster (python -m tests.slurm.cluster up)")
         spawn("slurmctld", "-D")
         for node in nodes:
@@ -144,7 +144,7 @@ def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
             ids[row["job"]] = answer.stdout.strip()
             if answer.returncode:
                 print(f"job {row['job']}: {answer.stderr.strip()}", file=sys.stderr)
-        while _run(env, "squeue", "-h", "-o", "%i").strip():
+        while {*_run(env, "squeue", "-h", "-o", "%r").split()} - _FOR_EVER:
             time.sleep(2)
         time.sleep(2)
     return _merge(rows, ids, folder / "jobcomp", begin)
