@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcplan.partition.graph.groups import Groups
 
-__all__ = ["Family", "TooManyIdealsError", "all_ideals", "family", "masks_near", "prefixes"]
+__all__ = ["MAX_TABLE", "Family", "TooManyIdealsError", "all_ideals", "family", "masks_near", "prefixes"]
 
 Floats = NDArray[np.float64]
-WORD = 64
+WORD: Final = 64
+MAX_TABLE: Final = 200_000_000  # bytes of the table of ideals: one for each group and ideal
+MAX_STEPS: Final = 3_000_000  # of looking for ideals near one, over all groups
 
 
 class TooManyIdealsError(Exception):
@@ -50,24 +53,33 @@ def all_ideals(groups: Groups, limit: int) -> Family:
         TooManyIdealsError: there are more than ``limit``.
     """
     words = max(1, -(-len(groups) // WORD))
-    table = np.zeros((1, words), dtype=np.uint64)
+    room = np.zeros((1024, words), dtype=np.uint64)  # grows by doubling; the first `count` rows are in use
+    count = 1
     for g in range(len(groups)):  # groups are in a topological order: ideals of the first g extend to those of g + 1
         need = np.zeros(words, dtype=np.uint64)
         for other in groups.before[g]:
             need[other // WORD] |= np.uint64(1 << (other % WORD))
         used = np.flatnonzero(need)
-        ready = ((table[:, used] & need[used]) == need[used]).all(axis=1)
-        grown = table[ready]
-        grown[:, g // WORD] |= np.uint64(1 << (g % WORD))
-        if len(table) + len(grown) > limit:
+        ready = np.flatnonzero(((room[:count, used] & need[used]) == need[used]).all(axis=1))
+        total = count + len(ready)
+        if total > limit:
             raise TooManyIdealsError
-        table = np.concatenate([table, grown])
-    return _family(groups, _columns(table, len(groups)))
+        if total > len(room):
+            room = np.concatenate([room, np.zeros((max(len(room), total), words), dtype=np.uint64)])
+        room[count:total] = room[ready]
+        room[count:total, g // WORD] |= np.uint64(1 << (g % WORD))
+        count = total
+    return _family(groups, _columns(room[:count], len(groups)))
 
 
 def family(groups: Groups, masks: Iterable[int]) -> Family:
-    """Return the family of the given ideals (bit ``g`` for group ``g``) with the empty and the full one."""
-    chosen = {0, (1 << len(groups)) - 1, *masks}
+    """Return the family of the given ideals (bit ``g`` for group ``g``) with the empty and the full one.
+
+    If the table would grow beyond ``MAX_TABLE`` bytes, it has an even selection of them.
+    """
+    given = list(dict.fromkeys(masks))
+    most = max(1, MAX_TABLE // len(groups))
+    chosen = {0, (1 << len(groups)) - 1, *given[:: -(-len(given) // most) if given else 1]}
     size = max(1, -(-len(groups) // WORD)) * 8
     packed = b"".join(mask.to_bytes(size, "little") for mask in sorted(chosen))
     return _family(groups, _columns(np.frombuffer(packed, dtype=np.uint64).reshape(len(chosen), -1), len(groups)))
@@ -118,6 +130,7 @@ def masks_near(groups: Groups, start: int, limit: int) -> list[int]:
     before = [sum(1 << other for other in others) for others in groups.before]
     after = [sum(1 << other for other in others) for others in groups.after]
     found = {start: None}
+    limit = min(limit, MAX_STEPS // len(groups))
     for mask in (queue := [start]):
         for g in range(len(groups)):
             bit = 1 << g

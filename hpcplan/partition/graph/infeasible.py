@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from typing import Final
+
 import numpy as np
 
 from hpcplan.errors import InfeasibleError
 from hpcplan.partition.graph.groups import Groups
+from hpcplan.partition.graph.ideals import MAX_TABLE, TooManyIdealsError, all_ideals
+from hpcplan.partition.graph.sweep import Sweep
 from hpcplan.units import format_bytes
 
 __all__ = ["refuse_if_infeasible", "why_infeasible"]
+
+FEW_IDEALS: Final = 40_000
 
 
 def refuse_if_infeasible(groups: Groups) -> None:
@@ -51,11 +59,30 @@ def refuse_if_infeasible(groups: Groups) -> None:
 def why_infeasible(groups: Groups) -> InfeasibleError:
     """Return the error for a graph that no split fits though its memory would: the pieces do not come out even."""
     graph = groups.graph
+    least = _least_memory(groups)
+    more = f"at least --memory {math.ceil(least)}, more --devices, or --cpus 1, is needed"
     return InfeasibleError(
         f"memory binds: no split into {graph.accelerators} pieces without gaps fits into "
         f"{_bytes(graph.memory_bytes)} each, though {_bytes(float(groups.size_bytes.sum()))} in all would",
-        hint="give --memory or --devices more, or --cpus 1",
+        hint=more if least > graph.memory_bytes else "give --memory or --devices more, or --cpus 1",
     )
+
+
+def _least_memory(groups: Groups) -> float:
+    """Return the least memory that an even enough split takes, or 0 where that is too much work to say."""
+    sizes = dataclasses.replace(
+        groups,
+        graph=dataclasses.replace(groups.graph, memory_bytes=math.inf),
+        accelerator_time=groups.size_bytes,
+        borders=(),
+        border_time=np.zeros(0),
+    )
+    try:
+        table = all_ideals(sizes, min(FEW_IDEALS, MAX_TABLE // len(groups)))
+    except TooManyIdealsError:
+        return 0.0
+    chain = Sweep(sizes, table, float(groups.size_bytes.sum())).best()
+    return 0.0 if chain is None else chain.load
 
 
 def _bytes(count: float) -> str:

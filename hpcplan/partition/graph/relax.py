@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcplan.partition.graph.groups import Groups
-from hpcplan.partition.graph.ideals import Family, TooManyIdealsError, all_ideals
+from hpcplan.partition.graph.ideals import MAX_TABLE, Family, TooManyIdealsError, all_ideals
 
 __all__ = ["lifted", "relaxed"]
 
@@ -25,6 +25,7 @@ def relaxed(groups: Groups, limit: int) -> tuple[Groups, Family, list[int]]:
     weight = np.where(groups.on_accelerator, groups.accelerator_time, groups.cpu_time)
     for pins, time in zip(groups.borders, groups.border_time, strict=True):
         weight = weight + time * np.isin(np.arange(len(groups)), pins)
+    limit = min(limit, MAX_TABLE // len(groups))
     order = np.argsort(-weight, kind="stable")
     low, high = 1, len(groups)  # one group always can be kept; all of them could not
     best = _keep(groups, order[:1], limit)

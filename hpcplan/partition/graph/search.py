@@ -17,7 +17,15 @@ from hpcplan.partition.graph.bounds import lower_bound
 from hpcplan.partition.graph.check import check_split, device_loads
 from hpcplan.partition.graph.gaps import gap_triples
 from hpcplan.partition.graph.groups import Groups, contract
-from hpcplan.partition.graph.ideals import Family, TooManyIdealsError, all_ideals, family, masks_near, prefixes
+from hpcplan.partition.graph.ideals import (
+    MAX_TABLE,
+    Family,
+    TooManyIdealsError,
+    all_ideals,
+    family,
+    masks_near,
+    prefixes,
+)
 from hpcplan.partition.graph.infeasible import refuse_if_infeasible, why_infeasible
 from hpcplan.partition.graph.model import LayerGraph, Split
 from hpcplan.partition.graph.relax import lifted, relaxed
@@ -25,10 +33,10 @@ from hpcplan.partition.graph.sweep import Chain, OutOfTimeError, Sweep, Triple
 
 __all__ = ["partition_graph"]
 
-MAX_TABLE: Final = 400_000_000  # bytes of the table of ideals: one for each group and ideal
 MAX_IDEALS: Final = 1_500_000
 MANY_IDEALS: Final = 50_000  # above this, find a good split first, and raise the bound in steps
 STEPS: Final = (0.1, 0.3, 1.0)  # of the way from bound to the best known split
+COARSE: Final = 300  # cuts tried before the time limit counts
 ORDERS: Final = 12  # random topological orders beside the depth-first one
 PROVEN: Final = 1e-11
 SAME: Final = 1e-12  # relative; loads closer than this are equal but for rounding
@@ -70,7 +78,7 @@ class _Search:
         """Return the best split; see :func:`partition_graph`."""
         table: Family | None = None
         try:
-            self._take(self.groups, family(self.groups, prefixes(self.groups, range(len(self.groups)))))
+            self._start()
             if self.proven():
                 return self._result()
             self._choose_side()
@@ -104,6 +112,15 @@ class _Search:
             names = list(_device_names(self.chain))
             if 2 * names.index(max(names, key=loads.__getitem__)) + 1 > len(names):
                 self.side = self.groups.backwards()
+
+    def _start(self) -> None:
+        """Find a first split, coarse but soon, whatever the time limit; then one that may cut anywhere in one order."""
+        masks = prefixes(self.groups, range(len(self.groups)))
+        end, self.deadline = self.deadline, float("inf")
+        self._take(self.groups, family(self.groups, masks[:: -(-len(masks) // COARSE)]))
+        self.deadline = end
+        if len(masks) > COARSE:
+            self._take(self.groups, family(self.groups, masks))
 
     def _try_orders(self, groups: Groups) -> None:
         """Cut a few topological orders of the groups, at all their prefixes at once."""
