@@ -83,24 +83,26 @@ class Placement:
         usable = mask & request.eligible
         if usable.bit_count() < request.minimum or request.required & ~usable:
             return 0
-        pool = 0
-        for tier in self._tiers:  # nodes of more weight only where lighter ones do not hold the job
-            pool |= usable & tier
-            if pool.bit_count() < request.minimum or request.required & ~pool:
-                continue
-            nodes = self._within(request, pool)
-            if nodes:
-                return nodes
+        lighter = 0
+        for tier in self._tiers:
+            pool = lighter | usable & tier
+            if pool.bit_count() >= request.minimum and not request.required & ~pool:
+                nodes = (
+                    self._under_switches(request, pool) if self._switches else self._in_blocks(request, pool, lighter)
+                )
+                if nodes:
+                    return nodes
+            lighter = pool
         return 0
 
-    def _within(self, request: Request, pool: int) -> int:
+    def _in_blocks(self, request: Request, pool: int, lighter: int) -> int:
+        """Return all of the lighter nodes, which are too few, and the rest from the blocks of the others."""
         wanted = min(pool.bit_count(), request.maximum)
-        if wanted == pool.bit_count() and not self._switches:
+        if wanted == pool.bit_count():
             return pool
-        if self._switches:
-            return self._under_switches(request, pool)
-        rest = wanted - request.required.bit_count()
-        return request.required | best_fit(blocks(pool & ~request.required), rest)
+        chosen = request.required
+        chosen |= lowest(lighter & ~chosen, wanted - chosen.bit_count())
+        return chosen | best_fit(blocks(pool & ~lighter & ~chosen), wanted - chosen.bit_count())
 
     def _under_switches(self, request: Request, pool: int) -> int:
         holding = [

@@ -113,10 +113,11 @@ def _run(env: Mapping[str, str], *command: str) -> str:
 
 
 def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
-    options = [f"--nodes={row['nodes']}", f"--time={row['time_limit_min']}"]
+    options = [f"--nodes={row['nodes']}"]
     whole = not row.get("cpus") and not row.get("gres")
     for column, option in {
-        "partition": "partition", "priority": "priority", "features": "constraint", "switches": "switches",
+        "time_limit_min": "time", "partition": "partition", "priority": "priority", "features": "constraint",
+        "switches": "switches",
         "gres": "gres", "cpus": "cpus-per-task", "qos": "qos", "account": "account",
     }.items():  # fmt: skip
         if row.get(column):
