@@ -8,12 +8,14 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
 
 The nodes of a job that has ended can be given out once the controller's loop has seen the end, at the second of the end
-or at the next, and limits are looked at every 30 s.
+or at the next, and limits are looked at every 30 s. A job that is stopped at its limit obeys SIGTERM: KillWait is not
+waited for.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -202,9 +204,13 @@ class Controller(Engine):
         else:
             queue = queue[:depth]
         usable = self.free
+        looked_at: Counter[str] = Counter()
         for job in queue:
             if not usable:
                 break
+            looked_at[job.request.partition] += 1
+            if 0 < self.settings.partition_job_depth < looked_at[job.request.partition]:
+                continue
             nodes = self.placement.choose(job.request, usable)
             if nodes:
                 self._start(job, nodes, backfilled=False)

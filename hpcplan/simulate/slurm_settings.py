@@ -31,7 +31,6 @@ class SlurmSettings:
     batch_sched_delay_s: int = 3
     default_queue_depth: int = 100
     partition_job_depth: int = 0
-    defer: bool = False
     bf_interval_s: int = 30
     bf_resolution_s: int = 60
     bf_window_s: int = 86400
@@ -45,7 +44,6 @@ class SlurmSettings:
     bf_window_linear_s: int = 0
     max_switch_wait_s: int = 300
     over_time_limit_s: int = 0
-    kill_wait_s: int = 30
     priority_weight_age: int = 0
     priority_weight_job_size: int = 0
     priority_weight_partition: int = 0
@@ -104,9 +102,7 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
     }
     for word in values.get("schedulerparameters", "").split(","):
         name, _, value = word.strip().partition("=")
-        if name.lower() == "defer":
-            found["defer"] = True
-        elif name.lower() in _NUMBERS and value.isdecimal():
+        if name.lower() in _NUMBERS and value.isdecimal():
             field, factor = _NUMBERS[name.lower()]
             if int(value) or field not in _AT_LEAST_ONE:
                 found[field] = int(value) * factor
@@ -120,7 +116,7 @@ def _own_keys(values: Mapping[str, str]) -> dict[str, int]:
 
     found = {}
     for key, field, factor in (
-        ("killwait", "kill_wait_s", 1), ("overtimelimit", "over_time_limit_s", 60),
+        ("overtimelimit", "over_time_limit_s", 60),
         ("priorityweightage", "priority_weight_age", 1), ("priorityweightjobsize", "priority_weight_job_size", 1),
         ("priorityweightpartition", "priority_weight_partition", 1),
     ):  # fmt: skip

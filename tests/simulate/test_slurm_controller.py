@@ -186,12 +186,7 @@ def test_what_sbatch_would_refuse_is_named(tmp_path: Path) -> None:
 def test_scheduling_parameters_are_read_with_slurms_defaults() -> None:
     found = scheduling({"schedulerparameters": "bf_interval=10,bf_window=60,default_queue_depth=7,bf_max_job_test=x"})
     assert (found.bf_interval_s, found.bf_window_s, found.default_queue_depth) == (10, 3600, 7)
-    assert (found.bf_max_job_test, found.bf_resolution_s, found.sched_interval_s, found.kill_wait_s) == (
-        500,
-        60,
-        60,
-        30,
-    )
+    assert (found.bf_max_job_test, found.bf_resolution_s, found.sched_interval_s) == (500, 60, 60)
 
 
 def test_defaults_of_nodes_and_partitions_and_the_switches_are_read(tmp_path: Path) -> None:
@@ -219,7 +214,7 @@ def test_defaults_of_nodes_and_partitions_and_the_switches_are_read(tmp_path: Pa
         ("NodeName=n1 CPUs=2\n", "names no partitions"),
         ("NodeName=n1 CPUs=two\nPartitionName=a Nodes=n1\n", "slurm.conf:1: CPUs: 'two' is not a whole number"),
         ("NodeName=n1\nPartitionName=a Nodes=n2\n", "slurm.conf:2: Nodes: no NodeName line names 'n2'"),
-        ("KillWait=soon\n" + NODES, "killwait: 'soon'"),
+        ("OverTimeLimit=soon\n" + NODES, "overtimelimit: 'soon'"),
     ],
 )
 def test_a_slurm_conf_without_a_cluster_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
