@@ -25,7 +25,7 @@ def draw_split(graph: LayerGraph, split: Split, title: str) -> str:
     color = dict(zip(devices, _colors(devices), strict=True))
     bars, top = _bars(split, color)
     dots, height = _graph(graph, split, color, top)
-    gap = "proven optimal" if split.gap == 0 else f"at most {split.gap:.2%} above the optimum"
+    gap = "proven optimal" if split.gap == 0 else f"the optimum is at most {split.gap:.2%} lower"
     head = f"{title}: the busiest device takes {split.objective:.6g}, {gap}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height:.0f}" width="{WIDTH:.0f}" '
@@ -71,8 +71,10 @@ def _bars(split: Split, color: dict[str, str]) -> tuple[list[str], float]:
         lines.append(f'<text x="{LABEL + width + 6:.1f}" y="{y + BAR * 0.62:.1f}" fill="#444">{load:.6g}</text>')
         y += BAR
     x = LABEL + room * split.bound / largest
-    lines.append(
-        f'<line x1="{x:.1f}" y1="{2 * MARGIN - 4:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="#000" stroke-dasharray="4 3"/>'
+    lines.insert(
+        0,
+        f'<line x1="{x:.1f}" y1="{2 * MARGIN - 4:.1f}" x2="{x:.1f}" y2="{y:.1f}" stroke="#000" '
+        'stroke-dasharray="4 3"/>',
     )
     lines.append(
         f'<text x="{x:.1f}" y="{y + 12:.1f}" text-anchor="middle" font-size="11">bound {split.bound:.6g}</text>'
