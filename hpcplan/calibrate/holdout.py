@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,18 @@ class Held:
     three_rows: Array
 
 
-def hold_out(target: Target, base: Coefficients, weights: Array, *, seed: int = 0) -> Held:
-    """Fit on everything, then predict each row from fits without it. The same seed draws the same folds."""
+def hold_out(
+    target: Target,
+    base: Coefficients,
+    weights: Array,
+    *,
+    seed: int = 0,
+    on_site: Callable[[], None] = lambda: None,
+) -> Held:
+    """Fit on everything, then predict each row from fits without it. The same seed draws the same folds.
+
+    ``on_site`` is called as each site's turn comes.
+    """
     design = design_for(target)
     rows = target.batch.rows
     values = fit(target, base, design, weights)
@@ -43,6 +54,7 @@ def hold_out(target: Target, base: Coefficients, weights: Array, *, seed: int = 
     three = np.full((_REPEATS, len(rows)), np.nan)
     generator = np.random.default_rng(seed)
     for site in sorted(set(sites)):
+        on_site()
         here = np.array([name == site for name in sites])
         others = np.where(here, 0.0, weights)
         without = fit(target, base, design, others, start=_forget(design, values, site), steps=6)

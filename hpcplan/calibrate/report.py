@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,12 @@ class Calibration:
     by_site: tuple[Accuracy, ...]
 
 
-def calibrate(tables: Sequence[Path], folder: Path, *, seed: int = 0) -> Calibration:
+def calibrate(
+    tables: Sequence[Path], folder: Path, *, seed: int = 0, on_site: Callable[[], None] = lambda: None
+) -> Calibration:
     """Fit the constants of ``folder`` to every row that has a step time or a memory, and a known system.
+
+    ``on_site`` is called twice a site, as its turn comes to be held out of the fits of time and of memory.
 
     Raises:
         InputError: a table cannot be read, or fewer than ``LEAST_ROWS`` rows are usable.
@@ -70,8 +74,8 @@ def calibrate(tables: Sequence[Path], folder: Path, *, seed: int = 0) -> Calibra
     weights = group_weights(groups)
     timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)
     sized = np.where([bool(row.measured_bytes) for row in rows], 1.0, weights)
-    time = hold_out(TimeTarget(batch), start, timed, seed=seed)
-    memory = hold_out(MemoryTarget(batch), start, sized, seed=seed)
+    time = hold_out(TimeTarget(batch), start, timed, seed=seed, on_site=on_site)
+    memory = hold_out(MemoryTarget(batch), start, sized, seed=seed, on_site=on_site)
     sites = [row.site for row in rows]
     return Calibration(
         batch=batch,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
+from hpcplan.cli.output import console, echo_json, format_option, narrate, progress_bar, table
 
 if TYPE_CHECKING:
     from hpcplan.calibrate.report import Accuracy, Calibration
@@ -45,13 +45,15 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
     import shutil
 
     from hpcplan.calibrate.report import calibrate
+    from hpcplan.calibrate.rows import Row, read_rows
     from hpcplan.calibrate.store import write_constants
     from hpcplan.cost.constants import read_prior
     from hpcplan.resources import shipped
 
     folder = shipped("sites") / "constants"
-    with progress("fitting"):
-        result = calibrate(measured, folder, seed=seed)
+    sites = {row.site for path in measured for row in read_rows(path).rows if isinstance(row, Row)}
+    with progress_bar("fitting", 2 * len(sites)) as done:
+        result = calibrate(measured, folder, seed=seed, on_site=done)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         for kind in ("families", "accelerators", "frameworks", "precisions", "features", "sites"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpcplan.cli.backends import backend_option, open_backend, settle_s
-from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
+from hpcplan.cli.output import console, echo_json, format_option, narrate, progress_bar, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,13 +48,16 @@ def command(directory: Path, backend_name: str, dry_run: bool, resubmit_lost: bo
       hpcplan submit campaign --backend mock
     """
     from hpcplan.campaign import preview, submit
+    from hpcplan.render import read_manifest
 
     if dry_run:
         _show_preview(directory, preview(directory), output_format)
         return
     backend = _backend(directory, backend_name)
-    with progress("submitting"):
-        steps = submit(directory, backend, settle_s=settle_s(backend), resubmit_lost=resubmit_lost)
+    with progress_bar("submitting", len(read_manifest(directory).jobs)) as done:
+        steps = submit(
+            directory, backend, settle_s=settle_s(backend), resubmit_lost=resubmit_lost, on_step=lambda step: done()
+        )
     if output_format == "json":
         echo_json(_as_dict(directory, backend.name, steps))
         return

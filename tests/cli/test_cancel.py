@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,25 +11,7 @@ import pytest
 from hpcplan.campaign import submit
 from hpcplan.cli import COMMANDS
 from hpcplan.cli.cancel import command
-from tests.cli.campaigns import Run, render_campaign, runner, use_backend
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return runner(capsys)
-
-
-@pytest.fixture
-def slurm(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    backend = fakes.FakeSlurm()
-    use_backend(monkeypatch, backend)
-    return backend
-
-
-@pytest.fixture
-def campaign(plans: ModuleType, tmp_path: Path) -> Path:
-    return render_campaign(plans, tmp_path / "campaign")
+from tests.cli.campaigns import Run
 
 
 def test_its_help_begins_as_the_table_of_commands_says(run: Run) -> None:

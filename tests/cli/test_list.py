@@ -13,20 +13,7 @@ from hpcplan.campaign import submit
 from hpcplan.cli import COMMANDS
 from hpcplan.cli.list import command
 from hpcplan.slurm.records import JobState
-from tests.cli.campaigns import Run, render_campaign, runner, use_backend
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return runner(capsys)
-
-
-@pytest.fixture
-def slurm(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    backend = fakes.FakeSlurm()
-    use_backend(monkeypatch, backend)
-    return backend
+from tests.cli.campaigns import Run, render_campaign
 
 
 @pytest.fixture

@@ -13,25 +13,7 @@ from hpcplan.campaign import submit, watch
 from hpcplan.cli import COMMANDS
 from hpcplan.cli.status import command
 from hpcplan.slurm.records import JobState
-from tests.cli.campaigns import Run, render_campaign, runner, use_backend
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return runner(capsys)
-
-
-@pytest.fixture
-def slurm(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    backend = fakes.FakeSlurm()
-    use_backend(monkeypatch, backend)
-    return backend
-
-
-@pytest.fixture
-def campaign(plans: ModuleType, tmp_path: Path) -> Path:
-    return render_campaign(plans, tmp_path / "campaign")
+from tests.cli.campaigns import Run, render_campaign
 
 
 def test_its_help_begins_as_the_table_of_commands_says(run: Run) -> None:
