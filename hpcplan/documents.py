@@ -7,11 +7,12 @@ word, ``12:30:00`` is not 45,000, and ``007`` stays a name. JSON files are read 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,11 +43,22 @@ Loc = tuple[str | int, ...]
 
 @dataclass(slots=True)
 class Document:
-    """A parsed file: its plain value, and the line (from 1) of every key and item in it."""
+    """A parsed file: its plain value, and the line (from 1) of every key and item in it.
+
+    Lines of JSON are looked for when somebody asks, which is when something is wrong.
+    """
 
     value: Any
     source: str
-    lines: dict[Loc, int] = field(default_factory=dict)
+    known_lines: dict[Loc, int] | None = None
+    text: str = ""
+
+    @property
+    def lines(self) -> dict[Loc, int]:
+        """The line of every location."""
+        if self.known_lines is None:
+            self.known_lines = _parse_yaml(self.text, self.source).lines if self.text else {}
+        return self.known_lines
 
     def line(self, loc: Loc) -> int | None:
         """Return the line of ``loc``, or of the closest thing around it that has one."""
@@ -95,6 +107,38 @@ def parse_document(text: str, source: str) -> Document:
         InputError: not YAML, empty, nested too deep, a key given twice, more than one document, or aliases that would
             expand it beyond ``MAX_VALUES`` values.
     """
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            pass  # YAML in flow style, or something wrong: the other reader knows where
+        else:
+            if _depth(value) <= MAX_DEPTH:
+                return Document(value, source, None, text)
+    return _parse_yaml(text, source)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key is given twice")
+    return result
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def _depth(value: Any) -> int:
+    """Return how deep containers are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _parse_yaml(text: str, source: str) -> Document:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -122,3 +122,23 @@ def test_writing_replaces_whole_files_and_leaves_no_scraps(tmp_path: Path) -> No
     assert [child.name for child in tmp_path.iterdir()] == ["plan.json"]
     with pytest.raises(HpcplanError, match="cannot be written"):
         write_text(tmp_path / "nowhere" / "plan.json", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1,\n "a": 2}', "f.yaml:2: a: given twice; first on line 1"),
+        ('{"a": [1, 2}', "not valid YAML"),
+        ('{"a": ' + "[" * 70 + "]" * 70 + "}", f"nested more than {MAX_DEPTH} deep"),
+        ("[" * 50_000, "nested more than"),
+    ],
+)
+def test_json_that_is_wrong_is_refused_with_its_line(text: str, expected: str) -> None:
+    assert expected in refusal(text)
+
+
+def test_json_has_lines_too_when_somebody_asks() -> None:
+    document = parse_document('{"a": {\n  "b": [1,\n    2]}}', "f")
+    assert document.value == {"a": {"b": [1, 2]}}
+    assert document.line(("a", "b", 1)) == 3
+    assert document.problem(("a", "c"), "is missing").line == 1
