@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "hpcplan", "main"]
 # name: (module that defines a click command called `command`, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "site": ("hpcplan.cli.site", "List, show, check and draw the sites that hpcplan knows."),
+    "workload": ("hpcplan.cli.workload", "List and show the workloads that hpcplan knows by name."),
     "plan": ("hpcplan.cli.plan", "Find the best sharding of a workload on a site."),
     "partition": ("hpcplan.cli.partition", "Split a graph of layers or operators over devices."),
     "render": ("hpcplan.cli.render", "Turn a plan into sbatch scripts and launcher arguments."),

@@ -88,3 +88,12 @@ def test_site_show_and_check_agree_on_the_digest(capsys: pytest.CaptureFixture[s
     assert shown["sha256"] == checked["sha256"]
     assert shown["topology"]["nodes"] == checked["nodes"] == 10
     assert "H100-SXM5-80GB" in run(capsys, "site", "show", "mixed-lab")[0]
+
+
+def test_workloads_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(run(capsys, "workload", "list", "--format", "json")[0])
+    assert {"llama3-8b", "gpt3-175b", "mixtral-8x7b"} <= {entry["name"] for entry in listed}
+    shown = json.loads(run(capsys, "workload", "show", "mixtral-8x7b")[0])
+    assert shown["workload"]["model"]["experts"]["count"] == 8
+    assert shown["active_parameters"] < shown["parameters"]
+    assert "llama3-70b" in run(capsys, "workload", "list")[0]
