@@ -99,10 +99,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        from hpcplan.errors import HpcplanError
+        from hpcplan.errors import HpcplanError, SlurmUnreachableError
 
         if not isinstance(error, HpcplanError):
             raise
         click.echo(f"hpcplan: {error}", err=True)
+        if isinstance(error, SlurmUnreachableError) and error.hint is None:
+            click.echo("  hpcplan doctor says which backends answer here", err=True)
         sys.exit(int(error.exit_code))
     sys.exit(result if isinstance(result, int) else 0)

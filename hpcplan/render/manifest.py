@@ -77,11 +77,6 @@ class Manifest(Value):
         """Whether it reads as it was written."""
         return self.sha256 == self._content_digest()
 
-    @property
-    def by_key(self) -> dict[str, ManifestJob]:
-        """The jobs by their keys."""
-        return {job.key: job for job in self.jobs}
-
 
 def file_digest(text: str) -> str:
     """Return the SHA-256 (hex) of a file's text."""

@@ -92,3 +92,13 @@ def test_a_stopped_mock_cluster_without_others_says_so(run: Run) -> None:
     code, err = run("mock", "start", "mixed-lab", "--load", "0.5")
     assert code == 1
     assert "was started without load" in err
+
+
+def test_an_unreachable_slurm_says_what_to_do_next(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "--backend", "command"])
+    assert caught.value.code == 4
+    assert "hpcplan doctor" in capsys.readouterr().err
