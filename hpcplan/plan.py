@@ -36,7 +36,7 @@ __all__ = [
 
 Recompute = Literal["none", "selective", "full"]
 Amount = Annotated[int, Field(ge=0)]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "fp4"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"]
 
 
 class Sharding(Value):
@@ -75,6 +75,7 @@ class TimeBreakdown(Value):
     data_parallel_s: NonNegative
     optimizer_s: NonNegative
     overhead_s: NonNegative
+    data_loading_s: NonNegative = 0.0
 
 
 class MemoryBreakdown(Value):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.machine import Machine, machine_of
+from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import NONE, RECOMPUTE, SELECTIVE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs, price
@@ -57,7 +58,13 @@ class Batch:
     def price(self, coefficients: Coefficients) -> Costs:
         """Return the costs of every row; coefficients are scalars or arrays of shape (rows,)."""
         return price(
-            self.shape, self.sequence, self.global_batch, self.machine, coefficients, self.shardings, self.flash
+            self.shape,
+            self.sequence,
+            self.global_batch,
+            self.machine,
+            coefficients,
+            self.shardings,
+            Recipe(flash=self.flash),
         )
 
     def coefficients(self, base: Coefficients, logs: NDArray[np.float64]) -> Coefficients:

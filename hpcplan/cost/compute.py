@@ -13,26 +13,35 @@ import numpy as np
 
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
+from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import FULL, SELECTIVE, Floats, Shardings
+from hpcplan.cost.shardings import CPU, FULL, NVME, SELECTIVE, Floats, Shardings
 
-__all__ = ["Arithmetic", "LayerTime"]
+__all__ = ["STATE_BYTES", "Arithmetic", "LayerTime"]
 
-_BACKWARD_MATMUL = 2.0
+STATE_BYTES = 12.0  # of Adam a parameter: fp32 master weight and two moments
+
+_BACKWARD_MATMUL = 2.0  # gradients of the inputs, and as much again for those of the weights
 _BACKWARD_FLASH = 2.5
 _BACKWARD_STREAM = 2.0
 _KERNELS_PER_LAYER = 22  # launches forward: norms, projections, rotary, attention, residuals, activation
 _KERNELS_PER_EXPERT = 3
+_KERNELS_PER_ADAPTED_LAYER = 14  # two products for each of seven projections
+_ADAM_BYTES = 26.0
 _SMOOTH = 4.0  # exponent of the soft maximum of work and launches
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer, one micro-batch: forward, backward, and what recomputation adds to the backward pass."""
+    """One layer, one micro-batch: forward, backward, and what recomputation adds to the backward pass.
+
+    ``weight_s`` is the part of the backward pass that only makes gradients of weights, which nothing waits for.
+    """
 
     forward_s: Floats
     backward_s: Floats
     recompute_s: Floats
+    weight_s: Floats
 
 
 def _soft_maximum(a: Floats, b: Floats) -> Floats:
@@ -45,10 +54,11 @@ class Arithmetic:
     """Prices the layers of models, for many shardings, on machines."""
 
     def __init__(
-        self, shape: Shape, sequence: Number, machine: Machine, c: Coefficients, s: Shardings, flash: Number = 1.0
+        self, shape: Shape, sequence: Number, machine: Machine, c: Coefficients, s: Shardings, recipe: Recipe
     ) -> None:
-        self.shape, self.c, self.shardings, self.machine = shape, c, s, machine
-        self.sequence, self.flash = sequence, np.asarray(flash, dtype=float)
+        self.shape, self.c, self.shardings, self.machine, self.recipe = shape, c, s, machine, recipe
+        self.sequence, self.flash = sequence, np.asarray(recipe.flash, dtype=float)
+        self.trained = np.where(np.asarray(recipe.adapter_rank) > 0, 0.0, 1.0)
         self.matmul_flops = machine.peak_flops * c.matmul_efficiency
         head = shape.head_dim / (shape.head_dim + c.attention_half_head) * (128 + c.attention_half_head) / 128
         self.attention_flops = machine.attention_peak_flops * c.attention_efficiency * head
@@ -119,38 +129,71 @@ class Arithmetic:
         shape = self.shape
         sparse = shape.sparse_layers / shape.layers
         inner = shape.expert_ffn * (shape.experts_per_token + shape.shared_experts)
-        plain = self._layer(self._feed_forward(shape.ffn, self.tokens), shape.ffn, 0.0)
+        frozen = shape.attention_parameters + shape.ffn_parameters
+        adapted = shape.adapter_attention + shape.adapter_ffn
+        plain = self._layer(self._feed_forward(shape.ffn, self.tokens), shape.ffn, 0.0, self._adapters(frozen, adapted))
         if not np.any(np.asarray(shape.experts) > 0):
             return plain
-        routed = self._layer(self._experts(), inner, _KERNELS_PER_EXPERT * shape.experts / self.shardings.ep)
+        frozen = shape.attention_parameters + shape.router_parameters
+        frozen = frozen + shape.expert_parameters * shape.experts / self.shardings.ep
+        side = self._adapters(frozen, shape.adapter_attention)
+        routed = self._layer(self._experts(), inner, _KERNELS_PER_EXPERT * shape.experts / self.shardings.ep, side)
         return LayerTime(
             *(
                 (1 - sparse) * getattr(plain, name) + sparse * getattr(routed, name)
-                for name in ("forward_s", "backward_s", "recompute_s")
+                for name in ("forward_s", "backward_s", "recompute_s", "weight_s")
             )
         )
 
-    def _layer(self, feed_forward: Floats, inner: Number, extra_kernels: Number) -> LayerTime:
+    def _adapters(self, frozen: Number, width: Number) -> tuple[Floats, Floats]:
+        """Return the forward seconds of a layer's low-rank adapters, and those of unpacking its frozen weights."""
+        rank, kept = self.recipe.adapter_rank, self.recipe.frozen_bytes
+        products = self._matmul(self.tokens, width / self.shardings.tp, rank)
+        packed = (1.0 - self.trained) * (np.asarray(kept) < self.machine.element_bytes)
+        moved = packed * frozen / self.shardings.tp * (kept + 2.0 * self.machine.element_bytes)  # written, read again
+        return products, np.asarray(moved / self.stream_bytes_per_s)
+
+    def _layer(
+        self, feed_forward: Floats, inner: Number, extra_kernels: Number, side: tuple[Floats, Floats]
+    ) -> LayerTime:
         products, streams = self._projections() + feed_forward, self._streams(inner)
         attention, attention_back = self._attention()
-        launch = np.asarray((_KERNELS_PER_LAYER + extra_kernels) * self.c.kernel_launch_s)
-        forward = _soft_maximum(products + attention + streams, launch)
+        adapters, unpacking = side
+        kernels = _KERNELS_PER_LAYER + extra_kernels + _KERNELS_PER_ADAPTED_LAYER * (1.0 - self.trained)
+        launch = np.asarray(kernels * self.c.kernel_launch_s)
+        pruned = products / self.recipe.sparse_speedup
+        forward = _soft_maximum(pruned + adapters + unpacking + attention + streams, launch)
+        weight = (_BACKWARD_MATMUL - 1.0) * products * self.trained + adapters
         backward = _soft_maximum(
-            _BACKWARD_MATMUL * products + attention_back + _BACKWARD_STREAM * streams, 2.0 * launch
+            products + adapters + weight + unpacking + attention_back + _BACKWARD_STREAM * streams, 2.0 * launch
         )
         recompute = self.shardings.recompute
         kept = np.minimum(1.0, self.c.selective_kept)
         part = attention + (1.0 - kept) * (forward - attention)
         again = np.select([recompute == FULL, recompute == SELECTIVE], [forward, part], 0.0)
-        return LayerTime(forward, backward, again)
+        return LayerTime(forward, backward, again, weight)
 
     def head(self) -> LayerTime:
         """Return the time of the output projection and the loss, once a micro-batch on the last stage."""
         columns = self.shape.vocab / self.shardings.tp
         product = self._matmul(self.tokens, self.shape.hidden, columns)
         loss = self._stream(self.tokens * columns * self.c.loss_elements)
-        return LayerTime(product + loss, _BACKWARD_MATMUL * product + loss, np.zeros(len(self.shardings)))
+        weight = (_BACKWARD_MATMUL - 1.0) * product * self.trained
+        return LayerTime(product + loss, product + weight + loss, np.zeros(len(self.shardings)), weight)
 
     def optimizer(self, parameters: Floats) -> Floats:
-        """Return seconds of one Adam step over so many parameters: 12 bytes read and 14 written for each."""
-        return 26.0 * parameters / self.stream_bytes_per_s
+        """Return seconds of one Adam step over so many parameters: 12 bytes read and 14 written for each.
+
+        Offloaded, 16-bit gradients go to the host and 16-bit weights come back (Ren et al. 2021, arXiv:2101.06840,
+        section 4), the host's memory does the streaming for all accelerators of the node, and states kept on local
+        storage are read and written there (Rajbhandari et al. 2021, arXiv:2104.07857, section 5).
+        """
+        machine, offload = self.machine, self.shardings.offload
+        on_device = _ADAM_BYTES * parameters / self.stream_bytes_per_s
+        if not offload.any():
+            return on_device
+        node = parameters * np.minimum(machine.gpus_per_node, self.shardings.gpus)
+        moved = 4.0 * parameters / machine.host_link_bytes_per_s + _ADAM_BYTES * node / machine.host_memory_bytes_per_s
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stored = np.where(node > 0, 2 * STATE_BYTES * node / np.asarray(machine.nvme_bytes_per_s, dtype=float), 0.0)
+        return np.select([offload == CPU, offload == NVME], [moved, np.maximum(moved, stored)], on_device)

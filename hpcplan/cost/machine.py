@@ -41,6 +41,10 @@ class Machine:
     tier_nodes: Floats
     tier_bytes_per_s: Floats
     tier_latency_s: Floats
+    host_link_bytes_per_s: Number = 2.5e10  # one accelerator to its host, one way: PCIe 4.0 x16 less its protocol
+    host_memory_bytes_per_s: Number = 2.0e11  # one node's main memory: eight channels of DDR4-3200
+    host_memory_bytes: Number = np.inf  # one node's
+    nvme_bytes_per_s: Number = 0.0  # one node's local storage, reading and writing; 0 where there is none
 
     @property
     def nodes(self) -> int:

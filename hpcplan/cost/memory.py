@@ -14,19 +14,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcplan.cost.coefficients import Coefficients
+from hpcplan.cost.compute import STATE_BYTES
 from hpcplan.cost.machine import Machine
+from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import FULL, SELECTIVE, Floats, Shardings
+from hpcplan.cost.shardings import CPU, DEVICE, FULL, GPIPE, SELECTIVE, Floats, Shardings
 
-__all__ = ["Held", "Memory", "held_parameters", "layer_activation_bytes", "memory", "score_bytes_kept"]
+__all__ = [
+    "Held",
+    "Memory",
+    "held_parameters",
+    "host_bytes",
+    "layer_activation_bytes",
+    "memory",
+    "score_bytes_kept",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Parameters that the fullest rank holds before ZeRO divides them: replicated over dp x cp, and its experts."""
+    """Parameters that the fullest rank holds before ZeRO divides them: replicated over dp x cp, and its experts.
+
+    ``trained`` are those that have gradients and optimizer states: all of the two, or the adapters alone.
+    """
 
     dense: Floats
     experts: Floats
+    trained_dense: Floats
+    trained_experts: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Memory:
         )
 
 
-def held_parameters(shape: Shape, s: Shardings) -> Held:
+def held_parameters(shape: Shape, s: Shardings, recipe: Recipe = PRETRAINING) -> Held:
     """Return what the fullest rank of each sharding holds: its share of the layers of one stage, and a table.
 
     With one stage, tied embeddings are held once; with more, the first stage has the table and the last the head.
@@ -68,7 +83,13 @@ def held_parameters(shape: Shape, s: Shardings) -> Held:
     feed_forward = plain * shape.ffn_parameters + sparse * shape.router_parameters
     shared = layers * shape.attention_parameters + feed_forward
     routed = sparse * shape.expert_parameters * shape.experts / s.ep
-    return Held(shared / s.tp + ends, np.broadcast_to(routed / s.tp, ends.shape))
+    dense, experts = shared / s.tp + ends, np.broadcast_to(routed / s.tp, ends.shape)
+    rank = np.asarray(recipe.adapter_rank, dtype=float)
+    if not rank.any():
+        return Held(dense, experts, dense, experts)
+    # of a projection that is cut, one of the two adapter matrices is cut and the other is on every rank
+    adapters = rank * (layers * shape.adapter_attention + plain * shape.adapter_ffn) * (1 + 1 / s.tp) / 2
+    return Held(dense, experts, np.where(rank > 0, adapters, dense), np.where(rank > 0, 0.0, experts))
 
 
 def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings) -> Floats:
@@ -111,25 +132,32 @@ def _activations(
 
 
 def _in_flight(s: Shardings) -> Floats:
-    """Return the micro-batches that the first stage keeps under 1F1B.
+    """Return the micro-batches that the first stage keeps: pp under 1F1B, all of them under GPipe.
 
-    Interleaving keeps (pp - 1) / (pp * vpp) more (Korthikanti et al. 2022, appendix C).
+    Interleaving keeps (pp - 1) / (pp * vpp) more (Korthikanti et al. 2022, appendix C); the zero-bubble schedule ZB-H1
+    keeps as many as 1F1B (Qi et al. 2023, arXiv:2401.10241, table 2).
     """
     plain = np.minimum(s.pp, s.micro_batches).astype(np.float64)
-    return np.where(s.vpp > 1, plain * (1 + (s.pp - 1) / (s.pp * s.vpp)), plain)
+    kept = np.where(s.vpp > 1, plain * (1 + (s.pp - 1) / (s.pp * s.vpp)), plain)
+    return np.where(s.schedule == GPIPE, s.micro_batches, kept)
 
 
 def memory(
-    shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, flash: Number = 1.0
+    shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe = PRETRAINING
 ) -> Memory:
     """Return the memory of the fullest rank of each sharding: of the first stage, or the last with its logits."""
-    held = held_parameters(shape, s)
+    held, flash = held_parameters(shape, s, recipe), recipe.flash
     replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
 
-    def divided(bytes_each: Number, from_stage: int) -> Floats:
-        dense = held.dense / np.where(s.zero >= from_stage, replicas, 1)
-        experts = held.experts / np.where(s.zero >= from_stage, expert_replicas, 1)
-        return bytes_each * c.state_bytes * (dense + experts)
+    def divided(dense: Floats, experts: Floats, from_stage: int) -> Floats:
+        split = s.zero >= from_stage
+        return c.state_bytes * (dense / np.where(split, replicas, 1) + experts / np.where(split, expert_replicas, 1))
+
+    trained = (held.trained_dense, held.trained_experts)
+    weights = machine.element_bytes * divided(*trained, 3)
+    if np.any(np.asarray(recipe.adapter_rank) > 0):
+        frozen = recipe.frozen_bytes * divided(held.dense, held.experts, 3)
+        weights = weights + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
 
     tokens = s.micro_batch * sequence / s.cp
     first = _activations(shape, sequence, s, c, flash, _in_flight(s)) * c.activation_fragmentation
@@ -140,11 +168,25 @@ def memory(
     gathered = np.where(s.zero == 3, 2 * one_layer * machine.element_bytes, 0.0)  # the running layer and the next
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     return Memory(
-        parameters=divided(machine.element_bytes, 3),
-        gradients=divided(4, 2),
-        optimizer=divided(12, 1),
+        parameters=weights,
+        gradients=4 * divided(*trained, 2),
+        optimizer=np.where(s.offload == DEVICE, STATE_BYTES * divided(*trained, 1), 0.0),
         activations=np.where(last_is_fuller, last, first),
         logits=np.where(last_is_fuller, logits, 0.0),
         buffers=gathered + passed,
         framework=np.broadcast_to(np.asarray(c.framework_bytes, dtype=float), (len(s),)),
     )
+
+
+def host_bytes(shape: Shape, machine: Machine, s: Shardings, recipe: Recipe = PRETRAINING) -> Floats:
+    """Return the bytes of one node's main memory that offloaded optimizer states take: 16 a parameter, with gradients.
+
+    States on local storage pass through the host a piece at a time and are not counted.
+    """
+    held = held_parameters(shape, s, recipe)
+    replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
+    split = s.zero >= 1
+    mine = held.trained_dense / np.where(split, replicas, 1)
+    mine = mine + held.trained_experts / np.where(split, expert_replicas, 1)
+    on_node = np.minimum(machine.gpus_per_node, s.gpus)
+    return np.where(s.offload == CPU, (STATE_BYTES + 4) * mine * on_node, 0.0)

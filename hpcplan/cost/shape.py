@@ -11,10 +11,12 @@ import numpy as np
 
 from hpcplan.cost.shardings import Floats
 from hpcplan.workload.arithmetic import (
+    attention_adapter_width,
     attention_parameters,
     dense_ffn_parameters,
     embedding_parameters,
     expert_parameters,
+    ffn_adapter_width,
     forward_flops_per_token,
     router_parameters,
 )
@@ -27,7 +29,8 @@ Number: TypeAlias = "float | Floats"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Widths count elements a token; ``*_parameters`` count parameters; flags are 0 or 1.
+    """Widths count elements a token; ``*_parameters`` count parameters; flags are 0 or 1. ``adapter_*`` are
+    the inputs and outputs of a layer's projections, all added up: low-rank adapters have rank times as many parameters.
 
     Attention is a chain of products: ``hidden`` to ``attention_in`` (split over tensor-parallel ranks) and
     ``attention_down`` (not split; latent attention alone), two up-projections of latent attention, the kernel, and
@@ -65,6 +68,8 @@ class Shape:
     table_parameters: Number
     head_parameters: Number
     tied_embeddings: Number
+    adapter_attention: Number
+    adapter_ffn: Number
     flops_per_token: Number
     flops_per_token_and_position: Number
 
@@ -116,6 +121,8 @@ class Shape:
             table_parameters=embedding_parameters(model),
             head_parameters=model.vocab * model.hidden,
             tied_embeddings=int(model.tied_embeddings),
+            adapter_attention=attention_adapter_width(model),
+            adapter_ffn=ffn_adapter_width(model),
             flops_per_token=short,
             flops_per_token_and_position=3 * (forward_flops_per_token(model, 1)) - short,
         )

@@ -1,7 +1,9 @@
 """How long one optimizer step takes: arithmetic and communication on the critical path of the slowest rank.
 
-Pipelines follow 1F1B, plain or interleaved: with m micro-batches and v virtual stages the bubble is (p-1)/(vm) of the
-steady state (Narayanan et al. 2021, arXiv:2104.04473, section 2.2), and the slowest stage sets the pace.
+Pipelines follow GPipe or 1F1B, plain or interleaved: with m micro-batches and v virtual stages the bubble is (p-1)/(vm)
+of the steady state (Narayanan et al. 2021, arXiv:2104.04473, section 2.2), and the slowest stage sets the pace. The
+zero-bubble schedule ZB-H1 fills it with gradients of weights: (p-1)(F + B - W) is left of (p-1)(F + B + W), where B
+makes the gradients of inputs and W those of weights (Qi et al. 2023, arXiv:2401.10241, table 1).
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.compute import Arithmetic, LayerTime
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held, Memory, held_parameters, memory
+from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import FULL, Floats, Shardings
+from hpcplan.cost.shardings import FULL, ZERO_BUBBLE, Floats, Shardings
 
 __all__ = ["Costs", "StepTime", "price"]
 
@@ -37,6 +40,7 @@ class StepTime:
     data_parallel: Floats
     optimizer: Floats
     overhead: Floats
+    data_loading: Floats
 
     @property
     def total(self) -> Floats:
@@ -73,7 +77,7 @@ def price(
     machine: Machine,
     c: Coefficients,
     s: Shardings,
-    flash: Number = 1.0,
+    recipe: Recipe = PRETRAINING,
 ) -> Costs:
     """Price many shardings at once, of one model on one machine, or each row of its own.
 
@@ -84,18 +88,21 @@ def price(
         machine: the nodes, at the precision of the matrix products.
         c: what data sheets do not say.
         s: the shardings, arrays of shape (rows,).
-        flash: 1 where attention is fused, 0 where scores go through memory.
+        recipe: how it is trained: all weights or adapters, with fused attention or without, fed from which storage.
     """
-    arithmetic = Arithmetic(shape, sequence, machine, c, s, flash)
-    needed = memory(shape, sequence, machine, s, c, flash)
-    time = _step(shape, machine, c, s, arithmetic)
+    arithmetic = Arithmetic(shape, sequence, machine, c, s, recipe)
+    needed = memory(shape, sequence, machine, s, c, recipe)
+    read_s = global_batch * sequence * recipe.bytes_per_token / recipe.storage_bytes_per_s
+    time = _step(shape, machine, c, s, arithmetic, np.asarray(read_s, dtype=float))
     step_s = time.total
     tokens = np.asarray(global_batch * sequence, dtype=float)
     mfu = shape.model_flops_per_token(sequence) * tokens / (step_s * s.gpus * machine.peak_flops)
     return Costs(time, needed, step_s, needed.total, tokens / step_s, mfu)
 
 
-def _step(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic) -> StepTime:
+def _step(
+    shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic, read_s: Floats
+) -> StepTime:
     layers = np.ceil(shape.layers / s.pp)
     layer, head = arithmetic.layer(), arithmetic.head()
     traffic = _layer_traffic(shape, machine, c, s, arithmetic, layer)
@@ -108,16 +115,18 @@ def _step(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithme
     context, expert = layers * traffic.context, layers * traffic.expert
     # Filling and draining passes the mean stage, not the one with the head.
     stage = work + again + tensor + context + expert - (head.forward_s + head.backward_s) * (1 - 1 / s.pp)
-    bubble = (s.pp - 1) / s.vpp * stage * c.bubble * slower
+    deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (layers * layer.weight_s + head.weight_s / s.pp), 0.0)
+    bubble = (s.pp - 1) / s.vpp * np.maximum(0.0, stage - deferred) * c.bubble * slower
 
     message = _boundary_bytes(shape, machine, s, arithmetic)
     hop = collectives.point_to_point(machine, c, message, s.gpus)
     crossings = (s.pp - 1) * 2 + s.micro_batches * s.vpp * 2 * c.pipeline_exposed
 
-    held = held_parameters(shape, s)
+    held = held_parameters(shape, s, arithmetic.recipe)
+    dense, experts = held.trained_dense, held.trained_experts
     replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
-    updated = np.where(s.zero >= 1, held.dense / replicas + held.experts / expert_replicas, held.dense + held.experts)
-    return StepTime(
+    updated = np.where(s.zero >= 1, dense / replicas + experts / expert_replicas, dense + experts)
+    busy = StepTime(
         compute=m * work,
         recompute=m * again,
         tensor_parallel=m * tensor,
@@ -125,10 +134,13 @@ def _step(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithme
         expert_parallel=m * expert,
         pipeline_bubble=bubble,
         pipeline_transfer=np.where(s.pp > 1, crossings * hop, 0.0),
-        data_parallel=_data_parallel(machine, c, s, held, m * (work + again)),
+        data_parallel=_data_parallel(machine, c, s, held, m * (work + again), arithmetic.recipe),
         optimizer=arithmetic.optimizer(updated),
         overhead=np.asarray(c.step_overhead_s + c.micro_batch_overhead_s * s.micro_batches * s.vpp, dtype=float),
+        data_loading=np.zeros(len(s)),
     )
+    # The next batch is read while this one is trained on.
+    return dataclasses.replace(busy, data_loading=np.maximum(0.0, read_s - busy.total)) if read_s.any() else busy
 
 
 def _boundary_bytes(shape: Shape, machine: Machine, s: Shardings, arithmetic: Arithmetic) -> Floats:
@@ -163,23 +175,31 @@ def _layer_traffic(
     return _LayerTraffic(tensor, context, expert)
 
 
-def _data_parallel(machine: Machine, c: Coefficients, s: Shardings, held: Held, compute_s: Floats) -> Floats:
+def _data_parallel(
+    machine: Machine, c: Coefficients, s: Shardings, held: Held, compute_s: Floats, recipe: Recipe
+) -> Floats:
     """Return the exposed seconds of gradient reduction and, for ZeRO, of gathering parameters.
 
     Gradients are reduced in fp32 once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces
-    16-bit gradients, and gathers parameters for the forward and the backward pass, of every micro-batch. A share is
-    always exposed; the rest hides behind the last backward pass, or in stage 3 behind all arithmetic.
+    16-bit gradients, and gathers parameters for the forward and the backward pass, of every micro-batch. Frozen weights
+    have no gradients, but stage 3 gathers them as they are kept. A share is always exposed; the rest hides behind the
+    last backward pass, or in stage 3 behind all arithmetic.
     """
     replicas = collectives.group(machine, c, s.dp * s.cp, s.tp)
     expert_size = np.maximum(1, s.dp * s.cp // s.ep)
     expert_replicas = collectives.group(machine, c, expert_size, s.tp * s.ep)
 
-    def gather(bytes_each: float) -> Floats:
-        dense = collectives.all_gather(replicas, bytes_each * held.dense)
-        return dense + collectives.all_gather(expert_replicas, bytes_each * held.experts)
+    def gather(
+        bytes_each: Number, dense: Floats = held.trained_dense, experts: Floats = held.trained_experts
+    ) -> Floats:
+        shared = collectives.all_gather(replicas, bytes_each * dense)
+        return shared + collectives.all_gather(expert_replicas, bytes_each * experts)
 
     once = gather(4.0) + np.where(s.zero == 0, gather(4.0), gather(2.0))
     sharded = 3.0 * gather(2.0) * s.micro_batches
+    if np.any(np.asarray(recipe.adapter_rank) > 0):
+        frozen = 2.0 * gather(recipe.frozen_bytes, held.dense, held.experts) * s.micro_batches
+        sharded = sharded + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
     total = np.where(s.zero == 3, sharded, once)
     backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
     share = np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed)

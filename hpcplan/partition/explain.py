@@ -22,6 +22,7 @@ TERMS = {
     "data_parallel": "gradient traffic",
     "optimizer": "optimizer step",
     "overhead": "fixed overhead",
+    "data_loading": "reading data",
 }
 assert set(TERMS) == {field.name for field in dataclasses.fields(StepTime)}
 MEMORY_TERMS = tuple(field.name for field in dataclasses.fields(Memory))

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine, machine_of
 from hpcplan.cost.money import energy_kwh, money
+from hpcplan.cost.recipe import Recipe, recipe_of
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import RECOMPUTE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.partition.candidates import Space, enumerate_shardings
+from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Site
 from hpcplan.site.topology import Topology
 from hpcplan.units import format_bytes, format_duration
@@ -78,10 +80,11 @@ def search(
     """
     began = time.perf_counter()
     machine = machine_of(site, topology, group, workload.training.precision)
+    recipe = recipe_of(workload.training, accelerator_of(site, group), site.storage)
     most = min(nodes[1], machine.nodes)
     if nodes[0] > machine.nodes:
         raise InputError(f"{nodes[0]} nodes were asked for; group {group!r} of site {site.name!r} has {machine.nodes}")
-    priced = _price_all(workload, machine, coefficients, range(nodes[0], most + 1), fixed or {})
+    priced = _price_all(workload, machine, coefficients, range(nodes[0], most + 1), fixed or {}, recipe)
     if len(priced.shardings) == 0:
         raise InfeasibleError(_nothing_divides(workload, machine, nodes[0], most, fixed or {}))
     alive, pruned = _prune(workload, site, group, machine, priced)
@@ -92,7 +95,7 @@ def search(
     best = priced.shardings.take(chosen)
     run = workload.training
     costs = price(
-        Shape.of(workload.model), run.sequence_length, run.global_batch, machine, coefficients, best
+        Shape.of(workload.model), run.sequence_length, run.global_batch, machine, coefficients, best, recipe
     )  # once more, with every term, for the few that are shown
     return Outcome(
         machine=machine,
@@ -108,7 +111,12 @@ def search(
 
 
 def _price_all(
-    workload: Workload, machine: Machine, coefficients: Coefficients, node_counts: range, fixed: Mapping[str, int]
+    workload: Workload,
+    machine: Machine,
+    coefficients: Coefficients,
+    node_counts: range,
+    fixed: Mapping[str, int],
+    recipe: Recipe,
 ) -> Candidates:
     run = workload.training
     parts: list[Shardings] = []
@@ -125,7 +133,7 @@ def _price_all(
         parts.append(enumerate_shardings(space))
     shardings = Shardings.concatenate(parts)
     shape = Shape.of(workload.model)
-    costs = price(shape, run.sequence_length, run.global_batch, machine, coefficients, shardings)
+    costs = price(shape, run.sequence_length, run.global_batch, machine, coefficients, shardings, recipe)
     nodes = shardings.gpus // int(machine.gpus_per_node)
     hours = costs.step_s * run.steps / 3600 * nodes
     return Candidates(shardings, nodes, costs.step_s, costs.memory_bytes, hours)

@@ -56,8 +56,9 @@ class Accelerator(Value):
 
     memory_bytes: Bytes = Field(alias="memory")
     memory_bandwidth_bytes_per_s: Bandwidth = Field(alias="memory_bandwidth")
-    peak_flops: dict[str, Flops] = Field(alias="peak", description="FLOP/s by fp32, tf32, bf16, fp16, fp8, fp4")
+    peak_flops: dict[str, Flops] = Field(alias="peak", description="FLOP/s by fp32, tf32, bf16, fp16, fp8, int8, fp4, int4")
     power_w: Watts | None = Field(None, alias="power")
+    sparse_speedup: Annotated[float, Field(ge=1)] = Field(1.0, description="of products with weights pruned 2:4")
     family: str | None = Field(None, description="the chip that it shares constants of the cost model with")
     source: str | None = None
 
@@ -71,6 +72,8 @@ class Accelerator(Value):
 
 _FALLBACK: Mapping[str, tuple[str, ...]] = {
     "fp4": ("fp4", "fp8", "bf16", "fp16", "fp32"),
+    "int4": ("int4", "int8", "bf16", "fp16", "fp32"),
+    "int8": ("int8", "bf16", "fp16", "fp32"),
     "fp8": ("fp8", "bf16", "fp16", "fp32"),
     "bf16": ("bf16", "fp16", "fp32"),
     "fp16": ("fp16", "bf16", "fp32"),

@@ -11,10 +11,13 @@ from hpcplan.workload.model import ModelShape
 
 __all__ = [
     "active_parameters",
+    "adapter_parameters",
+    "attention_adapter_width",
     "attention_parameters",
     "dense_ffn_parameters",
     "embedding_parameters",
     "expert_parameters",
+    "ffn_adapter_width",
     "forward_flops_per_token",
     "layers_by_kind",
     "model_flops_per_token",
@@ -98,6 +101,29 @@ def parameters(shape: ModelShape) -> int:
 def active_parameters(shape: ModelShape) -> int:
     """Return the parameters that one token uses: all of them, or those of its experts."""
     return _total(shape, shape.experts.per_token if shape.experts else 0)
+
+
+def attention_adapter_width(shape: ModelShape) -> int:
+    """Return the inputs and outputs of the attention projections of one layer, added up."""
+    h, heads, d = shape.hidden, shape.heads, shape.head_size
+    if shape.latent_attention is not None:
+        mla = shape.latent_attention
+        query = h + mla.q_lora_rank + mla.q_lora_rank + heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
+        down = h + mla.kv_lora_rank + mla.qk_rope_head_dim
+        up = mla.kv_lora_rank + heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+        return query + down + up + heads * mla.v_head_dim + h
+    return 3 * h + (heads + 2 * shape.key_value_heads) * d + heads * d + h
+
+
+def ffn_adapter_width(shape: ModelShape) -> int:
+    """Return the inputs and outputs of the matrices of one plain feed-forward layer, added up."""
+    return (3 if shape.gated else 2) * (shape.hidden + shape.ffn)
+
+
+def adapter_parameters(shape: ModelShape, rank: int) -> int:
+    """Return the parameters of low-rank adapters on every projection outside experts (Hu et al. 2021, section 4.1)."""
+    dense, _ = layers_by_kind(shape)
+    return rank * (shape.layers * attention_adapter_width(shape) + dense * ffn_adapter_width(shape))
 
 
 def forward_flops_per_token(shape: ModelShape, sequence_length: int) -> float:

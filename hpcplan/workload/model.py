@@ -14,6 +14,7 @@ from hpcplan.quantities import Count, Duration, Fraction, NonNegative, PositiveI
 from hpcplan.validation import Value
 
 __all__ = [
+    "Adapters",
     "Experts",
     "Framework",
     "LatentAttention",
@@ -115,6 +116,16 @@ class ModelShape(Value):
                 yield ("experts", "dense_layers"), f"is more than the {self.layers} layers there are"
 
 
+class Adapters(Value):
+    """Fine-tuning with low-rank adapters on every projection outside experts (Hu et al. 2021, arXiv:2106.09685).
+
+    ``base`` is how the frozen weights are kept: ``nf4`` is QLoRA (Dettmers et al. 2023, arXiv:2305.14314).
+    """
+
+    rank: PositiveInt
+    base: Literal["bf16", "int8", "nf4"] = "bf16"
+
+
 class Training(Value):
     """The training run."""
 
@@ -122,6 +133,9 @@ class Training(Value):
     global_batch: Count = Field(description="sequences a step")
     sequence_length: Count
     precision: Precision = "bf16"
+    adapters: Adapters | None = Field(None, description="train adapters only; all weights if absent")
+    pruned: Literal["none", "2:4"] = Field("none", description="weights of which two in four are zero; some chips gain")
+    bytes_per_token: NonNegative = Field(4, description="what a token takes in storage; 4 is an int32 token number")
 
     @property
     def steps(self) -> int:

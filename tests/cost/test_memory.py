@@ -8,6 +8,7 @@ import pytest
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.machine import make_machine
 from hpcplan.cost.memory import held_parameters, layer_activation_bytes, memory
+from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import FULL, NONE, SELECTIVE, Shardings
 from hpcplan.site.catalogue import accelerators
@@ -40,7 +41,7 @@ def test_a_gpt_layer_keeps_10_plus_24_over_t_without() -> None:
 def test_plain_attention_keeps_5_a_s_squared_over_t_more() -> None:
     """Korthikanti et al. 2022, equation 2; selective recomputation drops it (section 5)."""
     s = Shardings.of(tp=8, micro_batch=2, recompute=[NONE, SELECTIVE])
-    need = [memory(GPT3, 2048, MACHINE, s, CONSTANTS, flash).activations for flash in (0.0, 1.0)]
+    need = [memory(GPT3, 2048, MACHINE, s, CONSTANTS, Recipe(flash=flash)).activations for flash in (0.0, 1.0)]
     more = (need[0] - need[1]) / CONSTANTS.activation_fragmentation
     one_layer = 5 * 96 * 2048**2 * 2 / 8
     assert more == pytest.approx(np.array([96 * one_layer, one_layer]))
