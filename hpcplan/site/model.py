@@ -56,7 +56,9 @@ class Accelerator(Value):
 
     memory_bytes: Bytes = Field(alias="memory")
     memory_bandwidth_bytes_per_s: Bandwidth = Field(alias="memory_bandwidth")
-    peak_flops: dict[str, Flops] = Field(alias="peak", description="FLOP/s by fp32, tf32, bf16, fp16, fp8, int8, fp4, int4")
+    peak_flops: dict[str, Flops] = Field(
+        alias="peak", description="FLOP/s by fp32, tf32, bf16, fp16, fp8, int8, fp4, int4"
+    )
     power_w: Watts | None = Field(None, alias="power")
     sparse_speedup: Annotated[float, Field(ge=1)] = Field(1.0, description="of products with weights pruned 2:4")
     family: str | None = Field(None, description="the chip that it shares constants of the cost model with")

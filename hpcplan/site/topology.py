@@ -14,10 +14,14 @@ from functools import cached_property
 from itertools import pairwise
 
 import networkx as nx
+import numpy as np
 
 from hpcplan.errors import HpcplanError, nearest
 from hpcplan.hostlist import expand
+from hpcplan.site.distances import Levels, Singles, tree_pairs
+from hpcplan.site.hierarchy import Bundle, Hierarchy, Ints, hierarchy_of
 from hpcplan.site.model import Fabric, Site
+from hpcplan.site.nearest import choose_on_tree
 
 __all__ = ["Level", "Tier", "Topology", "build_topology"]
 
@@ -54,8 +58,18 @@ class Level:
 class Topology:
     """The graph of a site, and the questions that planning asks of it."""
 
-    def __init__(self, graph: nx.Graph[str]) -> None:
+    def __init__(self, graph: nx.Graph[str], hierarchy: Hierarchy, drained: frozenset[str] = frozenset()) -> None:
         self.graph = graph
+        self.hierarchy = hierarchy
+        self.drained = drained
+
+    def pairs(self, numbers: Ints) -> tuple[Levels, Singles, Singles]:
+        """Return level, bandwidth and latency of all pairs of hosts; see :mod:`hpcplan.site.distances`."""
+        return tree_pairs(self.hierarchy, numbers)
+
+    def choose(self, count: int, free: Ints) -> Ints:
+        """Return the ``count`` of ``free`` hosts that are closest together; see :mod:`hpcplan.site.nearest`."""
+        return choose_on_tree(self.hierarchy, count, free)
 
     def nodes(self, group: str | None = None) -> list[str]:
         """Return the hosts, of one group or all, in the site's order."""
@@ -174,7 +188,26 @@ def build_topology(site: Site) -> Topology:
         _add_regular(graph, site)
     else:
         _add_written(graph, site)
-    return Topology(graph)
+    return Topology(graph, _hierarchy(graph, site))
+
+
+def _hierarchy(graph: nx.Graph[str], site: Site) -> Hierarchy:
+    hosts = [name for name, data in graph.nodes(data=True) if data["kind"] == "node"]
+    level = nx.get_node_attributes(graph, "level")
+    bundles = {name: Bundle(name, (name,)) for name in graph.nodes if level[name]}
+    for a, b, data in graph.edges(data=True):
+        low, high = (a, b) if level[a] < level[b] else (b, a)
+        if low in bundles:
+            bundles[low].up_bytes_per_s, bundles[low].up_links = data["bandwidth_bytes_per_s"], data["links"]
+            bundles[high].children.append(low)
+        else:
+            bundles[high].hosts.append(low)
+    nics = [site.node_groups[graph.nodes[host]["group"]].nics for host in hosts]
+    ordered = sorted(bundles.values(), key=lambda bundle: level[bundle.name])
+    return hierarchy_of(
+        hosts, ordered, np.array([nic.count * nic.bandwidth_bytes_per_s for nic in nics]),
+        np.array([nic.latency_s for nic in nics]), np.array([nic.count for nic in nics]),
+    )  # fmt: skip
 
 
 def _link_node(graph: nx.Graph[str], site: Site, host: str, switch: str, latency_s: float) -> None:
