@@ -13,23 +13,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from hpcplan.frameworks import Framework
 from hpcplan.quantities import NonNegative, PositiveInt
 from hpcplan.site.model import Environment
 from hpcplan.validation import Value, read_model
 
 __all__ = [
     "Alternative",
+    "DataShards",
     "Estimate",
+    "Exchange",
+    "Health",
     "Job",
+    "LinkLoad",
     "MemoryBreakdown",
+    "Neighbourhood",
     "Placement",
+    "PlacementEstimate",
     "Plan",
+    "Pool",
     "Provenance",
     "Search",
     "Segment",
     "Sharding",
     "Source",
+    "Stage",
+    "Staging",
     "TimeBreakdown",
+    "Traffic",
+    "TrafficTerm",
     "Training",
     "read_plan",
 ]
@@ -143,18 +155,129 @@ class Training(Value):
     energy_kwh: NonNegative | None = None
 
 
+class Pool(Value):
+    """The nodes of one kind in a job over unequal ones; each is a component of a heterogeneous job."""
+
+    node_group: str
+    partition: str
+    nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    cpus_per_node: PositiveInt
+    gres: str | None = None
+
+
+class Exchange(Value):
+    """Messages of one kind, a step: in groups of ranks along an axis (``edp``: expert gradients), by a pattern.
+
+    Each rank passes ``sent_bytes`` to its successor in a ring; to all others in equal parts, of which it keeps its own
+    (all-to-all); or to the next stage and as much back (chain; in a loop the first stage follows the last). ``rounds``
+    counts the messages whose latency is waited for.
+    """
+
+    axis: Literal["tp", "cp", "ep", "dp", "edp", "pp"]
+    pattern: Literal["ring", "all-to-all", "chain", "loop"]
+    sent_bytes: NonNegative
+    rounds: NonNegative
+
+
+class TrafficTerm(Value):
+    """Exchanges behind one term of the step time, and how much of their time is waited for.
+
+    ``scale`` x the time that they keep links busy is their whole time; of that the share ``exposed`` is waited for,
+    and of the rest what exceeds ``hidden_s``; ``weight`` counts the pipeline bubble's share of it.
+    """
+
+    name: str
+    weight: NonNegative = 1.0
+    exposed: NonNegative
+    hidden_s: NonNegative
+    scale: NonNegative
+    exchanges: tuple[Exchange, ...]
+
+
+class Traffic(Value):
+    """What a step sends, for the prediction of a placement: the step is ``fixed_s`` and what is waited for."""
+
+    fixed_s: float
+    node_bytes_per_s: NonNegative = Field(description="of one node's network interfaces, one way")
+    node_latency_s: NonNegative
+    network_efficiency: NonNegative
+    link_bytes_per_s: NonNegative = Field(description="of one accelerator inside a domain, one way, as reached")
+    link_latency_s: NonNegative
+    terms: tuple[TrafficTerm, ...] = ()
+
+
+class Neighbourhood(Value):
+    """A switch, or an NVLink domain (``domain``), over nodes or over others that name it as their parent."""
+
+    name: str
+    parent: str | None = None
+    nodes: str | None = Field(None, description="a hostlist")
+    uplink_bytes_per_s: NonNegative | None = Field(None, description="no limit if absent")
+    latency_s: NonNegative = 0.0
+    domain: bool = False
+
+
+class LinkLoad(Value):
+    """One direction of a link: what it carries a step, how long that keeps it busy, and which term sends most of it."""
+
+    source: str
+    target: str
+    bytes: NonNegative
+    busy_s: NonNegative
+    mostly: str
+
+
+class PlacementEstimate(Value):
+    """The predicted step of a placement, beside others, in seconds; see the explanation of placement.
+
+    ``ideal_step_s`` has the whole machine empty to choose from; ``slurm_step_s`` is Slurm's choice and order of the
+    same nodes; ``random_step_s`` the median of some random ones; ``bound_step_s`` what no order of nodes can beat.
+    """
+
+    step_s: NonNegative
+    ideal_step_s: NonNegative
+    slurm_step_s: NonNegative
+    random_step_s: NonNegative
+    bound_step_s: NonNegative
+    proof: Literal["bound", "exhaustive", "none"] = Field(
+        "none", description="why no order of nodes is better: it reaches the bound, or all were tried"
+    )
+    busiest: tuple[LinkLoad, ...] = ()
+
+
 class Placement(Value):
     """Where ranks go: the partition, and the order of the axes from the fastest-varying rank upwards.
 
     ``node_order`` lists hosts where the plan was made for given nodes; ``switches`` asks Slurm for at most that many
-    leaf switches.
+    leaf switches, ``segment`` for pieces of that many nodes inside one block each, ``exclude`` for none of these nodes.
+    With ``distribution`` ``arbitrary`` the job puts its nodes in order itself, by ``traffic`` and ``fabric``, once it
+    knows which ones it was given.
     """
 
     partition: str
     node_group: str
     order: tuple[Literal["tp", "cp", "ep", "dp", "pp"], ...] = ("tp", "cp", "dp", "pp")
     switches: PositiveInt | None = None
+    segment: PositiveInt | None = None
+    exclude: str | None = Field(None, description="a hostlist")
     node_order: tuple[str, ...] = ()
+    pools: tuple[Pool, ...] = Field((), description="the parts of a job over unequal nodes, in the order of ranks")
+    distribution: Literal["block", "arbitrary"] = "block"
+    traffic: Traffic | None = None
+    fabric: tuple[Neighbourhood, ...] = ()
+    prediction: PlacementEstimate | None = None
+
+
+class DataShards(Value):
+    """The manifest that says which rank reads what: its file, the SHA-256 of its content, and its sums."""
+
+    manifest: str = Field(description="path of the manifest, as the jobs see it")
+    sha256: str
+    files: PositiveInt
+    lanes: PositiveInt = Field(description="streams that the files are divided over; dp divides them")
+    tokens: PositiveInt = Field(description="of one pass over all files")
+    imbalance: NonNegative = Field(description="the longest lane over the mean, less 1")
 
 
 class Segment(Value):
@@ -170,11 +293,65 @@ class Segment(Value):
     expected_s: NonNegative
 
 
+class Health(Value):
+    """What every node must show before the trainer starts; what is None is not looked at.
+
+    ``all_reduce_bytes_per_s`` is the bus bandwidth of an all-reduce over two nodes, as NCCL's tests define it (time of
+    2(n-1)/n of the buffer); a node fails below ``least_share`` of it, or of ``interface_bytes_per_s``.
+    """
+
+    gpus: PositiveInt | None = None
+    interfaces: tuple[str, ...] = Field((), description="InfiniBand devices; all that the node has, if empty")
+    interface_bytes_per_s: NonNegative | None = Field(None, description="of each, one way")
+    all_reduce_bytes_per_s: NonNegative | None = None
+    least_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    spare_nodes: Amount = Field(0, description="asked for beyond the plan's, to stand in for nodes that fail")
+
+
+class Staging(Value):
+    """Copying data nearer to the nodes before training; the next segment finds what is already there.
+
+    ``split`` gives each node a share of the files, of about equal bytes; otherwise each gets all. On a ``shared``
+    target (a burst buffer) the nodes copy a share each and everyone sees all.
+    """
+
+    sources: tuple[str, ...] = Field(min_length=1, description="absolute paths of files or folders")
+    target: str = Field(description="absolute path of the fast storage")
+    split: bool = False
+    shared: bool = False
+    directives: tuple[str, ...] = Field((), description="burst buffer lines: #BB, #BB_LUA or #DW")
+    streams: PositiveInt = Field(4, description="files that a node copies at a time")
+
+
+class Stage(Value):
+    """A job beside training: preparing data, evaluating, converting, or an array of runs with different settings.
+
+    ``after`` names stages (``train`` is the training) that must have succeeded, ``after_any`` ones that must have
+    ended.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=40)
+    kind: Literal["task", "preprocess", "array"] = "task"
+    command: tuple[str, ...] = Field(min_length=1)
+    after: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
+    partition: str
+    nodes: PositiveInt = 1
+    tasks_per_node: PositiveInt = 1
+    cpus_per_task: PositiveInt = 1
+    gres: str | None = None
+    time_limit_s: PositiveInt
+    setup: tuple[str, ...] = ()
+    variables: dict[str, str] = Field(default_factory=dict)
+    points: tuple[dict[str, str], ...] = Field((), description="of an array: the variables of each of its tasks")
+    max_parallel: PositiveInt | None = Field(None, description="of an array: how many of its tasks run at a time")
+
+
 class Job(Value):
     """What each job of the chain asks Slurm for and runs."""
 
     name: str
-    framework: Literal["megatron-lm", "torchrun", "srun"]
+    framework: Framework
     cpus_per_node: PositiveInt
     gres: str | None = Field(None, description="what a node is asked for, as in gpu:8 or gpu:h100:8")
     gpu_request: Literal["gres", "gpus-per-node", "none"] = "gres"
@@ -187,6 +364,10 @@ class Job(Value):
     variables: dict[str, str] = Field(default_factory=dict)
     checkpoint_dir: str = "checkpoints"
     data: tuple[str, ...] = ()
+    mpi: str | None = Field(None, description="value of srun --mpi; the site's default if absent")
+    health: Health | None = None
+    staging: Staging | None = None
+    sample_every_s: PositiveInt | None = Field(None, description="how often use of GPUs, CPUs and memory is written")
     model_arguments: dict[str, Any] = Field(default_factory=dict, description="the model's shape, for launchers")
 
 
@@ -219,7 +400,11 @@ class Plan(Value):
     search: Search
     training: Training
     placement: Placement
+    data_shards: DataShards | None = None
     segments: tuple[Segment, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field((), description="jobs beside training")
+    after: tuple[str, ...] = Field((), description="stages that must have succeeded before training starts")
+    after_any: tuple[str, ...] = Field((), description="stages that must have ended before training starts")
     job: Job
     provenance: Provenance
 

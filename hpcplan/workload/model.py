@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from hpcplan.documents import Loc
+from hpcplan.frameworks import Framework
 from hpcplan.plan import Precision
 from hpcplan.quantities import Count, Duration, Fraction, NonNegative, PositiveInt
 from hpcplan.validation import Value
@@ -22,12 +23,13 @@ __all__ = [
     "ModelShape",
     "NodeRange",
     "Request",
+    "Stage",
+    "StageIn",
     "Training",
     "Workload",
     "parse_node_range",
 ]
 
-Framework = Literal["megatron-lm", "torchrun", "srun"]
 _RANGE = re.compile(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?")
 
 
@@ -159,6 +161,32 @@ class Request(Value):
     checkpoint_interval_s: Duration | None = Field(None, alias="checkpoint_interval")
 
 
+class StageIn(Value):
+    """Data to copy nearer to the nodes. With ``split`` each node gets a share of the files, else each gets all."""
+
+    sources: tuple[str, ...] = Field(min_length=1, description="absolute paths of files or folders")
+    split: bool = False
+
+
+class Stage(Value):
+    """A job beside training: ``preprocess`` and ``task`` run a command once, ``array`` once for each of ``points``."""
+
+    kind: Literal["task", "preprocess", "array"] = "task"
+    command: tuple[str, ...] = Field(min_length=1)
+    after: tuple[str, ...] = Field((), description="stages that must have succeeded; `train` is the training")
+    after_any: tuple[str, ...] = Field((), description="stages that must have ended, well or not")
+    partition: str | None = Field(None, description="that of training if absent")
+    nodes: PositiveInt = 1
+    tasks_per_node: PositiveInt = 1
+    cpus_per_task: PositiveInt = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    time_limit_s: Duration = Field(3600, alias="time_limit")
+    setup: tuple[str, ...] = ()
+    variables: dict[str, str] = Field(default_factory=dict)
+    points: tuple[dict[str, str], ...] = Field((), description="of an array: the variables of each of its tasks")
+    max_parallel: PositiveInt | None = Field(None, description="of an array: how many of its tasks run at a time")
+
+
 class Launch(Value):
     """What is run, and with what; each word of ``command`` reaches the trainer as it stands."""
 
@@ -169,6 +197,10 @@ class Launch(Value):
     variables: dict[str, str] = Field(default_factory=dict)
     account: str | None = None
     qos: str | None = None
+    stage_in: StageIn | None = Field(None, description="data to copy to the site's fast storage before training")
+    stages: dict[str, Stage] = Field(default_factory=dict, description="jobs beside training, by name")
+    after: tuple[str, ...] = Field((), description="stages that must have succeeded before training starts")
+    after_any: tuple[str, ...] = Field((), description="stages that must have ended before training starts")
 
 
 class Workload(Value):

@@ -1,0 +1,168 @@
+"""What can train: each framework, the releases that its launcher configuration is written for, and what it cannot run.
+
+The search leaves out what a framework cannot run, and rendering refuses it; both ask here, so that they agree. Sources
+are the frameworks' own option lists: ``megatron/training/arguments.py`` (Megatron-LM), ``ConfigContainer``
+(Megatron-Bridge), the configuration page and ``runtime/pipe/engine.py`` (DeepSpeed), ``config/job_config.py`` and
+``distributed/parallel_dims.py`` (torchtitan), ``parallelism_config.py`` (Accelerate), the guides on multi-process JAX
+and on ``MultiWorkerMirroredStrategy`` (TensorFlow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, get_args
+
+__all__ = ["FRAMEWORKS", "Framework", "ShardingLike", "Traits", "refusals"]
+
+Framework = Literal[
+    "megatron-lm", "nemo", "deepspeed", "torchtitan", "accelerate", "torchrun", "jax", "tensorflow", "mpi", "srun"
+]  # fmt: skip
+Refusal = tuple[str, str]
+"""The field of the sharding, and why it cannot be what it is."""
+
+_ALL_ZERO: Final = frozenset(range(4))
+_ALL_RECOMPUTE: Final = frozenset({"none", "selective", "full"})
+_ALL_AXES: Final = frozenset({"tp", "pp", "vpp", "cp", "ep"})
+_ALL_PRECISIONS: Final = frozenset({"fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"})
+
+
+class ShardingLike(Protocol):
+    """What :func:`refusals` looks at; a plan's sharding is one."""
+
+    @property
+    def tp(self) -> int: ...
+    @property
+    def pp(self) -> int: ...
+    @property
+    def vpp(self) -> int: ...
+    @property
+    def dp(self) -> int: ...
+    @property
+    def cp(self) -> int: ...
+    @property
+    def ep(self) -> int: ...
+    @property
+    def micro_batches(self) -> int: ...
+    @property
+    def zero(self) -> int: ...
+    @property
+    def recompute(self) -> str: ...
+    @property
+    def sequence_parallel(self) -> bool: ...
+    @property
+    def precision(self) -> str: ...
+
+
+Rule = Callable[[ShardingLike], Iterator[Refusal]]
+
+
+def _anything(_: ShardingLike) -> Iterator[Refusal]:
+    yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """One framework. What is not refused here is either expressed in its configuration or the trainer's own business.
+
+    ``tasks`` is what Slurm starts: one task a ``node``, whose launcher starts the workers, or one a ``gpu``.
+    """
+
+    title: str
+    versions: str
+    tasks: Literal["node", "gpu"]
+    command: tuple[str, ...]
+    axes: frozenset[str] = _ALL_AXES
+    zero: frozenset[int] = _ALL_ZERO
+    recompute: frozenset[str] = _ALL_RECOMPUTE
+    precision: frozenset[str] = _ALL_PRECISIONS
+    sequence_parallel: Literal["free", "always", "never"] = "free"
+    rule: Rule = _anything
+
+
+_AXIS_NAMES: Final = {
+    "tp": "tensor parallelism",
+    "pp": "pipeline parallelism",
+    "vpp": "interleaved stages",
+    "cp": "context parallelism",
+    "ep": "expert parallelism",
+}
+
+
+def _deepspeed(s: ShardingLike) -> Iterator[Refusal]:
+    if s.pp > 1 and s.zero > 1:
+        yield "zero", "ZeRO-2 and ZeRO-3 do not go with its pipeline engine; at most 1 with pp > 1"
+
+
+def _torchtitan(s: ShardingLike) -> Iterator[Refusal]:
+    if s.zero == 0 and s.dp > 1 and s.tp * s.pp * s.cp > 1:
+        yield "zero", "it replicates (ZeRO 0) only where nothing else is parallel; 2 or 3 shard"
+    if s.vpp > 1 and s.micro_batches % s.pp:
+        yield "micro_batches", "interleaved stages want a multiple of pp"
+
+
+def _accelerate(s: ShardingLike) -> Iterator[Refusal]:
+    if s.zero == 0 and s.tp * s.cp > 1:
+        yield "zero", "tensor and context parallelism go with sharded parameters (2 or 3) only"
+    if s.zero == 0 and s.recompute == "full":
+        yield "recompute", "it recomputes only where it shards (ZeRO 2 or 3)"
+
+
+def _tensorflow(s: ShardingLike) -> Iterator[Refusal]:
+    if s.micro_batches > 1:
+        yield "micro_batches", "MultiWorkerMirroredStrategy accumulates no gradients; 1, with a larger micro-batch"
+
+
+_MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp8", "fp4"})
+FRAMEWORKS: Final[dict[Framework, Traits]] = {
+    "megatron-lm": Traits(
+        "Megatron-LM", "Core 0.9 and later", "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS
+    ),
+    "nemo": Traits(
+        "NeMo Megatron-Bridge", "0.5", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS
+    ),
+    "deepspeed": Traits(
+        "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
+        axes=frozenset({"tp", "pp", "ep"}), recompute=frozenset({"none", "full"}),
+        precision=frozenset({"fp32", "fp16", "bf16"}), sequence_parallel="never", rule=_deepspeed,
+    ),
+    "torchtitan": Traits(
+        "torchtitan", "0.2 (TOML)", "node", ("-m", "torchtitan.train"), zero=frozenset({0, 2, 3}),
+        precision=frozenset({"fp32", "bf16", "fp8"}), sequence_parallel="always", rule=_torchtitan,
+    ),
+    "accelerate": Traits(
+        "Hugging Face Accelerate", "1.10 and later", "node", ("train.py",), axes=frozenset({"tp", "cp"}),
+        zero=frozenset({0, 2, 3}), recompute=frozenset({"none", "full"}),
+        precision=frozenset({"fp32", "fp16", "bf16", "fp8"}), sequence_parallel="never", rule=_accelerate,
+    ),
+    "torchrun": Traits("PyTorch torchrun", "2.0 and later", "node", ("train.py",)),
+    "jax": Traits("JAX", "0.4.20 and later", "gpu", ("python3", "train.py")),
+    "tensorflow": Traits(
+        "TensorFlow", "2.11 and later", "node", ("python3", "train.py"), axes=frozenset(), zero=frozenset({0}),
+        precision=frozenset({"fp32", "tf32", "fp16", "bf16"}), sequence_parallel="never", rule=_tensorflow,
+    ),
+    "mpi": Traits("MPI", "any that srun starts", "gpu", ("./train",)),
+    "srun": Traits("srun", "any", "gpu", ("python3", "train.py")),
+}  # fmt: skip
+assert set(FRAMEWORKS) == set(get_args(Framework))
+
+
+def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
+    """Yield what the framework cannot do of a sharding: the field, and a sentence that says what it can."""
+    traits = FRAMEWORKS[framework]
+    for axis, name in _AXIS_NAMES.items():
+        if getattr(sharding, axis) > 1 and axis not in traits.axes:
+            yield axis, f"{traits.title} has no {name} that hpcplan can configure"
+    if sharding.zero not in traits.zero and sharding.dp > 1:
+        choices = ", ".join(map(str, sorted(traits.zero)))
+        yield "zero", f"{traits.title} has no ZeRO stage {sharding.zero}; it has {choices}"
+    if sharding.recompute not in traits.recompute:
+        choices = " or ".join(sorted(traits.recompute, key=("none", "selective", "full").index))
+        yield "recompute", f"{traits.title} cannot recompute {sharding.recompute}; it has {choices}"
+    if sharding.precision not in traits.precision:
+        yield "precision", f"{traits.title} has no option for {sharding.precision}"
+    if sharding.tp > 1 and traits.sequence_parallel == "always" and not sharding.sequence_parallel:
+        yield "sequence_parallel", f"{traits.title} always splits the sequence with tensor parallelism"
+    if traits.sequence_parallel == "never" and sharding.sequence_parallel:
+        yield "sequence_parallel", f"{traits.title} cannot split the sequence with tensor parallelism"
+    yield from ((field, f"{traits.title}: {message}") for field, message in traits.rule(sharding))
