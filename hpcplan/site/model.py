@@ -8,19 +8,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.hostlist import expand
-from hpcplan.quantities import Bandwidth, Bytes, Duration, EnergyPrice, Flops, NonNegative, PositiveInt, Watts
+from hpcplan.quantities import Bandwidth, Bytes, Duration, Flops, Watts
+from hpcplan.site.fabric import Cables, Fabric, FabricLevel, Switch, Torus
+from hpcplan.site.fields import Hostlist, Words
+from hpcplan.site.node import AcceleratorGroup, IntraNode, NetworkInterfaces, NodeGroup, NumaNode
+from hpcplan.site.policy import (
+    Container,
+    Environment,
+    Partition,
+    Prices,
+    Qos,
+    SchedulerPolicy,
+    SlurmSettings,
+    Storage,
+)
+from hpcplan.site.running import BurstBuffer, Checks
 from hpcplan.validation import Value
 
 __all__ = [
     "Accelerator",
     "AcceleratorGroup",
+    "BurstBuffer",
+    "Cables",
+    "Checks",
     "Container",
     "Environment",
     "Fabric",
@@ -28,27 +45,17 @@ __all__ = [
     "IntraNode",
     "NetworkInterfaces",
     "NodeGroup",
+    "NumaNode",
     "Partition",
     "Prices",
+    "Qos",
+    "SchedulerPolicy",
     "Site",
     "SlurmSettings",
     "Storage",
     "Switch",
+    "Torus",
 ]
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _hostlist(value: Any) -> Any:
-    if isinstance(value, str):
-        expand(value, limit=1_000_000)  # refuses bad syntax and hostile sizes here, where the line is known
-    return value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
-Hostlist = Annotated[str, BeforeValidator(_hostlist)]
 
 
 class Accelerator(Value):
@@ -84,184 +91,6 @@ _FALLBACK: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class AcceleratorGroup(Value):
-    """The accelerators of one node: ``type`` is a name of the catalogue or of the site's own ``accelerators``."""
-
-    type: str
-    count: PositiveInt
-    gres: str | None = Field(None, description="the GRES type that Slurm knows it by, as in gpu:h100:8")
-
-
-class IntraNode(Value):
-    """The links among a node's accelerators; ``bandwidth`` is what one accelerator can send, one way."""
-
-    kind: Literal["nvswitch", "nvlink", "xgmi", "pcie", "none"] = "nvswitch"
-    bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth", description="of one accelerator, one way")
-    latency_s: Duration = Field(2e-6, alias="latency")
-    domain_nodes: PositiveInt = Field(1, description="consecutive nodes that the links join, as 18 in an NVL72 rack")
-
-
-class NetworkInterfaces(Value):
-    """The network interfaces of one node; ``bandwidth`` is that of each, one way."""
-
-    count: PositiveInt = 1
-    bandwidth_bytes_per_s: Bandwidth = Field(alias="bandwidth", description="of each, one way")
-    latency_s: Duration = Field(2e-6, alias="latency", description="from memory to the wire")
-    names: Words = Field((), description="as NCCL_IB_HCA wants them")
-
-
-class NodeGroup(Value):
-    """Nodes that are alike."""
-
-    nodes: Hostlist = Field(description="a Slurm hostlist, as in gpu[001-128]")
-    cpus: PositiveInt = Field(description="CPUs a node, as Slurm counts them")
-    memory_bytes: Bytes = Field(alias="memory", description="main memory a node")
-    sockets: PositiveInt = 2
-    accelerators: AcceleratorGroup | None = Field(None, description="absent for CPU-only nodes")
-    intra_node: IntraNode | None = Field(None, description="needed with more than one accelerator a node")
-    nics: NetworkInterfaces = Field(description="what joins a node to the fabric")
-    features: Words = Field((), description="Slurm features, for --constraint")
-    power_w: Watts | None = Field(None, alias="power", description="one node under load, accelerators included")
-    price_per_hour: NonNegative | None = Field(None, description="one node, in the site's currency")
-    mtbf_s: Duration | None = Field(None, alias="mtbf", description="mean time between failures of one node")
-
-    def hostnames(self) -> list[str]:
-        """Return the names of the nodes, in order."""
-        return expand(self.nodes)
-
-    @property
-    def node_bandwidth_bytes_per_s(self) -> float:
-        """What one node can send into the fabric, one way."""
-        return self.nics.count * self.nics.bandwidth_bytes_per_s
-
-
-class Partition(Value):
-    """A Slurm partition over node groups."""
-
-    nodes: Words = Field(description="names of node groups")
-    default: bool = False
-    max_time_s: Duration | None = Field(None, alias="max_time", description="no limit if absent")
-    default_time_s: Duration | None = Field(None, alias="default_time", description="for jobs that name no limit")
-    max_nodes: PositiveInt | None = Field(None, description="of one job")
-    qos: Words = Field((), description="those allowed here")
-    exclusive: bool = Field(True, description="jobs get whole nodes")
-
-
-class FabricLevel(Value):
-    """One level of switches of a regular tree, from the leaves up.
-
-    ``size`` is how many children (nodes under a leaf, switches above) one switch joins; ``uplink`` is the bandwidth of
-    all links together from one of these switches to the level above, one way.
-    """
-
-    name: str = Field(description="switches are called by it and a number")
-    size: PositiveInt = Field(description="children of one switch")
-    uplink_bytes_per_s: Bandwidth | None = Field(None, alias="uplink", description="absent at the top level")
-    latency_s: Duration = Field(3e-7, alias="latency", description="one switch, port to port")
-
-
-class Switch(Value):
-    """One switch of a tree that is written out: it joins ``nodes`` or other ``switches``."""
-
-    name: str
-    nodes: Hostlist | None = None
-    switches: Words = ()
-    uplink_bytes_per_s: Bandwidth | None = Field(None, alias="uplink")
-    latency_s: Duration = Field(3e-7, alias="latency")
-
-
-class Fabric(Value):
-    """The network between nodes: a tree, either regular (``levels``) or written out (``switches``)."""
-
-    kind: Literal["tree"] = "tree"
-    technology: str | None = None
-    levels: tuple[FabricLevel, ...] = ()
-    switches: tuple[Switch, ...] = ()
-
-    def inconsistencies(self) -> Iterator[tuple[Loc, str]]:
-        """Yield what is wrong with the tree."""
-        if bool(self.levels) == bool(self.switches):
-            yield (), "give either 'levels' (a regular tree) or 'switches' (one by one)"
-        for index, level in enumerate(self.levels[:-1]):
-            if level.uplink_bytes_per_s is None:
-                yield ("levels", index), "'uplink' is missing; only the top level has none"
-        names: set[str] = set()
-        for index, switch in enumerate(self.switches):
-            if switch.name in names:
-                yield ("switches", index, "name"), f"switch {switch.name!r} is defined twice"
-            names.add(switch.name)
-        yield from self._switch_problems(names)
-
-    def _switch_problems(self, names: set[str]) -> Iterator[tuple[Loc, str]]:
-        parent: dict[str, str] = {}
-        for index, switch in enumerate(self.switches):
-            if (switch.nodes is None) == (not switch.switches):
-                yield ("switches", index), "give either 'nodes' (a leaf) or 'switches' (above leaves)"
-            for child in switch.switches:
-                if child not in names:
-                    yield ("switches", index, "switches"), f"no switch is called {child!r}" + nearest(child, names)
-                elif child in parent:
-                    yield ("switches", index, "switches"), f"{child!r} is already under {parent[child]!r}"
-                parent.setdefault(child, switch.name)
-        for index, switch in enumerate(self.switches):
-            seen, above = {switch.name}, parent.get(switch.name)
-            while above is not None and above not in seen:
-                seen.add(above)
-                above = parent.get(above)
-            if above is not None:
-                yield ("switches", index), f"{switch.name!r} is above itself"
-                return
-            if switch.name in parent and switch.uplink_bytes_per_s is None:
-                yield ("switches", index), f"'uplink' is missing: {switch.name!r} is under {parent[switch.name]!r}"
-
-
-class Container(Value):
-    """How containers are started: Pyxis (``srun --container-image``) or Apptainer."""
-
-    runtime: Literal["pyxis", "apptainer"]
-    image: str
-    mounts: Words = ()
-
-
-class Environment(Value):
-    """What a job needs on this site before the trainer starts."""
-
-    modules: Words = Field((), description="for `module load`")
-    setup: Words = Field((), description="shell lines, run once a node before the trainer")
-    variables: dict[str, str] = Field(default_factory=dict, description="environment, such as NCCL_IB_HCA")
-    container: Container | None = None
-
-
-class SlurmSettings(Value):
-    """How this site's Slurm wants to be asked."""
-
-    version: str | None = Field(None, pattern=r"^\d{2}\.\d{2}(\.\d+)?$", description="such as 23.11; unknown if absent")
-    cluster: str | None = None
-    gpu_request: Literal["gres", "gpus-per-node", "none"] = Field(
-        "gres", description="how jobs ask for accelerators: --gres, --gpus-per-node, or not at all"
-    )
-    account: str | None = Field(None, description="where the workload names none")
-    qos: str | None = Field(None, description="where the workload names none")
-    topology: bool = Field(False, description="topology/tree or topology/block is on, so --switches means something")
-
-
-class Prices(Value):
-    """What it costs, in one currency."""
-
-    currency: str = "USD"
-    energy_per_kwh: EnergyPrice | None = Field(None, alias="energy")
-    pue: Annotated[float, Field(ge=1)] = 1.0
-    source: str | None = None
-
-
-class Storage(Value):
-    """A file system that the nodes share; bandwidths are what all nodes together get."""
-
-    path: str
-    read_bytes_per_s: Bandwidth = Field(alias="read")
-    write_bytes_per_s: Bandwidth = Field(alias="write")
-
-
 class Site(Value):
     """A cluster: partitions over groups of equal nodes, joined by a fabric."""
 
@@ -272,10 +101,17 @@ class Site(Value):
     partitions: dict[str, Partition] = Field(min_length=1)
     fabric: Fabric = Field(description="the network between nodes")
     accelerators: dict[str, Accelerator] = Field(default_factory=dict, description="overrides the catalogue")
+    drained: Hostlist | None = Field(None, description="nodes that take no jobs at present")
+    qos: dict[str, Qos] = Field(default_factory=dict, description="by name")
+    scheduler: SchedulerPolicy = SchedulerPolicy.model_construct()
     slurm: SlurmSettings = SlurmSettings.model_construct()
     environment: Environment = Environment.model_construct()
     prices: Prices = Prices.model_construct()
     storage: Storage | None = None
+    checks: Checks | None = Field(Checks.model_construct(), description="null for none")
+    sample_every_s: Duration | None = Field(
+        30, alias="sample_every", description="how often jobs write their use of GPUs, CPUs and memory; null for never"
+    )
 
     def inconsistencies(self) -> Iterator[tuple[Loc, str]]:
         """Yield names that nothing defines, nodes in two groups, and what is wrong with the fabric."""
@@ -287,15 +123,18 @@ class Site(Value):
                     yield loc, f"no node group is called {group!r}" + nearest(group, self.node_groups)
         if sum(partition.default for partition in self.partitions.values()) > 1:
             yield ("partitions",), "more than one partition is the default"
-        for loc, message in self.fabric.inconsistencies():
+        for name, qos in self.qos.items():
+            for other in qos.preempts:
+                if other not in self.qos:
+                    yield ("qos", name, "preempts"), f"no QoS is called {other!r}" + nearest(other, self.qos)
+        wrong = list(self.fabric.inconsistencies())
+        for loc, message in wrong:
             yield ("fabric", *loc), message
-        nodes = sum(len(group.hostnames()) for group in self.node_groups.values())
-        if self.fabric.levels and math.prod(level.size for level in self.fabric.levels) < nodes:
-            yield ("fabric", "levels"), f"the sizes of the levels multiply to fewer than the site's {nodes} nodes"
+        if not wrong:
+            yield from self._coverage_problems()
 
     def _group_problems(self) -> Iterator[tuple[Loc, str]]:
         owner: dict[str, str] = {}
-        leaf: dict[str, str] = {}
         for name, group in self.node_groups.items():
             for host in group.hostnames():
                 if host in owner:
@@ -303,20 +142,38 @@ class Site(Value):
                     yield ("node_groups", name, "nodes"), f"node {host!r} is {where}"
                     break
                 owner[host] = name
-            if group.accelerators is not None and group.accelerators.count > 1 and group.intra_node is None:
-                yield ("node_groups", name), "'intra_node' is missing: say how its accelerators are linked"
-        for index, switch in enumerate(self.fabric.switches):
-            loc = ("fabric", "switches", index, "nodes")
-            for host in expand(switch.nodes) if switch.nodes else []:
+            for loc, message in group.inside_problems():
+                yield ("node_groups", name, *loc), message
+
+    def _coverage_problems(self) -> Iterator[tuple[Loc, str]]:
+        """Yield nodes that the fabric joins twice or not at all, and names in it that are no node's."""
+        owner = {host: name for name, group in self.node_groups.items() for host in group.hostnames()}
+        for host in expand(self.drained) if self.drained else []:
+            if host not in owner:
+                yield ("drained",), f"node {host!r} is in no node group"
+                break
+        if self.fabric.levels:
+            if math.prod(level.size for level in self.fabric.levels) < len(owner):
+                message = f"the sizes of the levels multiply to fewer than the site's {len(owner)} nodes"
+                yield ("fabric", "levels"), message
+            return
+        leaf: dict[str, str] = {}
+        joins = [
+            *(("switches", index, switch.name, switch.nodes) for index, switch in enumerate(self.fabric.switches)),
+            *(("toruses", index, torus.name, torus.nodes) for index, torus in enumerate(self.fabric.toruses)),
+        ]
+        for key, index, name, nodes in joins:
+            for host in expand(nodes) if nodes else []:
                 if host not in owner:
-                    yield loc, f"node {host!r} is in no node group"
+                    yield ("fabric", key, index, "nodes"), f"node {host!r} is in no node group"
                     break
-                if host in leaf:
-                    yield loc, f"node {host!r} is already under {leaf[host]!r}"
+                if host in leaf and (self.fabric.kind != "rails" or leaf[host] == name):
+                    yield ("fabric", key, index, "nodes"), f"node {host!r} is already under {leaf[host]!r}"
                     break
-                leaf[host] = switch.name
-        if self.fabric.switches and (loose := next((host for host in owner if host not in leaf), None)):
-            yield ("fabric", "switches"), f"node {loose!r} of group {owner[loose]!r} is under no switch"
+                leaf[host] = name
+        key = "toruses" if self.fabric.toruses else "switches"
+        if loose := next((host for host in owner if host not in leaf), None):
+            yield ("fabric", key), f"node {loose!r} of group {owner[loose]!r} is under no switch"
 
     def default_partition(self) -> str:
         """Return the partition marked as default, else the first."""
