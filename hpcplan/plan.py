@@ -55,6 +55,8 @@ class Sharding(Value):
     """How one workload is split: tp x pp x dp x cp ranks (experts share them), and what each rank does.
 
     ``zero`` is the ZeRO stage (0 none, 1 optimizer states, 2 and gradients, 3 and parameters; Rajbhandari et al. 2020).
+    ``stage_layers`` counts the layers of each of the pp x vpp parts of the pipeline, in the order of layers, where they
+    are not all the same; stage i has the parts i, i + pp, ...
     """
 
     tp: PositiveInt
@@ -68,6 +70,11 @@ class Sharding(Value):
     zero: Annotated[int, Field(ge=0, le=3)]
     recompute: Recompute
     sequence_parallel: bool
+    schedule: Literal["1f1b", "gpipe", "zero-bubble"] = "1f1b"
+    offload: Literal["none", "cpu", "nvme"] = Field(
+        "none", description="where optimizer states live, if not on the GPU"
+    )
+    stage_layers: tuple[Amount, ...] = ()
     precision: Precision
     nodes: PositiveInt
     gpus: PositiveInt
@@ -122,11 +129,12 @@ class Estimate(Value):
 
 
 class Alternative(Value):
-    """A runner-up, and in a few words why it lost."""
+    """A runner-up, and in a few words why it lost; ``node_group`` where there were several to choose from."""
 
     plan: Sharding
     estimate: Estimate
     why: str
+    node_group: str | None = None
 
 
 class Search(Value):

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
+from hpcplan.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
-    from hpcplan.plan import Estimate, Plan, Sharding
+    from hpcplan.plan import Estimate, Plan, Precision, Sharding
     from hpcplan.schedule.planner import Planned
     from hpcplan.workload.load import LoadedWorkload
 
 __all__ = ["command"]
+
+_PICTURES = (".svg", ".png", ".pdf")
 
 
 @click.command()
@@ -31,7 +34,7 @@ __all__ = ["command"]
     help="What to make least: time of a step, of the training, its cost, or its energy.",
 )
 @click.option("--fix", "fixed", multiple=True, metavar="NAME=VALUE", help="Fix a part of the sharding, as in tp=8.")
-@click.option("--framework", type=click.Choice(["megatron-lm", "torchrun", "srun"]), help="What will run it.")
+@click.option("--framework", type=click.Choice(list(FRAMEWORKS)), help="What will run it.")
 @click.option("--partition", help="The Slurm partition; the site's default if absent.")
 @click.option("--node-group", help="The node group of a mixed partition.")
 @click.option("--tokens", metavar="N", help="Train on so many tokens, as in 300B.")
@@ -40,6 +43,11 @@ __all__ = ["command"]
 @click.option("--walltime", metavar="TIME", help="Longest time limit of one job, as in 12:00:00 or '20 h'.")
 @click.option("--deadline", metavar="TIME", help="Longest time of the whole training, without the queue.")
 @click.option("--budget", type=float, metavar="MONEY", help="Most that the training may cost.")
+@click.option("--memory-headroom", type=float, metavar="SHARE", help="Share of each GPU's memory to leave free.")
+@click.option("--precision", "precisions", metavar="P[,P]", help="Precisions of the products to choose from.")
+@click.option("--pareto", is_flag=True, help="Show what no other plan beats in time, cost, energy and nodes at once.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw that front: .svg, .png or .pdf.")
+@click.option("--explain", "explained", is_flag=True, help="Say why it won, and what would change it.")
 @click.option(
     "--constants",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -57,6 +65,10 @@ def command(
     objective: Any,
     fixed: tuple[str, ...],
     constants: Path | None,
+    precisions: str | None,
+    pareto: bool,
+    plot: Path | None,
+    explained: bool,
     alternatives: int,
     output: Path | None,
     output_format: str,
@@ -71,13 +83,18 @@ def command(
       hpcplan plan llama3-8b --site superpod-h100 --nodes 4
       hpcplan plan llama3-70b --site superpod-h100 --nodes 16:64 --objective cost -o plan.json
       hpcplan plan my-run.yaml --site mysite.yaml --fix tp=8 --fix pp=4 --format json
+      hpcplan plan llama3-70b --site superpod-h100 --pareto --plot front.svg
+      hpcplan plan llama3-70b --site superpod-h100 --nodes 16 --explain
     """
     from hpcplan.documents import write_text
+    from hpcplan.errors import InputError
     from hpcplan.partition.candidates import parse_fixed
     from hpcplan.schedule.planner import make_plan
     from hpcplan.site import load_site
     from hpcplan.workload import load_workload
 
+    if plot is not None and plot.suffix not in _PICTURES:
+        raise InputError(f"--plot {plot}: the name must end in {', '.join(_PICTURES)}")
     loaded = _override(load_workload(workload), overrides)
     site = load_site(site_name, sites_dir)
     with progress("searching"):
@@ -87,10 +104,15 @@ def command(
             nodes=_nodes(nodes),
             objective=objective,
             fixed=parse_fixed(fixed),
+            precisions=_precisions(precisions),
+            pareto=pareto or plot is not None,
+            explained=explained,
             alternatives=alternatives,
             constants_folder=constants,
             command=" ".join(["hpcplan", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "hpcplan" else "",
         )
+    if plot is not None:
+        _draw(planned, plot)
     if output is not None:
         write_text(output, planned.plan.text())
     if output_format == "json":
@@ -99,6 +121,31 @@ def command(
         show(planned)
     if output is not None:
         narrate(f"wrote {output}; next: hpcplan render {output} -o DIR")
+
+
+def _precisions(text: str | None) -> tuple[Precision, ...]:
+    """Return the precisions of ``bf16,fp8``; none for none."""
+    from typing import get_args
+
+    from hpcplan.errors import InputError, nearest
+    from hpcplan.plan import Precision
+
+    words = tuple(word.strip() for word in text.split(",")) if text else ()
+    known = get_args(Precision)
+    for word in words:
+        if word not in known:
+            raise InputError(f"--precision: {word!r} is none" + nearest(word, known))
+    return words  # type: ignore[return-value]
+
+
+def _draw(planned: Planned, path: Path) -> None:
+    from hpcplan.partition.pareto import draw_front
+
+    assert planned.outcome.front is not None
+    plan = planned.plan
+    title = f"{plan.name} on {plan.provenance.site.name}: what no other plan beats"
+    draw_front(planned.outcome, planned.outcome.front, path, title)
+    narrate(f"drew {path}")
 
 
 def _nodes(text: str | None) -> tuple[int, int] | None:
@@ -126,7 +173,8 @@ def _override(loaded: LoadedWorkload, options: dict[str, Any]) -> LoadedWorkload
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     training = {k: given[k] for k in ("tokens", "global_batch", "sequence_length") if k in given}
-    request: dict[str, Any] = {k: given[k] for k in ("framework", "partition", "node_group", "budget") if k in given}
+    names = ("framework", "partition", "node_group", "budget", "memory_headroom")
+    request: dict[str, Any] = {k: given[k] for k in names if k in given}
     request |= {f"{k}_s": given[k] for k in ("walltime", "deadline") if k in given}
     if not given:
         return loaded
@@ -144,12 +192,20 @@ def _override(loaded: LoadedWorkload, options: dict[str, Any]) -> LoadedWorkload
 
 def show(planned: Planned) -> None:
     """Print the plan as tables for people: the best few, where the winner's time and memory go, the run."""
+    from hpcplan.cli.plan_explain import changes_table, front_table, near_miss_line, terms_table
+
     plan = planned.plan
     out = console()
     out.print(_best_table(plan))
     out.print(_breakdown_table(plan))
     out.print(_run_table(planned))
     out.print(f"Why: {plan.search.why}.", markup=False)
+    if planned.explanation is not None:
+        out.print(terms_table(planned.explanation))
+        out.print(near_miss_line(planned.explanation), markup=False)
+        out.print(changes_table(planned))
+    if planned.outcome.front is not None:
+        out.print(front_table(planned.outcome))
     for note in planned.notes:
         out.print(f"Note: {note}.", markup=False)
 
@@ -167,6 +223,7 @@ def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]
 
     s = sharding
     recompute = s.recompute + (" + SP" if s.sequence_parallel else "")
+    recompute += f" + {s.offload} offload" if s.offload != "none" else ""
     return (
         s.nodes, s.tp, s.pp, s.vpp, s.cp, s.ep, s.dp, s.micro_batch, s.zero, recompute,
         format_duration(estimate.iter_time_s), format_bytes(estimate.memory_bytes), f"{estimate.mfu:.1%}",

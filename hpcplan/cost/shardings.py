@@ -77,8 +77,8 @@ class Shardings:
     def __len__(self) -> int:
         return len(self.tp)
 
-    def take(self, index: Ints | NDArray[np.bool_]) -> Shardings:
-        """Return the shardings at these places, or where the mask is true."""
+    def take(self, index: Ints | NDArray[np.bool_] | slice) -> Shardings:
+        """Return the shardings at these places, in this slice, or where the mask is true."""
         return Shardings(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
 
     @classmethod

@@ -1,33 +1,57 @@
 """Every sharding that a framework can run on so many accelerators: the search space, enumerated without gaps.
 
-What is left out cannot run: a tensor-parallel group that leaves the node or does not divide the heads, stages that do
-not divide the layers, batches that do not divide, interleaving whose micro-batches are no multiple of the stages.
+What is left out cannot run: a tensor-parallel group that does not divide the heads, stages that do not divide the
+layers, batches that do not divide, interleaving whose micro-batches are no multiple of the stages, and what the
+framework does not have (:mod:`hpcplan.partition.frameworks`). The table is built a column at a time with NumPy: each
+column repeats the rows that are there once for each value that it can have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import gcd
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import FULL, NONE, SELECTIVE, Ints, Shardings
+from hpcplan.cost.shardings import (
+    CPU,
+    DEVICE,
+    FULL,
+    NONE,
+    NVME,
+    OFFLOAD,
+    ONE_F_ONE_B,
+    RECOMPUTE,
+    SCHEDULES,
+    SELECTIVE,
+    Ints,
+    Shardings,
+)
 from hpcplan.errors import InputError, nearest
-from hpcplan.workload.model import Framework, ModelShape
+from hpcplan.frameworks import Framework
+from hpcplan.partition.frameworks import Capabilities, capabilities
+from hpcplan.workload.model import ModelShape
 
-__all__ = ["FIXABLE", "Space", "enumerate_shardings", "parse_fixed"]
+__all__ = ["FIXABLE", "LEVERS", "Family", "Space", "enumerate_families", "enumerate_shardings", "parse_fixed"]
 
-_MAX_MICRO_BATCH = 64
+_TOKENS_A_CONTEXT_RANK = 2048
 
 # what `--fix` can name, and how its value is read
-_RECOMPUTE = {"none": NONE, "selective": SELECTIVE, "full": FULL}
 _FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
 FIXABLE: Mapping[str, Callable[[str], int]] = {
     **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
-    "recompute": _RECOMPUTE.__getitem__,
+    "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
     "sequence_parallel": _FLAG.__getitem__,
+    "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
+    "offload": {word: i for i, word in enumerate(OFFLOAD)}.__getitem__,
 }
+
+# Ways to save memory that only ever cost time, as (recompute, offload); see `partition.prune`.
+LEVERS: tuple[tuple[int, int], ...] = tuple(
+    (again, where) for where in (DEVICE, CPU, NVME) for again in (NONE, SELECTIVE, FULL)
+)
 
 
 def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
@@ -40,7 +64,8 @@ def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
     for word in words:
         name, equals, value = word.partition("=")
         if name not in FIXABLE:
-            raise InputError(f"--fix {word!r}: write NAME=VALUE" + nearest(name, FIXABLE))
+            known = nearest(name, FIXABLE) or "; known: " + ", ".join(sorted(FIXABLE))
+            raise InputError(f"--fix {word!r}: write NAME=VALUE{known}")
         if not equals:
             raise InputError(f"--fix {word!r}: which {name}? Write NAME=VALUE, as in tp=8")
         try:
@@ -52,15 +77,48 @@ def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What bounds the search on one number of nodes."""
+    """What bounds the search on one number of nodes.
+
+    ``host_offload`` and ``nvme_offload`` say whether the nodes have somewhere to put optimizer states.
+    """
 
     shape: ModelShape
     sequence: int
     global_batch: int
     gpus: int
-    gpus_per_domain: int  # tensor-parallel groups stay inside
+    gpus_per_domain: int  # joined by NVLink or the like
     framework: Framework
     fixed: Mapping[str, int]
+    host_offload: bool = False
+    nvme_offload: bool = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the framework has."""
+        return capabilities(self.framework)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Shardings, and which of them differ in their levers alone: arrays of shape (candidates,).
+
+    Rows of one ``base`` have everything in common but recomputation and offload; ``lever`` indexes ``LEVERS``.
+    """
+
+    shardings: Shardings
+    base: Ints
+    lever: Ints
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Family]) -> Family:
+        """Return all of them, one after the other; no two parts share a base."""
+        if len(parts) == 1:
+            return parts[0]
+        sizes = [int(part.base[-1]) + 1 if len(part.base) else 0 for part in parts]
+        starts = np.cumsum([0, *sizes[:-1]])
+        base = np.concatenate([part.base + start for part, start in zip(parts, starts, strict=True)])
+        shardings = Shardings.concatenate([part.shardings for part in parts])
+        return cls(shardings, base, np.concatenate([part.lever for part in parts]))
 
 
 def _divisors(number: int) -> list[int]:
@@ -68,28 +126,19 @@ def _divisors(number: int) -> list[int]:
     return small + [number // d for d in reversed(small) if d * d != number]
 
 
-def _allowed(space: Space, name: str, values: list[int]) -> list[int]:
+def _allowed(space: Space, name: str, values: Sequence[int]) -> Sequence[int]:
     """Return ``values``, or the fixed one if it is among them."""
     if name not in space.fixed:
         return values
     return [value for value in values if value == space.fixed[name]]
 
 
-def _grids(space: Space) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (tp, cp, pp, vpp, dp) that use every accelerator."""
-    shape = space.shape
-    whole_model = space.framework == "torchrun"  # FSDP2 and DDP without a model-parallel trainer
-    for tp in _allowed(space, "tp", [1] if whole_model else _divisors(space.gpus_per_domain)):
-        if space.gpus % tp or not _divides_heads(shape, tp):
-            continue
-        for cp in _allowed(space, "cp", [1] if whole_model else _context_groups(space, tp)):
-            rest = space.gpus // (tp * cp)
-            for pp in _allowed(space, "pp", [1] if whole_model else _divisors(rest)):
-                dp = rest // pp
-                if pp > shape.layers or space.global_batch % dp or not _allowed(space, "dp", [dp]):
-                    continue
-                for vpp in _allowed(space, "vpp", _virtual_stages(shape.layers, pp)):
-                    yield tp, cp, pp, vpp, dp
+def _tensor_groups(space: Space) -> Iterator[int]:
+    """Yield tp: within a domain, or over whole domains, as the heads can be cut."""
+    domain = space.gpus_per_domain
+    for tp in _allowed(space, "tp", _divisors(space.gpus) if "tp" in space.capabilities.axes else [1]):
+        if (domain % tp == 0 or tp % domain == 0) and _divides_heads(space.shape, tp):
+            yield tp
 
 
 def _divides_heads(shape: ModelShape, tp: int) -> bool:
@@ -99,62 +148,139 @@ def _divides_heads(shape: ModelShape, tp: int) -> bool:
     return shape.heads % tp == 0 and key_values and shape.ffn % tp == 0 and inner % tp == 0
 
 
-def _context_groups(space: Space, tp: int) -> list[int]:
+def _context_groups(space: Space, tp: int) -> Sequence[int]:
     """Return cp: each rank takes two slices of the sequence (for balance), and at least 2,048 tokens."""
-    groups = _divisors(space.gpus // tp)
-    return [cp for cp in groups if cp == 1 or (space.sequence % (2 * cp) == 0 and space.sequence // cp >= 2048)]
+    if "cp" not in space.capabilities.axes:
+        return _allowed(space, "cp", [1])
+    most = max(1, space.sequence // _TOKENS_A_CONTEXT_RANK)
+    groups = [cp for cp in range(1, most + 1) if space.gpus // tp % cp == 0]
+    return _allowed(space, "cp", [cp for cp in groups if cp == 1 or space.sequence % (2 * cp) == 0])
 
 
-def _virtual_stages(layers: int, pp: int) -> list[int]:
-    if pp == 1:
-        return [1]
-    if layers % pp:
-        return [1]  # uneven stages: the last has fewer layers, and cannot be interleaved
-    return [v for v in _divisors(layers // pp) if v <= 12]
+def _grid(space: Space) -> dict[str, Ints]:
+    """Return the columns tp, cp, pp, dp of all grids that use every accelerator."""
+    rows: list[tuple[int, int, int, int]] = []
+    for tp in _tensor_groups(space):
+        for cp in _context_groups(space, tp):
+            rest = space.gpus // (tp * cp)
+            for dp in _allowed(space, "dp", _divisors(gcd(rest, space.global_batch))):
+                pp = rest // dp
+                staged = pp == 1 or ("pp" in space.capabilities.axes and pp <= space.shape.layers)
+                if staged and _allowed(space, "pp", [pp]):
+                    rows.append((tp, cp, pp, dp))
+    table = np.array(rows, dtype=np.int64).reshape(len(rows), 4)
+    return {name: np.ascontiguousarray(column) for name, column in zip(("tp", "cp", "pp", "dp"), table.T, strict=True)}
 
 
-def _expert_groups(space: Space, tp: int, cp: int, dp: int) -> list[int]:
+def _expand(
+    columns: dict[str, Ints], name: str, key: Ints, values_of: Callable[[int], Sequence[int]]
+) -> dict[str, Ints]:
+    """Return the table with a new column: each row once for each value that ``values_of`` gives for its ``key``."""
+    keys, inverse = np.unique(key, return_inverse=True)
+    lists = [np.asarray(values_of(int(k)), dtype=np.int64) for k in keys]
+    counts = np.array([len(values) for values in lists], dtype=np.int64)
+    if counts.size == 0 or counts.sum() == 0:
+        return {column: values[:0] for column, values in columns.items()} | {name: key[:0]}
+    repeat = counts[inverse]
+    rows = np.repeat(np.arange(len(key)), repeat)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
+    starts = (np.cumsum(counts) - counts)[inverse]
+    flat = np.concatenate(lists)
+    return {column: values[rows] for column, values in columns.items()} | {name: flat[starts[rows] + within]}
+
+
+def _keep(columns: dict[str, Ints], mask: NDArray[np.bool_]) -> dict[str, Ints]:
+    return columns if mask.all() else {name: values[mask] for name, values in columns.items()}
+
+
+def _virtual_stages(space: Space, pp: int) -> Sequence[int]:
+    """Return vpp: chunks that all hold as many layers, or that do when embedding and loss count as a layer each."""
+    layers = space.shape.layers
+    if pp == 1 or "vpp" not in space.capabilities.axes:
+        return _allowed(space, "vpp", [1])
+    even = _divisors(layers // pp) if layers % pp == 0 else []
+    counted = _divisors((layers + 2) // pp) if (layers + 2) % pp == 0 else []
+    return _allowed(space, "vpp", sorted({1, *even, *counted}))
+
+
+def _schedules(space: Space, kind: int) -> Sequence[int]:
+    """Return the schedules; ``kind`` is 0 without a pipeline, 1 for a plain and 2 for an interleaved one (1F1B)."""
+    return _allowed(space, "schedule", space.capabilities.schedules if kind == 1 else [ONE_F_ONE_B])
+
+
+def _micro_batches(space: Space, dp: int) -> Sequence[int]:
+    share = space.global_batch // dp
+    return _allowed(space, "micro_batch", _divisors(share) if space.capabilities.accumulates else [share])
+
+
+def _expert_groups(space: Space, replicas: int) -> Sequence[int]:
     if space.shape.experts is None:
         return _allowed(space, "ep", [1])
     count = space.shape.experts.count
-    return _allowed(space, "ep", [ep for ep in _divisors(dp * cp) if count % ep == 0])
+    groups = _divisors(gcd(replicas, count)) if "ep" in space.capabilities.axes else [1]
+    return _allowed(space, "ep", groups)
 
 
-def _zero_stages(space: Space, pp: int) -> list[int]:
-    if space.framework == "megatron-lm":
-        return _allowed(space, "zero", [0, 1])
-    if space.framework == "torchrun":
-        return _allowed(space, "zero", [0, 2, 3])
-    return _allowed(space, "zero", [0, 1, 2, 3] if pp == 1 else [0, 1])
+def _zero_stages(space: Space, kind: int) -> Sequence[int]:
+    """Return the stages; ``kind`` is 0 without replicas, else 1 alone, 2 beside tensor or context, 3 in a pipeline."""
+    if kind == 0:
+        return _allowed(space, "zero", [0])  # nothing to divide the states over
+    can = space.capabilities
+    stages = [z for z in can.zero if kind != 3 or z in can.zero_in_pipeline]
+    return _allowed(space, "zero", [z for z in stages if z or kind == 1 or not can.replicated_alone])
 
 
-def _batches(space: Space, dp: int, pp: int, vpp: int) -> list[tuple[int, int]]:
-    """Return (micro_batch, micro_batches) that make up the batch of one data-parallel rank."""
-    share = space.global_batch // dp
-    pairs = [(size, share // size) for size in _divisors(share) if size <= _MAX_MICRO_BATCH]
-    pairs = [(size, count) for size, count in pairs if vpp == 1 or count % pp == 0]
-    sizes, counts = space.fixed.get("micro_batch"), space.fixed.get("micro_batches")
-    return [(size, count) for size, count in pairs if sizes in (None, size) and counts in (None, count)]
+def _sequence_parallel(space: Space, tp: int) -> Sequence[int]:
+    values: Sequence[int] = space.capabilities.sequence_parallel if tp > 1 else [0]
+    if tp > 1 and space.shape.experts is not None and space.capabilities.experts_need_sequence_parallel:
+        values = [1]
+    return _allowed(space, "sequence_parallel", values)
+
+
+def _bases(space: Space) -> dict[str, Ints]:
+    """Return all columns but the levers."""
+    t = _grid(space)
+    t = _expand(t, "vpp", t["pp"], lambda pp: _virtual_stages(space, pp))
+    t = _expand(t, "schedule", (t["pp"] > 1) * (1 + (t["vpp"] > 1)), lambda kind: _schedules(space, kind))
+    t = _expand(t, "ep", t["dp"] * t["cp"], lambda replicas: _expert_groups(space, replicas))
+    t = _expand(
+        t, "micro_batch", t["dp"], lambda dp: _allowed(space, "micro_batch", _divisors(space.global_batch // dp))
+    )
+    t["micro_batches"] = space.global_batch // (t["dp"] * t["micro_batch"])
+    t = _keep(t, (t["vpp"] == 1) | (t["micro_batches"] % t["pp"] == 0))
+    if "micro_batches" in space.fixed:
+        t = _keep(t, t["micro_batches"] == space.fixed["micro_batches"])
+    beside = np.where(t["pp"] > 1, 3, np.where(t["tp"] * t["cp"] > 1, 2, 1))
+    t = _expand(t, "zero", np.where(t["dp"] * t["cp"] > 1, beside, 0), lambda kind: _zero_stages(space, kind))
+    return _expand(t, "sequence_parallel", t["tp"], lambda tp: _sequence_parallel(space, tp))
+
+
+def _levers(space: Space, zero: int) -> Sequence[int]:
+    """Return which of ``LEVERS`` there are: recomputation, and offload where states are divided first."""
+    can = space.capabilities
+    places = {DEVICE} | {place for place in can.offload if zero >= can.offload_from}
+    places -= ({CPU} if not space.host_offload else set()) | ({NVME} if not space.nvme_offload else set())
+    return [
+        i
+        for i, (again, where) in enumerate(LEVERS)
+        if again in can.recompute
+        and where in places
+        and space.fixed.get("recompute", again) == again
+        and space.fixed.get("offload", where) == where
+    ]
+
+
+def enumerate_families(space: Space) -> Family:
+    """Return every sharding of the space, in a fixed order, possibly none; levers vary fastest."""
+    t = _bases(space)
+    t["base"] = np.arange(len(t["tp"]), dtype=np.int64)
+    t = _expand(t, "lever", t["zero"], lambda zero: _levers(space, zero))
+    choices = np.array(LEVERS, dtype=np.int64)
+    t["recompute"], t["offload"] = choices[t["lever"], 0], choices[t["lever"], 1]
+    shardings = Shardings(**{field.name: t[field.name] for field in fields(Shardings)})
+    return Family(shardings, t["base"], t["lever"])
 
 
 def enumerate_shardings(space: Space) -> Shardings:
     """Return every sharding of the space, in a fixed order; possibly none."""
-    rows: list[tuple[int, ...]] = []
-    recompute = _allowed(space, "recompute", [NONE, SELECTIVE, FULL])
-    for tp, cp, pp, vpp, dp in _grids(space):
-        sequence_parallel = _allowed(space, "sequence_parallel", [0, 1] if tp > 1 else [0])
-        if space.shape.experts is not None and tp > 1 and space.framework == "megatron-lm":
-            sequence_parallel = [value for value in sequence_parallel if value == 1]  # Megatron-LM insists on it
-        choices = product(
-            _expert_groups(space, tp, cp, dp),
-            _batches(space, dp, pp, vpp),
-            _zero_stages(space, pp),
-            recompute,
-            sequence_parallel,
-        )
-        for ep, (size, count), zero, again, split in choices:
-            if zero and dp * cp == 1:
-                continue  # nothing to divide the states over
-            rows.append((tp, pp, vpp, dp, cp, ep, size, count, zero, again, split))
-    table: Ints = np.array(rows, dtype=np.int64).reshape(len(rows), 11)
-    return Shardings(*(np.ascontiguousarray(column) for column in table.T))
+    return enumerate_families(space).shardings

@@ -6,7 +6,8 @@ import dataclasses
 
 from hpcplan.cost.memory import Memory
 from hpcplan.cost.step import Costs, StepTime
-from hpcplan.partition.search import Outcome, describe
+from hpcplan.partition.found import describe
+from hpcplan.partition.search import Outcome
 from hpcplan.units import format_duration
 
 __all__ = ["TERMS", "why_it_lost", "why_it_won"]
@@ -38,6 +39,9 @@ def why_it_lost(outcome: Outcome, i: int) -> str:
     more = sorted(((other[name] - best[name], name) for name in TERMS), reverse=True)[:2]
     reasons = [f"+{format_duration(extra)} {TERMS[name]}" for extra, name in more if extra > 0.002 * sum(best.values())]
     difference = sum(other.values()) / sum(best.values()) - 1
+    if outcome.kind[i] != outcome.kind[0]:
+        kind = outcome.kinds[int(outcome.kind[i])]
+        return f"{difference:+.1%} step, on {kind.group} in {kind.precision}"
     if outcome.nodes[i] != outcome.nodes[0]:
         per_node = sum(other.values()) * float(outcome.nodes[i]) / (sum(best.values()) * float(outcome.nodes[0])) - 1
         return f"{difference:+.1%} step, {per_node:+.1%} node-hours" + (": " + ", ".join(reasons) if reasons else "")

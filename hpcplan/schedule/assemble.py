@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from hpcplan.cost.shardings import RECOMPUTE
+from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
+from hpcplan.errors import InputError, Problem
+from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.partition.explain import MEMORY_TERMS, TERMS
 from hpcplan.partition.search import Outcome
-from hpcplan.plan import Breakdown, Estimate, Job, MemoryBreakdown, Placement, Sharding, TimeBreakdown
+from hpcplan.plan import (
+    Breakdown,
+    Estimate,
+    Health,
+    Job,
+    MemoryBreakdown,
+    Placement,
+    Sharding,
+    Stage,
+    Staging,
+    TimeBreakdown,
+)
 from hpcplan.site.model import Site
 from hpcplan.site.topology import Topology
 from hpcplan.workload.model import Workload
 
-__all__ = ["estimate", "job", "placement", "sharding"]
-
-_DEFAULT_COMMAND = {"megatron-lm": ("pretrain_gpt.py",), "torchrun": ("train.py",), "srun": ("python3", "train.py")}
+__all__ = ["estimate", "job", "placement", "sharding", "stages"]
 
 
-def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
+def sharding(outcome: Outcome, i: int) -> Sharding:
     """Return the sharding of candidate ``i``."""
-    s = outcome.best
+    s, kind = outcome.best, outcome.kinds[int(outcome.kind[i])]
     return Sharding(
         tp=int(s.tp[i]), pp=int(s.pp[i]), vpp=int(s.vpp[i]), dp=int(s.dp[i]), cp=int(s.cp[i]), ep=int(s.ep[i]),
         micro_batch=int(s.micro_batch[i]), micro_batches=int(s.micro_batches[i]), zero=int(s.zero[i]),
         recompute=RECOMPUTE[int(s.recompute[i])],
-        sequence_parallel=bool(s.sequence_parallel[i]), precision=workload.training.precision,
-        nodes=int(outcome.nodes[i]), gpus=int(s.gpus[i]), gpus_per_node=int(outcome.machine.gpus_per_node),
+        sequence_parallel=bool(s.sequence_parallel[i]), schedule=SCHEDULES[int(s.schedule[i])],
+        offload=OFFLOAD[int(s.offload[i])], precision=kind.precision,
+        nodes=int(outcome.nodes[i]), gpus=int(s.gpus[i]), gpus_per_node=kind.gpus_per_node,
     )  # fmt: skip
 
 
-def estimate(outcome: Outcome, i: int, interval: float) -> Estimate:
-    """Return what candidate ``i`` promises; ``interval`` is the half-width of its 90 % interval, as a share."""
-    costs = outcome.costs
+def estimate(outcome: Outcome, i: int) -> Estimate:
+    """Return what candidate ``i`` promises, with its 90 % interval."""
+    costs, interval = outcome.costs, outcome.kinds[int(outcome.kind[i])].constants.interval
     time = {f"{name}_s": round(float(getattr(costs.time, name)[i]), 6) for name in TERMS}
     memory = {f"{name}_bytes": round(float(getattr(costs.memory, name)[i])) for name in MEMORY_TERMS}
     step = sum(time.values())  # of the rounded terms, so that the file adds up
@@ -72,12 +85,76 @@ def job(workload: Workload, site: Site, group: str, best: Sharding) -> Job:
         account=launch.account or site.slurm.account,
         qos=launch.qos or site.slurm.qos,
         environment=site.environment,
-        command=launch.command or _DEFAULT_COMMAND[workload.request.framework],
+        command=launch.command or FRAMEWORKS[workload.request.framework].command,
         setup=launch.setup,
         variables=launch.variables,
         checkpoint_dir=launch.checkpoint_dir,
         data=launch.data,
+        mpi=site.slurm.mpi,
+        health=_health(site, group),
+        staging=_staging(workload, site, group),
+        sample_every_s=None if site.sample_every_s is None else max(1, round(site.sample_every_s)),
         model_arguments=_model_arguments(workload),
+    )
+
+
+def _health(site: Site, group: str) -> Health | None:
+    """Return what the nodes of a group should show; an all-reduce over two nodes runs at their interfaces' rate."""
+    node, checks = site.node_groups[group], site.checks
+    if checks is None or node.accelerators is None:
+        return None
+    rate = node.node_bandwidth_bytes_per_s
+    if node.intra_node is not None:
+        rate = min(rate, node.intra_node.bandwidth_bytes_per_s)
+    return Health(
+        gpus=node.accelerators.count if checks.gpus else None,
+        interfaces=node.nics.names,
+        interface_bytes_per_s=node.nics.bandwidth_bytes_per_s if checks.links else None,
+        all_reduce_bytes_per_s=rate if checks.all_reduce else None,
+        least_share=checks.least_share,
+        spare_nodes=checks.spare_nodes,
+    )
+
+
+def _staging(workload: Workload, site: Site, group: str) -> Staging | None:
+    """Return how data gets to the site's fast storage: inside each node if there is such, else a burst buffer.
+
+    Raises:
+        InputError: the workload asks for it, and the site has neither.
+    """
+    wanted = workload.launch.stage_in
+    if wanted is None:
+        return None
+    local, buffer = site.node_groups[group].local_storage, site.storage.burst_buffer if site.storage else None
+    if local is not None:
+        return Staging(sources=wanted.sources, target=local, split=wanted.split)
+    if buffer is not None:
+        return Staging(sources=wanted.sources, target=buffer.path, shared=True, directives=buffer.directives)
+    message = f"site {site.name!r} has no local_storage in node group {group!r} and no storage.burst_buffer"
+    raise InputError(Problem(message, field="launch.stage_in"))
+
+
+def stages(workload: Workload, site: Site, partition: str) -> tuple[Stage, ...]:
+    """Return the jobs beside training."""
+    return tuple(
+        Stage(
+            name=name,
+            kind=asked.kind,
+            command=asked.command,
+            after=asked.after,
+            after_any=asked.after_any,
+            partition=asked.partition or partition,
+            nodes=asked.nodes,
+            tasks_per_node=asked.tasks_per_node,
+            cpus_per_task=asked.cpus_per_task,
+            gres=f"gpu:{asked.gpus_per_node}" if asked.gpus_per_node and site.slurm.gpu_request != "none" else None,
+            time_limit_s=math.ceil(asked.time_limit_s),
+            setup=asked.setup,
+            variables=asked.variables,
+            points=asked.points,
+            max_parallel=asked.max_parallel,
+        )
+        for name, asked in workload.launch.stages.items()
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from hpcplan.cost.constants import Constants, constants_for
 from hpcplan.cost.money import energy_kwh, money
 from hpcplan.errors import InputError, nearest
 from hpcplan.partition.explain import why_it_lost, why_it_won
+from hpcplan.partition.explanation import Explanation, explain, explanation_data
+from hpcplan.partition.frameworks import capabilities
+from hpcplan.partition.kinds import Kind, kinds_of
+from hpcplan.partition.pareto import front_rows
 from hpcplan.partition.search import Objective, Outcome, search
-from hpcplan.plan import Alternative, Estimate, Plan, Provenance, Search, Segment, Sharding, Source, Training
-from hpcplan.schedule.assemble import estimate, job, placement, sharding
+from hpcplan.plan import Alternative, Estimate, Plan, Precision, Provenance, Search, Segment, Sharding, Source, Training
+from hpcplan.schedule.assemble import estimate, job, placement, sharding, stages
 from hpcplan.schedule.checkpoint import checkpoint_interval_s, write_time_s
 from hpcplan.schedule.segments import cut_into_segments
 from hpcplan.site.load import LoadedSite, accelerator_of
@@ -25,7 +30,7 @@ from hpcplan.workload.arithmetic import parameters
 from hpcplan.workload.load import LoadedWorkload
 from hpcplan.workload.model import Workload
 
-__all__ = ["Planned", "choose_pool", "make_plan"]
+__all__ = ["Planned", "choose_groups", "make_plan"]
 
 _LONG_CHAIN = 30
 _NO_LIMIT_S = 7 * 86400.0  # where neither the partition nor the user limits a job
@@ -33,22 +38,28 @@ _NO_LIMIT_S = 7 * 86400.0  # where neither the partition nor the user limits a j
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, and what is shown but not stored: the time the search took, and what was assumed."""
+    """A plan, and what is shown but not stored: the time the search took, what was assumed, and why it won."""
 
     plan: Plan
     seconds: float
     notes: tuple[str, ...]
+    outcome: Outcome
+    explanation: Explanation | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data with ``search.seconds``."""
         data = self.plan.model_dump(mode="json")
         data["search"]["seconds"] = round(self.seconds, 3)
         data["notes"] = list(self.notes)
+        if self.outcome.front is not None:
+            data["pareto"] = front_rows(self.outcome, self.outcome.front)
+        if self.explanation is not None:
+            data["explain"] = explanation_data(self.explanation)
         return data
 
 
-def choose_pool(workload: Workload, site: Site) -> tuple[str, str]:
-    """Return the partition and the node group to plan on: what was asked for, else the default with accelerators.
+def choose_groups(workload: Workload, site: Site) -> tuple[str, tuple[str, ...]]:
+    """Return the partition to plan on and its node groups with accelerators, or the one that was asked for.
 
     Raises:
         InputError: an unknown partition or group, a group outside the partition, or none with accelerators.
@@ -62,22 +73,24 @@ def choose_pool(workload: Workload, site: Site) -> tuple[str, str]:
         if request.node_group not in groups:
             message = f"partition {name!r} has no node group {request.node_group!r}"
             raise InputError(message + nearest(request.node_group, groups))
-        return name, request.node_group
-    for group in groups:
-        if site.node_groups[group].accelerators is not None:
-            return name, group
-    raise InputError(f"partition {name!r} of site {site.name!r} has no nodes with accelerators")
+        return name, (request.node_group,)
+    usable = tuple(group for group in groups if site.node_groups[group].accelerators is not None)
+    if not usable:
+        raise InputError(f"partition {name!r} of site {site.name!r} has no nodes with accelerators")
+    return name, usable
 
 
 def _node_range(
-    workload: Workload, site: Site, partition: str, group: str, asked: tuple[int, int] | None
+    workload: Workload, site: Site, partition: str, groups: Sequence[str], asked: tuple[int, int] | None
 ) -> tuple[int, int]:
-    available = len(site.node_groups[group].hostnames())
+    """Return the least and the most nodes: a job runs on nodes of one group."""
+    available = max(len(site.node_groups[group].hostnames()) for group in groups)
     cap = site.partitions[partition].max_nodes
     most = available if cap is None else min(cap, available)
     nodes = asked or workload.request.nodes or (1, most)
     if nodes[0] > most:
-        why = f"partition {partition!r} allows {most}" if most < available else f"node group {group!r} has {available}"
+        names = " or ".join(repr(group) for group in groups)
+        why = f"partition {partition!r} allows {most}" if most < available else f"node group {names} has {available}"
         raise InputError(f"{nodes[0]} nodes were asked for; {why}")
     return nodes[0], min(nodes[1], most)
 
@@ -89,7 +102,10 @@ def make_plan(
     nodes: tuple[int, int] | None = None,
     objective: Objective = "step",
     fixed: Mapping[str, int] | None = None,
+    precisions: Sequence[Precision] = (),
     alternatives: int = 5,
+    pareto: bool = False,
+    explained: bool = False,
     constants_folder: Path | None = None,
     command: str = "",
 ) -> Planned:
@@ -101,7 +117,10 @@ def make_plan(
         nodes: least and most nodes; else what the workload asks for, else any number the partition allows.
         objective: ``step`` or ``train`` (shortest), ``cost`` or ``energy`` (least, for the whole run).
         fixed: parts of the sharding that are given, such as ``{"tp": 8}``.
+        precisions: of the products, to choose from; the workload's if empty.
         alternatives: how many runners-up to keep.
+        pareto: whether to find what no other beats in step time, cost, energy and nodes at once.
+        explained: whether to find out what nearly won and what changes would be worth.
         constants_folder: of the cost model's constants; the shipped ones if absent.
         command: what the user typed, for the plan's provenance.
 
@@ -110,24 +129,29 @@ def make_plan(
         InfeasibleError: nothing satisfies it; the message names what binds.
     """
     workload = loaded.workload
-    partition, group = choose_pool(workload, site.site)
-    constants = _constants(workload, site.site, group, constants_folder)
-    span = _node_range(workload, site.site, partition, group, nodes)
+    partition, groups = choose_groups(workload, site.site)
+    span = _node_range(workload, site.site, partition, groups, nodes)
     topology = build_topology(site.site)
+    constants_of = partial(_constants, workload, site.site, constants_folder)
+    kinds = kinds_of(workload, site.site, topology, groups, constants_of, precisions)
     outcome = search(
-        workload, site.site, topology, group, constants.coefficients,
-        nodes=span, objective=objective, fixed=fixed, keep=alternatives + 1,
-    )  # fmt: skip
-    interval = constants.interval
-    shardings = [sharding(outcome, workload, i) for i in range(len(outcome.best))]
-    estimates = [estimate(outcome, i, interval) for i in range(len(outcome.best))]
+        workload, kinds, nodes=span, objective=objective, fixed=fixed, keep=alternatives + 1, pareto=pareto
+    )
+    group, constants = outcome.winner.group, outcome.winner.constants
+    shardings = [sharding(outcome, i) for i in range(len(outcome.best))]
+    estimates = [estimate(outcome, i) for i in range(len(outcome.best))]
     segments, every = _chain(workload, site.site, partition, group, shardings[0], estimates[0])
     plan = Plan(
         name=workload.name,
         plan=shardings[0],
         estimate=estimates[0],
         alternatives=tuple(
-            Alternative(plan=shardings[i], estimate=estimates[i], why=why_it_lost(outcome, i))
+            Alternative(
+                plan=shardings[i],
+                estimate=estimates[i],
+                why=why_it_lost(outcome, i),
+                node_group=outcome.kinds[int(outcome.kind[i])].group if len(groups) > 1 else None,
+            )
             for i in range(1, len(shardings))
         ),
         search=Search(
@@ -140,6 +164,9 @@ def make_plan(
         training=_training(workload, site.site, group, outcome, segments, every),
         placement=placement(site.site, topology, partition, group, shardings[0]),
         segments=segments,
+        stages=stages(workload, site.site, partition),
+        after=workload.launch.after,
+        after_any=workload.launch.after_any,
         job=job(workload, site.site, group, shardings[0]),
         provenance=Provenance(
             hpcplan=__version__,
@@ -149,19 +176,33 @@ def make_plan(
             command=command,
         ),
     )
-    return Planned(plan, outcome.seconds, (*loaded.assumed, *_warnings(plan)))
+    why: Explanation | None = None
+    if explained:
+        lower = _lower_precisions(workload, outcome.winner)
+        quantized = kinds_of(workload, site.site, topology, (group,), constants_of, lower) if lower else []
+        why = explain(workload, kinds, outcome, span, fixed or {}, quantized)
+    return Planned(plan, outcome.seconds, (*loaded.assumed, *_warnings(plan)), outcome, why)
 
 
-def _constants(workload: Workload, site: Site, group: str, folder: Path | None) -> Constants:
+def _constants(workload: Workload, site: Site, folder: Path | None, group: str, precision: Precision) -> Constants:
     node, chip = site.node_groups[group].accelerators, accelerator_of(site, group)
     return constants_for(
         accelerator=node.type if node else "",
         family=chip.family if chip else None,
         framework=workload.request.framework,
-        precision=workload.training.precision,
+        precision=precision,
         site=site.name,
         folder=folder,
     )
+
+
+def _lower_precisions(workload: Workload, kind: Kind) -> list[Precision]:
+    """Return the precisions below the winner's that its accelerator has figures for and the framework knows."""
+    order: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4", "int4")
+    current = "bf16" if kind.precision == "fp16" else kind.precision
+    can = capabilities(workload.request.framework).precisions
+    lower = order[order.index(current) + 1 :]
+    return [precision for precision in lower if precision in kind.chip.peak_flops and precision in can]
 
 
 def _chain(

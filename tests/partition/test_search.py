@@ -10,20 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.cost.constants import constants_for
+from hpcplan.cost.memory import host_bytes
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
-from hpcplan.cost.step import price
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.partition.candidates import Space, enumerate_shardings, parse_fixed
 from hpcplan.partition.explain import why_it_lost, why_it_won
+from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.search import Outcome, search
 from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import Workload, load_workload
 
-CONSTANTS = constants_for(
-    accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16", site="superpod-h100"
-).coefficients
+CONSTANTS = constants_for(accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16", site="superpod-h100")
 SITE = load_site("superpod-h100").site
 TOPOLOGY = build_topology(SITE)
 
@@ -36,15 +35,20 @@ def changed(name: str, **changes: dict[str, Any]) -> Workload:
 
 
 def run(name: str, nodes: tuple[int, int], **options: Any) -> Outcome:
-    changes = options.pop("changes", {})
-    return search(changed(name, **changes), SITE, TOPOLOGY, "dgx", CONSTANTS, nodes=nodes, **options)
+    workload = changed(name, **options.pop("changes", {}))
+    return search(workload, kinds(workload), nodes=nodes, **options)
+
+
+def kinds(workload: Workload, *precisions: Any) -> list[Kind]:
+    return kinds_of(workload, SITE, TOPOLOGY, ("dgx",), lambda group, precision: CONSTANTS, precisions)
 
 
 def space(name: str, gpus: int, **fields: Any) -> Space:
     workload = load_workload(name).workload
     return Space(
         shape=workload.model, sequence=workload.training.sequence_length, global_batch=workload.training.global_batch,
-        gpus=gpus, gpus_per_domain=8, framework=fields.pop("framework", "megatron-lm"), fixed=fields,
+        gpus=gpus, gpus_per_domain=8, framework=fields.pop("framework", "megatron-lm"),
+        host_offload=fields.pop("host_offload", True), fixed=fields,
     )  # fmt: skip
 
 
@@ -59,7 +63,8 @@ def test_every_candidate_can_run(name: str, gpus: int) -> None:
     assert np.all(shape.heads % s.tp == 0)
     assert np.all(s.pp <= shape.layers)
     interleaved = s.vpp > 1
-    assert np.all(shape.layers % (s.pp * s.vpp)[interleaved] == 0)
+    chunks = (s.pp * s.vpp)[interleaved]
+    assert np.all((shape.layers % chunks == 0) | ((shape.layers + 2) % chunks == 0))
     assert np.all((s.micro_batches % s.pp)[interleaved] == 0)
     assert np.all((s.dp * s.cp) % s.ep == 0)
     if shape.experts:
@@ -70,18 +75,21 @@ def test_every_candidate_can_run(name: str, gpus: int) -> None:
 def test_the_space_has_no_gaps_and_no_repeats() -> None:
     """Against a plain enumeration of a small case, written with no shared code."""
     s = enumerate_shardings(space("llama3-8b", 8))
-    found = {tuple(int(getattr(s, n)[i]) for n in ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute",
-                                                   "sequence_parallel")) for i in range(len(s))}  # fmt: skip
+    names = ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute", "sequence_parallel", "offload")
+    found = {tuple(int(getattr(s, n)[i]) for n in names) for i in range(len(s))}
     assert len(found) == len(s)
+    sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     expected = {
-        (tp, cp, pp, vpp, dp, size, zero, again, split)
+        (tp, cp, pp, vpp, dp, size, zero, again, split, away)
         for tp in (1, 2, 4, 8) for cp in (1, 2, 4) for pp in (1, 2, 4, 8) for dp in (1, 2, 4, 8)
         if tp * cp * pp * dp == 8
-        for vpp in ((1,) if pp == 1 else (1, 2, 4, 8, 16)) if vpp == 1 or (32 // pp % vpp == 0 and vpp <= 12)
-        for size in (1, 2, 4, 8, 16, 32, 64) if 512 // dp % size == 0 and (vpp == 1 or 512 // dp // size % pp == 0)
-        for zero in (0, 1) if zero == 0 or dp * cp > 1
+        for vpp in range(1, 33)
+        if vpp == 1 or (pp > 1 and (32 % (pp * vpp) == 0 or 34 % (pp * vpp) == 0))
+        for size in sizes if size <= 512 // dp and (vpp == 1 or 512 // dp // size % pp == 0)
+        for zero in (0, 1, 2, 3) if zero == 0 or (dp * cp > 1 and (zero == 1 or pp == 1))
         for again in (0, 1, 2)
         for split in ((0, 1) if tp > 1 else (0,))
+        for away in ((0, 1) if zero else (0,))
     }  # fmt: skip
     assert found == expected
 
@@ -90,10 +98,11 @@ def test_the_winner_is_the_least_of_all_that_fit() -> None:
     outcome = run("llama3-70b", (8, 8))
     workload = load_workload("llama3-70b").workload
     everything = enumerate_shardings(space("llama3-70b", 64))
-    costs = price(Shape.of(workload.model), 8192, 1024, outcome.machine, CONSTANTS, everything)
+    costs = kinds(workload)[0].price(workload, everything)
     fits = costs.memory_bytes <= outcome.machine.memory_bytes * 0.95
+    fits &= host_bytes(Shape.of(workload.model), outcome.machine, everything) <= 2 * 2**40 * 0.95
     assert outcome.candidates == len(everything)
-    assert outcome.feasible == fits.sum()
+    assert outcome.feasible + outcome.pruned["levers"] == fits.sum()
     assert outcome.costs.step_s[0] == pytest.approx(costs.step_s[fits].min())
     assert np.all(np.diff(outcome.costs.step_s) >= 0)
 

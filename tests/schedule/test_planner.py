@@ -78,10 +78,20 @@ def test_the_json_carries_the_promised_keys() -> None:
     assert {"alternatives", "provenance"} <= set(data)
 
 
-def test_a_mixed_partition_is_planned_on_one_kind_of_node() -> None:
-    assert plan(site="mixed-lab", nodes=(1, 4)).plan.placement.node_group == "a100"
-    wish = {"training": {"tokens": 10**9}, "request": {"node_group": "h100"}}
-    assert plan(site="mixed-lab", changes=wish).plan.placement.node_group == "h100"
+def test_a_mixed_partition_is_planned_on_the_kind_of_node_that_is_best() -> None:
+    made = plan(site="mixed-lab", nodes=(1, 4))
+    alone = {
+        group: plan(
+            site="mixed-lab",
+            nodes=(1, 4),
+            changes={"training": {"tokens": 2 * 10**10}, "request": {"node_group": group}},
+        ).plan
+        for group in ("a100", "h100")
+    }
+    best = min(alone, key=lambda group: alone[group].estimate.iter_time_s)
+    assert made.plan.placement.node_group == best
+    assert made.plan.estimate == alone[best].estimate
+    assert {other.node_group for other in made.plan.alternatives} <= {"a100", "h100"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What each framework can really run, as values of the search's columns.
+
+Degrees, ZeRO stages, recomputation and precisions are those of :mod:`hpcplan.frameworks`, which rendering asks too;
+here is what only the search decides: schedules, offload, and how they go together. Sources: Megatron-LM,
+``megatron/training/arguments.py`` (``validate_args``), and the Megatron Core developer guide on Megatron-FSDP (with
+tensor, expert and context parallelism) and on offloading the optimizer (with the distributed optimizer); torchtitan,
+``torchtitan/config/parallelism.py``, with the schedules of ``torch/distributed/pipelining/schedules.py``; DeepSpeed,
+``deepspeed/runtime/pipe/engine.py`` (no ZeRO 2 or 3 in a pipeline) and ``schedule.py`` (1F1B), and its configuration
+reference on ``offload_optimizer``; PyTorch, ``fully_shard`` with ``CPUOffloadPolicy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from hpcplan.cost.shardings import CPU, DEVICE, GPIPE, NVME, ONE_F_ONE_B, RECOMPUTE, ZERO_BUBBLE
+from hpcplan.frameworks import FRAMEWORKS, Framework
+
+__all__ = ["Capabilities", "capabilities"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Values of the columns of :class:`hpcplan.cost.shardings.Shardings` that a framework has.
+
+    ``axes`` may be more than 1. ``zero_in_pipeline`` are the ZeRO stages that go with a pipeline;
+    ``replicated_alone``: stage 0 goes with data parallelism alone. ``offload`` wants stage ``offload_from``.
+    """
+
+    axes: frozenset[str]
+    zero: tuple[int, ...]
+    recompute: tuple[int, ...]
+    sequence_parallel: tuple[int, ...]  # with tensor parallelism
+    precisions: frozenset[str]
+    zero_in_pipeline: tuple[int, ...] = (0, 1)
+    replicated_alone: bool = False
+    schedules: tuple[int, ...] = (ONE_F_ONE_B,)
+    offload: tuple[int, ...] = (DEVICE,)
+    offload_from: int = 1
+    experts_need_sequence_parallel: bool = False
+    accumulates: bool = True  # gradients, over micro-batches
+
+
+_CORE: Final = {"offload": (DEVICE, CPU), "experts_need_sequence_parallel": True}
+_SHARDED: Final = {"replicated_alone": True, "offload": (DEVICE, CPU), "offload_from": 2}
+_ANY_SCHEDULE: Final = (ONE_F_ONE_B, GPIPE, ZERO_BUBBLE)
+_OWN_TRAINER: Final = {"schedules": _ANY_SCHEDULE, "offload": (DEVICE, CPU, NVME), "zero_in_pipeline": (0, 1, 2, 3)}
+_MORE: Final[Mapping[Framework, Mapping[str, Any]]] = {
+    "megatron-lm": _CORE,
+    "nemo": _CORE,
+    "deepspeed": {"offload": (DEVICE, CPU, NVME)},
+    "torchtitan": {**_SHARDED, "schedules": _ANY_SCHEDULE, "zero_in_pipeline": (2, 3)},
+    "accelerate": _SHARDED,
+    "torchrun": {**_SHARDED, "axes": frozenset({"ep"}), "zero": (0, 2, 3), "sequence_parallel": (0,)},  # DDP, FSDP2
+    "tensorflow": {"accumulates": False},
+    "jax": {"offload": (DEVICE, CPU)},
+    "mpi": _OWN_TRAINER,
+    "srun": _OWN_TRAINER,
+}
+
+
+@cache
+def capabilities(framework: Framework) -> Capabilities:
+    """Return what a framework can run."""
+    traits = FRAMEWORKS[framework]
+    common: dict[str, Any] = {
+        "axes": traits.axes,
+        "zero": tuple(sorted(traits.zero)),
+        "recompute": tuple(i for i, name in enumerate(RECOMPUTE) if name in traits.recompute),
+        "sequence_parallel": {"free": (0, 1), "always": (1,), "never": (0,)}[traits.sequence_parallel],
+        "precisions": traits.precision,
+    }
+    return Capabilities(**{**common, **_MORE[framework]})

@@ -1,0 +1,99 @@
+"""The whole space in blocks, and the price of each: what the search and its explanations go through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcplan.cost.memory import host_bytes, memory
+from hpcplan.cost.shape import Shape
+from hpcplan.cost.shardings import DEVICE, Floats, Ints, Shardings
+from hpcplan.cost.step import Costs
+from hpcplan.partition.candidates import Family, Space, enumerate_families
+from hpcplan.partition.found import Found, join_costs
+from hpcplan.partition.kinds import Kind
+from hpcplan.partition.prune import Mask
+from hpcplan.workload.model import Workload
+
+__all__ = ["Block", "blocks", "memory_of", "price_block", "price_found"]
+
+_BLOCK = 1 << 15  # shardings priced at once: their columns stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Shardings on one kind of node, on one or more numbers of nodes."""
+
+    kind: int
+    family: Family
+
+    def __len__(self) -> int:
+        return len(self.family.base)
+
+
+def blocks(
+    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
+) -> Iterator[Block]:
+    """Yield the whole space: shardings of each kind, as many numbers of nodes at once as make up a good block."""
+    run = workload.training
+    for index, kind in enumerate(kinds):
+        parts: list[Family] = []
+        for count in range(nodes[0], min(nodes[1], kind.machine.nodes) + 1):
+            family = enumerate_families(
+                Space(
+                    shape=workload.model,
+                    sequence=run.sequence_length,
+                    global_batch=run.global_batch,
+                    gpus=count * kind.gpus_per_node,
+                    gpus_per_domain=int(kind.machine.gpus_per_domain),
+                    framework=workload.request.framework,
+                    fixed=fixed,
+                    host_offload=True,
+                    nvme_offload=bool(np.asarray(kind.machine.nvme_bytes_per_s) > 0),
+                )
+            )
+            parts += [family] if len(family.base) else []
+            if sum(len(part.base) for part in parts) >= _BLOCK:
+                yield Block(index, Family.concatenate(parts))
+                parts = []
+        if parts:
+            yield Block(index, Family.concatenate(parts))
+
+
+def memory_of(workload: Workload, kind: Kind, shardings: Shardings) -> tuple[Floats, Mask, Mask]:
+    """Return the bytes of the fullest accelerator, which shardings fit it, and which fit the host's memory."""
+    shape, run, headroom = Shape.of(workload.model), workload.training, workload.request.memory_headroom
+    needed = np.empty(len(shardings))
+    for piece in _pieces(len(shardings)):
+        part = shardings.take(piece)
+        needed[piece] = memory(shape, run.sequence_length, kind.machine, part, kind.coefficients, kind.recipe).total
+    fits_host = np.ones(len(shardings), dtype=np.bool_)
+    away = np.flatnonzero(shardings.offload != DEVICE)
+    if len(away):
+        on_host = host_bytes(shape, kind.machine, shardings.take(away), kind.recipe)
+        fits_host[away] = on_host <= kind.free_host_bytes(headroom)
+    return needed, needed <= kind.free_bytes(headroom), fits_host
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    for start in range(0, count, _BLOCK):
+        yield slice(start, start + _BLOCK)
+
+
+def price_block(workload: Workload, kind: Kind, index: int, shardings: Shardings, needed: Floats) -> Found:
+    step_s = np.empty(len(shardings))
+    for piece in _pieces(len(shardings)):
+        step_s[piece] = kind.price(workload, shardings.take(piece)).step_s
+    return Found.of(workload, kind, index, shardings, step_s, needed)
+
+
+def price_found(workload: Workload, kinds: Sequence[Kind], found: Found) -> Costs:
+    """Return the costs of shardings on several kinds of node, with every term."""
+    parts: list[tuple[Ints, Costs]] = []
+    for index, kind in enumerate(kinds):
+        rows = np.flatnonzero(found.kind == index)
+        if len(rows):
+            parts.append((rows, kind.price(workload, found.shardings.take(rows))))
+    return join_costs(parts, len(found))

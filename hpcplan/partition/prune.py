@@ -1,0 +1,45 @@
+"""Dropping what cannot win: each rule either finds that a sharding breaks a limit, or proves that another is no worse.
+
+The only proof that is used is about levers. Recomputation and offload save memory and cost time, nothing else: with all
+other choices the same, a sharding with more of them is never faster (its arithmetic grows by more than what it can hide
+of gradient traffic). So where a sharding with less of both fits, the one with more is dropped. Tests hold this against
+the cost model and against brute force.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcplan.cost.shardings import Floats
+from hpcplan.partition.candidates import LEVERS, Family
+
+__all__ = ["needless_levers", "tally", "within"]
+
+Mask = NDArray[np.bool_]
+
+# _LESS[i, j]: lever i takes no more time than lever j, and they differ
+_LESS: Final = np.array([[a != b and a[0] <= b[0] and a[1] <= b[1] for b in LEVERS] for a in LEVERS])
+
+
+def needless_levers(family: Family, fits: Mask) -> Mask:
+    """Return which shardings recompute or offload more than another that fits and is otherwise the same."""
+    if len(family.base) == 0:
+        return fits
+    table = np.zeros((int(family.base[-1]) + 1, len(LEVERS)), dtype=np.bool_)
+    table[family.base, family.lever] = fits
+    beaten = (table.astype(np.float32) @ _LESS.astype(np.float32)) > 0
+    return np.asarray(beaten[family.base, family.lever])
+
+
+def tally(alive: Mask, pruned: dict[str, int], name: str, passes: Mask) -> Mask:
+    """Return who is still alive after a rule, and add to ``pruned`` those that it dropped first."""
+    pruned[name] = pruned.get(name, 0) + int((alive & ~passes).sum())
+    return alive & passes
+
+
+def within(values: Floats, limit: float | None) -> Mask:
+    """Return which values keep to a limit, all of them where there is none."""
+    return np.ones(len(values), dtype=np.bool_) if limit is None else values <= limit
