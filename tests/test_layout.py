@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hpcplan"
 
 GROUND = {
-    "errors", "units", "hostlist", "documents", "validation", "quantities", "resources", "frameworks",
+    "errors", "units", "hostlist", "documents", "validation", "quantities", "resources", "frameworks", "rank_map",
 }  # fmt: skip
 # room: the rooms that it may import, beside the ground and itself (docs/explanation/the-loop.md)
 MAY_KNOW: dict[str, set[str]] = {

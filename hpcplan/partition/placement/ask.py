@@ -1,0 +1,86 @@
+"""How to ask Slurm for a placement, in words that the site's Slurm knows.
+
+``--switches`` (topology/tree), ``--segment`` (topology/block, from 24.05), ``--exclude`` and ``--nodelist``: sbatch(1).
+An order of nodes within an allocation cannot be asked for; the job makes it, by a hostfile and
+``--distribution=arbitrary`` (srun(1)).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcplan.hostlist import compress
+from hpcplan.rank_map import divisors
+from hpcplan.site.hierarchy import Hierarchy
+from hpcplan.site.model import Site
+
+__all__ = ["Ask", "Way", "ask_slurm"]
+
+Way = Literal["auto", "nodelist", "exclude"]
+_SEGMENT_SINCE = (24, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Options of sbatch: at most so many leaf switches, segments of so many nodes, none of these nodes, these nodes."""
+
+    switches: int | None = None
+    segment: int | None = None
+    exclude: str | None = None
+    node_order: tuple[str, ...] = ()
+
+    def options(self) -> list[str]:
+        """Return the words for sbatch."""
+        words = [f"--switches={self.switches}"] if self.switches else []
+        words += [f"--segment={self.segment}"] if self.segment else []
+        words += [f"--exclude={self.exclude}"] if self.exclude else []
+        return words + ([f"--nodelist={compress(_by_name(self.node_order))}"] if self.node_order else [])
+
+
+def _by_name(hosts: Sequence[str]) -> list[str]:
+    """Return hosts so that a hostlist of them is short: by name, numbers as numbers."""
+    return sorted(hosts, key=lambda host: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", host)])
+
+
+def ask_slurm(
+    site: Site, hierarchy: Hierarchy, hosts: Sequence[str], free: Sequence[str], group: Sequence[str], way: Way
+) -> Ask:
+    """Return how to ask for a placement.
+
+    Args:
+        site: for its Slurm version and topology plugin.
+        hierarchy: of its fabric.
+        hosts: of the placement, in the order of the ranks.
+        free: the nodes that it was chosen from.
+        group: all nodes that Slurm could choose from.
+        way: ``nodelist`` asks for these very nodes; ``exclude`` forbids all but the free ones under the same leaf
+            switches; ``auto`` leaves the choice to Slurm within switches or segments.
+    """
+    if way == "nodelist":
+        return Ask(node_order=tuple(hosts))
+    leaf = {host: int(hierarchy.parent[number]) for host, number in zip(free, hierarchy.numbers(free), strict=True)}
+    if way == "exclude":
+        used = {leaf[host] for host in hosts}
+        wanted = {host for host in free if leaf[host] in used}
+        return Ask(exclude=compress(host for host in group if host not in wanted) or None)
+    if not site.slurm.topology:
+        return Ask()
+    if site.fabric.kind == "blocks":
+        segment = _segment([leaf[host] for host in hosts]) if _release(site) >= _SEGMENT_SINCE else 1
+        return Ask(segment=segment if segment > 1 else None)
+    return Ask(switches=len({leaf[host] for host in hosts}))
+
+
+def _segment(leaves: Sequence[int]) -> int:
+    """Return the most consecutive nodes, a divisor of all, that are under one leaf each."""
+    count = len(leaves)
+    fitting = (d for d in divisors(count) if all(len(set(leaves[i : i + d])) == 1 for i in range(0, count, d)))
+    return max(fitting)
+
+
+def _release(site: Site) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", site.slurm.version or "")
+    return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -1,0 +1,158 @@
+"""From a site and a sharding to the placement that a plan carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpcplan.cost.coefficients import Coefficients
+from hpcplan.cost.machine import Machine
+from hpcplan.errors import InputError, Problem, nearest
+from hpcplan.partition.placement.ask import Way, ask_slurm
+from hpcplan.partition.placement.choices import domains_of, neighbourhoods
+from hpcplan.partition.placement.grid import with_experts
+from hpcplan.partition.placement.network import TreeNetwork
+from hpcplan.partition.placement.place import Machinery, Placed, best_placement
+from hpcplan.partition.placement.traffic import traffic_of
+from hpcplan.plan import Estimate, Placement, PlacementEstimate, Plan, Sharding, Traffic
+from hpcplan.site.model import Site
+from hpcplan.site.topology import Topology
+from hpcplan.workload.model import Workload
+
+__all__ = ["machinery_of", "place_on_site", "placement_of", "plan_machinery"]
+
+
+def machinery_of(
+    site: Site, topology: Topology, group: str, sharding: Sharding, framework: str, traffic: Traffic
+) -> Machinery:
+    """Return what placements on a node group of a site are made from."""
+    hierarchy, hosts = topology.hierarchy, topology.nodes(group)
+    link = site.node_groups[group].intra_node
+    domain = domains_of(hierarchy, hosts, link.domain_nodes if link else 1)
+    network = TreeNetwork(
+        hierarchy,
+        domain,
+        efficiency=traffic.network_efficiency,
+        domain_bytes_per_s=traffic.link_bytes_per_s * sharding.gpus_per_node,
+        domain_latency_s=traffic.link_latency_s,
+    )
+    own = domain[hierarchy.numbers(hosts)]
+    _, sizes = np.unique(own[own >= 0], return_counts=True)
+    return Machinery(
+        network=network,
+        hierarchy=hierarchy,
+        places=neighbourhoods(hierarchy, domain, hosts),
+        traffic=traffic,
+        sharding=sharding,
+        framework=framework,
+        slurm_topology=site.slurm.topology,
+        largest_domain=int(sizes.max(initial=1)),
+    )
+
+
+def place_on_site(
+    site: Site,
+    topology: Topology,
+    partition: str,
+    group: str,
+    machinery: Machinery,
+    *,
+    free: Sequence[str] | None = None,
+    unusable: Sequence[str] = (),
+    way: Way = "auto",
+) -> tuple[Placement, Placed]:
+    """Return the placement of a sharding on a node group, as a plan carries it, and all that was found.
+
+    Args:
+        site: the site.
+        topology: its graph.
+        partition: of the job.
+        group: of the nodes.
+        machinery: from :func:`machinery_of`.
+        free: nodes to choose from; all of the group if not given.
+        unusable: nodes to leave out of those: busy, or drained beside those that the site file calls so.
+        way: how to ask Slurm; see :func:`hpcplan.partition.placement.ask.ask_slurm`.
+
+    Raises:
+        InputError: nodes that the group does not have.
+        InfeasibleError: fewer nodes are left than the sharding needs.
+    """
+    hosts = topology.nodes(group)
+    usable = _usable(topology, group, hosts, free, unusable)
+    placed = best_placement(machinery, usable)
+    whole = _usable(topology, group, hosts, None, ())
+    ideal_s = placed.step_s if usable == whole else best_placement(machinery, whole).step_s
+    ask = ask_slurm(site, machinery.hierarchy, placed.hosts, usable, hosts, way)
+    placement = Placement(
+        partition=partition,
+        node_group=group,
+        order=with_experts(placed.order, machinery.sharding),
+        switches=ask.switches,
+        segment=ask.segment,
+        exclude=ask.exclude,
+        node_order=ask.node_order,
+        distribution="arbitrary" if machinery.sharding.nodes > 1 and machinery.traffic.terms else "block",
+        traffic=machinery.traffic,
+        fabric=machinery.places,
+        prediction=PlacementEstimate(
+            step_s=round(placed.step_s, 6),
+            ideal_step_s=round(min(ideal_s, placed.step_s), 6),
+            slurm_step_s=round(placed.slurm_step_s, 6),
+            random_step_s=round(placed.random_step_s, 6),
+            bound_step_s=round(placed.bound_step_s, 6),
+            proof=placed.proof,
+            busiest=placed.busiest,
+        ),
+    )
+    return placement, placed
+
+
+def _usable(
+    topology: Topology, group: str, hosts: Sequence[str], free: Sequence[str] | None, unusable: Sequence[str]
+) -> list[str]:
+    """Return the hosts to choose from, in the site's order."""
+    known = set(hosts)
+    for name in (*(free or ()), *unusable):
+        if name not in known:
+            raise InputError(f"node group {group!r} has no node {name!r}" + nearest(name, known))
+    wanted = known if free is None else set(free)
+    out = {*unusable, *topology.drained}
+    return [host for host in hosts if host in wanted and host not in out]
+
+
+def placement_of(
+    workload: Workload, site: Site, topology: Topology, partition: str, group: str, sharding: Sharding,
+    estimate: Estimate, machine: Machine, coefficients: Coefficients,
+) -> Placement:  # fmt: skip
+    """Return the placement of a sharding on the empty machine.
+
+    Raises:
+        InfeasibleError: fewer nodes than the sharding needs take jobs.
+    """
+    traffic = traffic_of(
+        workload.model, workload.training.sequence_length, sharding, estimate, machine, coefficients,
+        site.node_groups[group],
+    )  # fmt: skip
+    machinery = machinery_of(site, topology, group, sharding, workload.request.framework, traffic)
+    return place_on_site(site, topology, partition, group, machinery)[0]
+
+
+def plan_machinery(plan: Plan, site: Site, topology: Topology) -> Machinery:
+    """Return what placements of a plan on a site are made from.
+
+    Raises:
+        InputError: the plan does not say what its ranks send, or the site has no such node group or other nodes.
+    """
+    group, traffic = plan.placement.node_group, plan.placement.traffic
+    if group not in site.node_groups:
+        raise InputError(f"site {site.name!r} has no node group {group!r}" + nearest(group, site.node_groups))
+    if traffic is None:
+        message = "is missing: nothing says what the ranks send each other"
+        raise InputError(Problem(message, field="placement.traffic"), hint="make the plan again with hpcplan plan")
+    accelerators = site.node_groups[group].accelerators
+    if accelerators is None or accelerators.count != plan.plan.gpus_per_node:
+        has = accelerators.count if accelerators else 0
+        message = f"is {plan.plan.gpus_per_node}, but nodes of group {group!r} of site {site.name!r} have {has}"
+        raise InputError(Problem(message, field="plan.gpus_per_node"))
+    return machinery_of(site, topology, group, plan.plan, plan.job.framework, traffic)
