@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +69,17 @@ def distances(topology: Topology, hosts: Sequence[str] | None = None) -> Distanc
     return Distances(names, level, bandwidth, latency)
 
 
-def tree_pairs(hierarchy: Hierarchy, numbers: Ints) -> tuple[Levels, Singles, Singles]:
+def tree_pairs(
+    hierarchy: Hierarchy, numbers: Ints, real: type[np.floating[Any]] = np.float32
+) -> tuple[Levels, NDArray[Any], NDArray[Any]]:
     """Return level, bandwidth and latency of all pairs of hosts on a tree, shape (hosts, hosts) each."""
     size = (len(numbers), len(numbers))
     level = np.full(size, _NO_LEVEL, dtype=np.int8)
-    bandwidth = np.zeros(size, dtype=np.float32)
-    latency = np.full(size, np.inf, dtype=np.float32)
+    bandwidth = np.zeros(size, dtype=real)
+    latency = np.full(size, np.inf, dtype=real)
     above = hierarchy.above[:, numbers]
-    narrowest = hierarchy.reach_bytes_per_s[:, numbers].astype(np.float32)
-    delay = hierarchy.reach_latency_s[:, numbers].astype(np.float32)
+    narrowest = hierarchy.reach_bytes_per_s[:, numbers].astype(real)
+    delay = hierarchy.reach_latency_s[:, numbers].astype(real)
     for row in range(len(above) - 1, -1, -1):  # from the roots down, so that the lowest common switch has the last word
         for switch in np.unique(above[row][above[row] >= 0]):
             members = np.flatnonzero(above[row] == switch)

@@ -8,6 +8,7 @@ traffic spreads over them; a dragonfly's groups are vertices as well. The graph 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,6 +88,13 @@ class Hierarchy:
         except KeyError as error:
             name = str(error.args[0])
             raise HpcplanError(f"no node or switch is called {name!r}" + nearest(name, self.names)) from None
+
+    def domain_link(self, a: int, b: int) -> tuple[float, float]:
+        """Return bandwidth and latency between two hosts inside a common accelerator domain; (0, infinite) if none."""
+        if self.domain[a] < 0 or self.domain[a] != self.domain[b]:
+            return 0.0, math.inf
+        rate, latency = self.domain_bytes_per_s[[a, b]], self.domain_latency_s[[a, b]]
+        return float(rate.min()), float(latency.max())
 
     @cached_property
     def above(self) -> Ints:
