@@ -75,7 +75,7 @@ def held_parameters(shape: Shape, s: Shardings, recipe: Recipe = PRETRAINING) ->
 
     With one stage, tied embeddings are held once; with more, the first stage has the table and the last the head.
     """
-    layers = np.ceil(shape.layers / s.pp)
+    layers = s.stage_layers(shape.layers)
     both = shape.table_parameters + np.where(np.asarray(shape.tied_embeddings) > 0, 0, shape.head_parameters)
     ends = np.where(s.pp == 1, both, np.maximum(shape.table_parameters, shape.head_parameters)) / s.tp
     sparse = np.minimum(layers, shape.sparse_layers)
@@ -119,7 +119,7 @@ def _activations(
     shape: Shape, sequence: Number, s: Shardings, c: Coefficients, flash: Number, in_flight: Floats
 ) -> Floats:
     """Return the activations of a stage that keeps those of ``in_flight`` micro-batches."""
-    layers = np.ceil(shape.layers / s.pp)
+    layers = s.stage_layers(shape.layers)
     scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s))
     tensors = layer_activation_bytes(shape, sequence, s)
     whole = np.where(s.recompute == SELECTIVE, tensors * c.selective_kept, tensors + scores)
@@ -164,7 +164,7 @@ def memory(
     last = _activations(shape, sequence, s, c, flash, np.ones(len(s))) * c.activation_fragmentation
     logits = tokens * shape.vocab / s.tp * c.logit_bytes
     last_is_fuller = last + logits > first
-    one_layer = (held.dense + held.experts) / np.ceil(shape.layers / s.pp)
+    one_layer = (held.dense + held.experts) / s.stage_layers(shape.layers)
     gathered = np.where(s.zero == 3, 2 * one_layer * machine.element_bytes, 0.0)  # the running layer and the next
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     return Memory(

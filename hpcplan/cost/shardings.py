@@ -63,9 +63,10 @@ class Shardings:
     sequence_parallel: Ints
     schedule: Ints = None  # type: ignore[assignment]  # filled in below: the length is not known here
     offload: Ints = None  # type: ignore[assignment]
+    last_layers: Ints = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for name in ("schedule", "offload"):
+        for name in ("schedule", "offload", "last_layers"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros_like(self.tp))
 
@@ -73,6 +74,11 @@ class Shardings:
     def gpus(self) -> Ints:
         """Accelerators that each sharding uses."""
         return self.tp * self.pp * self.dp * self.cp
+
+    def stage_layers(self, layers: float | Floats) -> Floats:
+        """Return the layers of the fullest stage, of so many layers in all."""
+        others = np.ceil((layers - self.last_layers) / np.maximum(1, self.pp - 1))
+        return np.where(self.last_layers > 0, others, np.ceil(layers / self.pp))
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -84,7 +90,7 @@ class Shardings:
     @classmethod
     def of(cls, **fields: int | list[int]) -> Shardings:
         """Return shardings from scalars and lists; a scalar is repeated, and what is not given is 1 (0 for flags)."""
-        zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload"}
+        zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload", "last_layers"}
         names = [field.name for field in dataclasses.fields(cls)]
         columns = [np.atleast_1d(np.asarray(fields.get(n, 0 if n in zero else 1), dtype=np.int64)) for n in names]
         return cls(**dict(zip(names, np.broadcast_arrays(*columns), strict=True)))

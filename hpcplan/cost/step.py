@@ -69,6 +69,11 @@ class _LayerTraffic:
     context: Floats
     expert: Floats
 
+    @property
+    def total(self) -> Floats:
+        """All of it."""
+        return self.tensor + self.context + self.expert
+
 
 def price(
     shape: Shape,
@@ -103,18 +108,20 @@ def price(
 def _step(
     shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic, read_s: Floats
 ) -> StepTime:
-    layers = np.ceil(shape.layers / s.pp)
     layer, head = arithmetic.layer(), arithmetic.head()
     traffic = _layer_traffic(shape, machine, c, s, arithmetic, layer)
     slower = 1.0 + c.straggler * np.log2(np.maximum(1.0, machine.nodes_spanned(s.gpus)))
     m = s.micro_batches * slower
 
-    work = layers * (layer.forward_s + layer.backward_s) + head.forward_s + head.backward_s
+    each = layer.forward_s + layer.backward_s
+    output = head.forward_s + head.backward_s
+    layers, ends = _slowest_stage(shape, s, each + layer.recompute_s + traffic.total, output)
+    work = layers * each + ends * output
     again = layers * layer.recompute_s
     tensor = (layers + 1) * traffic.tensor  # the head and the embedding exchange as much as a layer
     context, expert = layers * traffic.context, layers * traffic.expert
     # Filling and draining passes the mean stage, not the one with the head.
-    stage = work + again + tensor + context + expert - (head.forward_s + head.backward_s) * (1 - 1 / s.pp)
+    stage = work + again + tensor + context + expert - output * (ends - 1 / s.pp)
     deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (layers * layer.weight_s + head.weight_s / s.pp), 0.0)
     bubble = (s.pp - 1) / s.vpp * np.maximum(0.0, stage - deferred) * c.bubble * slower
 
@@ -141,6 +148,18 @@ def _step(
     )
     # The next batch is read while this one is trained on.
     return dataclasses.replace(busy, data_loading=np.maximum(0.0, read_s - busy.total)) if read_s.any() else busy
+
+
+def _slowest_stage(shape: Shape, s: Shardings, layer_s: Floats, output_s: Floats) -> tuple[Floats, Floats]:
+    """Return how many layers the slowest stage has, and whether it has the output layer too (1 or 0).
+
+    Stages that are cut evenly have as many layers as the fullest, the last one with the output layer beside. A last
+    stage with fewer layers may be faster than the others.
+    """
+    full = s.stage_layers(shape.layers)
+    others_slower = (s.last_layers > 0) & (full * layer_s >= s.last_layers * layer_s + output_s)
+    last = np.where(s.last_layers > 0, s.last_layers, full)
+    return np.where(others_slower, full, last), np.where(others_slower, 0.0, 1.0)
 
 
 def _boundary_bytes(shape: Shape, machine: Machine, s: Shardings, arithmetic: Arithmetic) -> Floats:

@@ -32,6 +32,7 @@ from hpcplan.cost.shardings import (
 from hpcplan.errors import InputError, nearest
 from hpcplan.frameworks import Framework
 from hpcplan.partition.frameworks import Capabilities, capabilities
+from hpcplan.workload.arithmetic import attention_parameters, dense_ffn_parameters, expert_parameters
 from hpcplan.workload.model import ModelShape
 
 __all__ = ["FIXABLE", "LEVERS", "Family", "Space", "enumerate_families", "enumerate_shardings", "parse_fixed"]
@@ -91,6 +92,14 @@ class Space:
     fixed: Mapping[str, int]
     host_offload: bool = False
     nvme_offload: bool = False
+
+    @property
+    def output_layers(self) -> int:
+        """Layers that take as long as the output layer, by parameters, doubled to be on the safe side, and one."""
+        shape, experts = self.shape, self.shape.experts
+        widths = [expert_parameters(shape) * experts.per_token] if experts else []
+        widths += [dense_ffn_parameters(shape)] if experts is None or experts.dense_layers else []
+        return 1 + -(-2 * shape.vocab * shape.hidden // (attention_parameters(shape) + min(widths)))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -203,6 +212,25 @@ def _virtual_stages(space: Space, pp: int) -> Sequence[int]:
     return _allowed(space, "vpp", sorted({1, *even, *counted}))
 
 
+def _last_layers(space: Space, pp: int, vpp: int) -> Sequence[int]:
+    """Return how many layers the last stage may have beside the output layer; 0 is as many as all others.
+
+    Without interleaving each is what is left when the other stages are filled with n layers, for all n with which the
+    others can be faster than an even cut's last stage.
+    """
+    layers = space.shape.layers
+    if pp == 1 or (layers % (pp * vpp) == 0 and vpp > 1):
+        return [0]
+    if vpp > 1:
+        return [(layers + 2) // pp - 1]
+    full = -(-layers // pp)
+    most = full + space.output_layers
+    left = [max(1, layers - n * (pp - 1)) for n in range(full, most + 1)]
+    if layers % pp == 0:
+        left[0] = 0
+    return sorted(set(left))
+
+
 def _schedules(space: Space, kind: int) -> Sequence[int]:
     """Return the schedules; ``kind`` is 0 without a pipeline, 1 for a plain and 2 for an interleaved one (1F1B)."""
     return _allowed(space, "schedule", space.capabilities.schedules if kind == 1 else [ONE_F_ONE_B])
@@ -242,6 +270,7 @@ def _bases(space: Space) -> dict[str, Ints]:
     t = _grid(space)
     t = _expand(t, "vpp", t["pp"], lambda pp: _virtual_stages(space, pp))
     t = _expand(t, "schedule", (t["pp"] > 1) * (1 + (t["vpp"] > 1)), lambda kind: _schedules(space, kind))
+    t = _expand(t, "last_layers", t["pp"] * 4096 + t["vpp"], lambda key: _last_layers(space, key // 4096, key % 4096))
     t = _expand(t, "ep", t["dp"] * t["cp"], lambda replicas: _expert_groups(space, replicas))
     t = _expand(
         t, "micro_batch", t["dp"], lambda dp: _allowed(space, "micro_batch", _divisors(space.global_batch // dp))
