@@ -250,6 +250,9 @@ def best_order(spec: "dict[str, Any]", hosts: "list[str]") -> "tuple[list[str], 
     flows = [[block_flows(spec, exchange) for exchange in term["exchanges"]] for term in spec["terms"]]
     given = best_s = step_seconds(spec, fabric, hosts, flows)
     best = hosts
+    planned = spec.get("hosts") or []
+    if sorted(planned) == sorted(hosts):
+        return planned, step_seconds(spec, fabric, planned, flows), given
     for unit in divisors(len(hosts)):
         order = pack(fabric, hosts, len(hosts), unit)
         if order is not None and order != best:

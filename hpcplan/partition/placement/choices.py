@@ -8,56 +8,53 @@ import numpy as np
 
 from hpcplan.cost.shardings import Ints
 from hpcplan.hostlist import compress, expand
+from hpcplan.partition.placement.torus import boxes
 from hpcplan.plan import Neighbourhood
 from hpcplan.rank_map import Fabric, divisors, pack
 from hpcplan.site.hierarchy import Hierarchy
+from hpcplan.site.topology import Topology
 
-__all__ = ["domains_of", "fabric_of", "neighbourhoods", "packed", "random_choices", "slurm_choice"]
-
-
-def domains_of(hierarchy: Hierarchy, hosts: Sequence[str], domain_nodes: int) -> Ints:
-    """Return the number of the accelerator domain of each host of the site, -1 for none, shape (hosts,).
-
-    Where the hierarchy does not know them, ``domain_nodes`` consecutive ones of ``hosts`` make a domain.
-    """
-    if domain_nodes < 2 or (hierarchy.domain >= 0).any():
-        return hierarchy.domain
-    domain = np.full(hierarchy.host_count, -1, dtype=np.int64)
-    domain[hierarchy.numbers(hosts)] = np.arange(len(hosts)) // domain_nodes
-    return domain
+__all__ = ["fabric_of", "neighbourhoods", "packed", "random_choices", "slurm_choice"]
 
 
-def neighbourhoods(hierarchy: Hierarchy, domain: Ints, hosts: Sequence[str]) -> tuple[Neighbourhood, ...]:
-    """Return the switches and domains above ``hosts``, children before parents, as a plan carries them."""
+def neighbourhoods(topology: Topology, hosts: Sequence[str]) -> tuple[Neighbourhood, ...]:
+    """Return what is above ``hosts``, children before parents, as a plan carries it: domains, switches, boxes."""
+    hierarchy = topology.hierarchy
     members: dict[int, list[str]] = {}
     inside: dict[tuple[int, int], list[str]] = {}
     for number, name in zip(hierarchy.numbers(hosts), hosts, strict=True):
-        leaf = int(hierarchy.parent[number])
-        if domain[number] >= 0:
-            inside.setdefault((leaf, int(domain[number])), []).append(name)
+        leaf, domain = int(hierarchy.parent[number]), int(hierarchy.domain[number])
+        if domain >= 0:
+            inside.setdefault((leaf, domain), []).append(name)
         else:
             members.setdefault(leaf, []).append(name)
     used = {leaf for leaf, _ in inside} | set(members)
     for vertex in range(hierarchy.host_count, len(hierarchy.names)):  # children stand before parents
         if vertex in used:
             used.add(int(hierarchy.parent[vertex]))
-    result = []
-    for (leaf, of), names in inside.items():
-        above = _name(hierarchy, leaf)
-        result.append(Neighbourhood(name=f"domain{of}@{above}", parent=above, nodes=compress(names), domain=True))
-    for vertex in sorted(used - {-1}):
-        up = float(hierarchy.up_bytes_per_s[vertex])
-        bundle = hierarchy.bundles.get(hierarchy.names[vertex])
-        result.append(
-            Neighbourhood(
-                name=hierarchy.names[vertex],
-                parent=_name(hierarchy, int(hierarchy.parent[vertex])),
-                nodes=compress(members[vertex]) if vertex in members else None,
-                uplink_bytes_per_s=up or None,
-                latency_s=bundle.latency_s if bundle else 0.0,
-            )
+    grids = {hierarchy.index[grid.torus.name]: grid for grid in topology.grids}
+    result = [
+        Neighbourhood(
+            name=f"domain{of}@{hierarchy.names[leaf]}", parent=hierarchy.names[leaf], nodes=compress(names), domain=True
         )
+        for (leaf, of), names in inside.items()
+    ]
+    for vertex in sorted(used - {-1}):
+        parts = boxes(grids[vertex], hosts, hierarchy.names) if vertex in grids else []
+        result += parts[:-1]
+        result.append(_of_vertex(hierarchy, vertex, [] if parts else members.get(vertex, [])))
     return tuple(result)
+
+
+def _of_vertex(hierarchy: Hierarchy, vertex: int, hosts: list[str]) -> Neighbourhood:
+    bundle = hierarchy.bundles.get(hierarchy.names[vertex])
+    return Neighbourhood(
+        name=hierarchy.names[vertex],
+        parent=_name(hierarchy, int(hierarchy.parent[vertex])),
+        nodes=compress(hosts) if hosts else None,
+        uplink_bytes_per_s=float(hierarchy.up_bytes_per_s[vertex]) or None,
+        latency_s=bundle.latency_s if bundle else 0.0,
+    )
 
 
 def _name(hierarchy: Hierarchy, vertex: int) -> str | None:

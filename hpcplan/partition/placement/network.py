@@ -24,6 +24,8 @@ class Network(Protocol):
     hosts: tuple[str, ...]
     rate: Floats
     """bytes/s that a link really carries, one way"""
+    node_rate: float
+    """the most that one node can send into the fabric, bytes/s"""
 
     def loads(self, source: Ints, target: Ints, amount: Floats) -> Floats:
         """Return the bytes on every link, shape (placements, links); ``amount`` has shape (flows,)."""
@@ -42,22 +44,17 @@ class TreeNetwork:
     """A tree of switches, or what behaves like one: parallel switches of rails or of a Clos network are one vertex."""
 
     def __init__(
-        self,
-        hierarchy: Hierarchy,
-        domain: Ints,
-        *,
-        efficiency: float,
-        domain_bytes_per_s: float,
-        domain_latency_s: float,
+        self, hierarchy: Hierarchy, *, efficiency: float, domain_bytes_per_s: float, domain_latency_s: float
     ) -> None:
-        """Take a hierarchy, the number of each host's domain (-1 for none), and what links reach of their rate."""
+        """Take a hierarchy, and what links between nodes and one node in its accelerator domain reach."""
         self.hosts = hierarchy.hosts
         self._hierarchy = hierarchy
-        self._domain = domain
+        self._domain = hierarchy.domain
         self._domain_latency_s = domain_latency_s
         hosts = hierarchy.host_count
         self._vertices = len(hierarchy.names)
         up = hierarchy.up_bytes_per_s * efficiency
+        self.node_rate = float(up[:hosts].max())
         self.rate = np.concatenate([up, up, np.full(2 * hosts, domain_bytes_per_s)])
         self._above = np.vstack([np.arange(hosts), hierarchy.above])  # (levels, hosts), row 0 the hosts themselves
 

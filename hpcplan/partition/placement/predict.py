@@ -84,7 +84,7 @@ class Predictor:
         room in one (``largest_domain`` nodes); ``nearest_s`` is the least latency between two nodes.
         """
         step = self.traffic.fixed_s
-        network = self.traffic.node_bytes_per_s * self.traffic.network_efficiency
+        network = self.network.node_rate
         domain = self.traffic.link_bytes_per_s * self.grid.gpus_per_node
         for term, of_term in zip(self.traffic.terms, self._flows, strict=True):
             takes = 0.0
@@ -99,7 +99,7 @@ class Predictor:
                     elif between.blocks <= largest_domain:
                         least = max(out, into) / max(domain, network)
                     else:  # at least one flow of each group has to leave its domain
-                        least = float(between.bytes.min()) / max(domain, network)
+                        least = float(between.bytes.min()) / network
                     busy = max(busy, float(least))
                     late = max(late, nearest_s)
                 hops = _hops(exchange, between) if len(between.source) else 1.0

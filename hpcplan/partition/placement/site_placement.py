@@ -10,10 +10,11 @@ from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
 from hpcplan.errors import InputError, Problem, nearest
 from hpcplan.partition.placement.ask import Way, ask_slurm
-from hpcplan.partition.placement.choices import domains_of, neighbourhoods
+from hpcplan.partition.placement.choices import neighbourhoods
 from hpcplan.partition.placement.grid import with_experts
 from hpcplan.partition.placement.network import TreeNetwork
 from hpcplan.partition.placement.place import Machinery, Placed, best_placement
+from hpcplan.partition.placement.torus import TorusNetwork
 from hpcplan.partition.placement.traffic import traffic_of
 from hpcplan.plan import Estimate, Placement, PlacementEstimate, Plan, Sharding, Traffic
 from hpcplan.site.model import Site
@@ -28,21 +29,19 @@ def machinery_of(
 ) -> Machinery:
     """Return what placements on a node group of a site are made from."""
     hierarchy, hosts = topology.hierarchy, topology.nodes(group)
-    link = site.node_groups[group].intra_node
-    domain = domains_of(hierarchy, hosts, link.domain_nodes if link else 1)
-    network = TreeNetwork(
+    efficiency = traffic.network_efficiency
+    tree = TreeNetwork(
         hierarchy,
-        domain,
-        efficiency=traffic.network_efficiency,
+        efficiency=efficiency,
         domain_bytes_per_s=traffic.link_bytes_per_s * sharding.gpus_per_node,
         domain_latency_s=traffic.link_latency_s,
     )
-    own = domain[hierarchy.numbers(hosts)]
+    own = hierarchy.domain[hierarchy.numbers(hosts)]
     _, sizes = np.unique(own[own >= 0], return_counts=True)
     return Machinery(
-        network=network,
-        hierarchy=hierarchy,
-        places=neighbourhoods(hierarchy, domain, hosts),
+        network=TorusNetwork(tree, hierarchy, topology.grids, efficiency) if topology.grids else tree,
+        topology=topology,
+        places=neighbourhoods(topology, hosts),
         traffic=traffic,
         sharding=sharding,
         framework=framework,
@@ -83,7 +82,7 @@ def place_on_site(
     placed = best_placement(machinery, usable)
     whole = _usable(topology, group, hosts, None, ())
     ideal_s = placed.step_s if usable == whole else best_placement(machinery, whole).step_s
-    ask = ask_slurm(site, machinery.hierarchy, placed.hosts, usable, hosts, way)
+    ask = ask_slurm(site, topology.hierarchy, placed.hosts, usable, hosts, way)
     placement = Placement(
         partition=partition,
         node_group=group,
@@ -130,9 +129,11 @@ def placement_of(
     Raises:
         InfeasibleError: fewer nodes than the sharding needs take jobs.
     """
+    first = int(topology.hierarchy.numbers(topology.nodes(group)[:1])[0])
     traffic = traffic_of(
         workload.model, workload.training.sequence_length, sharding, estimate, machine, coefficients,
-        site.node_groups[group],
+        node_bytes_per_s=float(topology.hierarchy.up_bytes_per_s[first]),
+        node_latency_s=site.node_groups[group].nics.latency_s,
     )  # fmt: skip
     machinery = machinery_of(site, topology, group, sharding, workload.request.framework, traffic)
     return place_on_site(site, topology, partition, group, machinery)[0]

@@ -19,7 +19,6 @@ from hpcplan.cost.memory import held_parameters
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
 from hpcplan.plan import Estimate, Exchange, Sharding, Traffic, TrafficTerm
-from hpcplan.site.model import NodeGroup
 from hpcplan.workload.model import ModelShape
 
 __all__ = ["traffic_of"]
@@ -64,7 +63,9 @@ def traffic_of(
     estimate: Estimate,
     machine: Machine,
     coefficients: Coefficients,
-    node: NodeGroup,
+    *,
+    node_bytes_per_s: float,
+    node_latency_s: float,
 ) -> Traffic:
     """Return what a step sends.
 
@@ -75,7 +76,8 @@ def traffic_of(
         estimate: what the cost model promises, term by term.
         machine: that it was priced on.
         coefficients: that it was priced with.
-        node: the group of nodes; all of one kind.
+        node_bytes_per_s: what one node can send into the fabric.
+        node_latency_s: of its interfaces.
     """
     shape = Shape.of(model)
     tokens = sharding.micro_batch * sequence_length / sharding.cp
@@ -99,8 +101,8 @@ def traffic_of(
     waited = sum(term.weight * _waited_s(term, volumes) for term in kept)
     return Traffic(
         fixed_s=estimate.iter_time_s - waited,
-        node_bytes_per_s=node.node_bandwidth_bytes_per_s,
-        node_latency_s=node.nics.latency_s,
+        node_bytes_per_s=node_bytes_per_s,
+        node_latency_s=node_latency_s,
         network_efficiency=float(coefficients.network_efficiency),
         link_bytes_per_s=float(machine.link_bytes_per_s) * float(coefficients.link_efficiency),
         link_latency_s=float(machine.link_latency_s),
