@@ -80,6 +80,7 @@ def _backends() -> Iterator[Finding]:
     from hpcplan.slurm.choose import available
 
     hints = {
+        "rest": "only for machines without Slurm's commands: set HPCPLAN_SLURMRESTD and SLURM_JWT",
         "command": "run hpcplan on a login node, or dry-run: hpcplan mock start SITE",
         "pyslurm": "pip install 'hpcplan[pyslurm]' where Slurm's headers are; the command backend does the same",
     }

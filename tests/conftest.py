@@ -16,6 +16,8 @@ from hypothesis import settings
 settings.register_profile("hpcplan", deadline=None)
 settings.load_profile("hpcplan")
 
+pytest.register_assert_rewrite("tests.backends.contract")
+
 ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("HPCPLAN_", "SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SALLOC", "SRUN")
 

@@ -19,7 +19,7 @@ __all__ = ["KINDS", "backend_option", "open_backend", "settle_s"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-KINDS: Final = ("auto", "pyslurm", "command", "mock")
+KINDS: Final = ("auto", "pyslurm", "command", "rest", "mock")
 # Where Slurm's clients look for their configuration (slurm.conf(5), sackd(8)), as packages are built.
 _CONFIGURATION: Final = (
     "/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/local/etc/slurm.conf", "/run/slurm/conf/slurm.conf",
@@ -54,6 +54,8 @@ def open_backend(name: str = "auto") -> Backend:
     installed = shutil.which("sbatch") is not None
     if installed and _is_configured():
         return choose.open_backend("auto")
+    if not installed and os.environ.get("HPCPLAN_SLURMRESTD"):
+        return choose.open_backend("rest")
     mock = _running_mock()
     if mock is not None:
         return mock

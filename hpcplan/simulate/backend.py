@@ -143,7 +143,7 @@ class MockBackend:
             problems = [
                 f"scancel: error: Kill job error on job id {job_id}: {why}"
                 for job_id, why in self._each(session.engine, job_ids, session.engine.cancel)
-                if why != _ENDED
+                if why not in (_ENDED, _UNKNOWN)
             ]
             _raise(problems)
 
@@ -260,6 +260,8 @@ class MockBackend:
             overrides["dependency"] = submission.dependency
         if submission.comment is not None:
             overrides["comment"] = submission.comment
+        if submission.exclude is not None:
+            overrides["exclude"] = submission.exclude
         if submission.hold:
             overrides["hold"] = True
         path = Path(submission.script)

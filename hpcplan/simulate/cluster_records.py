@@ -50,7 +50,7 @@ def partition_records(machine: Machine) -> list[PartitionRecord]:
     return [
         PartitionRecord(
             name=part.name,
-            state="UP" if part.up else "DOWN",
+            state="up" if part.up else "down",
             nodes=machine.node_list(part.mask),
             total_nodes=part.mask.bit_count(),
             default=part.default,

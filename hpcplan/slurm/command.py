@@ -201,6 +201,8 @@ def _options(submission: Submission) -> list[str]:
         options.append(f"--dependency={submission.dependency}")
     if submission.comment is not None:
         options.append(f"--comment={submission.comment}")
+    if submission.exclude is not None:
+        options.append(f"--exclude={submission.exclude}")
     if submission.hold:
         options.append("--hold")
     # sbatch looks for a relative name in the job's directory and on PATH; ours means the current directory

@@ -242,7 +242,8 @@ class ClusterInfo:
 class Submission:
     """A rendered script (its path) to submit as it stands; options given here override its ``#SBATCH`` lines.
 
-    ``comment`` carries the campaign's token, by which a submission whose answer was lost is found again.
+    ``comment`` carries the campaign's token, by which a submission whose answer was lost is found again; ``exclude`` is
+    a list of nodes that must not be used.
     """
 
     script: str
@@ -250,6 +251,7 @@ class Submission:
     dependency: str | None = None
     comment: str | None = None
     hold: bool = False
+    exclude: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

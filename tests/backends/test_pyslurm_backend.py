@@ -270,9 +270,11 @@ def test_a_backend_of_no_such_kind_is_bad_input() -> None:
 def test_the_doctor_is_told_how_each_backend_stands(install: Install, made_up: Any) -> None:
     install()
     made_up.answer("scontrol", stdout="ClusterName = lab\nSLURM_VERSION = 24.05.1\nAccountingStorageType = (null)\n")
-    pyslurm, command = available()
+    pyslurm, command, rest = available()
     assert (pyslurm.name, pyslurm.ok) == ("pyslurm", True)
     assert (command.name, command.ok) == ("command", True)
+    assert (rest.name, rest.ok) == ("rest", False)
+    assert "HPCPLAN_SLURMRESTD" in rest.detail
     assert command.detail.startswith("Slurm 24.05.1, cluster lab, without accounting")
     made_up.answer("scontrol", rc=1, stderr="slurm_load_ctl_conf error: Unable to contact slurm controller\n")
     assert "Unable to contact slurm controller" in available()[1].detail

@@ -166,15 +166,14 @@ def test_accounting_gives_what_waited_or_ran_between_two_times(mock: MockBackend
     assert [record.job_id for record in mock.accounting(T0 + 901, now)] == [3]
 
 
-def test_cancelling_is_quiet_about_jobs_that_have_ended_and_loud_about_unknown_ones(
+def test_cancelling_is_quiet_about_jobs_that_have_ended_or_that_nobody_knows(
     mock: MockBackend, submit: Callable[..., int]
 ) -> None:
     first, second = submit(), submit()
     mock.cancel([first])
     assert one(mock, first).state is JobState.CANCELLED
     mock.cancel([first])
-    with pytest.raises(SlurmError, match="Kill job error on job id 99: Invalid job id specified"):
-        mock.cancel([99, second])
+    mock.cancel([99, second])
     assert one(mock, second).state is JobState.CANCELLED
 
 
@@ -237,7 +236,7 @@ def test_nodes_and_partitions_are_those_of_the_site(mock: MockBackend, submit: C
     batch, debug = mock.partitions()
     assert (batch.name, batch.state, batch.nodes, batch.default, batch.max_time_s) == (
         "batch",
-        "UP",
+        "up",
         "b[1-6]",
         True,
         86400,

@@ -19,6 +19,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,8 +37,11 @@ PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbi
 PROGRAMS = {
     "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "sacctmgr": "slurm-wlm",
     "slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server",
-    "munged": "munge", "munge": "munge",
+    "munged": "munge", "munge": "munge", "slurmrestd": "slurmrestd",
 }  # fmt: skip
+
+
+_PLUGINS = {"slurm-wlm-mysql-plugin", "slurm-wlm-jwt-plugin"}
 
 
 def why_not() -> str | None:
@@ -46,7 +50,7 @@ def why_not() -> str | None:
         return "a real Slurm is started as root, and this is another user"
     missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
     if missing:
-        packages = " ".join(sorted({PROGRAMS[program] for program in missing} | {"slurm-wlm-mysql-plugin"}))
+        packages = " ".join(sorted({PROGRAMS[program] for program in missing} | _PLUGINS))
         return f"not installed: {', '.join(missing)} (Debian: apt-get install {packages})"
     return None
 
@@ -75,7 +79,9 @@ class SlurmCluster:
             (self.directory / folder).mkdir()
         ports, password = config.free_ports(), secrets.token_hex(16)
         config.write(self.directory, ports, password)
-        (self.directory / "settings.json").write_text(json.dumps({"mariadb_port": ports.mariadb}))
+        (self.directory / "settings.json").write_text(
+            json.dumps({"mariadb_port": ports.mariadb, "slurmrestd_port": ports.slurmrestd})
+        )
         self._start_munge()
         self._create_database(password)
         self.start_daemon("slurmdbd")
@@ -103,8 +109,11 @@ class SlurmCluster:
     # One daemon at a time: what tests of faults need
 
     def start_daemon(self, daemon: str) -> None:
-        """Start ``slurmctld``, ``slurmdbd``, ``mariadbd`` or ``slurmd-n0``…; returns when it answers."""
+        """Start ``slurmctld``, ``slurmdbd``, ``mariadbd``, ``slurmrestd`` or ``slurmd-n0``; wait for it."""
         program, _, node = daemon.partition("-")
+        if program == "slurmrestd":
+            self._start_slurmrestd()
+            return
         arguments = {
             "slurmdbd": ["-D"],
             "slurmctld": ["-D", "-f", self.env["SLURM_CONF"]],
@@ -125,6 +134,33 @@ class SlurmCluster:
         program, _, node = daemon.partition("-")
         found = [pid for pid in self._processes() if _program(pid) == program and node in ("", *_words(pid))]
         _end(found, patience_s=0 if kill else 30)
+
+    @property
+    def rest_url(self) -> str:
+        """Where slurmrestd listens with a token (see :meth:`token`); start it with ``start_daemon("slurmrestd")``."""
+        return f"http://127.0.0.1:{self._settings('slurmrestd_port')}"
+
+    @property
+    def rest_socket(self) -> Path:
+        """Where slurmrestd listens to whoever may open it; what it is asked for there, ``nobody`` does."""
+        return self.directory / "rest" / "slurmrestd.sock"
+
+    def token(self, lifespan_s: int = 3600) -> str:
+        """Return a token by which slurmrestd knows this user."""
+        return self.run("scontrol", "token", f"lifespan={lifespan_s}").stdout.strip().removeprefix("SLURM_JWT=")
+
+    def _start_slurmrestd(self) -> None:
+        """Start two, since it takes either a token or its own user's word; it refuses to run as root."""
+        folder = self.rest_socket.parent
+        folder.mkdir(exist_ok=True)
+        shutil.chown(folder, "nobody", "nogroup")
+        user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        command = ["slurmrestd", "-s", "openapi/v0.0.38,openapi/dbv0.0.38", "-f", self.env["SLURM_CONF"], "-a"]
+        self.rest_socket.unlink(missing_ok=True)
+        address = self.rest_url.removeprefix("http://")
+        self._spawn("slurmrestd-jwt", [*command, "rest_auth/jwt", address], env={"SLURM_JWT": "daemon"}, **user)
+        self._spawn("slurmrestd-local", [*command, "rest_auth/local", f"unix:{self.rest_socket}"], **user)
+        self.wait_until(lambda: self.rest_socket.exists() and _answers(self.rest_url), "slurmrestd answers")
 
     # What tests ask of it
 
@@ -176,11 +212,11 @@ class SlurmCluster:
 
     # Inside
 
-    def _spawn(self, name: str, command: Sequence[str], **options: Any) -> None:
+    def _spawn(self, name: str, command: Sequence[str], *, env: Mapping[str, str] = {}, **options: Any) -> None:
         with (self.directory / "log" / f"{name}.out").open("ab") as log:
             subprocess.Popen(
-                command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                cwd=self.directory, **options,
+                command, env={**self.env, **env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, cwd=self.directory, **options,
             )  # fmt: skip
 
     def _start_munge(self) -> None:
@@ -204,13 +240,17 @@ class SlurmCluster:
         self.wait_until(lambda: self._succeeds("munge", "--no-input"), "munged answers")
 
     def _mariadbd_options(self) -> list[str]:
-        port = json.loads((self.directory / "settings.json").read_text())["mariadb_port"]
+        port = self._settings("mariadb_port")
         return [
             "--no-defaults", "--user=root", f"--datadir={self.directory}/mariadb", f"--socket={self._socket}",
             f"--pid-file={self.directory}/run/mariadbd.pid", "--bind-address=127.0.0.1", f"--port={port}",
             "--skip-name-resolve", "--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M",
             "--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--innodb-lock-wait-timeout=900",
         ]  # fmt: skip
+
+    def _settings(self, name: str) -> int:
+        value: int = json.loads((self.directory / "settings.json").read_text())[name]
+        return value
 
     @property
     def _socket(self) -> Path:
@@ -269,8 +309,23 @@ class SlurmCluster:
         return str(self.directory).encode() in command + environment and (_program(pid) in _DAEMONS or is_job)
 
 
-_DAEMONS = ("slurmd", "slurmstepd", "slurmctld", "slurmdbd", "mariadbd", "munged")  # in the order of stopping
+_DAEMONS = (
+    "slurmrestd",
+    "slurmd",
+    "slurmstepd",
+    "slurmctld",
+    "slurmdbd",
+    "mariadbd",
+    "munged",
+)  # in the order of stopping
 _SLURM_PREFIXES = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SCONTROL", "SALLOC")
+
+
+def _answers(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
 
 
 def _ancestry() -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +21,19 @@ class Ports:
     mariadb: int
     slurmdbd: int
     slurmctld: int
+    slurmrestd: int
     slurmd: int
 
 
 def free_ports() -> Ports:
     """Return a run of free ports below the range that the kernel hands out to clients."""
-    wanted = 3 + len(NODES)
+    wanted = 4 + len(NODES)
     first, run = 0, 0
     for port in range(17000, 30000):
         first = port if run == 0 else first
         run = run + 1 if _is_free(port) else 0
         if run == wanted:
-            return Ports(mariadb=first, slurmdbd=first + 1, slurmctld=first + 2, slurmd=first + 3)
+            return Ports(first, first + 1, first + 2, first + 3, slurmd=first + 4)
     raise RuntimeError(f"no {wanted} free ports in a row between 17000 and 30000")
 
 
@@ -58,6 +60,8 @@ def write(directory: Path, ports: Ports, password: str) -> None:
     (etc / "topology.conf").write_text(
         "SwitchName=leaf0 Nodes=n[0-3]\nSwitchName=leaf1 Nodes=n[4-7]\nSwitchName=spine Switches=leaf[0-1]\n"
     )
+    (etc / "jwt.key").touch(mode=0o600)
+    (etc / "jwt.key").write_bytes(secrets.token_bytes(32))
     slurmdbd = etc / "slurmdbd.conf"
     slurmdbd.touch(mode=0o600)
     slurmdbd.write_text(_slurmdbd_conf(directory, ports, password))
@@ -73,6 +77,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=cred_expire=10
+AuthAltTypes=auth/jwt
+AuthAltParameters=jwt_key={directory}/etc/jwt.key
 StateSaveLocation={directory}/state
 SlurmctldPidFile={directory}/run/slurmctld.pid
 SlurmdPidFile={directory}/run/slurmd-%n.pid
@@ -115,6 +121,8 @@ PartitionName=long Nodes=n[0-7] MaxTime=INFINITE State=UP
 def _slurmdbd_conf(directory: Path, ports: Ports, password: str) -> str:
     return f"""\
 AuthType=auth/munge
+AuthAltTypes=auth/jwt
+AuthAltParameters=jwt_key={directory}/etc/jwt.key
 DbdHost=localhost
 DbdAddr=127.0.0.1
 DbdPort={ports.slurmdbd}
