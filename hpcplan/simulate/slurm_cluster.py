@@ -57,10 +57,10 @@ def cluster_of_site(site: Site) -> SlurmCluster:
     machine = Machine.from_site(site)
     switches = []
     if site.fabric.switches:
-        children: dict[str, int] = {}
+        leaves: dict[int, str] = {}  # the rails of one leaf have the same nodes
         for switch in site.fabric.switches:
-            children[switch.name] = machine.mask_of(expand(switch.nodes)) if switch.nodes else 0
-        switches = [SwitchShape(name, mask, 0) for name, mask in children.items() if mask]
+            leaves.setdefault(machine.mask_of(expand(switch.nodes)) if switch.nodes else 0, switch.name)
+        switches = [SwitchShape(name, mask, 0) for mask, name in leaves.items() if mask]
         if len(switches) > 1:
             switches.append(SwitchShape("all", machine.all_nodes, 1))
     return SlurmCluster(machine, SlurmSettings(), tuple(switches))

@@ -22,8 +22,8 @@ class Failure:
     """What is left after a failure; bandwidths in bytes/s, one way.
 
     ``lost`` are the nodes that the largest part of the fabric cannot reach any more, the failed one included;
-    ``slowed`` the others that get less than before. ``share_*`` is what the worst-placed node gets when all talk to all at once,
-    ``bisection_*`` between two halves, each among the nodes that are left (before: among all).
+    ``slowed`` the others that get less than before. ``share_*`` is what the worst-placed node gets when all talk to all
+    at once, ``bisection_*`` between two halves, each among the nodes that are left (before: among all).
     """
 
     failed: str
@@ -53,6 +53,7 @@ def cost_of_failure(topology: Topology, failed: str | tuple[str, str], *, links:
     )
     reached = [host for host in hosts if host in part]
     before, after = _shares(topology), _shares(left)
+    bisection = _bisection(topology, list(hosts))
     return Failure(
         failed if isinstance(failed, str) else " - ".join(failed),
         tuple(host for host in hosts if host not in part),
@@ -61,8 +62,8 @@ def cost_of_failure(topology: Topology, failed: str | tuple[str, str], *, links:
         ),
         float(before.min(initial=math.inf)),
         float(min((after[number] for number, host in enumerate(hosts) if host in part), default=0.0)),
-        _bisection(topology, list(hosts)),
-        _bisection(left, reached),
+        bisection,
+        min(bisection, _bisection(left, reached)),
     )
 
 

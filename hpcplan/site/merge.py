@@ -20,12 +20,12 @@ from hpcplan.site.importers.findings import (
     Findings,
     PartitionFound,
     Place,
-    SwitchFound,
     few,
 )
 from hpcplan.site.merge_defaults import unknown_accelerator
-from hpcplan.site.merge_fabric import TreeSwitch, build_tree
+from hpcplan.site.merge_fabric import TreeSwitch
 from hpcplan.site.merge_groups import Group, GroupMaker, NodeFacts
+from hpcplan.site.merge_topology import FabricMaker, TorusFound
 
 __all__ = ["SOURCES", "Draft", "merge"]
 
@@ -43,7 +43,10 @@ class Draft:
     sources: list[str]
     groups: list[Group]
     partitions: list[tuple[PartitionFound, list[str]]]
+    kind: str
     tree: list[TreeSwitch]
+    toruses: list[TorusFound]
+    block_sizes: tuple[int, ...] = ()
     cluster: Figure[str] | None = None
     shared_nodes: bool | None = None
     topology_plugin: bool = False
@@ -106,7 +109,8 @@ class _Merger:
         maker = GroupMaker(self.facts, self.accelerator, self.gpus, self.problems, self._place())
         groups = maker.groups({found.name: members for found, members in partitions}, domains)
         bandwidth = {host: group.node_bytes_per_s for group in groups for host in group.nodes}
-        tree = self._tree({host: bandwidth[host] for host in self.facts})
+        fabric = FabricMaker(self.found, {host: bandwidth[host] for host in self.facts}, self.problems, self._place())
+        fabric.make()
         first = next(iter(self.found.values()))
         cluster = next((findings.cluster for findings in self.found.values() if findings.cluster), None)
         shared = next((f.shared_nodes for f in self.found.values() if f.shared_nodes is not None), None)
@@ -115,7 +119,10 @@ class _Merger:
             [findings.label for findings in self.found.values()],
             groups,
             [(found, _covering(groups, members)) for found, members in partitions],
-            tree,
+            fabric.kind,
+            fabric.switches,
+            fabric.toruses,
+            fabric.block_sizes,
             cluster,
             shared,
             any(findings.topology_plugin for findings in self.found.values()),
@@ -225,109 +232,6 @@ class _Merger:
             self._warn(partition.place, f"{partition.name!r} is a second default partition; the last counts", "Default")
         return result
 
-    def _tree(self, bandwidth: Mapping[str, float]) -> list[TreeSwitch]:
-        source, switches, rails = self._switches()
-        physical = self.found.get("ibnetdiscover")
-        links = physical.links if physical is not None and physical is self.found.get(source or "") else ()
-        tree, problems = build_tree(switches, links, bandwidth, rails=rails)
-        self.problems += problems
-        if physical is not None and physical.switches and not rails:
-            self._borrow(tree, physical, bandwidth)
-        below = {child for switch in tree for child in switch.children}
-        roots = [switch for switch in tree if switch.name not in below]
-        if len(roots) > 1:
-            names = few([switch.name for switch in roots])
-            self._note(roots[1].place, f"nothing joins the trees under {names}; no job can span two of them")
-        self._cover(tree, list(bandwidth), bandwidth)
-        for switch in tree:
-            if switch.name in bandwidth:
-                self._rename(tree, switch)
-        return tree
-
-    def _switches(self) -> tuple[str | None, Sequence[SwitchFound], bool]:
-        """Return the switches of the first file that has any, else blocks as leaves, else nothing."""
-        for source, findings in self.found.items():
-            if findings.switches:
-                return source, findings.switches, findings.rails
-        for source, findings in self.found.items():
-            if findings.blocks:
-                return source, self._blocks_as_leaves(findings.blocks), False
-        return None, (), False
-
-    def _blocks_as_leaves(self, blocks: Sequence[BlockFound]) -> list[SwitchFound]:
-        kinds = " and ".join(sorted({block.kind for block in blocks}))
-        message = f"no switches are known; each {kinds} becomes a leaf switch, and one switch above joins them"
-        self._note(blocks[0].place, message)
-        leaves = [SwitchFound(block.name, block.place, block.nodes) for block in blocks]
-        top = SwitchFound(
-            _fresh("spine", {leaf.name for leaf in leaves}), Place(ASSUMED), (), tuple(b.name for b in blocks)
-        )
-        return [*leaves, top] if len(leaves) > 1 else leaves
-
-    def _borrow(self, tree: list[TreeSwitch], physical: Findings, bandwidth: Mapping[str, float]) -> None:
-        """Take up-links from the cables of the physical switches that have the same nodes below them."""
-        cables, _ = build_tree(physical.switches, physical.links, bandwidth, rails=True)
-        below = {frozenset(nodes): switch for switch, nodes in _nodes_below(cables) if switch.uplink is not None}
-        leaf_of = {node: switch.name for switch in cables for node in switch.nodes}
-        without: list[str] = []
-        for switch, nodes in _nodes_below(tree):
-            match = below.get(frozenset(node for node in nodes if node in leaf_of))
-            if switch.uplink is not None and match is not None and match.uplink is not None:
-                switch.uplink = match.uplink
-            elif switch.uplink is not None and leaf_of.keys() & set(nodes):
-                without.append(switch.name)
-            real = {leaf_of[node] for node in switch.nodes if node in leaf_of}
-            if len(real) > 1:
-                message = f"the nodes of {switch.name!r} are under {len(real)} leaves in {physical.label}"
-                self._warn(switch.place, message, "Nodes")
-        if without:
-            message = f"it has no switch with the nodes of {few(without)}; up-links there are assumed"
-            self._note(Place(physical.source), message)
-
-    def _cover(self, tree: list[TreeSwitch], names: list[str], bandwidth: Mapping[str, float]) -> None:
-        """Put nodes that no switch joins under one of their own."""
-        covered = {node for switch in tree for node in switch.nodes}
-        loose = [name for name in names if name not in covered]
-        if not loose:
-            return
-        taken = {switch.name for switch in tree}
-        if not tree:
-            tree.append(TreeSwitch(_fresh("switch", taken), Place(ASSUMED), nodes=loose))
-            self._note(self._place(), "no file tells the fabric; one switch is assumed to join the nodes")
-            return
-        below = {child for switch in tree for child in switch.children}
-        roots = [switch for switch in tree if switch.name not in below]
-        leaf = TreeSwitch(_fresh("elsewhere", taken), Place(ASSUMED), nodes=loose)
-        message = f"nodes under no switch: {few(loose)}; a leaf {leaf.name!r} is made for them"
-        self._warn(roots[0].place, message)
-        tree.insert(0, leaf)
-        if len(roots) == 1 and roots[0].children:
-            roots[0].children.append(leaf.name)
-            leaf.uplink = Figure(sum(bandwidth[name] for name in loose), ASSUMED)
-
-    def _rename(self, tree: list[TreeSwitch], switch: TreeSwitch) -> None:
-        taken = {other.name for other in tree} | set(self.facts)
-        old, switch.name = switch.name, _fresh(f"{switch.name}-switch", taken)
-        self._warn(switch.place, f"switch {old!r} is called like a node; it becomes {switch.name!r}")
-        for other in tree:
-            other.children = [switch.name if child == old else child for child in other.children]
-
-
-def _nodes_below(tree: Sequence[TreeSwitch]) -> list[tuple[TreeSwitch, list[str]]]:
-    """Return every switch with all nodes below it; children stand before parents."""
-    below: dict[str, list[str]] = {}
-    for switch in tree:
-        below[switch.name] = [*switch.nodes, *(node for child in switch.children for node in below[child])]
-    return [(switch, below[switch.name]) for switch in tree]
-
 
 def _covering(groups: Sequence[Group], members: Mapping[str, None]) -> list[str]:
     return [group.name for group in groups if group.nodes[0] in members]
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    number, result = 1, name
-    while result in taken:
-        number += 1
-        result = f"{name}{number}"
-    return result

@@ -1,27 +1,30 @@
-"""From switches as files name them to the tree that a site file can hold.
+"""From switches as files name them to the levels of a fabric, and back to every switch on its own.
 
-Several roots over the same switches, as in a fat tree, become one switch with all their links, since traffic spreads
-over them; leaves that share their nodes, as rails do, become one leaf. Each such step is a problem to be shown.
+To find out what enters and leaves each level, several roots over the same switches, as in a Clos network, count as one
+switch with all their links, and so do leaves that share their nodes, as rails do. What is written has each of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcplan.errors import InputError, Problem
+from hpcplan.site.bundles import Joined
 from hpcplan.site.importers.findings import ASSUMED, Figure, LinkFound, Place, SwitchFound, few
 
-__all__ = ["TreeSwitch", "build_tree"]
+__all__ = ["Tree", "TreeSwitch", "build_tree"]
 
-_MAX_RAILS = 64
 NON_BLOCKING = f"{ASSUMED}, non-blocking"
 
 
 @dataclass(slots=True)
 class TreeSwitch:
-    """A switch of the tree; ``stands_for`` are the names that were joined into it."""
+    """A switch of the tree; ``stands_for`` are the names that were joined into it.
+
+    ``cables`` are those to each parent, as (how many, bytes/s one way of all), where they are known one by one.
+    """
 
     name: str
     place: Place
@@ -29,6 +32,17 @@ class TreeSwitch:
     nodes: list[str] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
     uplink: Figure[float] | None = None
+    cables: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tree:
+    """Joined switches, children before parents, and what it takes to write each of them on its own again."""
+
+    switches: list[TreeSwitch]
+    found: dict[str, SwitchFound] = field(default_factory=dict)
+    links: Sequence[LinkFound] = ()
+    rails: bool = False
 
 
 def build_tree(
@@ -37,7 +51,7 @@ def build_tree(
     node_bytes_per_s: Mapping[str, float],
     *,
     rails: bool = False,
-) -> tuple[list[TreeSwitch], list[Problem]]:
+) -> tuple[Tree, list[Problem]]:
     """Return the tree over the nodes of ``node_bytes_per_s`` (what each sends into the fabric, one way).
 
     Args:
@@ -56,30 +70,21 @@ def build_tree(
     builder.place_nodes()
     tree = builder.tree()
     _set_uplinks(tree, links, builder, node_bytes_per_s)
-    return tree, builder.problems
+    return Tree(tree, builder.found, links, rails), builder.problems
 
 
 class _Builder:
     def __init__(self, switches: Sequence[SwitchFound], nodes: Mapping[str, float]) -> None:
         self.found = {switch.name: switch for switch in switches}
-        self.order = {name: index for index, name in enumerate(self.found)}
         self.nodes = nodes
         self.problems: list[Problem] = []
         self.children = {name: list(switch.children) for name, switch in self.found.items()}
-        self.same = {name: name for name in self.found}  # union-find: names that became one switch
+        self.joined = Joined(self.found)
         self.leaf_of: dict[str, str] = {}
 
     def root(self, name: str) -> str:
         """Return the name that stands for the switch that ``name`` is part of."""
-        while self.same[name] != name:
-            self.same[name] = self.same[self.same[name]]
-            name = self.same[name]
-        return name
-
-    def _join(self, names: Iterable[str]) -> None:
-        roots = sorted({self.root(name) for name in names}, key=self.order.__getitem__)
-        for other in roots[1:]:
-            self.same[other] = roots[0]
+        return self.joined.root(name)
 
     def check_names(self) -> None:
         """Drop children and nodes that nothing defines."""
@@ -97,41 +102,11 @@ class _Builder:
     def join_leaves(self, share: float) -> None:
         """Join leaves of which ``share`` of the smaller's nodes are under the other as well."""
         members = {name: frozenset(n for n in switch.nodes if n in self.nodes) for name, switch in self.found.items()}
-        equal: dict[frozenset[str], list[str]] = defaultdict(list)
-        for name, nodes in members.items():
-            if nodes:
-                equal[nodes].append(name)
-        for names in equal.values():
-            self._join(names)
-        if share < 1:
-            self._join_overlapping(members, [names[0] for names in equal.values()], share)
-
-    def _join_overlapping(self, members: Mapping[str, frozenset[str]], leaves: Sequence[str], share: float) -> None:
-        leaves_of: dict[str, list[str]] = defaultdict(list)
-        for name in leaves:
-            for node in members[name]:
-                leaves_of[node].append(name)
-        shared: Counter[tuple[str, str]] = Counter()
-        for several in leaves_of.values():
-            near = several[:_MAX_RAILS]  # no node has more interfaces; what does is not worth the square of it
-            shared.update((a, b) for index, a in enumerate(near) for b in near[index + 1 :])
-        for (a, b), count in shared.items():
-            if count >= share * min(len(members[a]), len(members[b])):
-                self._join((a, b))
+        self.joined.join_leaves(members, share)
 
     def join_parents(self) -> None:
         """Join the parents of one switch, until each has one."""
-        changed = True
-        while changed:
-            parents: dict[str, set[str]] = defaultdict(set)
-            for name in self.found:
-                for child in self.children[name]:
-                    if self.root(child) != self.root(name):
-                        parents[self.root(child)].add(self.root(name))
-            several = [group for group in parents.values() if len(group) > 1]
-            changed = bool(several)
-            for group in several:
-                self._join(group)
+        self.joined.join_parents(self.children)
 
     def place_nodes(self) -> None:
         """Give each node one leaf; of several, the one that has most of its links."""
@@ -166,18 +141,7 @@ class _Builder:
                 if low != high.name and low not in high.children:
                     high.children.append(low)
         self._check_cycles(tree)
-        self._say_what_was_joined(tree)
         return self._pruned(tree)
-
-    def _say_what_was_joined(self, tree: Mapping[str, TreeSwitch]) -> None:
-        many = [switch for switch in tree.values() if len(switch.stands_for) > 1]
-        for switch in many[:3]:
-            what = "rails of one leaf" if switch.nodes else "parallel switches"
-            names = few(switch.stands_for)
-            message = f"{names} are {what}; they become one switch, {switch.name!r}, with all their links"
-            self.problems.append(switch.place.note(message))
-        if len(many) > 3:
-            self.problems.append(many[3].place.note(f"{len(many) - 3} more switches stand for several likewise"))
 
     def _check_cycles(self, tree: Mapping[str, TreeSwitch]) -> None:
         parent = {child: switch.name for switch in tree.values() for child in switch.children}

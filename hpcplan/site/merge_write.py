@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ __all__ = ["read_back", "write_draft"]
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _WORDS: Final = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])  # words to YAML 1.1 readers
 _COLUMN: Final = 60
+_SHORT: Final = 12  # names that stand one by one
 
 
 def write_draft(draft: Draft) -> str:
@@ -60,10 +61,7 @@ def _lines(draft: Draft) -> Iterator[str]:
     yield from _partitions(draft)
     yield ""
     yield "fabric:"
-    yield "  kind: tree"
-    yield "  switches:"
-    for switch in draft.tree:
-        yield _switch(switch)
+    yield from _fabric(draft)
     yield ""
     yield "slurm:"
     if draft.cluster is not None:
@@ -132,20 +130,53 @@ def _partitions(draft: Draft) -> Iterator[str]:
             yield f"    exclusive: {'true' if exclusive else 'false'}"
 
 
+def _fabric(draft: Draft) -> Iterator[str]:
+    yield f"  kind: {draft.kind}"
+    if draft.block_sizes:
+        yield f"  block_sizes: [{', '.join(str(size) for size in draft.block_sizes)}]"
+    if draft.toruses:
+        yield "  toruses:"
+        for torus in draft.toruses:
+            block, link = torus.block, torus.link
+            dims = ", ".join(str(size) for size in block.dims)
+            parts = f"name: {_word(block.name)}, dims: [{dims}], nodes: {_word(compress(block.nodes))}"
+            text = f"    - {{{parts}, link: {_link(link.value)}}}"
+            yield _line(text, f"{block.place.origin}; link {link.origin}")
+        return
+    yield "  switches:"
+    for switch in draft.tree:
+        yield _switch(switch)
+
+
 def _switch(switch: TreeSwitch) -> str:
     parts = [f"name: {_word(switch.name)}"]
     if switch.nodes:
         parts.append(f"nodes: {_word(compress(switch.nodes))}")
     if switch.children:
-        parts.append(f"switches: [{', '.join(_word(child) for child in switch.children)}]")
+        parts.append(f"switches: {_words(switch.children)}")
     comment = switch.place.origin if switch.place.file != ASSUMED else ASSUMED
-    if len(switch.stands_for) > 1:
-        comment += f", {len(switch.stands_for)} switches in one"
-    if switch.uplink is not None:
+    if switch.cables:
+        parts.append(f"uplinks: {{{', '.join(_cables(switch.cables))}}}")
+    elif switch.uplink is not None:
         parts.append(f"uplink: {_link(switch.uplink.value)}")
         if switch.uplink.origin != comment:
             comment += f"; uplink {switch.uplink.origin}"
     return _line(f"    - {{{', '.join(parts)}}}", comment)
+
+
+def _words(names: list[str]) -> str:
+    """Return names as a list of YAML; a long one as a hostlist in it."""
+    shown = names if len(names) <= _SHORT else [compress(names)]
+    return f"[{', '.join(_word(name) for name in shown)}]"
+
+
+def _cables(cables: Mapping[str, tuple[int, float]]) -> Iterator[str]:
+    """Return parents with equal cables together, as ``"spine[1-4]": 2 x 400 Gb/s``."""
+    alike: dict[tuple[int, float], list[str]] = {}
+    for parent, (links, rate) in cables.items():
+        alike.setdefault((links, rate / links), []).append(parent)
+    for (links, rate), parents in alike.items():
+        yield f"{json.dumps(compress(sorted(parents)))}: {links} x {_link(rate)}"
 
 
 def _line(text: str, comment: str | Figure[object]) -> str:

@@ -44,8 +44,8 @@ class Grid:
 
     def pairs(self, places: Ints) -> tuple[Levels, Floats, Floats]:
         """Return hops, bandwidth (of all shortest paths together) and latency of all pairs of nodes, by their index."""
-        hops = np.zeros((len(places), len(places)), dtype=np.int64)
-        ways = np.zeros_like(hops)
+        hops: Ints = np.zeros((len(places), len(places)), dtype=np.int64)
+        ways: Ints = np.zeros_like(hops)
         for axis, size in enumerate(self.torus.dims):
             here = self.coordinates[places, axis]
             straight = np.abs(here[:, None] - here[None, :])
@@ -53,7 +53,8 @@ class Grid:
             hops += steps
             ways += (steps > 0).astype(np.int64) + ((2 * steps == size) & (size > 2))
         level = np.minimum(hops, _MAX_LEVEL).astype(np.int8)
-        return level, ways * self.torus.link_bytes_per_s, hops * self.torus.latency_s
+        bandwidth: Floats = ways.astype(float) * self.torus.link_bytes_per_s
+        return level, bandwidth, hops.astype(float) * self.torus.latency_s
 
     def boxes(self) -> list[tuple[int, ...]]:
         """Return box shapes of growing volume up to the whole, each about as compact as its volume allows."""

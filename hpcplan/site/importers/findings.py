@@ -175,13 +175,14 @@ class BlockFound:
     """Nodes that belong closer together than the rest.
 
     ``kind`` is ``block`` or ``ring`` or ``torus`` as Slurm has them, or ``domain`` where the file says that one
-    accelerator fabric (NVLink) joins them.
+    accelerator fabric (NVLink) joins them. ``dims`` are those of a ring or torus whose every cell has a node.
     """
 
     name: str
     place: Place
     nodes: tuple[str, ...]
     kind: str = "block"
+    dims: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,8 @@ class InsideFound:
 class Findings:
     """All that one file says. ``problems`` are what is odd in it, yet can be lived with.
 
-    ``rails`` says that the switches are physical, so that leaves which share their nodes are rails of one group.
+    ``rails`` says that the switches are physical, so that leaves which share their nodes are rails of one group;
+    ``dragonfly`` that Slurm's tree stands for one (TopologyParam in slurm.conf(5)).
     """
 
     source: str
@@ -222,6 +224,8 @@ class Findings:
     shared_nodes: bool | None = None
     topology_plugin: bool = False
     rails: bool = False
+    dragonfly: bool = False
+    block_sizes: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
 
     @property

@@ -267,6 +267,7 @@ class _Parser:
             partitions=tuple(found for found in partitions if found.nodes is None or found.nodes),
             shared_nodes=_shared(select[0]) if select else None,
             topology_plugin=_has_tree(self.settings),
+            dragonfly=_is_dragonfly(self.settings),
             problems=tuple(self.problems),
         )
 
@@ -279,3 +280,8 @@ def _shared(select_type: str) -> bool | None:
 def _has_tree(settings: Mapping[str, tuple[str, ConfLine]]) -> bool:
     plugin = settings.get("topologyplugin")
     return plugin is not None and plugin[0].lower().removeprefix("topology/") in ("tree", "block")
+
+
+def _is_dragonfly(settings: Mapping[str, tuple[str, ConfLine]]) -> bool:
+    param = settings.get("topologyparam")
+    return param is not None and "dragonfly" in param[0].lower().split(",")

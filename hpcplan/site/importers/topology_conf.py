@@ -44,7 +44,7 @@ class _Parser:
         self.problems = problems
         self.switches: dict[str, SwitchFound] = {}
         self.blocks: dict[str, BlockFound] = {}
-        self.has_speed = False
+        self.block_sizes: tuple[int, ...] = ()
 
     def take(self, line: ConfLine) -> None:
         """Take one line in."""
@@ -68,7 +68,8 @@ class _Parser:
         words = [word for word in re.split(r"[,\s]+", line.pairs["blocksizes"]) if word]
         if not all(re.fullmatch("[0-9]{1,9}", word) for word in words):
             raise line.error("blocksizes", f"{line.pairs['blocksizes']!r} is not a list of whole numbers")
-        if (wrong := block_size_problem([int(word) for word in words])) is not None:
+        self.block_sizes = tuple(int(word) for word in words)
+        if (wrong := block_size_problem(self.block_sizes)) is not None:
             raise line.error("blocksizes", wrong)
 
     def _block(self, line: ConfLine, kind: str) -> None:
@@ -82,14 +83,13 @@ class _Parser:
             first = self.blocks[name].place.line
             self.problems.append(line.place.problem(f"{kind} {name!r} is defined again; first on line {first}"))
         else:
-            self.blocks[name] = BlockFound(name, line.place, nodes, kind)
+            self.blocks[name] = BlockFound(name, line.place, nodes, kind, (len(nodes),) if kind == "ring" else ())
 
     def _switch(self, line: ConfLine) -> None:
         place = line.place
         name = line.pairs["switchname"]
         nodes = place.hosts(line.pairs["nodes"], "Nodes") if line.get("nodes") else ()
         children = place.hosts(line.pairs["switches"], "Switches") if line.get("switches") else ()
-        self.has_speed |= "linkspeed" in line.pairs and "level" not in line.pairs
         if children and nodes:
             if "level" not in line.pairs:  # scontrol shows all nodes below; a file may name children of one kind only
                 message = f"switch {name!r} has both Nodes and Switches; its Nodes are left out"
@@ -116,5 +116,6 @@ class _Parser:
             switches=tuple(self.switches.values()),
             blocks=tuple(self.blocks.values()),
             topology_plugin=bool(self.switches or self.blocks),
+            block_sizes=self.block_sizes if self.blocks else (),
             problems=tuple(self.problems),
         )

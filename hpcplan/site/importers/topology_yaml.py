@@ -29,6 +29,7 @@ class _Topology:
     at: At
     switches: list[SwitchFound] = field(default_factory=list)
     blocks: list[BlockFound] = field(default_factory=list)
+    block_sizes: tuple[int, ...] = ()
 
 
 def read_topology_yaml(path: Path, *, topology: str | None = None) -> Findings:
@@ -64,6 +65,7 @@ def parse_topology_yaml(text: str, path: Path, *, topology: str | None = None) -
         switches=tuple(chosen.switches),
         blocks=tuple(chosen.blocks),
         topology_plugin=chosen.kind in ("tree", "block"),
+        block_sizes=chosen.block_sizes,
         problems=tuple(_choice(found, chosen, defaults)),
     )
 
@@ -137,6 +139,7 @@ def _block(at: At, result: _Topology) -> None:
         sizes = [size.whole() for size in listed]
         if (wrong := block_size_problem(sizes)) is not None:
             raise at_sizes.error(wrong)
+        result.block_sizes = tuple(sizes)
 
 
 def _ring(at: At, result: _Topology) -> None:
@@ -147,7 +150,7 @@ def _ring(at: At, result: _Topology) -> None:
         nodes = _needed(ring, "nodes", item).hosts()
         if (wrong := ring_problem(name, len(nodes))) is not None:
             raise ring["nodes"].error(wrong)
-        result.blocks.append(BlockFound(name, item.place, nodes, "ring"))
+        result.blocks.append(BlockFound(name, item.place, nodes, "ring", (len(nodes),)))
 
 
 def _torus(at: At, result: _Topology) -> None:
@@ -165,7 +168,8 @@ def _torus(at: At, result: _Topology) -> None:
         if len(nodes) != cells and not (from_regions and len(nodes) < cells):
             message = f"torus {name!r} is {_product(dims)} = {cells} cells, but {len(nodes)} nodes are listed"
             raise (torus.get("nodes") or item).error(message)
-        result.blocks.append(BlockFound(name, item.place, nodes, "torus"))
+        whole = dims if len(nodes) == cells and not from_regions else ()
+        result.blocks.append(BlockFound(name, item.place, nodes, "torus", whole))
 
 
 def _torus_nodes(torus: dict[str, At], item: At) -> tuple[tuple[str, ...], bool]:

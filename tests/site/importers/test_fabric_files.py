@@ -12,6 +12,8 @@ from hpcplan.site.importers.findings import Findings
 from hpcplan.site.importers.ibnetdiscover import lane_bytes_per_s, parse_ibnetdiscover
 from hpcplan.site.importers.read import read_sources
 from hpcplan.site.merge import merge
+from hpcplan.site.merge_write import read_back, write_draft
+from hpcplan.site.topology import build_topology
 
 
 def fabric(hosts: int, rails: int, spines: int, *, speed: str = "4xNDR", cables: int = 2) -> str:
@@ -209,10 +211,16 @@ def test_the_cables_of_physical_switches_are_the_up_links_of_topology_confs_tree
     assert top.uplink is None
 
 
-def test_rails_and_spines_become_a_tree_with_all_their_cables(tmp_path: Path) -> None:
+def test_rails_and_spines_are_kept_with_all_their_cables(tmp_path: Path) -> None:
     (tmp_path / "ib.txt").write_text(fabric(hosts=8, rails=4, spines=2, cables=3))
-    leaf, spine = merge(read_sources({"ibnetdiscover": tmp_path / "ib.txt"})).tree
-    assert leaf.stands_for == ["leaf0", "leaf1", "leaf2", "leaf3"]
-    assert spine.stands_for == ["spine0", "spine1"]
-    assert leaf.uplink is not None
-    assert leaf.uplink.value == 4 * 2 * 3 * 50e9
+    draft = merge(read_sources({"ibnetdiscover": tmp_path / "ib.txt"}))
+    topology = build_topology(read_back(write_draft(draft)))
+    assert (draft.kind, topology.kind) == ("rails", "rails")
+    assert sorted(topology.switches()) == ["leaf0", "leaf1", "leaf2", "leaf3", "spine0", "spine1"]
+    assert topology.graph.edges["leaf2", "spine1"]["links"] == 3
+    assert topology.graph.edges["leaf2", "spine1"]["bandwidth_bytes_per_s"] == pytest.approx(3 * 50e9)
+    leaf, spine = topology.bundles()
+    assert leaf.switches == ("leaf0", "leaf1", "leaf2", "leaf3")
+    assert spine.switches == ("spine0", "spine1")
+    assert leaf.up_bytes_per_s == pytest.approx(4 * 2 * 3 * 50e9)
+    assert leaf.up_links == 4 * 2 * 3

@@ -104,14 +104,56 @@ def test_files_that_contradict_each_other_are_a_warning_and_the_site_is_still_va
     assert len(build_topology(site).nodes()) == 6
 
 
-def test_several_roots_become_one_switch_with_the_links_of_all(tmp_path: Path) -> None:
+def test_several_roots_are_kept_as_a_clos_network(tmp_path: Path) -> None:
     text = (
         "SwitchName=a Nodes=n[1-2]\nSwitchName=b Nodes=n[3-4]\nSwitchName=s1 Switches=a,b\nSwitchName=s2 Switches=a,b\n"
     )
     site, draft = imported(tmp_path, topology=text)
-    assert {switch.name for switch in site.fabric.switches} == {"a", "b", "s1"}
+    assert site.fabric.kind == "clos"
+    assert {switch.name for switch in site.fabric.switches} == {"a", "b", "s1", "s2"}
     assert not warnings(draft)
-    assert "s[1-2]" in str(draft.problems[0])
+    topology = build_topology(site)
+    assert topology.ancestors("n1") == ["a", "s1"]
+    up = [topology.graph.edges["a", root]["bandwidth_bytes_per_s"] for root in ("s1", "s2")]
+    assert up == [topology.bandwidth("n1", "n2")] * 2  # two nodes' worth, over two roots
+
+
+def test_rings_are_kept_as_rings(tmp_path: Path) -> None:
+    site, draft = imported(tmp_path, topology="RingName=r1 Nodes=n[1-4]\nRingName=r2 Nodes=m[1-4]\n")
+    assert site.fabric.kind == "torus"
+    assert [(torus.name, torus.dims, torus.nodes) for torus in site.fabric.toruses] == [
+        ("r1", (4,), "n[1-4]"), ("r2", (4,), "m[1-4]"),
+    ]  # fmt: skip
+    assert not warnings(draft)
+    assert "nothing joins the rings r[1-2]" in " ".join(problem.message for problem in draft.problems)
+
+
+def test_a_torus_is_kept_with_its_dimensions(tmp_path: Path) -> None:
+    text = "- topology: t\n  torus3d:\n    toruses:\n      - {name: p, dims: {x: 2, y: 3, z: 4}, nodes: 'n[01-24]'}\n"
+    (tmp_path / "topology.yaml").write_text(text)
+    draft = merge(read_sources({"topology": tmp_path / "topology.yaml"}))
+    topology = build_topology(read_back(write_draft(draft)))
+    assert topology.kind == "torus"
+    assert topology.graph.number_of_edges() == 12 + 24 + 24  # one link a pair in the dimension of two
+
+
+def test_blocks_are_kept_with_their_sizes(tmp_path: Path) -> None:
+    site, _ = imported(tmp_path, topology="BlockName=b1 Nodes=n[1-4]\nBlockName=b2 Nodes=n[5-8]\nBlockSizes=4,8\n")
+    assert (site.fabric.kind, site.fabric.block_sizes) == ("blocks", (4, 8))
+    assert [switch.name for switch in site.fabric.switches] == ["b1", "b2", "spine"]
+
+
+def test_slurm_conf_says_that_a_tree_stands_for_a_dragonfly(tmp_path: Path) -> None:
+    tree = "SwitchName=r1 Nodes=h[1-2]\nSwitchName=r2 Nodes=h[3-4]\nSwitchName=r3 Nodes=c[1-2]\n"
+    groups = "SwitchName=g1 Switches=r[1-2]\nSwitchName=g2 Switches=r3\nSwitchName=all Switches=g[1-2]\n"
+    site, _ = imported(
+        tmp_path, slurm_conf=SLURM + "TopologyPlugin=topology/tree\nTopologyParam=dragonfly\n", topology=tree + groups
+    )
+    topology = build_topology(site)
+    assert topology.kind == "dragonfly"
+    assert topology.graph.has_edge("r1", "r2")
+    assert not topology.graph.has_node("g1")
+    assert topology.ancestors("h1") == ["r1", "g1", "all"]
 
 
 def test_trees_that_nothing_joins_stay_apart(tmp_path: Path) -> None:
@@ -169,7 +211,7 @@ def test_nodes_in_blocks_of_other_sizes_are_groups_of_their_own(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("texts", "nodes", "switches"),
     [
-        ({"topology": "RingName=a Nodes=n[1-8]\nRingName=b Nodes=n[9-16]\n"}, 16, 3),
+        ({"topology": "RingName=a Nodes=n[1-8]\nRingName=b Nodes=n[9-16]\n"}, 16, 0),
         ({"topology": "BlockName=a Nodes=n[1-4]\n"}, 4, 1),
         ({"gres": "Name=gpu File=/dev/nvidia[0-9]\n"}, 1, 1),
         ({"gres": "NodeName=n[1-3] Name=gpu Count=2\n"}, 3, 1),
@@ -375,7 +417,10 @@ def test_lists_that_are_endless_only_together_are_refused(tmp_path: Path, option
         imported(tmp_path, **{option: text})
 
 
-def test_many_leaves_over_the_same_nodes_become_one(tmp_path: Path) -> None:
+def test_many_leaves_over_the_same_nodes_are_rails(tmp_path: Path) -> None:
     text = "".join(f"SwitchName=s{number} Nodes=n[1-300]\n" for number in range(300))
     site, _ = imported(tmp_path, topology=text)
-    assert [switch.name for switch in site.fabric.switches] == ["s0"]
+    assert site.fabric.kind == "rails"
+    assert len(site.fabric.switches) == 300
+    [leaf] = build_topology(site).bundles()
+    assert len(leaf.switches) == 300
