@@ -250,10 +250,14 @@ def _expert_groups(space: Space, replicas: int) -> Sequence[int]:
 
 
 def _zero_stages(space: Space, kind: int) -> Sequence[int]:
-    """Return the stages; ``kind`` is 0 without replicas, else 1 alone, 2 beside tensor or context, 3 in a pipeline."""
-    if kind == 0:
-        return _allowed(space, "zero", [0])  # nothing to divide the states over
+    """Return the stages.
+
+    ``kind`` is 0 (4 with tensor parallelism) without replicas, else 1 with nothing else that is split, 2 beside tensor
+    or context parallelism, 3 in a pipeline.
+    """
     can = space.capabilities
+    if kind in (0, 4):  # nothing to divide the states over
+        return [] if kind == 4 and can.tensor_needs_replicas else _allowed(space, "zero", [0])
     stages = [z for z in can.zero if kind != 3 or z in can.zero_in_pipeline]
     return _allowed(space, "zero", [z for z in stages if z or kind == 1 or not can.replicated_alone])
 
@@ -280,7 +284,9 @@ def _bases(space: Space) -> dict[str, Ints]:
     if "micro_batches" in space.fixed:
         t = _keep(t, t["micro_batches"] == space.fixed["micro_batches"])
     beside = np.where(t["pp"] > 1, 3, np.where(t["tp"] * t["cp"] > 1, 2, 1))
-    t = _expand(t, "zero", np.where(t["dp"] * t["cp"] > 1, beside, 0), lambda kind: _zero_stages(space, kind))
+    t = _expand(
+        t, "zero", np.where(t["dp"] * t["cp"] > 1, beside, 4 * (t["tp"] > 1)), lambda kind: _zero_stages(space, kind)
+    )
     return _expand(t, "sequence_parallel", t["tp"], lambda tp: _sequence_parallel(space, tp))
 
 
@@ -292,7 +298,7 @@ def _levers(space: Space, zero: int) -> Sequence[int]:
     return [
         i
         for i, (again, where) in enumerate(LEVERS)
-        if again in can.recompute
+        if again in (can.recompute if zero >= can.recompute_from else (NONE,))
         and where in places
         and space.fixed.get("recompute", again) == again
         and space.fixed.get("offload", where) == where

@@ -42,6 +42,8 @@ class Capabilities:
     offload_from: int = 1
     experts_need_sequence_parallel: bool = False
     accumulates: bool = True  # gradients, over micro-batches
+    recompute_from: int = 0  # least ZeRO stage for recomputation
+    tensor_needs_replicas: bool = False  # tensor parallelism goes with sharded data parallelism only
 
 
 _CORE: Final = {"offload": (DEVICE, CPU), "experts_need_sequence_parallel": True}
@@ -53,7 +55,7 @@ _MORE: Final[Mapping[Framework, Mapping[str, Any]]] = {
     "nemo": _CORE,
     "deepspeed": {"offload": (DEVICE, CPU, NVME)},
     "torchtitan": {**_SHARDED, "schedules": _ANY_SCHEDULE, "zero_in_pipeline": (2, 3)},
-    "accelerate": _SHARDED,
+    "accelerate": {**_SHARDED, "recompute_from": 2, "tensor_needs_replicas": True},
     "torchrun": {**_SHARDED, "axes": frozenset({"ep"}), "zero": (0, 2, 3), "sequence_parallel": (0,)},  # DDP, FSDP2
     "tensorflow": {"accumulates": False},
     "jax": {"offload": (DEVICE, CPU)},

@@ -5,31 +5,32 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
 from hpcplan.errors import InputError, Problem
 from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.partition.explain import MEMORY_TERMS, TERMS
 from hpcplan.partition.search import Outcome
+from hpcplan.partition.stages import stage_layers
 from hpcplan.plan import (
     Breakdown,
     Estimate,
     Health,
     Job,
     MemoryBreakdown,
-    Placement,
     Sharding,
     Stage,
     Staging,
     TimeBreakdown,
 )
 from hpcplan.site.model import Site
-from hpcplan.site.topology import Topology
 from hpcplan.workload.model import Workload
 
-__all__ = ["estimate", "job", "placement", "sharding", "stages"]
+__all__ = ["estimate", "job", "sharding", "stages"]
 
 
-def sharding(outcome: Outcome, i: int) -> Sharding:
+def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
     """Return the sharding of candidate ``i``."""
     s, kind = outcome.best, outcome.kinds[int(outcome.kind[i])]
     return Sharding(
@@ -37,7 +38,8 @@ def sharding(outcome: Outcome, i: int) -> Sharding:
         micro_batch=int(s.micro_batch[i]), micro_batches=int(s.micro_batches[i]), zero=int(s.zero[i]),
         recompute=RECOMPUTE[int(s.recompute[i])],
         sequence_parallel=bool(s.sequence_parallel[i]), schedule=SCHEDULES[int(s.schedule[i])],
-        offload=OFFLOAD[int(s.offload[i])], precision=kind.precision,
+        offload=OFFLOAD[int(s.offload[i])], stage_layers=stage_layers(workload, kind, s.take(np.array([i]))),
+        precision=kind.precision,
         nodes=int(outcome.nodes[i]), gpus=int(s.gpus[i]), gpus_per_node=kind.gpus_per_node,
     )  # fmt: skip
 
@@ -57,16 +59,6 @@ def estimate(outcome: Outcome, i: int) -> Estimate:
         high=round(step * (1 + interval), 6),
         breakdown=Breakdown(time=TimeBreakdown(**time), memory=MemoryBreakdown(**memory)),
     )
-
-
-def placement(site: Site, topology: Topology, partition: str, group: str, best: Sharding) -> Placement:
-    """Return the rank order and, where Slurm knows the topology, the fewest leaf switches that can hold the job."""
-    switches: int | None = None
-    if site.slurm.topology:
-        hosts = topology.closest(best.nodes, topology.nodes(group))
-        switches = len({topology.ancestors(host)[0] for host in hosts})
-    order = ("tp", "cp", "ep", "dp", "pp") if best.ep > 1 else ("tp", "cp", "dp", "pp")
-    return Placement(partition=partition, node_group=group, order=order, switches=switches)
 
 
 def job(workload: Workload, site: Site, group: str, best: Sharding) -> Job:

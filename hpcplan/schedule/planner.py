@@ -17,9 +17,10 @@ from hpcplan.partition.explanation import Explanation, explain, explanation_data
 from hpcplan.partition.frameworks import capabilities
 from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.pareto import front_rows
+from hpcplan.partition.placement import placement_of
 from hpcplan.partition.search import Objective, Outcome, search
 from hpcplan.plan import Alternative, Estimate, Plan, Precision, Provenance, Search, Segment, Sharding, Source, Training
-from hpcplan.schedule.assemble import estimate, job, placement, sharding, stages
+from hpcplan.schedule.assemble import estimate, job, sharding, stages
 from hpcplan.schedule.checkpoint import checkpoint_interval_s, write_time_s
 from hpcplan.schedule.segments import cut_into_segments
 from hpcplan.site.load import LoadedSite, accelerator_of
@@ -138,7 +139,7 @@ def make_plan(
         workload, kinds, nodes=span, objective=objective, fixed=fixed, keep=alternatives + 1, pareto=pareto
     )
     group, constants = outcome.winner.group, outcome.winner.constants
-    shardings = [sharding(outcome, i) for i in range(len(outcome.best))]
+    shardings = [sharding(outcome, workload, i) for i in range(len(outcome.best))]
     estimates = [estimate(outcome, i) for i in range(len(outcome.best))]
     segments, every = _chain(workload, site.site, partition, group, shardings[0], estimates[0])
     plan = Plan(
@@ -162,7 +163,17 @@ def make_plan(
             why=why_it_won(outcome),
         ),
         training=_training(workload, site.site, group, outcome, segments, every),
-        placement=placement(site.site, topology, partition, group, shardings[0]),
+        placement=placement_of(
+            workload,
+            site.site,
+            topology,
+            partition,
+            group,
+            shardings[0],
+            estimates[0],
+            outcome.winner.machine,
+            constants.coefficients,
+        ),
         segments=segments,
         stages=stages(workload, site.site, partition),
         after=workload.launch.after,

@@ -75,12 +75,21 @@ def test_every_candidate_can_run(name: str, gpus: int) -> None:
 def test_the_space_has_no_gaps_and_no_repeats() -> None:
     """Against a plain enumeration of a small case, written with no shared code."""
     s = enumerate_shardings(space("llama3-8b", 8))
-    names = ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute", "sequence_parallel", "offload")
+    names = ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute", "sequence_parallel", "offload",
+             "last_layers")  # fmt: skip
     found = {tuple(int(getattr(s, n)[i]) for n in names) for i in range(len(s))}
     assert len(found) == len(s)
     sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+    def last_layers(pp: int, vpp: int) -> set[int]:
+        if pp == 1 or (vpp > 1 and 32 % (pp * vpp) == 0):
+            return {0}
+        if vpp > 1:
+            return {34 // pp - 1}
+        return {0} | {max(1, 32 - (32 // pp + more) * (pp - 1)) for more in range(1, 7)}
+
     expected = {
-        (tp, cp, pp, vpp, dp, size, zero, again, split, away)
+        (tp, cp, pp, vpp, dp, size, zero, again, split, away, last)
         for tp in (1, 2, 4, 8) for cp in (1, 2, 4) for pp in (1, 2, 4, 8) for dp in (1, 2, 4, 8)
         if tp * cp * pp * dp == 8
         for vpp in range(1, 33)
@@ -90,6 +99,7 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
         for again in (0, 1, 2)
         for split in ((0, 1) if tp > 1 else (0,))
         for away in ((0, 1) if zero else (0,))
+        for last in last_layers(pp, vpp)
     }  # fmt: skip
     assert found == expected
 
