@@ -10,11 +10,11 @@ from hpcplan.cost.shardings import Ints
 from hpcplan.hostlist import compress, expand
 from hpcplan.partition.placement.torus import boxes
 from hpcplan.plan import Neighbourhood
-from hpcplan.rank_map import Fabric, divisors, pack
+from hpcplan.rank_map import Fabric
 from hpcplan.site.hierarchy import Hierarchy
 from hpcplan.site.topology import Topology
 
-__all__ = ["fabric_of", "neighbourhoods", "packed", "random_choices", "slurm_choice"]
+__all__ = ["fabric_of", "neighbourhoods", "random_choices", "slurm_choice"]
 
 
 def neighbourhoods(topology: Topology, hosts: Sequence[str]) -> tuple[Neighbourhood, ...]:
@@ -64,12 +64,6 @@ def _name(hierarchy: Hierarchy, vertex: int) -> str | None:
 def fabric_of(places: Sequence[Neighbourhood], hosts: Sequence[str]) -> Fabric:
     """Return neighbourhoods as the job script's own program sees them."""
     return Fabric([{**p.model_dump(), "nodes": expand(p.nodes) if p.nodes else []} for p in places], list(hosts))
-
-
-def packed(fabric: Fabric, hosts: Sequence[str], count: int) -> list[list[str]]:
-    """Return choices of ``count`` hosts that keep 1, 2, ... neighbours under the lowest switch they can be."""
-    found = [pack(fabric, list(hosts), count, unit) for unit in divisors(count)]
-    return [order for order in found if order is not None]
 
 
 def slurm_choice(hierarchy: Hierarchy, free: Ints, count: int, *, topology: bool) -> Ints:

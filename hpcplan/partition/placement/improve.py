@@ -13,6 +13,7 @@ __all__ = ["exhaust", "improve", "permutations_of"]
 
 _TIE = 1e-9
 _BATCH = 400_000  # flows looked at in one call
+_MOST_MOVES = 4000  # tried before giving up, where there are more
 
 
 def permutations_of(free: int, count: int, most: int) -> int | None:
@@ -45,8 +46,8 @@ def improve(
     """Return a placement with no longer a step, and that step in seconds.
 
     Moves are tried in batches, in a random order that ``seed`` fixes; the best of a batch is taken if it shortens the
-    step, or keeps it and evens out the links. It ends when no move helps, when the step reaches ``bound_s``, or after
-    about ``work`` flows were looked at.
+    step, or keeps it and evens out the links. It ends when no move helps (of some thousand, where there are more), when
+    the step reaches ``bound_s``, or after about ``work`` flows were looked at.
     """
     generator = np.random.default_rng(seed)
     best = hosts.copy()
@@ -58,7 +59,7 @@ def improve(
     better = True
     while better and left > 0 and step > bound_s * (1 + _TIE):
         better = False
-        moves = generator.permutation(_moves(best, free))
+        moves = _moves(best, free, generator)
         for start in range(0, len(moves), size):
             if left <= 0:
                 break
@@ -73,13 +74,24 @@ def improve(
     return best, step
 
 
-def _moves(hosts: Ints, free: Ints) -> Ints:
-    """Return all moves: two places to swap, or a place (from 0) and a free host that is not used (as -1 - number)."""
+def _moves(hosts: Ints, free: Ints, generator: np.random.Generator) -> Ints:
+    """Return moves, shape (moves, 2): two places to swap, or a place (from 0) and an unused host (-1 - its number)."""
     count = len(hosts)
-    a, b = np.triu_indices(count, 1)
     unused = np.setdiff1d(free, hosts)
+    if count * (count - 1) // 2 + count * len(unused) > _MOST_MOVES:
+        place = generator.integers(0, count, _MOST_MOVES)
+        other = generator.integers(-len(unused), count, _MOST_MOVES)
+        drawn: Ints = np.stack([place, np.where(other < 0, -1 - _picked(unused, other), other)], axis=1)[place != other]
+        return drawn
+    a, b = np.triu_indices(count, 1)
     place, other = np.meshgrid(np.arange(count), -1 - unused, indexing="ij")
-    return np.concatenate([np.stack([a, b], axis=1), np.stack([place.ravel(), other.ravel()], axis=1)])
+    moves = np.concatenate([np.stack([a, b], axis=1), np.stack([place.ravel(), other.ravel()], axis=1)])
+    shuffled: Ints = generator.permutation(moves)
+    return shuffled
+
+
+def _picked(unused: Ints, other: Ints) -> Ints:
+    return unused[np.where(other < 0, -1 - other, 0)] if len(unused) else other
 
 
 def _after(hosts: Ints, moves: Ints) -> Ints:

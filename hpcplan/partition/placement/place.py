@@ -10,20 +10,21 @@ import numpy as np
 
 from hpcplan.cost.shardings import Ints
 from hpcplan.errors import InfeasibleError
-from hpcplan.partition.placement.choices import fabric_of, packed, random_choices, slurm_choice
+from hpcplan.partition.placement.choices import fabric_of, random_choices, slurm_choice
 from hpcplan.partition.placement.grid import Grid, Order, orders_of
 from hpcplan.partition.placement.improve import exhaust, improve, permutations_of
 from hpcplan.partition.placement.network import Network
 from hpcplan.partition.placement.predict import Predictor
 from hpcplan.partition.placement.torus import snake
 from hpcplan.plan import LinkLoad, Neighbourhood, Sharding, Traffic
+from hpcplan.rank_map import packings
 from hpcplan.site.hierarchy import Hierarchy
 from hpcplan.site.topology import Topology
 
-__all__ = ["Machinery", "Placed", "best_placement"]
+__all__ = ["WORK", "Machinery", "Placed", "best_placement"]
 
 _MOST_TRIED = 50_000  # ordered choices that are tried one by one, over all orders of the axes
-_WORK = 8_000_000  # flows looked at by the local search: about two seconds
+WORK = 8_000_000  # flows looked at by the local search: about two seconds
 _KEPT = 3  # starting points of the local search
 _SAMPLES = 20
 _BUSIEST = 8
@@ -71,7 +72,7 @@ class Placed:
     slurm_hosts: tuple[str, ...]
 
 
-def best_placement(machinery: Machinery, free: Sequence[str], *, work: int = _WORK, seed: int = 0) -> Placed:
+def best_placement(machinery: Machinery, free: Sequence[str], *, work: int = WORK, seed: int = 0) -> Placed:
     """Return the placement of the ranks on some of the ``free`` hosts with the shortest predicted step.
 
     Few ordered choices are all tried. Else, for every order of the axes that the framework can run, choices that keep
@@ -155,11 +156,11 @@ def _search(
 
 def _starts(machinery: Machinery, numbers: Ints, names: list[str], slurm: Ints) -> list[Ints]:
     """Return the choices to compare, each once: Slurm's, then the packed ones."""
-    fabric = fabric_of(machinery.places, names)
-    choices = [machinery.hierarchy.numbers(order) for order in packed(fabric, names, machinery.sharding.nodes)]
+    fabric, count = fabric_of(machinery.places, names), machinery.sharding.nodes
     of_slurm = [machinery.hierarchy.names[number] for number in slurm]
-    choices += [machinery.hierarchy.numbers(order) for order in packed(fabric, of_slurm, machinery.sharding.nodes)]
-    choices += _around_toruses(machinery.topology, numbers, machinery.sharding.nodes)
+    pools = [names] if len(names) == count else [names, of_slurm]
+    choices = [machinery.hierarchy.numbers(one) for pool in pools for one in packings(fabric, pool, count).values()]
+    choices += _around_toruses(machinery.topology, numbers, count)
     unique = {tuple(choice.tolist()): choice for choice in (slurm, *choices)}
     return list(unique.values())
 

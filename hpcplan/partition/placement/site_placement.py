@@ -13,7 +13,7 @@ from hpcplan.partition.placement.ask import Way, ask_slurm
 from hpcplan.partition.placement.choices import neighbourhoods
 from hpcplan.partition.placement.grid import with_experts
 from hpcplan.partition.placement.network import TreeNetwork
-from hpcplan.partition.placement.place import Machinery, Placed, best_placement
+from hpcplan.partition.placement.place import WORK, Machinery, Placed, best_placement
 from hpcplan.partition.placement.torus import TorusNetwork
 from hpcplan.partition.placement.traffic import traffic_of
 from hpcplan.plan import Estimate, Placement, PlacementEstimate, Plan, Sharding, Traffic
@@ -22,6 +22,8 @@ from hpcplan.site.topology import Topology
 from hpcplan.workload.model import Workload
 
 __all__ = ["machinery_of", "place_on_site", "placement_of", "plan_machinery"]
+
+_PLANNING_WORK = 2_000_000  # a third of a second: a plan is for a machine whose nodes are yet to be given
 
 
 def machinery_of(
@@ -60,6 +62,7 @@ def place_on_site(
     free: Sequence[str] | None = None,
     unusable: Sequence[str] = (),
     way: Way = "auto",
+    work: int = WORK,
 ) -> tuple[Placement, Placed]:
     """Return the placement of a sharding on a node group, as a plan carries it, and all that was found.
 
@@ -72,6 +75,7 @@ def place_on_site(
         free: nodes to choose from; all of the group if not given.
         unusable: nodes to leave out of those: busy, or drained beside those that the site file calls so.
         way: how to ask Slurm; see :func:`hpcplan.partition.placement.ask.ask_slurm`.
+        work: how many flows the local search may look at.
 
     Raises:
         InputError: nodes that the group does not have.
@@ -79,9 +83,9 @@ def place_on_site(
     """
     hosts = topology.nodes(group)
     usable = _usable(topology, group, hosts, free, unusable)
-    placed = best_placement(machinery, usable)
+    placed = best_placement(machinery, usable, work=work)
     whole = _usable(topology, group, hosts, None, ())
-    ideal_s = placed.step_s if usable == whole else best_placement(machinery, whole).step_s
+    ideal_s = placed.step_s if usable == whole else best_placement(machinery, whole, work=work).step_s
     ask = ask_slurm(site, topology.hierarchy, placed.hosts, usable, hosts, way)
     placement = Placement(
         partition=partition,
@@ -136,7 +140,7 @@ def placement_of(
         node_latency_s=site.node_groups[group].nics.latency_s,
     )  # fmt: skip
     machinery = machinery_of(site, topology, group, sharding, workload.request.framework, traffic)
-    return place_on_site(site, topology, partition, group, machinery)[0]
+    return place_on_site(site, topology, partition, group, machinery, work=_PLANNING_WORK)[0]
 
 
 def plan_machinery(plan: Plan, site: Site, topology: Topology) -> Machinery:
