@@ -35,7 +35,17 @@ from hpcplan.partition.frameworks import Capabilities, capabilities
 from hpcplan.workload.arithmetic import attention_parameters, dense_ffn_parameters, expert_parameters
 from hpcplan.workload.model import ModelShape
 
-__all__ = ["FIXABLE", "LEVERS", "Family", "Space", "enumerate_families", "enumerate_shardings", "parse_fixed"]
+__all__ = [
+    "FIXABLE",
+    "LEVERS",
+    "Family",
+    "Space",
+    "divides_heads",
+    "divisors",
+    "enumerate_families",
+    "enumerate_shardings",
+    "parse_fixed",
+]
 
 _TOKENS_A_CONTEXT_RANK = 2048
 
@@ -130,7 +140,8 @@ class Family:
         return cls(shardings, base, np.concatenate([part.lever for part in parts]))
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a number, in order."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
     return small + [number // d for d in reversed(small) if d * d != number]
 
@@ -145,12 +156,12 @@ def _allowed(space: Space, name: str, values: Sequence[int]) -> Sequence[int]:
 def _tensor_groups(space: Space) -> Iterator[int]:
     """Yield tp: within a domain, or over whole domains, as the heads can be cut."""
     domain = space.gpus_per_domain
-    for tp in _allowed(space, "tp", _divisors(space.gpus) if "tp" in space.capabilities.axes else [1]):
-        if (domain % tp == 0 or tp % domain == 0) and _divides_heads(space.shape, tp):
+    for tp in _allowed(space, "tp", divisors(space.gpus) if "tp" in space.capabilities.axes else [1]):
+        if (domain % tp == 0 or tp % domain == 0) and divides_heads(space.shape, tp):
             yield tp
 
 
-def _divides_heads(shape: ModelShape, tp: int) -> bool:
+def divides_heads(shape: ModelShape, tp: int) -> bool:
     """Whether heads, groups of keys and values, and the feed-forward layer can be cut into ``tp`` equal parts."""
     key_values = shape.key_value_heads % tp == 0 or tp % shape.key_value_heads == 0  # fewer groups are replicated
     inner = shape.experts.ffn if shape.experts else shape.ffn
@@ -172,7 +183,7 @@ def _grid(space: Space) -> dict[str, Ints]:
     for tp in _tensor_groups(space):
         for cp in _context_groups(space, tp):
             rest = space.gpus // (tp * cp)
-            for dp in _allowed(space, "dp", _divisors(gcd(rest, space.global_batch))):
+            for dp in _allowed(space, "dp", divisors(gcd(rest, space.global_batch))):
                 pp = rest // dp
                 staged = pp == 1 or ("pp" in space.capabilities.axes and pp <= space.shape.layers)
                 if staged and _allowed(space, "pp", [pp]):
@@ -207,8 +218,8 @@ def _virtual_stages(space: Space, pp: int) -> Sequence[int]:
     layers = space.shape.layers
     if pp == 1 or "vpp" not in space.capabilities.axes:
         return _allowed(space, "vpp", [1])
-    even = _divisors(layers // pp) if layers % pp == 0 else []
-    counted = _divisors((layers + 2) // pp) if (layers + 2) % pp == 0 else []
+    even = divisors(layers // pp) if layers % pp == 0 else []
+    counted = divisors((layers + 2) // pp) if (layers + 2) % pp == 0 else []
     return _allowed(space, "vpp", sorted({1, *even, *counted}))
 
 
@@ -238,14 +249,14 @@ def _schedules(space: Space, kind: int) -> Sequence[int]:
 
 def _micro_batches(space: Space, dp: int) -> Sequence[int]:
     share = space.global_batch // dp
-    return _allowed(space, "micro_batch", _divisors(share) if space.capabilities.accumulates else [share])
+    return _allowed(space, "micro_batch", divisors(share) if space.capabilities.accumulates else [share])
 
 
 def _expert_groups(space: Space, replicas: int) -> Sequence[int]:
     if space.shape.experts is None:
         return _allowed(space, "ep", [1])
     count = space.shape.experts.count
-    groups = _divisors(gcd(replicas, count)) if "ep" in space.capabilities.axes else [1]
+    groups = divisors(gcd(replicas, count)) if "ep" in space.capabilities.axes else [1]
     return _allowed(space, "ep", groups)
 
 
@@ -277,7 +288,7 @@ def _bases(space: Space) -> dict[str, Ints]:
     t = _expand(t, "last_layers", t["pp"] * 4096 + t["vpp"], lambda key: _last_layers(space, key // 4096, key % 4096))
     t = _expand(t, "ep", t["dp"] * t["cp"], lambda replicas: _expert_groups(space, replicas))
     t = _expand(
-        t, "micro_batch", t["dp"], lambda dp: _allowed(space, "micro_batch", _divisors(space.global_batch // dp))
+        t, "micro_batch", t["dp"], lambda dp: _allowed(space, "micro_batch", divisors(space.global_batch // dp))
     )
     t["micro_batches"] = space.global_batch // (t["dp"] * t["micro_batch"])
     t = _keep(t, (t["vpp"] == 1) | (t["micro_batches"] % t["pp"] == 0))

@@ -22,7 +22,7 @@ from hpcplan.cost.step import price
 from hpcplan.partition.kinds import Kind
 from hpcplan.workload.model import Workload
 
-__all__ = ["Layer", "StageCut", "cut_layers", "layers_of", "stage_layers"]
+__all__ = ["Layer", "LayerCosts", "StageCut", "cut_layers", "layer_costs", "layers_of", "stage_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,45 +160,82 @@ def _minimax(value: Callable[[int], Floats], stages: int, count: int) -> tuple[l
     return ends, float(best[count])
 
 
-def layers_of(workload: Workload, kind: Kind, s: Shardings) -> tuple[list[Layer], Layer, Layer]:
-    """Return the layers of a model as one sharding runs them, and what its first and its last stage have beside.
+@dataclass(frozen=True, slots=True)
+class LayerCosts:
+    """Layers of a model as each of many shardings runs them: arrays of shape (shardings,).
 
-    Each is the difference that a layer makes to the price of a model without a pipeline.
-
-    Args:
-        workload: whose model it is.
-        kind: of node.
-        s: one sharding.
+    ``plain`` is a layer without experts, ``routed`` one with them, ``ends`` the embedding and the output layer.
     """
-    shape = Shape.of(workload.model)
-    flat = dataclasses.replace(s, pp=s.pp * 0 + 1, vpp=s.vpp * 0 + 1, micro_batches=s.micro_batches * 0 + 1,
-                               last_layers=s.last_layers * 0, schedule=s.schedule * 0)  # fmt: skip
-    dense = 0 if not workload.model.experts else workload.model.experts.dense_layers
-    plain = dataclasses.replace(shape, experts=0)
-    routed = dataclasses.replace(shape, dense_layers=0)
-    kinds = [plain] * dense + [routed] * (workload.model.layers - dense)
-    cache: dict[int, Layer] = {}
-    for each in (plain, routed):
-        one, two = (_whole(workload, kind, dataclasses.replace(each, layers=n), flat) for n in (1, 2))
-        cache[id(each)] = Layer(two.time_s - one.time_s, two.state_bytes - one.state_bytes,
-                                two.kept_bytes - one.kept_bytes)  # fmt: skip
-    one, layer = _whole(workload, kind, dataclasses.replace(plain, layers=1), flat), cache[id(plain)]
-    head = shape.head_parameters / (shape.head_parameters + shape.table_parameters)
-    ends = one.state_bytes - layer.state_bytes
-    first = Layer(0.0, float(ends * (1 - head)), 0.0)
-    last = Layer(one.time_s - layer.time_s, float(ends * head), one.kept_bytes - layer.kept_bytes)
-    return [cache[id(each)] for each in kinds], first, last
+
+    plain: dict[str, Floats]
+    routed: dict[str, Floats]
+    ends: dict[str, Floats]
+    embedding: float  # share of the parameters of ``ends`` that is the embedding's
+    dense: int
+    layers: int
+
+    def of(self, i: int) -> tuple[list[Layer], Layer, Layer]:
+        """Return the layers of one sharding, and what its first and its last stage have beside."""
+        plain, routed, ends = (_layer(costs, i) for costs in (self.plain, self.routed, self.ends))
+        states = ends.state_bytes
+        first = Layer(0.0, states * self.embedding, 0.0)
+        last = Layer(ends.time_s, states * (1 - self.embedding), ends.kept_bytes)
+        return [plain] * self.dense + [routed] * (self.layers - self.dense), first, last
 
 
-def _whole(workload: Workload, kind: Kind, shape: Shape, s: Shardings) -> Layer:
-    """Return a whole model of that shape as one layer."""
+_BUSY = ("compute", "recompute", "tensor_parallel", "context_parallel", "expert_parallel")
+
+
+def _layer(costs: dict[str, Floats], i: int) -> Layer:
+    return Layer(sum(float(costs[name][i]) for name in _BUSY), float(costs["states"][i]), float(costs["kept"][i]))
+
+
+def layer_costs(workload: Workload, kind: Kind, s: Shardings) -> LayerCosts:
+    """Return what each layer takes: the difference that it makes to the price of a model without a pipeline.
+
+    Times are seconds a micro-batch by term of the price; ``tail`` is the gradient exchange and the optimizer, once a
+    step; ``states`` and ``kept`` are bytes.
+    """
+    model, shape = workload.model, Shape.of(workload.model)
+    one = np.ones_like(s.pp)
+    flat = dataclasses.replace(s, pp=one, vpp=one, last_layers=one * 0, schedule=one * 0)
+    plain, routed = dataclasses.replace(shape, experts=0), dataclasses.replace(shape, dense_layers=0)
+
+    def priced(base: Shape, count: int) -> dict[str, Floats]:
+        return _whole(workload, kind, dataclasses.replace(base, layers=count), flat)
+
+    first = {base is plain: priced(base, 1) for base in (plain, routed)}
+    each = {base is plain: _minus(priced(base, 2), first[base is plain]) for base in (plain, routed)}
+    return LayerCosts(
+        plain=each[True],
+        routed=each[False] if model.experts else each[True],
+        ends=_minus(first[True], each[True]),
+        embedding=float(shape.table_parameters / (shape.table_parameters + shape.head_parameters)),
+        dense=model.experts.dense_layers if model.experts else model.layers,
+        layers=model.layers,
+    )
+
+
+def _minus(more: dict[str, Floats], less: dict[str, Floats]) -> dict[str, Floats]:
+    return {name: more[name] - less[name] for name in more}
+
+
+def _whole(workload: Workload, kind: Kind, shape: Shape, s: Shardings) -> dict[str, Floats]:
+    """Return what a whole model of that shape takes."""
     run = workload.training
     c, machine, recipe = kind.coefficients, kind.machine, kind.recipe
     time = price(shape, run.sequence_length, run.global_batch, machine, c, s, recipe).time
-    busy = time.compute + time.recompute + time.tensor_parallel + time.context_parallel + time.expert_parallel
     held = memory(shape, run.sequence_length, machine, s, c, recipe)
-    states = held.parameters + held.gradients + held.optimizer
-    return Layer(float(busy[0]), float(states[0]), float((held.activations + held.logits)[0]))
+    found: dict[str, Floats] = {name: getattr(time, name) / s.micro_batches for name in _BUSY}
+    found["tail"] = time.data_parallel + time.optimizer
+    found["states"] = held.parameters + held.gradients + held.optimizer
+    found["kept"] = held.activations + held.logits
+    return found
+
+
+def layers_of(workload: Workload, kind: Kind, s: Shardings) -> tuple[list[Layer], Layer, Layer]:
+    """Return the layers of a model as one sharding runs them, and what its first and its last stage have beside."""
+    return layer_costs(workload, kind, s).of(0)
 
 
 def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...]:
