@@ -29,6 +29,22 @@ _SHOWN = 20
 @click.option("--nvidia-smi-topo", type=_FILE, metavar="FILE", help="The output of nvidia-smi topo -m on one node.")
 @click.option("--nccl-xml", type=_FILE, metavar="FILE", help="NCCL's topology file of one node.")
 @click.option("--cluster-model", type=_FILE, metavar="FILE", help="A Topograph cluster model.")
+@click.option(
+    "--scontrol",
+    "scontrol",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="What scontrol show config, node, partition or topology printed, or sinfo; text or JSON. Several times.",
+)
+@click.option("--live", is_flag=True, help="Ask the Slurm that runs here: scontrol or sinfo, else pyslurm.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "command", "pyslurm"]),
+    default="auto",
+    show_default=True,
+    help="How --live asks.",
+)
 @click.option("--accelerator", metavar="NAME[:COUNT]", help="Accelerators of which no file tells the kind (or number).")
 @click.option("--name", metavar="NAME", help="Of the site; the cluster's name if not given.")
 @click.option("--strict", is_flag=True, help="Warnings are errors: nothing is written, exit code 2.")
@@ -37,9 +53,10 @@ _SHOWN = 20
 @format_option
 def command(
     accelerator: str | None, name: str | None, topology_name: str | None, strict: bool, force: bool,
-    output: Path | None, output_format: str, **files: Path | None,
+    output: Path | None, output_format: str, scontrol: tuple[Path, ...], live: bool, backend: str,
+    **files: Path | None,
 ) -> None:  # fmt: skip
-    """Make a site file from slurm.conf, topology.conf and the like.
+    """Make a site file from slurm.conf, topology.conf and the like, or from a running Slurm.
 
     Each file helps alone, and all together: what one says is checked against the others, and what none says is
     assumed. Comments in the site file say which figure came from where. Importing again into the same file shows what
@@ -48,6 +65,7 @@ def command(
     \b
     Example:
       hpcplan site import --slurm-conf /etc/slurm/slurm.conf --topology /etc/slurm/topology.conf -o mysite.yaml
+      hpcplan site import --live --ibnetdiscover ib.txt -o mysite.yaml
       hpcplan site import --ibnetdiscover ib.txt --nvidia-smi-topo topo.txt --accelerator H100-SXM5-80GB:8
     """
     from hpcplan.errors import InputError
@@ -56,11 +74,16 @@ def command(
     from hpcplan.site.merge import merge
     from hpcplan.site.merge_write import read_back, write_draft
 
-    paths = {option.replace("_", "-"): path for option, path in files.items() if path is not None}
-    if not paths:
-        raise click.UsageError("name at least one file to import from, such as --slurm-conf FILE")
+    given: dict[str, Path | tuple[Path, ...]] = {"scontrol": scontrol} if scontrol else {}
+    paths = {option.replace("_", "-"): path for option, path in files.items() if path is not None} | given
+    if not paths and not live:
+        raise click.UsageError("name at least one file to import from, such as --slurm-conf FILE, or --live")
+    if live and scontrol:
+        raise click.UsageError("--live asks what --scontrol has the answers of; give one of them")
     chip, count = _accelerator(accelerator)
     found = read_sources(paths, topology_name=topology_name)
+    if live:
+        found["scontrol"] = _ask(backend)
     draft = merge(found, name=name, accelerator=chip, gpus=count)
     warnings = [problem for problem in draft.problems if not isinstance(problem, Note)]
     if strict and warnings:
@@ -70,6 +93,13 @@ def command(
     if output is not None:
         _write(output, text, force=force)
     _tell(found, site, draft.problems, output, text, output_format)
+
+
+def _ask(backend: str) -> Findings:
+    from hpcplan.site.importers.scontrol import parse_scontrol
+    from hpcplan.slurm.describe import describe
+
+    return parse_scontrol(describe(backend))
 
 
 def _accelerator(value: str | None) -> tuple[str | None, int | None]:

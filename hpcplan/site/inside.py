@@ -85,10 +85,11 @@ def _add_sockets(graph: nx.Graph[str], group: NodeGroup, near: Sequence[NumaNode
 
 def _add_nearest(graph: nx.Graph[str], group: NodeGroup, host: str) -> None:
     """Join each accelerator to the interfaces of its rail, through the PCIe switch that they share."""
+    names = group.nics.names or tuple(dict.fromkeys(name for nics in group.nics.nearest for name in nics))
     for gpu, nics in enumerate(group.nics.nearest):
         for name in nics:
-            if name in group.nics.names:
-                nic = f"{host}/nic{group.nics.names.index(name)}"
+            if name in names[: group.nics.count]:
+                nic = f"{host}/nic{names.index(name)}"
                 _join(graph, f"{host}/gpu{gpu}", nic, group.nics.bandwidth_bytes_per_s, _PCIE_LATENCY_S)
 
 

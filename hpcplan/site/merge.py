@@ -20,6 +20,7 @@ from hpcplan.site.importers.findings import (
     Findings,
     PartitionFound,
     Place,
+    SchedulerFound,
     few,
 )
 from hpcplan.site.merge_defaults import unknown_accelerator
@@ -31,7 +32,7 @@ __all__ = ["SOURCES", "Draft", "merge"]
 
 # Options of `hpcplan site import`, in the order in which their word counts.
 SOURCES: Final = (
-    "slurm-conf", "topology", "cluster-model", "gres", "ibnetdiscover", "nvidia-smi-topo", "nccl-xml",
+    "slurm-conf", "scontrol", "topology", "cluster-model", "gres", "ibnetdiscover", "nvidia-smi-topo", "nccl-xml",
 )  # fmt: skip
 
 
@@ -50,6 +51,9 @@ class Draft:
     cluster: Figure[str] | None = None
     shared_nodes: bool | None = None
     topology_plugin: bool = False
+    version: Figure[str] | None = None
+    scheduler: SchedulerFound | None = None
+    drained: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -126,8 +130,18 @@ class _Merger:
             cluster,
             shared,
             any(findings.topology_plugin for findings in self.found.values()),
+            next((findings.version for findings in self.found.values() if findings.version), None),
+            next((findings.scheduler for findings in self.found.values() if findings.scheduler), None),
+            self._drained(),
             self.problems,
         )
+
+    def _drained(self) -> list[str]:
+        """Return the nodes that take no jobs: what a running Slurm says counts, not what its files say."""
+        told = self.found.get("scontrol")
+        sources = [told] if told is not None else list(self.found.values())
+        out = {name for findings in sources for name in findings.drained}
+        return [name for name in self.facts if name in out]
 
     def _place(self) -> Place:
         return Place(", ".join(findings.label for findings in self.found.values()))
@@ -212,7 +226,8 @@ class _Merger:
         return of
 
     def _partitions(self) -> list[tuple[PartitionFound, dict[str, None]]]:
-        found = [partition for findings in self.found.values() for partition in findings.partitions]
+        every = [partition for findings in self.found.values() for partition in findings.partitions]
+        found = list({partition.name: partition for partition in reversed(every)}.values())[::-1]
         result: list[tuple[PartitionFound, dict[str, None]]] = []
         for partition in found:
             members = dict.fromkeys(self.facts) if partition.nodes is None else dict.fromkeys(partition.nodes)

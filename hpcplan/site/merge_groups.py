@@ -29,6 +29,7 @@ _CPUS_PER_GPU: Final = 12
 _MEMORY_PER_GPU: Final = 128 * _GIB
 _CPUS: Final = 64
 _MEMORY: Final = 256 * _GIB
+_SLURM: Final = ("slurm-conf", "scontrol")  # sources that know every GPU that Slurm gives
 _HCA: Final = re.compile(r"(mlx|bnxt|efa|hfi|roce|ibp|ib|irdma|cxi|rdmap)\w*\d\w*")
 
 
@@ -44,11 +45,13 @@ class NodeFacts:
     features: Figure[tuple[str, ...]] | None = None
     nics: NicsFound | None = None
     inside: InsideFound | None = None
+    weight: Figure[int] | None = None
+    gres: Figure[tuple[tuple[str, int], ...]] | None = None
     from_slurm: bool = False
 
     def take(self, found: NodesFound, source: str, *, everywhere: bool) -> Iterator[str]:
         """Take in what a line says; yield what contradicts what is known."""
-        if source == "slurm-conf":
+        if source in _SLURM and not self.from_slurm:
             self.from_slurm = True
             self.named = found.place.origin
         self.cpus = self.cpus or found.cpus
@@ -56,8 +59,10 @@ class NodeFacts:
         self.sockets = self.sockets or found.sockets
         self.features = self.features or found.features
         self.nics = self.nics or found.nics
+        self.weight = self.weight or found.weight
+        self.gres = self.gres or found.gres
         if found.gpus is not None:
-            yield from self._take_gpus(found.gpus, everywhere, self.from_slurm and source != "slurm-conf")
+            yield from self._take_gpus(found.gpus, everywhere, self.from_slurm and source not in _SLURM)
 
     def _take_gpus(self, here: Figure[Devices], everywhere: bool, slurm_gives_none: bool) -> Iterator[str]:
         """Take in GPUs; lines for every node say nothing of nodes that slurm.conf gives none."""
@@ -76,7 +81,7 @@ class NodeFacts:
         if not known.count or not known.type:
             count, kind = known.count or here.value.count, known.type or here.value.type
             origin = self.gpus.origin if known.count else here.origin
-            self.gpus = Figure(Devices(count, kind), origin)
+            self.gpus = Figure(Devices(count, kind, known.mig or here.value.mig), origin)
 
     def take_inside(self, inside: InsideFound, nics: NicsFound | None) -> None:
         """Take in what the inside of such a node looks like; of two files the one that tells NVLinks counts."""
@@ -116,6 +121,10 @@ class Group:
     nic_names: tuple[str, ...]
     features: Figure[tuple[str, ...]] | None
     rails: tuple[tuple[str, ...], ...] = ()
+    weight: Figure[int] | None = None
+    other_gres: Figure[tuple[tuple[str, int], ...]] | None = None
+    mig: tuple[tuple[str, int], ...] = ()
+    inside_found: InsideFound | None = None
 
     @property
     def node_bytes_per_s(self) -> float:
@@ -195,6 +204,10 @@ class GroupMaker:
             tuple(name for name in facts.nics.names if _HCA.fullmatch(name)) if facts.nics else (),
             facts.features,
             _rails(facts, nics.value),
+            facts.weight,
+            facts.gres,
+            facts.gpus.value.mig if facts.gpus else (),
+            facts.inside if number else None,
         )
 
     def _accelerators(self, facts: NodeFacts) -> tuple[Figure[int] | None, Figure[str] | None]:
@@ -276,6 +289,8 @@ def _key(facts: NodeFacts) -> tuple[object, ...]:
         facts.features and facts.features.value,
         nics and (nics.count.value, nics.bandwidth_bytes_per_s and nics.bandwidth_bytes_per_s.value, nics.names),
         id(facts.inside) if facts.inside else None,
+        facts.weight and facts.weight.value,
+        facts.gres and facts.gres.value,
     )
 
 

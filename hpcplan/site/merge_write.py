@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcplan.hostlist import compress
-from hpcplan.site.importers.findings import ASSUMED, Figure
+from hpcplan.site.importers.findings import ASSUMED, Figure, PartitionFound
 from hpcplan.site.load import read_site
 from hpcplan.site.merge import Draft
 from hpcplan.site.merge_fabric import TreeSwitch
@@ -23,6 +23,7 @@ __all__ = ["read_back", "write_draft"]
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _WORDS: Final = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])  # words to YAML 1.1 readers
 _COLUMN: Final = 60
+_RELEASE: Final = re.compile(r"\d{2}\.\d{2}(\.\d+)?")
 _SHORT: Final = 12  # names that stand one by one
 
 
@@ -63,7 +64,10 @@ def _lines(draft: Draft) -> Iterator[str]:
     yield "fabric:"
     yield from _fabric(draft)
     yield ""
+    yield from _state(draft)
     yield "slurm:"
+    if draft.version is not None and (release := _RELEASE.match(draft.version.value)):
+        yield _line(f"  version: {json.dumps(release[0])}", draft.version.origin)
     if draft.cluster is not None:
         yield _line(f"  cluster: {_word(draft.cluster.value)}", draft.cluster.origin)
     asked = "gres" if any(group.accelerators for group in draft.groups) else "none"
@@ -84,6 +88,8 @@ def _group(group: Group) -> Iterator[str]:
         yield _line(f"      count: {group.accelerators.value}", group.accelerators.origin)
         if group.gres is not None:
             yield f"      gres: {_word(group.gres)}"
+        if group.mig:
+            yield f"      mig: {{{', '.join(f'{_word(profile)}: {count}' for profile, count in group.mig)}}}"
         yield from _inside(group)
     yield "    nics:"
     yield _line(f"      count: {group.nics.value}", group.nics.origin)
@@ -92,7 +98,13 @@ def _group(group: Group) -> Iterator[str]:
     if group.nic_names:
         yield f"      names: [{', '.join(_word(name) for name in group.nic_names)}]"
     if group.rails:
-        yield "      # nearest to GPU 0, 1, ...: " + " ".join("+".join(nics) or "-" for nics in group.rails)
+        near = ", ".join(f"[{', '.join(_word(nic) for nic in nics)}]" for nics in group.rails)
+        yield _line(f"      nearest: [{near}]", group.inside_found.origin if group.inside_found else "")
+    if group.other_gres is not None:
+        counts = ", ".join(f"{_word(name)}: {count}" for name, count in group.other_gres.value)
+        yield _line(f"    gres: {{{counts}}}", group.other_gres.origin)
+    if group.weight is not None and group.weight.value != 1:
+        yield _line(f"    weight: {group.weight.value}", group.weight.origin)
     if group.features is not None:
         yield _line(f"    features: [{', '.join(_word(f) for f in group.features.value)}]", group.features.origin)
 
@@ -106,12 +118,27 @@ def _inside(group: Group) -> Iterator[str]:
     yield _line(f"      bandwidth: {bandwidth.value / 1e9:.9g} GB/s", bandwidth.origin)
     if group.domain_nodes is not None:
         yield _line(f"      domain_nodes: {group.domain_nodes.value}", group.domain_nodes.origin)
+    found = group.inside_found
+    if found is None or group.accelerators is None or found.gpus != group.accelerators.value:
+        return
+    if found.links and group.inside_kind == found.kind:
+        yield _line(f"      links: {found.links}", found.origin)
+    if found.mesh and group.inside_kind == found.kind:
+        rows = ", ".join(f"[{', '.join(str(links) for links in row)}]" for row in found.mesh)
+        yield _line(f"      mesh: [{rows}]", found.origin)
+    if len(found.numa) > 1 and max((nic for near in found.numa for nic in near.nics), default=-1) < group.nics.value:
+        yield _line("      numa:", found.origin)
+        for near in found.numa:
+            cpus = f", cpus: {json.dumps(near.cpus)}" if near.cpus else ""
+            yield f"        - {{accelerators: {[*near.gpus]}, nics: {[*near.nics]}{cpus}}}"
 
 
 def _partitions(draft: Draft) -> Iterator[str]:
     default = [partition.name for partition, _ in draft.partitions if partition.default][-1:]
     for partition, groups in draft.partitions:
-        yield _line(f"  {_word(partition.name)}:", partition.place.origin if partition.place.line else ASSUMED)
+        yield _line(
+            f"  {_word(partition.name)}:", partition.place.origin if partition.place.file != ASSUMED else ASSUMED
+        )
         yield f"    nodes: [{', '.join(_word(name) for name in groups)}]"
         if partition.name in default:
             yield "    default: true"
@@ -121,13 +148,61 @@ def _partitions(draft: Draft) -> Iterator[str]:
             yield f"    default_time: {format_slurm_time(partition.default_time_s)}"
         if partition.max_nodes:
             yield f"    max_nodes: {partition.max_nodes}"
-        if partition.qos:
-            yield f"    qos: [{', '.join(_word(name) for name in partition.qos)}]"
+        usual = draft.scheduler.preempt_mode if draft.scheduler else None
+        yield from _limits(partition, usual or "off")
         exclusive = partition.exclusive
         if exclusive is None and draft.shared_nodes is not None:
             exclusive = not draft.shared_nodes
         if exclusive is not None:
             yield f"    exclusive: {'true' if exclusive else 'false'}"
+
+
+def _limits(partition: PartitionFound, usual_mode: str) -> Iterator[str]:
+    if partition.state != "up":
+        yield f"    state: {partition.state}"
+    if partition.min_nodes is not None and partition.min_nodes > 1:
+        yield f"    min_nodes: {partition.min_nodes}"
+    for key, names in (("qos", partition.qos), ("accounts", partition.accounts)):
+        if names:
+            yield f"    {key}: [{', '.join(_word(name) for name in names)}]"
+    if partition.partition_qos:
+        yield f"    partition_qos: {_word(partition.partition_qos)}"
+    for key, size in (
+        ("cpu", partition.default_memory_per_cpu_bytes),
+        ("node", partition.default_memory_per_node_bytes),
+    ):
+        if size:
+            yield f"    default_memory_per_{key}: {_bytes(size)}"
+    if partition.default_cpus_per_gpu:
+        yield f"    default_cpus_per_gpu: {partition.default_cpus_per_gpu}"
+    if partition.priority_tier is not None and partition.priority_tier != 1:
+        yield f"    priority_tier: {partition.priority_tier}"
+    if partition.preempt_mode and partition.preempt_mode != usual_mode:
+        yield f"    preempt_mode: {_word(partition.preempt_mode)}"
+    if partition.grace_time_s:
+        yield f"    grace_time_s: {partition.grace_time_s:g}"
+
+
+def _state(draft: Draft) -> Iterator[str]:
+    """Yield what is drained and how the controller decides, where files say so."""
+    if draft.drained:
+        yield f"drained: {_word(compress(draft.drained))}"
+        yield ""
+    told = draft.scheduler
+    if told is None:
+        return
+    yield _line("scheduler:", told.origin)
+    for key, word in (("scheduler", told.scheduler), ("priority", told.priority), ("preempt_type", told.preempt_type),
+                      ("preempt_mode", told.preempt_mode)):  # fmt: skip
+        if word:
+            yield f"  {key}: {_word(word)}"
+    if told.parameters:
+        told_once = dict(told.parameters)
+        pairs = ", ".join(f"{_word(name)}: {json.dumps(value)}" for name, value in told_once.items())
+        yield f"  parameters: {{{pairs}}}"
+    if told.weights:
+        yield f"  weights: {{{', '.join(f'{_word(name)}: {weight}' for name, weight in told.weights)}}}"
+    yield ""
 
 
 def _fabric(draft: Draft) -> Iterator[str]:

@@ -26,8 +26,10 @@ __all__ = [
     "NicsFound",
     "NodesFound",
     "Note",
+    "NumaFound",
     "PartitionFound",
     "Place",
+    "SchedulerFound",
     "SwitchFound",
     "few",
 ]
@@ -104,10 +106,14 @@ class Figure(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The accelerators of one node; ``type`` is what the file calls them, ``None`` where it does not say."""
+    """The accelerators of one node; ``type`` is what the file calls them, ``None`` where it does not say.
+
+    ``mig`` are their instances by profile, where they are divided; ``count`` is of whole ones.
+    """
 
     count: int
     type: str | None = None
+    mig: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,8 @@ class NodesFound:
     sockets: Figure[int] | None = None
     gpus: Figure[Devices] | None = None
     features: Figure[tuple[str, ...]] | None = None
-    weight: int | None = None
+    weight: Figure[int] | None = None
+    gres: Figure[tuple[tuple[str, int], ...]] | None = None
     nics: NicsFound | None = None
 
 
@@ -147,6 +154,29 @@ class PartitionFound:
     max_nodes: int | None = None
     qos: tuple[str, ...] = ()
     exclusive: bool | None = None
+    min_nodes: int | None = None
+    state: str = "up"
+    partition_qos: str | None = None
+    accounts: tuple[str, ...] = ()
+    priority_tier: int | None = None
+    preempt_mode: str | None = None
+    grace_time_s: float | None = None
+    default_memory_per_cpu_bytes: int | None = None
+    default_memory_per_node_bytes: int | None = None
+    default_cpus_per_gpu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerFound:
+    """How the controller decides, in the words of ``site.policy.SchedulerPolicy``; ``None`` where nothing is said."""
+
+    origin: str
+    scheduler: str | None = None
+    priority: str | None = None
+    preempt_type: str | None = None
+    preempt_mode: str | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
+    weights: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +216,22 @@ class BlockFound:
 
 
 @dataclass(frozen=True, slots=True)
+class NumaFound:
+    """What is near to one socket: numbers of GPUs and interfaces, a range of CPUs."""
+
+    gpus: tuple[int, ...]
+    nics: tuple[int, ...] = ()
+    cpus: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InsideFound:
     """The inside of one node.
 
     ``kind`` is that of ``site.model.IntraNode``, or ``unknown`` where the file does not tell NVLinks; ``links`` are
     NVLinks of one GPU, 0 for none; ``nics_of_gpu[g]`` are the interfaces nearest to GPU ``g``; ``gpu_type`` is a name
-    of the catalogue, where the file tells the chip.
+    of the catalogue, where the file tells the chip. ``mesh[a][b]`` are the NVLinks between two GPUs that no switch
+    joins; ``numa`` are the GPUs and interfaces (by their number) near to each socket.
     """
 
     gpus: int
@@ -202,6 +242,8 @@ class InsideFound:
     gpu_type: str | None = None
     nics_of_gpu: tuple[tuple[str, ...], ...] = ()
     sockets: int | None = None
+    mesh: tuple[tuple[int, ...], ...] = ()
+    numa: tuple[NumaFound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +256,7 @@ class Findings:
 
     source: str
     cluster: Figure[str] | None = None
+    version: Figure[str] | None = None
     nodes: tuple[NodesFound, ...] = ()
     partitions: tuple[PartitionFound, ...] = ()
     switches: tuple[SwitchFound, ...] = ()
@@ -226,6 +269,8 @@ class Findings:
     rails: bool = False
     dragonfly: bool = False
     block_sizes: tuple[int, ...] = ()
+    scheduler: SchedulerFound | None = None
+    drained: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
 
     @property
@@ -250,6 +295,7 @@ class Findings:
             "root_switches": len(roots),
             "switch_links": sum(link.links for link in self.links),
             "blocks": len(self.blocks),
+            "drained": len(self.drained),
             "gpus": gpus,
             "gpus_a_node": self.inside.gpus if self.inside else 0,
             "nics_a_node": self.nics.count.value if self.nics else 0,

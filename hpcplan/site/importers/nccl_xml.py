@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from hpcplan.documents import MAX_DEPTH, read_text
 from hpcplan.errors import InputError, Problem
-from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, Place
+from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, NumaFound, Place
 from hpcplan.site.importers.inside import GPU_OF_PCI_ID, nvlink_bytes_per_s, pcie_bytes_per_s
 
 __all__ = ["read_nccl_xml"]
@@ -119,16 +119,50 @@ def _inside(root: _Element, gpus: list[_Element], path: Path, problems: list[Pro
         problems.append(Problem("GPUs differ in their NVLinks; the fewest count for all", file=str(path)))
     fewest = min(count for count, _ in links)
     sockets = len(root.every("cpu")) or None
+    numa = _numa(root, gpus)
     if not fewest and not root.every("gpu"):  # a file made beforehand: NCCL looks for NVLinks itself when it starts
-        return InsideFound(len(gpus), "unknown", origin, gpu_type=gpu_type, sockets=sockets)
+        return InsideFound(len(gpus), "unknown", origin, gpu_type=gpu_type, sockets=sockets, numa=numa)
     if not fewest:
         lanes = [pcie_bytes_per_s(g.attributes.get("link_speed", ""), g.attributes.get("link_width", "")) for g in gpus]
         known = [lane for lane in lanes if lane is not None]
         slowest = min(known) if known else None
-        return InsideFound(len(gpus), "pcie", origin, bandwidth_bytes_per_s=slowest, gpu_type=gpu_type, sockets=sockets)
+        return InsideFound(
+            len(gpus), "pcie", origin, bandwidth_bytes_per_s=slowest, gpu_type=gpu_type, sockets=sockets, numa=numa
+        )
     kind = "nvswitch" if all(switched for _, switched in links) else "nvlink"
     bandwidth = fewest * nvlink_bytes_per_s(gpu_type)
-    return InsideFound(len(gpus), kind, origin, fewest, bandwidth, gpu_type, sockets=sockets)
+    mesh = _mesh(gpus) if kind == "nvlink" else ()
+    return InsideFound(len(gpus), kind, origin, fewest, bandwidth, gpu_type, sockets=sockets, mesh=mesh, numa=numa)
+
+
+def _mesh(gpus: list[_Element]) -> tuple[tuple[int, ...], ...]:
+    """Return the NVLinks between each two GPUs; nothing where a link leads elsewhere or is told at one end alone."""
+    place = {gpu.attributes.get("busid"): index for index, gpu in enumerate(gpus)}
+    table = [[0] * len(gpus) for _ in gpus]
+    for a, gpu in enumerate(gpus):
+        for link in gpu.every("nvlink"):
+            b = place.get(link.attributes.get("target"))
+            if b is not None and a != b:
+                table[a][b] += int(link.attributes["count"])
+    symmetric = all(table[a][b] == table[b][a] for a in range(len(gpus)) for b in range(a))
+    return tuple(tuple(row) for row in table) if symmetric else ()
+
+
+def _numa(root: _Element, gpus: list[_Element]) -> tuple[NumaFound, ...]:
+    """Return what hangs on each processor; only where every GPU hangs on one."""
+    nics = list({net.attributes["name"]: None for net in root.every("net") if net.attributes.get("name")})
+    cards = [id(pci) for pci in root.every("pci") if _is(pci, _NIC_CLASSES)]
+    number = {id(gpu): index for index, gpu in enumerate(gpus)}
+    taken: set[str] = set()
+    found: list[NumaFound] = []
+    for cpu in root.every("cpu"):
+        below = cpu.every("pci")
+        names = [n.attributes["name"] for pci in below for n in pci.every("net") if n.attributes.get("name")]
+        own = [name for name in dict.fromkeys(names) if name not in taken]
+        taken.update(own)
+        near = [nics.index(name) for name in own] if nics else [cards.index(id(p)) for p in below if id(p) in cards]
+        found.append(NumaFound(tuple(number[id(p)] for p in below if id(p) in number), tuple(near)))
+    return tuple(found) if sum(len(numa.gpus) for numa in found) == len(gpus) else ()
 
 
 def _pci_id(pci: _Element) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
-from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, Place
+from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, NumaFound, Place
 from hpcplan.site.importers.inside import nvlink_kind
 
 __all__ = ["read_nvidia_smi_topo"]
@@ -21,6 +21,7 @@ _LINK: Final = re.compile(r"X|NV\d+|PIX|PXB|PSB|PHB|NODE|SOC|SYS|N/A")
 _LEGEND: Final = re.compile(r"(NIC\d+):\s*(\S+)")
 # How far apart, nearest first (the legend that the command prints); PSB and SOC are words of old versions.
 _DISTANCE: Final = {"PIX": 0, "PSB": 1, "PXB": 1, "PHB": 2, "NODE": 3, "SOC": 4, "SYS": 4}
+_CPUS: Final = re.compile(r"[0-9,-]{1,200}")
 _MAX_DEVICES: Final = 512
 _NEAR: Final = 1  # through PCIe switches alone: what a rail's interface has to its GPU
 
@@ -52,7 +53,7 @@ class _Matrix:
         self.columns: list[str] = []
         self.index: dict[str, int] = {}
         self.rows: dict[str, list[str]] = {}
-        self.numa: set[str] = set()
+        self.numa: dict[str, tuple[str, str]] = {}  # GPU: its NUMA node, its CPUs
         self.legend: dict[str, str] = {}
         self.problems: list[Problem] = []
 
@@ -99,7 +100,7 @@ class _Matrix:
         self.rows[name] = entries
         rest = words[1 + len(self.columns) :]
         if _GPU.fullmatch(name) and len(rest) > 1 and rest[1].isdigit():
-            self.numa.add(rest[1])
+            self.numa[name] = (rest[1], rest[0])
 
     def findings(self) -> Findings:
         """Return everything."""
@@ -123,7 +124,9 @@ class _Matrix:
             origin,
             links=links,
             nics_of_gpu=tuple(tuple(self._named(rail)) for rail in rails) if any(rails) else (),
-            sockets=len(self.numa) or None,
+            sockets=len({node for node, _ in self.numa.values()}) or None,
+            mesh=self._mesh(gpus) if kind == "nvlink" else (),
+            numa=self._near_sockets(gpus, rails, near),
         )
         names = tuple(self._named(near)) if self.legend or not any(nic.startswith("NIC") for nic in near) else ()
         found = NicsFound(Figure(len(near), origin), names=names) if near else None
@@ -149,6 +152,24 @@ class _Matrix:
             message = "GPUs differ in their NVLinks; the fewest count for all"
             self.problems.append(Problem(message, file=str(self.path)))
         return min(per_gpu, key=lambda one: one[1])
+
+    def _mesh(self, gpus: list[str]) -> tuple[tuple[int, ...], ...]:
+        entries = [[self._entry(a, b) or "" for b in gpus] for a in gpus]
+        return tuple(tuple(int(entry[2:]) if entry.startswith("NV") else 0 for entry in row) for row in entries)
+
+    def _near_sockets(
+        self, gpus: list[str], rails: tuple[tuple[str, ...], ...], near: list[str]
+    ) -> tuple[NumaFound, ...]:
+        """Return what is near to each NUMA node; interfaces are near to it with the GPU whose rail they are."""
+        if not all(gpu in self.numa for gpu in gpus):
+            return ()
+        found = []
+        for node in sorted({node for node, _ in self.numa.values()}, key=int):
+            here = [index for index, gpu in enumerate(gpus) if self.numa[gpu][0] == node]
+            nics = dict.fromkeys(near.index(nic) for index in here for nic in rails[index])
+            cpus = self.numa[gpus[here[0]]][1]
+            found.append(NumaFound(tuple(here), tuple(nics), cpus if _CPUS.fullmatch(cpus) else None))
+        return tuple(found)
 
     def _nearest(self, gpu: str, nics: list[str]) -> tuple[str, ...]:
         distance = {nic: _DISTANCE.get(self._entry(gpu, nic) or "", 9) for nic in nics}

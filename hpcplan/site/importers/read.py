@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -21,14 +21,17 @@ _READERS: Final[Mapping[str, tuple[str, str]]] = {
     "ibnetdiscover": ("ibnetdiscover", "read_ibnetdiscover"),
     "nvidia-smi-topo": ("nvidia_smi_topo", "read_nvidia_smi_topo"),
     "nccl-xml": ("nccl_xml", "read_nccl_xml"),
+    "scontrol": ("scontrol", "read_scontrol"),  # several files, each with an answer or more
 }
 
 
-def read_sources(paths: Mapping[str, Path], *, topology_name: str | None = None) -> dict[str, Findings]:
+def read_sources(
+    paths: Mapping[str, Path | Sequence[Path]], *, topology_name: str | None = None
+) -> dict[str, Findings]:
     """Read files by the option that names their kind, as ``hpcplan.site.merge.SOURCES`` lists them.
 
     Args:
-        paths: file by option.
+        paths: file by option; of ``scontrol`` several.
         topology_name: which topology of a topology.yaml that holds several; its default one, if not given.
 
     Raises:
@@ -46,8 +49,10 @@ def read_sources(paths: Mapping[str, Path], *, topology_name: str | None = None)
     return found
 
 
-def _read(option: str, path: Path, topology_name: str | None) -> Findings:
-    if option == "topology":
+def _read(option: str, path: Path | Sequence[Path], topology_name: str | None) -> Findings:
+    if option == "scontrol":
+        path = [path] if isinstance(path, Path) else path
+    if option == "topology" and isinstance(path, Path):
         return _read_topology(path, topology_name)
     module, function = _READERS[option]
     findings: Findings = getattr(import_module(f"hpcplan.site.importers.{module}"), function)(path)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from hpcplan.errors import Problem, nearest
 from hpcplan.hostlist import MAX_HOSTS
-from hpcplan.site.importers.findings import Devices, Figure, Findings, NodesFound, PartitionFound, few
+from hpcplan.site.importers.findings import Devices, Figure, Findings, NodesFound, Place, SchedulerFound, few
+from hpcplan.site.importers.policy_keys import partition_found, scheduler_found
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
-from hpcplan.units import parse_slurm_time
 
-__all__ = ["parse_gres", "read_slurm_conf"]
+__all__ = ["PARTITION_KEYS", "SlurmConfParser", "parse_gres", "read_slurm_conf"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -26,7 +27,7 @@ arch bcastaddr boards boardspermachine cores corespecount corespersocket cpubind
 features frequency gres memspeclimit nodeaddr nodehostname nodename parameters port procs realmemory reason
 restrictedcorespergpu sockets socketsperboard state threadspercore tmpdisk topology tres tresweights weight
 """)
-_PARTITION_KEYS: Final = _words("""
+PARTITION_KEYS: Final = _words("""
 allocnodes allowaccounts allowgroups allowqos alternate cpubind default defaulttime defcpupergpu defmempercpu
 defmempergpu defmempernode denyaccounts denyqos disablerootjobs exclusivetopo exclusiveuser gracetime hidden
 jobdefaults lln maxcpuspernode maxcpuspersocket maxmempercpu maxmempernode maxnodes maxtime minnodes nodes
@@ -36,6 +37,9 @@ tresbillingweights
 """)
 _GRES: Final = re.compile(r"([^:(]+)(?::([^:(]+))?(?::([^:(]+))?(?:\(.*\))?$")
 _COUNT: Final = re.compile(r"([0-9]{1,12})([kKmMgGtT]?)")
+_OUT: Final = re.compile(r"DOWN(?!_)|DRAIN|FAIL|ERROR")  # POWERED_DOWN and POWERING_DOWN nodes take jobs
+_MIG: Final = re.compile(r"[1-7]g\.\d+gb(?:\.me)?")
+_SLICES: Final = 7  # of a GPU that MIG divides (NVIDIA Multi-Instance GPU User Guide, "Partitioning")
 _SCALE: Final[Mapping[str, int]] = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -46,7 +50,7 @@ def read_slurm_conf(path: Path) -> Findings:
         InputError: a line that Slurm could not read either: not ``Key=Value``, no hostlist, a number that is none.
     """
     reader = Reader()
-    parser = _Parser(reader.problems)
+    parser = SlurmConfParser(reader.problems)
     for line in reader.read(path):
         parser.take(line)
     return parser.findings(str(path))
@@ -74,7 +78,7 @@ def parse_gres(value: str) -> dict[str, list[Devices]]:
     return found
 
 
-class _Parser:
+class SlurmConfParser:
     """Gathers what the lines say; DEFAULT lines change what those after them mean."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -87,6 +91,7 @@ class _Parser:
         self.set_lines: list[ConfLine] = []
         self.settings: dict[str, tuple[str, ConfLine]] = {}
         self.first_line: dict[str, int | None] = {}
+        self.drained: dict[str, None] = {}
         self.total = 0
 
     def take(self, line: ConfLine) -> None:
@@ -99,8 +104,7 @@ class _Parser:
             case "downnodes":
                 hosts = line.place.hosts(line.pairs["downnodes"], "DownNodes")
                 state = line.get("state") or "DOWN"
-                message = f"nodes that are {state}: {few(hosts)}; they are imported all the same"
-                self.problems.append(line.place.note(message))
+                self._drain(line, hosts, state)
             case "nodeset":
                 self.set_lines.append(line)
             case _:
@@ -118,12 +122,15 @@ class _Parser:
             self.node_defaults |= {key: value for key, value in line.pairs.items() if key != "nodename"}
             return
         whole = ConfLine(line.place, {**self.node_defaults, **line.pairs}, line.spelling)
-        state = (whole.get("state") or "UNKNOWN").upper()
-        names = line.place.hosts(line.pairs["nodename"], "NodeName")
+        self.take_nodes(whole, line.place.hosts(line.pairs["nodename"], "NodeName"))
+
+    def take_nodes(self, line: ConfLine, names: Sequence[str]) -> None:
+        """Take in nodes that are all as the line says, defaults included."""
+        state = (line.get("state") or "UNKNOWN").upper()
         self.total += len(names)
         if self.total > MAX_HOSTS:
             raise line.error("nodename", f"the file names more than {MAX_HOSTS:,} nodes")
-        if state == "FUTURE":
+        if state.startswith("FUTURE"):
             self.problems.append(line.place.note(f"nodes that are FUTURE: {few(names)}; they are left out"))
             return
         fresh: dict[str, int | None] = {}
@@ -139,7 +146,17 @@ class _Parser:
             message = f"node {again[0]!r} is defined again; first on line {first}, which counts"
             self.problems.append(line.place.problem(message, "NodeName"))
         if fresh:
-            self.nodes.append(self._described(tuple(fresh), whole))
+            self.nodes.append(self._described(tuple(fresh), line))
+            self.take_state(line, tuple(fresh), state)
+
+    def take_state(self, line: ConfLine, hosts: Sequence[str], state: str) -> None:
+        """Take in the state of nodes; those that take no jobs are reported as drained."""
+        if _OUT.search(state):
+            self._drain(line, hosts, state)
+
+    def _drain(self, line: ConfLine, hosts: Sequence[str], state: str) -> None:
+        self.drained |= dict.fromkeys(hosts)
+        self.problems.append(line.place.note(f"nodes that are {state}: {few(hosts)}; they stand under 'drained'"))
 
     def _described(self, names: tuple[str, ...], line: ConfLine) -> NodesFound:
         origin = line.place.origin
@@ -154,8 +171,18 @@ class _Parser:
             sockets=Figure(sockets, origin) if sockets else None,
             gpus=self._gpus(line),
             features=Figure(features, origin) if features else None,
-            weight=line.whole("weight"),
+            weight=Figure(weight, origin) if (weight := line.whole("weight")) else None,
+            gres=self._other_gres(line),
         )
+
+    def _other_gres(self, line: ConfLine) -> Figure[tuple[tuple[str, int], ...]] | None:
+        try:
+            kinds = parse_gres(line.get("gres") or "") if line.get("gres") not in (None, "(null)") else {}
+        except ValueError:
+            return None  # the GPUs' reader says what is wrong
+        counts = [(name, sum(kind.count for kind in devices)) for name, devices in kinds.items() if name != "gpu"]
+        others = tuple((name, count) for name, count in counts if count)
+        return Figure(others, line.place.origin) if others else None
 
     def _processors(self, line: ConfLine) -> tuple[int | None, int | None]:
         """Return (sockets, CPUs) of a node: what the line says, else boards x sockets x cores x threads."""
@@ -183,14 +210,22 @@ class _Parser:
             raise line.error("gres", str(error)) from None
         if not kinds or not sum(kind.count for kind in kinds):
             return None
-        most = max(kinds, key=lambda kind: kind.count)
-        if len({kind.type for kind in kinds}) > 1:
+        whole = [kind for kind in kinds if not _MIG.search(kind.type or "")]
+        mig = tuple((match[0], kind.count) for kind in kinds if (match := _MIG.search(kind.type or "")))
+        most = max(whole or kinds, key=lambda kind: kind.count)
+        if len({kind.type for kind in whole}) > 1:
             message = f"several kinds of GPU in one node; all are taken for {most.type or 'the first kind'}"
             self.problems.append(line.place.note(message, "Gres"))
-        return Figure(Devices(sum(kind.count for kind in kinds), most.type), line.place.origin)
+        count = sum(kind.count for kind in whole)
+        if mig:
+            divided = math.ceil(sum(int(profile[0]) * number for profile, number in mig) / _SLICES)
+            self.problems.append(line.place.note(f"MIG instances are taken for {divided} whole GPUs", "Gres"))
+            count += divided
+        kind = _MIG.sub("", most.type or "").strip("._-") or None
+        return Figure(Devices(count, kind, mig), line.place.origin)
 
     def _partition(self, line: ConfLine) -> None:
-        self._known(line, _PARTITION_KEYS)
+        self._known(line, PARTITION_KEYS)
         if line.pairs["partitionname"].upper() == "DEFAULT":
             self.partition_defaults |= {key: value for key, value in line.pairs.items() if key != "partitionname"}
             return
@@ -213,27 +248,6 @@ class _Parser:
                 names += line.place.hosts(hostlist, "Nodes")
             self.sets[line.pairs["nodeset"]] = tuple(dict.fromkeys(names))
 
-    def _partition_found(self, line: ConfLine) -> PartitionFound:
-        state = (line.get("state") or "UP").upper()
-        if state != "UP":
-            self.problems.append(line.place.note(f"the partition is {state}; it is imported all the same", "State"))
-        sharing = (line.get("oversubscribe", "shared") or "").upper()
-        qos = [word for word in (line.get("allowqos") or "").split(",") if word and word.upper() != "ALL"]
-        max_nodes = line.get("maxnodes")
-        return PartitionFound(
-            line.pairs["partitionname"],
-            line.place,
-            self._members(line),
-            default=(line.get("default") or "").upper() in ("YES", "TRUE"),
-            max_time_s=self._time(line, "maxtime"),
-            default_time_s=self._time(line, "defaulttime"),
-            max_nodes=None
-            if (max_nodes or "").upper() in ("", "UNLIMITED", "INFINITE")
-            else line.whole("maxnodes") or None,
-            qos=tuple(qos),
-            exclusive=True if sharing.startswith("EXCLUSIVE") else None,
-        )
-
     def _members(self, line: ConfLine) -> tuple[str, ...] | None:
         hostlist = line.get("nodes")
         if hostlist is None:
@@ -248,16 +262,15 @@ class _Parser:
             names |= dict.fromkeys(self.sets.get(name, (name,)))
         return tuple(names)
 
-    def _time(self, line: ConfLine, key: str) -> int | None:
-        try:
-            return parse_slurm_time(line.get(key) or "") or None
-        except ValueError as error:
-            raise line.error(key, str(error)) from None
+    def _scheduler(self) -> SchedulerFound | None:
+        values = {key: value for key, (value, _) in self.settings.items()}
+        return scheduler_found(values, _origin_of(self.settings))
 
     def findings(self, source: str) -> Findings:
         """Return everything."""
         self._node_sets()
-        partitions = [self._partition_found(line) for line in self.partition_lines.values()]
+        lines = self.partition_lines.values()
+        partitions = [partition_found(line, self._members(line), self.problems) for line in lines]
         name = self.settings.get("clustername")
         select = self.settings.get("selecttype")
         return Findings(
@@ -268,8 +281,17 @@ class _Parser:
             shared_nodes=_shared(select[0]) if select else None,
             topology_plugin=_has_tree(self.settings),
             dragonfly=_is_dragonfly(self.settings),
+            scheduler=self._scheduler(),
+            drained=tuple(name for name in self.drained if name in self.first_line),
             problems=tuple(self.problems),
         )
+
+
+def _origin_of(settings: Mapping[str, tuple[str, ConfLine]]) -> str:
+    line = next(
+        (line for key, (_, line) in settings.items() if key.startswith(("scheduler", "priority", "preempt"))), None
+    )
+    return Place(line.place.file).origin if line is not None else ""
 
 
 def _shared(select_type: str) -> bool | None:

@@ -15,7 +15,7 @@ from hpcplan.site.importers.blocks import block_size_problem, ring_problem
 from hpcplan.site.importers.findings import BlockFound, Findings, SwitchFound
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 
-__all__ = ["read_topology_conf"]
+__all__ = ["TopologyParser", "read_topology_conf"]
 
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "switchname": frozenset({"switchname", "nodes", "switches", "linkspeed", "level"}),
@@ -33,13 +33,15 @@ def read_topology_conf(path: Path) -> Findings:
             two, or a ring of more than 16 nodes.
     """
     reader = Reader()
-    parser = _Parser(reader.problems)
+    parser = TopologyParser(reader.problems)
     for line in reader.read(path):
         parser.take(line)
     return parser.findings(str(path))
 
 
-class _Parser:
+class TopologyParser:
+    """Gathers what the lines of topology.conf, or of ``scontrol show topology``, say."""
+
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
         self.switches: dict[str, SwitchFound] = {}
