@@ -172,6 +172,9 @@ class Pool(Value):
     gpus_per_node: PositiveInt
     cpus_per_node: PositiveInt
     gres: str | None = None
+    micro_batch: PositiveInt | None = Field(None, description="sequences, where the pools' differ")
+    layers: PositiveInt | None = Field(None, description="of the model, where the pools share them")
+    data_share: NonNegative | None = Field(None, description="of the training data that passes through here, 0 to 1")
 
 
 class Exchange(Value):
@@ -227,25 +230,31 @@ class Neighbourhood(Value):
 
 
 class LinkLoad(Value):
-    """One direction of a link: what it carries a step, how long that keeps it busy, and which term sends most of it."""
+    """One direction of a link: what it carries a step, how long that keeps it busy, and which term sends most of it.
+
+    ``alike`` counts the links that carry as much of the same, this one among them.
+    """
 
     source: str
     target: str
     bytes: NonNegative
     busy_s: NonNegative
     mostly: str
+    alike: PositiveInt = 1
 
 
 class PlacementEstimate(Value):
     """The predicted step of a placement, beside others, in seconds; see the explanation of placement.
 
-    ``ideal_step_s`` has the whole machine empty to choose from; ``slurm_step_s`` is Slurm's choice and order of the
-    same nodes; ``random_step_s`` the median of some random ones; ``bound_step_s`` what no order of nodes can beat.
+    ``ideal_step_s`` has the whole machine empty to choose from; ``slurm_step_s`` is Slurm's choice of the same free
+    nodes in its own order, ``reordered_step_s`` that choice in the best order; ``random_step_s`` the median of some
+    random ones; ``bound_step_s`` what no order of nodes can beat.
     """
 
     step_s: NonNegative
     ideal_step_s: NonNegative
     slurm_step_s: NonNegative
+    reordered_step_s: NonNegative
     random_step_s: NonNegative
     bound_step_s: NonNegative
     proof: Literal["bound", "exhaustive", "none"] = Field(

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "site": ("hpcplan.cli.site", "List, show, check and draw the sites that hpcplan knows."),
     "workload": ("hpcplan.cli.workload", "List and show the workloads that hpcplan knows by name."),
     "plan": ("hpcplan.cli.plan", "Find the best sharding of a workload on a site."),
+    "place": ("hpcplan.cli.place", "Put a plan's ranks on nodes of a site."),
     "partition": ("hpcplan.cli.partition", "Split a graph of layers or operators over devices."),
     "render": ("hpcplan.cli.render", "Turn a plan into sbatch scripts and launcher arguments."),
     "submit": ("hpcplan.cli.submit", "Submit a rendered campaign."),

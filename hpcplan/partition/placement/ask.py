@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hpcplan.hostlist import compress
+from hpcplan.plan import Placement
 from hpcplan.rank_map import divisors
 from hpcplan.site.hierarchy import Hierarchy
 from hpcplan.site.model import Site
 
-__all__ = ["Ask", "Way", "ask_slurm"]
+__all__ = ["Ask", "Way", "ask_slurm", "options_of"]
 
 Way = Literal["auto", "nodelist", "exclude"]
 _SEGMENT_SINCE = (24, 5)
@@ -32,12 +33,14 @@ class Ask:
     exclude: str | None = None
     node_order: tuple[str, ...] = ()
 
-    def options(self) -> list[str]:
-        """Return the words for sbatch."""
-        words = [f"--switches={self.switches}"] if self.switches else []
-        words += [f"--segment={self.segment}"] if self.segment else []
-        words += [f"--exclude={self.exclude}"] if self.exclude else []
-        return words + ([f"--nodelist={compress(_by_name(self.node_order))}"] if self.node_order else [])
+
+def options_of(placement: Placement) -> list[str]:
+    """Return the words for sbatch that ask for a placement, as the scripts have them."""
+    words = [f"--switches={placement.switches}"] if placement.switches and not placement.node_order else []
+    words += [f"--segment={placement.segment}"] if placement.segment else []
+    words += [f"--exclude={placement.exclude}"] if placement.exclude else []
+    words += [f"--nodelist={compress(_by_name(placement.node_order))}"] if placement.node_order else []
+    return words
 
 
 def _by_name(hosts: Sequence[str]) -> list[str]:

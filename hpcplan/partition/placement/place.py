@@ -72,7 +72,9 @@ class Placed:
     slurm_hosts: tuple[str, ...]
 
 
-def best_placement(machinery: Machinery, free: Sequence[str], *, work: int = WORK, seed: int = 0) -> Placed:
+def best_placement(
+    machinery: Machinery, free: Sequence[str], *, order: Order | None = None, work: int = WORK, seed: int = 0
+) -> Placed:
     """Return the placement of the ranks on some of the ``free`` hosts with the shortest predicted step.
 
     Few ordered choices are all tried. Else, for every order of the axes that the framework can run, choices that keep
@@ -88,23 +90,23 @@ def best_placement(machinery: Machinery, free: Sequence[str], *, work: int = WOR
         raise InfeasibleError(f"{count} nodes are needed, and {len(free)} are free")
     numbers = np.sort(machinery.hierarchy.numbers(free))
     names = [machinery.hierarchy.names[number] for number in numbers]
-    orders = orders_of(machinery.framework, machinery.sharding)
+    orders = orders_of(machinery.framework, machinery.sharding) if order is None else [order]
     predictors = {order: machinery.predictor(order) for order in orders}
     slurm = slurm_choice(machinery.hierarchy, numbers, count, topology=machinery.slurm_topology)
     nearest = machinery.network.nearest_s(numbers)
     bounds = {order: p.bound_s(machinery.largest_domain, nearest) for order, p in predictors.items()}
     found = _search(machinery, predictors, bounds, numbers, names, slurm, work, seed)
-    order = next(one for one in orders if found.steps[one] <= _least(found.steps) * (1 + _WORTH))
-    hosts, step = found.hosts[order], found.steps[order]
+    chosen_order = next(one for one in orders if found.steps[one] <= _least(found.steps) * (1 + _WORTH))
+    hosts, step = found.hosts[chosen_order], found.steps[chosen_order]
     first = predictors[orders[0]]
-    chosen = predictors[order]
+    chosen = predictors[chosen_order]
     drawn = first.quality(random_choices(numbers, count, _SAMPLES, seed)).step_s
     bound = min(bounds.values())
     proof: Literal["bound", "exhaustive", "none"] = "exhaustive" if found.all_tried else "none"
     if step <= bound * (1 + _REACHED):
         proof = "bound"
     return Placed(
-        order=order,
+        order=chosen_order,
         hosts=tuple(machinery.hierarchy.names[number] for number in hosts),
         step_s=step,
         slurm_step_s=float(first.quality(slurm[None]).step_s[0]),

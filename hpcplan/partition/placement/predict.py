@@ -108,7 +108,7 @@ class Predictor:
         return step
 
     def busiest(self, hosts: Ints, count: int) -> tuple[LinkLoad, ...]:
-        """Return the links that are busy longest in a step, and whose exchange sends most over each."""
+        """Return the links that are busy longest in a step, equally busy ones once, and what most of it is of."""
         loads = [
             (term.name, self.network.loads(hosts[None, f.source], hosts[None, f.target], f.bytes)[0])
             for term, of_term in zip(self.traffic.terms, self._flows, strict=True)
@@ -120,18 +120,20 @@ class Predictor:
         table = np.array([load for _, load in loads])
         total = table.sum(axis=0)
         times = self._times(total)
-        order = np.lexsort((np.arange(len(times)), -np.round(times, 9)))[:count]
         most = table.argmax(axis=0)
+        found: dict[tuple[float, float, int], list[int]] = {}
+        for i in np.lexsort((np.arange(len(times)), -np.round(times, 9)))[: int((times > 0).sum())].tolist():
+            found.setdefault((round(float(times[i]), 6), round(float(total[i])), int(most[i])), []).append(i)
         return tuple(
             LinkLoad(
-                source=self.network.link(int(i))[0],
-                target=self.network.link(int(i))[1],
-                bytes=round(float(total[i])),
-                busy_s=round(float(times[i]), 6),
-                mostly=loads[int(most[i])][0],
+                source=self.network.link(links[0])[0],
+                target=self.network.link(links[0])[1],
+                bytes=size,
+                busy_s=busy,
+                mostly=loads[term][0],
+                alike=len(links),
             )
-            for i in order
-            if times[i] > 0
+            for (busy, size, term), links in list(found.items())[:count]
         )
 
 

@@ -86,6 +86,10 @@ def place_on_site(
     placed = best_placement(machinery, usable, work=work)
     whole = _usable(topology, group, hosts, None, ())
     ideal_s = placed.step_s if usable == whole else best_placement(machinery, whole, work=work).step_s
+    own = set(placed.slurm_hosts) == set(placed.hosts)
+    reordered_s = (
+        placed.step_s if own else best_placement(machinery, placed.slurm_hosts, order=placed.order, work=work).step_s
+    )
     ask = ask_slurm(site, topology.hierarchy, placed.hosts, usable, hosts, way)
     placement = Placement(
         partition=partition,
@@ -102,6 +106,7 @@ def place_on_site(
             step_s=round(placed.step_s, 6),
             ideal_step_s=round(min(ideal_s, placed.step_s), 6),
             slurm_step_s=round(placed.slurm_step_s, 6),
+            reordered_step_s=round(max(reordered_s, placed.step_s), 6),
             random_step_s=round(placed.random_step_s, 6),
             bound_step_s=round(placed.bound_step_s, 6),
             proof=placed.proof,
