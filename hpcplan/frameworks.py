@@ -24,6 +24,8 @@ Refusal = tuple[str, str]
 _ALL_ZERO: Final = frozenset(range(4))
 _ALL_RECOMPUTE: Final = frozenset({"none", "selective", "full"})
 _ALL_AXES: Final = frozenset({"tp", "pp", "vpp", "cp", "ep"})
+_ALL_SCHEDULES: Final = frozenset({"1f1b", "gpipe", "zero-bubble"})
+_ALL_OFFLOAD: Final = frozenset({"none", "cpu", "nvme"})
 _ALL_PRECISIONS: Final = frozenset({"fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"})
 
 
@@ -52,6 +54,10 @@ class ShardingLike(Protocol):
     def sequence_parallel(self) -> bool: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def offload(self) -> str: ...
 
 
 Rule = Callable[[ShardingLike], Iterator[Refusal]]
@@ -77,6 +83,8 @@ class Traits:
     recompute: frozenset[str] = _ALL_RECOMPUTE
     precision: frozenset[str] = _ALL_PRECISIONS
     sequence_parallel: Literal["free", "always", "never"] = "free"
+    schedules: frozenset[str] = frozenset({"1f1b"})
+    offload: frozenset[str] = frozenset({"none", "cpu"})
     rule: Rule = _anything
 
 
@@ -95,6 +103,8 @@ def _deepspeed(s: ShardingLike) -> Iterator[Refusal]:
 
 
 def _torchtitan(s: ShardingLike) -> Iterator[Refusal]:
+    if s.pp > 1 and s.schedule == "gpipe" and s.vpp > 1:
+        yield "vpp", "GPipe is not interleaved"
     if s.zero == 0 and s.dp > 1 and s.tp * s.pp * s.cp > 1:
         yield "zero", "it replicates (ZeRO 0) only where nothing else is parallel; 2 or 3 shard"
     if s.vpp > 1 and s.micro_batches % s.pp:
@@ -113,6 +123,11 @@ def _tensorflow(s: ShardingLike) -> Iterator[Refusal]:
         yield "micro_batches", "MultiWorkerMirroredStrategy accumulates no gradients; 1, with a larger micro-batch"
 
 
+def _own(title: str, versions: str, tasks: Literal["node", "gpu"], command: tuple[str, ...]) -> Traits:
+    """Return a launcher of trainers that do all of it themselves."""
+    return Traits(title, versions, tasks, command, schedules=_ALL_SCHEDULES, offload=_ALL_OFFLOAD)
+
+
 _MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp8", "fp4"})
 FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "megatron-lm": Traits(
@@ -124,25 +139,28 @@ FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "deepspeed": Traits(
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
         axes=frozenset({"tp", "pp", "ep"}), recompute=frozenset({"none", "full"}),
-        precision=frozenset({"fp32", "fp16", "bf16"}), sequence_parallel="never", rule=_deepspeed,
+        precision=frozenset({"fp32", "fp16", "bf16"}), sequence_parallel="never", offload=_ALL_OFFLOAD,
+        rule=_deepspeed,
     ),
     "torchtitan": Traits(
         "torchtitan", "0.2 (TOML)", "node", ("-m", "torchtitan.train"), zero=frozenset({0, 2, 3}),
-        precision=frozenset({"fp32", "bf16", "fp8"}), sequence_parallel="always", rule=_torchtitan,
+        precision=frozenset({"fp32", "bf16", "fp8"}), sequence_parallel="always", schedules=_ALL_SCHEDULES,
+        rule=_torchtitan,
     ),
     "accelerate": Traits(
         "Hugging Face Accelerate", "1.10 and later", "node", ("train.py",), axes=frozenset({"tp", "cp"}),
         zero=frozenset({0, 2, 3}), recompute=frozenset({"none", "full"}),
         precision=frozenset({"fp32", "fp16", "bf16", "fp8"}), sequence_parallel="never", rule=_accelerate,
     ),
-    "torchrun": Traits("PyTorch torchrun", "2.0 and later", "node", ("train.py",)),
-    "jax": Traits("JAX", "0.4.20 and later", "gpu", ("python3", "train.py")),
+    "torchrun": _own("PyTorch torchrun", "2.0 and later", "node", ("train.py",)),
+    "jax": _own("JAX", "0.4.20 and later", "gpu", ("python3", "train.py")),
     "tensorflow": Traits(
         "TensorFlow", "2.11 and later", "node", ("python3", "train.py"), axes=frozenset(), zero=frozenset({0}),
-        precision=frozenset({"fp32", "tf32", "fp16", "bf16"}), sequence_parallel="never", rule=_tensorflow,
+        precision=frozenset({"fp32", "tf32", "fp16", "bf16"}), sequence_parallel="never",
+        offload=frozenset({"none"}), rule=_tensorflow,
     ),
-    "mpi": Traits("MPI", "any that srun starts", "gpu", ("./train",)),
-    "srun": Traits("srun", "any", "gpu", ("python3", "train.py")),
+    "mpi": _own("MPI", "any that srun starts", "gpu", ("./train",)),
+    "srun": _own("srun", "any", "gpu", ("python3", "train.py")),
 }  # fmt: skip
 assert set(FRAMEWORKS) == set(get_args(Framework))
 
@@ -161,6 +179,10 @@ def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
         yield "recompute", f"{traits.title} cannot recompute {sharding.recompute}; it has {choices}"
     if sharding.precision not in traits.precision:
         yield "precision", f"{traits.title} has no option for {sharding.precision}"
+    if sharding.pp > 1 and sharding.schedule not in traits.schedules:
+        yield "schedule", f"{traits.title} has no schedule {sharding.schedule}"
+    if sharding.offload not in traits.offload:
+        yield "offload", f"{traits.title} cannot keep optimizer states on {sharding.offload}"
     if sharding.tp > 1 and traits.sequence_parallel == "always" and not sharding.sequence_parallel:
         yield "sequence_parallel", f"{traits.title} always splits the sequence with tensor parallelism"
     if traits.sequence_parallel == "never" and sharding.sequence_parallel:

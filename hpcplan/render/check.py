@@ -8,7 +8,15 @@ from typing import Any
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.plan import Plan
-from hpcplan.render.quoting import directive_value, shell_line, shell_word, variable_name
+from hpcplan.render.quoting import (
+    absolute_path,
+    burst_buffer_line,
+    directive_value,
+    shell_line,
+    shell_word,
+    variable_name,
+)
+from hpcplan.render.stages import stage_problems
 
 __all__ = ["check_plan"]
 
@@ -19,14 +27,17 @@ def check_plan(plan: Plan) -> None:
     Raises:
         InputError: with every field that is wrong.
     """
-    problems = [*_sizes(plan), *_chain(plan), *_directives(plan), *_texts(plan)]
+    problems = [*_sizes(plan), *_chain(plan), *stage_problems(plan), *_directives(plan), *_texts(plan)]
     if problems:
         raise InputError(problems)
 
 
 def _sizes(plan: Plan) -> Iterator[Problem]:
     sharding = plan.plan
-    if sharding.nodes * sharding.gpus_per_node != sharding.gpus:
+    pools = plan.placement.pools
+    if pools and sum(pool.nodes * pool.gpus_per_node for pool in pools) != sharding.gpus:
+        yield Problem(f"together have other than the plan's {sharding.gpus} GPUs", field="placement.pools")
+    if not pools and sharding.nodes * sharding.gpus_per_node != sharding.gpus:
         message = f"is {sharding.gpus}, but {sharding.nodes} nodes of {sharding.gpus_per_node} make another number"
         yield Problem(message, field="plan.gpus")
     ranks = math.prod((sharding.tp, sharding.pp, sharding.dp, sharding.cp))
@@ -39,7 +50,7 @@ def _sizes(plan: Plan) -> Iterator[Problem]:
     order = plan.placement.node_order
     if order and len(order) != sharding.nodes:
         yield Problem(f"names {len(order)} nodes, but the plan has {sharding.nodes}", field="placement.node_order")
-    if plan.job.framework != "megatron-lm" and not plan.job.command:
+    if plan.job.framework not in {"megatron-lm", "nemo"} and not plan.job.command:
         yield Problem("is empty; say what to run, one word each", field="job.command")
 
 
@@ -63,6 +74,14 @@ def _directives(plan: Plan) -> Iterator[Problem]:
     optional = {"job.account": job.account, "job.qos": job.qos, "job.gres": job.gres}
     values |= {field: value for field, value in optional.items() if value is not None}
     values |= {f"placement.node_order[{index}]": name for index, name in enumerate(placement.node_order)}
+    optional = {"placement.exclude": placement.exclude, "job.mpi": job.mpi}
+    for index, pool in enumerate(placement.pools):
+        values[f"placement.pools[{index}].partition"] = pool.partition
+        optional[f"placement.pools[{index}].gres"] = pool.gres
+    for index, stage in enumerate(plan.stages):
+        values[f"stages[{index}].partition"] = stage.partition
+        optional[f"stages[{index}].gres"] = stage.gres
+    values |= {field: value for field, value in optional.items() if value is not None}
     yield from _failing(directive_value, values)
 
 
@@ -85,6 +104,19 @@ def _texts(plan: Plan) -> Iterator[Problem]:
         words |= {"job.environment.container.image": container.image}
         words |= {f"job.environment.container.mounts[{i}]": mount for i, mount in enumerate(container.mounts)}
     words["job.checkpoint_dir"] = job.checkpoint_dir
+    for index, stage in enumerate(plan.stages):
+        place = f"stages[{index}]"
+        words |= {f"{place}.command[{i}]": word for i, word in enumerate(stage.command)}
+        lines |= {f"{place}.setup[{i}]": line for i, line in enumerate(stage.setup)}
+        for variables in (stage.variables, *stage.points):
+            names |= {f"{place}.{name}": name for name in variables}
+            words |= {f"{place}.{name}": value for name, value in variables.items()}
+    if job.staging is not None:
+        words |= {f"job.staging.sources[{i}]": path for i, path in enumerate(job.staging.sources)}
+        yield from _failing(absolute_path, {"job.staging.target": job.staging.target})
+        yield from _failing(absolute_path, {f"job.staging.sources[{i}]": s for i, s in enumerate(job.staging.sources)})
+        directives = {f"job.staging.directives[{i}]": line for i, line in enumerate(job.staging.directives)}
+        yield from _failing(burst_buffer_line, directives)
     yield from _failing(variable_name, names)
     yield from _failing(shell_word, words)
     yield from _failing(shell_line, lines)

@@ -20,7 +20,7 @@ from hpcplan.errors import InputError, Problem, nearest
 from hpcplan.render import quoting
 from hpcplan.render.versions import supports
 
-__all__ = ["FILTERS", "render_template", "template_environment"]
+__all__ = ["FILTERS", "render_template", "source_text", "template_environment"]
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     "sh": quoting.shell_word,
@@ -30,6 +30,9 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "comment": quoting.comment_text,
     "variable": quoting.variable_name,
     "slurm_time": quoting.shell_time,
+    "burst_buffer": quoting.burst_buffer_line,
+    "json": quoting.json_text,
+    "toml": quoting.toml_value,
 }
 SHIPPED: Final = "shipped"  # {% extends "shipped/sbatch/base.sbatch.j2" %} from a file that overrides it
 
@@ -88,7 +91,8 @@ def render_template(environment: jinja2.Environment, name: str, variables: Mappi
     try:
         return environment.get_template(name).render(variables)
     except jinja2.TemplateSyntaxError as error:
-        raise InputError(Problem(f"{error.message}", file=_file(error, name), line=error.lineno)) from None
+        hint = "in the shell's ${#name}, '{#' begins a comment of Jinja" if "comment" in str(error.message) else None
+        raise InputError(Problem(f"{error.message}", file=_file(error, name), line=error.lineno), hint=hint) from None
     except jinja2.TemplateNotFound as error:
         known = nearest(str(error.name), environment.list_templates())
         raise InputError(Problem(f"no such template{known}", file=str(error.name), line=_line(error))) from None
@@ -97,6 +101,21 @@ def render_template(environment: jinja2.Environment, name: str, variables: Mappi
     except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
         problem = Problem(f"{error}" + _hint(error, variables), file=_place(error, name), line=_line(error))
         raise InputError(problem) from None
+
+
+def source_text(environment: jinja2.Environment, name: str) -> str:
+    """Return a file that is copied as it is.
+
+    Raises:
+        InputError: no such file, or it is not UTF-8 text.
+    """
+    assert environment.loader is not None
+    try:
+        return environment.loader.get_source(environment, name)[0]
+    except jinja2.TemplateNotFound:
+        raise InputError(Problem("no such template", file=name)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Problem(f"cannot be read: {error}", file=name)) from None
 
 
 def _file(error: jinja2.TemplateSyntaxError, name: str) -> str:

@@ -13,9 +13,10 @@ from pydantic import Field
 from hpcplan import __version__
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
-from hpcplan.plan import Plan
+from hpcplan.plan import Plan, Stage
 from hpcplan.quantities import NonNegative, PositiveInt
 from hpcplan.render.context import ScriptContext
+from hpcplan.render.stages import TRAIN, stages_in_order
 from hpcplan.validation import Value, digest, read_model
 
 __all__ = ["MANIFEST_NAME", "PLAN_NAME", "Manifest", "ManifestJob", "build_manifest", "file_digest", "read_manifest"]
@@ -25,14 +26,15 @@ PLAN_NAME: Final = "plan.json"
 
 
 class ManifestJob(Value):
-    """One job: its script, and the jobs whose end it waits for (``afterany``), by key."""
+    """One job: its script, and the jobs that it waits for, by key: until they have ended, or have succeeded."""
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="unique in the campaign: train-01")
     stage: str
     segment: PositiveInt
     script: str
     job_name: str
-    after: tuple[str, ...] = ()
+    after: tuple[str, ...] = Field((), description="whose end it waits for (afterany)")
+    after_ok: tuple[str, ...] = Field((), description="whose success it waits for (afterok)")
     expected_s: NonNegative
     time_limit_s: PositiveInt
     nodes: PositiveInt
@@ -59,9 +61,10 @@ class Manifest(Value):
                 yield ("jobs", index, "key"), f"{job.key!r} is given twice"
             if "/" in job.script or job.script not in self.files:
                 yield ("jobs", index, "script"), f"{job.script!r} is not one of this campaign's files"
-            for key in job.after:
-                if key not in known:
-                    yield ("jobs", index, "after"), f"no earlier job is called {key!r}" + nearest(key, known)
+            for field, keys in (("after", job.after), ("after_ok", job.after_ok)):
+                for key in keys:
+                    if key not in known:
+                        yield ("jobs", index, field), f"no earlier job is called {key!r}" + nearest(key, known)
             known.add(job.key)
 
     def text(self) -> str:
@@ -84,31 +87,39 @@ def file_digest(text: str) -> str:
 
 
 def build_manifest(plan: Plan, contexts: Sequence[ScriptContext], files: Mapping[str, str]) -> Manifest:
-    """Return the manifest of a plan's scripts: a chain in which each job waits for the one before to end."""
-    jobs: list[ManifestJob] = []
+    """Return the manifest of a plan's scripts: each segment waits for the one before to end, stages as they say."""
+    keys: dict[str, list[str]] = {}
     for context in contexts:
-        jobs.append(
-            ManifestJob(
-                key=context.key,
-                stage=context.stage,
-                segment=context.segment.index,
-                script=context.script_name,
-                job_name=context.job_name,
-                after=(jobs[-1].key,) if jobs else (),
-                expected_s=context.expected_runtime_s,
-                time_limit_s=context.segment.time_limit_s,
-                nodes=plan.plan.nodes,
-            )
-        )
-    step_file = contexts[0].step_file
+        keys.setdefault(context.stage, []).append(context.key)
+    order = stages_in_order(plan)
+    contexts = sorted(contexts, key=lambda context: order.index(context.stage))
+    step_file = next(context.step_file for context in contexts if context.stage == TRAIN)
     return Manifest(
         campaign=plan.name,
         hpcplan=__version__,
         plan_sha256=contexts[0].plan_sha256,
         total_steps=plan.training.steps,
         step_file=f"{plan.job.checkpoint_dir}/{step_file}" if step_file else "state/step",
-        jobs=tuple(jobs),
+        jobs=tuple(_job(plan, context, keys) for context in contexts),
         files={name: file_digest(text) for name, text in sorted(files.items())},
+    )
+
+
+def _job(plan: Plan, context: ScriptContext, keys: Mapping[str, Sequence[str]]) -> ManifestJob:
+    """Return one job. Whoever waits for training waits for its last segment; every segment waits for what it needs."""
+    spec: Plan | Stage = plan if context.stage_spec is None else context.stage_spec
+    before = keys[context.stage][: keys[context.stage].index(context.key)]
+    return ManifestJob(
+        key=context.key,
+        stage=context.stage,
+        segment=context.segment.index if context.segment else 1,
+        script=context.script_name,
+        job_name=context.job_name,
+        after=(*(keys[name][-1] for name in spec.after_any), *before[-1:]),
+        after_ok=tuple(keys[name][-1] for name in spec.after),
+        expected_s=context.expected_runtime_s,
+        time_limit_s=context.time_limit_s,
+        nodes=sum(component.nodes for component in context.components),
     )
 
 

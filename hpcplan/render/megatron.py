@@ -6,14 +6,14 @@ trainer's own command. An option that both would give is refused, for then the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hpcplan.errors import InputError, Problem, nearest
 from hpcplan.plan import Plan
 from hpcplan.render.quoting import option_groups
 
-__all__ = ["environment", "launch_words", "missing", "plan_options"]
+__all__ = ["environment", "even_layout", "launch_words", "missing", "plan_options", "stage_layout"]
 
 Option = tuple[str, ...]
 
@@ -197,6 +197,9 @@ def _pipeline(plan: Plan) -> Iterator[Option]:
     stages = sharding.pp * sharding.vpp
     if layers is None or stages == 1:
         return
+    if sharding.stage_layers:
+        yield "--pipeline-model-parallel-layout", stage_layout(sharding.stage_layers)
+        return
     if stages > layers:
         message = f"{layers} layers cannot be cut into {sharding.pp} x {sharding.vpp} stages"
         raise InputError(Problem(message, field="plan.pp"))
@@ -209,15 +212,19 @@ def _pipeline(plan: Plan) -> Iterator[Option]:
         if sharding.vpp > 1:
             yield "--num-virtual-stages-per-pipeline-rank", str(sharding.vpp)
     else:
-        yield "--pipeline-model-parallel-layout", _layout(layers, stages)
+        yield "--pipeline-model-parallel-layout", even_layout(layers, stages)
 
 
-def _layout(layers: int, stages: int) -> str:
+def even_layout(layers: int, stages: int) -> str:
     """Return ``Et*11|t*11|t*10L``: layers spread evenly, the stage with the loss last to get one more than others."""
     least, extra = divmod(layers, stages)
     longer = [*range(1, stages - 1), 0][:extra]
-    parts = [f"t*{least + (stage in longer)}" for stage in range(stages)]
-    return "E" + "|".join(parts) + "L"
+    return stage_layout([least + (stage in longer) for stage in range(stages)])
+
+
+def stage_layout(stage_layers: Sequence[int]) -> str:
+    """Return the layout of stages with so many layers each, in the order of layers: ``Et*11|t*11|t*10L``."""
+    return "E" + "|".join(f"t*{layers}" if layers else "" for layers in stage_layers) + "L"
 
 
 def _memory(plan: Plan) -> Iterator[Option]:
@@ -233,6 +240,9 @@ def _memory(plan: Plan) -> Iterator[Option]:
         yield ("--overlap-grad-reduce",)
         if sharding.zero == 1:
             yield ("--overlap-param-gather",)
+    if sharding.offload == "cpu":
+        yield ("--optimizer-cpu-offload",)
+        yield ("--use-precision-aware-optimizer",)
     if sharding.recompute == "selective":
         yield "--recompute-granularity", "selective"
     elif sharding.recompute == "full":

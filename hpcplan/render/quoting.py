@@ -6,24 +6,29 @@ line or a comment early in either.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from hpcplan.units import format_slurm_time
 
 __all__ = [
     "PLAIN",
+    "absolute_path",
+    "burst_buffer_line",
     "comment_text",
     "directive_value",
     "job_name",
+    "json_text",
     "option_groups",
     "shell_line",
     "shell_time",
     "shell_word",
     "shell_words",
+    "toml_value",
     "variable_name",
 ]
 
@@ -66,9 +71,26 @@ def _ansi_c(char: str) -> str:
     return f"\\{ord(char):03o}" if _CONTROL.match(char) else char
 
 
-def shell_words(words: Iterable[str]) -> str:
-    """Return words quoted and joined by spaces."""
-    return " ".join(shell_word(word) for word in words)
+def shell_words(words: Iterable[str], staged: Sequence[str] = ()) -> str:
+    """Return words quoted and joined by spaces.
+
+    A word that names one of the paths ``staged``, or something below it, is written as the path of its copy, which
+    stands under ``$HPCPLAN_STAGED_DATA``; so is the value of ``--option=PATH``.
+    """
+    return " ".join(_staged_word(word, staged) for word in words)
+
+
+def _staged_word(word: str, staged: Sequence[str]) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not any(value == path or value.startswith(f"{path.rstrip('/')}/") or _names(value, path) for path in staged):
+        return shell_word(word)
+    before = shell_word(option) + equals if option else ""
+    return f'{before}"$HPCPLAN_STAGED_DATA"{shell_word(value)}'
+
+
+def _names(prefix: str, path: str) -> bool:
+    """Whether a path is that prefix and a suffix, as data sets in two files are named: data, data.bin, data.idx."""
+    return prefix.startswith("/") and path.startswith(f"{prefix}.") and "/" not in path[len(prefix) :]
 
 
 def option_groups(words: Iterable[str]) -> list[tuple[str, ...]]:
@@ -139,3 +161,49 @@ def variable_name(text: str) -> str:
 def shell_time(seconds: float) -> str:
     """Return a time limit for ``--time``: ``D-HH:MM:SS``."""
     return format_slurm_time(seconds)
+
+
+def absolute_path(text: str) -> str:
+    """Return an absolute path as it stands.
+
+    Raises:
+        ValueError: it is relative, or cannot be a shell word.
+    """
+    shell_word(text)
+    if not text.startswith("/"):
+        raise ValueError(f"{text[:60]!r} is not an absolute path")
+    return text
+
+
+def burst_buffer_line(text: str) -> str:
+    """Return a burst buffer's directive as it stands.
+
+    Raises:
+        ValueError: not one line that begins with ``#BB``, ``#BB_LUA`` or ``#DW``.
+    """
+    if not re.fullmatch(r"#(?:BB|BB_LUA|DW) [ -~]+", text):
+        raise ValueError(f"{text[:60]!r} is not a burst buffer's directive: #BB, #BB_LUA or #DW, on one line")
+    return text
+
+
+def json_text(value: Any) -> str:
+    """Return plain data as JSON: mappings and lists over several lines, anything else on one."""
+    indent = 2 if isinstance(value, Mapping | list | tuple) else None
+    return json.dumps(value, indent=indent)
+
+
+def toml_value(value: Any) -> str:
+    """Return plain data as a TOML value (https://toml.io/en/v1.0.0): booleans, numbers, text, and lists of them.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        return json.dumps(_encodable(value), ensure_ascii=False).replace("\x7f", r"\u007f")
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    raise ValueError(f"{value!r} has no TOML form")

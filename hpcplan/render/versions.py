@@ -1,29 +1,56 @@
 """Which Slurm brought which option, so that a script never asks for more than its site knows.
 
-Sources: Slurm's release notes and NEWS files, under the release named here.
+Sources: the release notes and NEWS of Slurm, under the release named here, and sbatch(1) of each release.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-__all__ = ["OLDEST", "SINCE", "supports"]
+__all__ = ["OLDEST", "SINCE", "release", "supports", "too_new"]
 
-OLDEST: Final = (20, 11)  # the oldest release that hpcplan speaks to; what it has needs no entry
+Release = tuple[int, int]
+OLDEST: Final = (20, 11)  # the oldest release that hpcplan speaks to
 
-SINCE: Final[dict[str, tuple[int, int]]] = {
+# Options of sbatch and srun by the release that brought them; what is not here is older than 20.11.
+SINCE: Final[Mapping[str, Release]] = {
+    "container": (21, 8),
     "prefer": (22, 5),
+    "container-id": (23, 2),
+    "extra": (23, 2),
+    "tres-bind": (23, 2),
+    "resv-ports": (23, 11),
+    "tres-per-task": (23, 11),
+    "oom-kill-step": (24, 5),
     "segment": (24, 5),
     "stepmgr": (24, 5),
+    "consolidate-segments": (25, 5),
+    "spread-segments": (25, 5),
 }
+_OPTION: Final = re.compile(r"(?:^#SBATCH\s+|\s)--([a-z][a-z-]*)")
+_STEP: Final = re.compile(r"^\s*(?:\"\$\{step\[@\]\}\"|srun)\s", re.ASCII)
+
+
+def release(version: str | None) -> Release:
+    """Return ``(23, 11)`` for ``"23.11.4"``; an unknown version counts as the oldest."""
+    match = re.match(r"(\d{2})\.(\d{2})", version or "")
+    return (int(match[1]), int(match[2])) if match else OLDEST
 
 
 def supports(option: str, version: str | None) -> bool:
     """Return whether Slurm ``version`` (``"23.11.4"``) knows ``option``; an unknown one counts as the oldest."""
-    return _release(version) >= SINCE.get(option, OLDEST)
+    return release(version) >= SINCE.get(option, OLDEST)
 
 
-def _release(version: str | None) -> tuple[int, int]:
-    match = re.match(r"(\d{2})\.(\d{2})", version or "")
-    return (int(match[1]), int(match[2])) if match else OLDEST
+def too_new(script: str, version: str | None) -> Iterator[tuple[int, str, str]]:
+    """Yield line, option and the release that brought it, for options that Slurm ``version`` does not know.
+
+    Looked at are directives and the lines that begin with ``srun``.
+    """
+    for number, line in enumerate(script.splitlines(), start=1):
+        if line.startswith("#SBATCH ") or _STEP.match(line):
+            for option in _OPTION.findall(line):
+                if not supports(option, version):
+                    yield number, option, "{:02d}.{:02d}".format(*SINCE[option])

@@ -52,6 +52,7 @@ class Stage:
             "STAGE": str(self.directory),
             "SLURM_JOB_ID": "70123",
             "SLURM_JOB_NODELIST": "n[1-2]",
+            "SLURMD_NODENAME": "n1",
             "SLURM_JOB_NUM_NODES": "2",
             **extra,
         }

@@ -79,5 +79,5 @@ def test_an_apptainer_image_wraps_every_task(plans: ModuleType) -> None:
     environment = Environment(container=container, variables={"A": "b"})
     script = render_plan(plans.plan(job=plans.job(environment=environment)))["train-01.sbatch"]
     assert '  apptainer exec "$gpu_option" --pwd "$campaign_dir"' in script
-    assert "  --bind /data:/data \\\n  '/images/torch 2.5.sif' \\\n  bash -c" in script
-    assert "declare -f wait_for set_variables run_task" in script
+    assert "  --bind /data:/data\n  '/images/torch 2.5.sif'\n)" in script
+    assert '"${inside[@]}" bash -c "$(declare -f wait_for node_rank set_variables run_task); run_task"' in script

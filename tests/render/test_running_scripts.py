@@ -222,12 +222,12 @@ def test_torchrun_is_started_once_a_node_with_the_ranks_of_the_plan(megatron_scr
     stage.run(megatron_script)
     words = (stage.directory / "torchrun.words").read_text().split("\0")
     assert words[:11] == [
-        "--nnodes", "2", "--nproc-per-node", "8", "--node-rank", "0", "--master-addr", "n1", "--master-port", "20123",
+        "--nnodes", "16", "--nproc-per-node", "8", "--node-rank", "0", "--master-addr", "n1", "--master-port", "20123",
         "/opt/megatron-lm/pretrain_gpt.py",
     ]  # fmt: skip
     assert words[words.index("--load") + 1] == f"{stage.directory}/ckpt dir"
     srun = (stage.directory / "srun.args").read_text()
-    assert "--kill-on-bad-exit=1 --ntasks=16 --ntasks-per-node=1" in srun
+    assert "--kill-on-bad-exit=1 --nodes=16 --ntasks=16 --ntasks-per-node=1" in srun
 
 
 def test_step_file_that_is_no_number_counts_as_no_step(megatron_script: str, stage: Any) -> None:

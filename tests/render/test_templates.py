@@ -67,7 +67,7 @@ def test_the_users_own_folder_is_used_without_an_option(
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("ok\n{{ nodes }}\n", 2, "'nodes' is undefined"),
+        ("ok\n{{ nods }}\n", 2, "'nods' is undefined; did you mean 'nodes'"),
         ("ok\nok\n{{ plan.plan.nods }}\n", 3, "has no attribute 'nods'"),
         ("{% if %}\n", 1, "Expected an expression"),
         ("ok\n{% endfor %}\n", 2, "unknown tag 'endfor'"),
