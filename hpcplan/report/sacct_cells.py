@@ -7,6 +7,7 @@ the documented forms. Nothing here turns unknown into zero.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Final
@@ -18,11 +19,17 @@ __all__ = [
     "Clock",
     "JobName",
     "amount",
+    "backfilled",
+    "campaign_token",
     "count",
     "duration_s",
+    "energy_j",
+    "exit_code",
+    "gpu_type",
     "gpus_of_gres",
     "job_name",
     "memory_bytes",
+    "node_name",
     "requested_memory",
     "tres",
 ]
@@ -31,6 +38,7 @@ MAX_COUNT: Final = 10**9  # CPUs, nodes, tasks or GPUs of one job: more than any
 _MAX_SECONDS: Final = 10**10  # 317 years, also of CPU time: a million cores for two hours
 MAX_BYTES: Final = 2**60
 MAX_TIME: Final = 2**35
+_MAX_ENERGY_J: Final = 1e15  # a gigawatt for eleven days
 
 _NO_FIGURE: Final = frozenset(
     {
@@ -143,7 +151,7 @@ def job_name(text: str) -> JobName:
 
 
 def tres(text: str) -> dict[str, str]:
-    """Return the parts of ``cpu=8,mem=32G,gres/gpu:a100=1``; a part without ``=`` is refused."""
+    """Return the parts of ``cpu=8,mem=32G,gres/gpu:a100=1``, the first of each; a part without ``=`` is refused."""
     parts: dict[str, str] = {}
     word = text.strip()
     if _blank(word):
@@ -152,7 +160,7 @@ def tres(text: str) -> dict[str, str]:
         name, equals, value = part.partition("=")
         if not equals or not name:
             raise ValueError(f"{_short(text)} is not a list of trackable resources like cpu=8,mem=32G")
-        parts[name.strip().lower()] = value.strip()
+        parts.setdefault(name.strip().lower(), value.strip())
     return parts
 
 
@@ -164,6 +172,40 @@ def gpus_of_gres(text: str) -> int:
         if words[0] == "gpu":
             total += int(words[-1]) if words[-1].isdecimal() and len(words[-1]) <= 9 else 1
     return total
+
+
+def gpu_type(held: Mapping[str, str]) -> str | None:
+    """Return what kinds of GPU are among trackable resources, as Slurm calls them: ``a100``, or ``a100,h100``."""
+    kinds = sorted(name.removeprefix("gres/gpu:") for name in held if name.startswith("gres/gpu:"))
+    return ",".join(kinds) or None
+
+
+def exit_code(text: str) -> int | None:
+    """Return the code of ``1:0``: exit code, then signal (sacct(1), ExitCode)."""
+    return count(text.partition(":")[0])
+
+
+def energy_j(text: str) -> float | None:
+    """Return joules of ConsumedEnergyRaw, or of ConsumedEnergy (``1.50M``); zero was not measured, nor is 2⁶⁴ − 2."""
+    value = amount(text, step=1000)
+    return value if value and value < _MAX_ENERGY_J else None
+
+
+def backfilled(flags: str) -> bool | None:
+    """Return whether the backfill scheduler started a job, by sacct's Flags (since 19.05)."""
+    words = {word.strip().lower() for word in flags.split(",")}
+    return True if "schedbackfill" in words else False if words & {"schedmain", "schedsubmit"} else None
+
+
+def node_name(text: str) -> str | None:
+    """Return a node's name, ``None`` for the words that mean that there is none."""
+    return None if _blank(text) else text.strip()
+
+
+def campaign_token(comment: str) -> str | None:
+    """Return what hpcplan writes into the comments of its own jobs, ``None`` for other comments."""
+    found = re.search(r"hpcplan:[^\s|,;]+", comment)
+    return found[0] if found is not None else None
 
 
 class Clock:
@@ -212,11 +254,19 @@ class Clock:
         if moment.tzinfo is not None:
             stamp = round(moment.timestamp())
             return _plausible(stamp, text), stamp
+        first, second = self._stamps(moment)
+        return _plausible(first, text), second
+
+    def both_of(self, naive_s: int) -> tuple[int, int]:
+        """Return the two unix times that a local time can be, given as seconds since 1970 by the clock on the wall."""
+        return self._stamps(datetime.fromtimestamp(naive_s, UTC).replace(tzinfo=None))
+
+    def _stamps(self, moment: datetime) -> tuple[int, int]:
         if self.zone is None:  # .astimezone() of a naive time asks the machine's own zone
-            stamps = [round(moment.replace(fold=fold).astimezone(UTC).timestamp()) for fold in (0, 1)]
+            first, second = (round(moment.replace(fold=fold).astimezone(UTC).timestamp()) for fold in (0, 1))
         else:
-            stamps = [round(moment.replace(tzinfo=self.zone, fold=fold).timestamp()) for fold in (0, 1)]
-        return _plausible(stamps[0], text), stamps[1]
+            first, second = (round(moment.replace(tzinfo=self.zone, fold=fold).timestamp()) for fold in (0, 1))
+        return first, second
 
 
 def _plausible(stamp: int, text: str) -> int:

@@ -100,7 +100,11 @@ def job_of(fields: Fields, name: cells.JobName, clock: cells.Clock) -> Job:
         "name": fields.text("jobname"),
         "node_list": fields.text("nodelist") or None,
         "restarts": fields.cell(cells.count, "restartcnt"),
-        "exit_code": fields.cell(lambda text: cells.count(text.partition(":")[0]), "exitcode"),
+        "exit_code": fields.cell(cells.exit_code, "exitcode"),
+        "energy_j": fields.cell(cells.energy_j, "consumedenergyraw", "consumedenergy"),
+        "backfilled": cells.backfilled(fields.text("flags")),
+        "failed_node": cells.node_name(fields.text("failednode")),
+        "comment": cells.campaign_token(fields.text("comment")),
     }
     for column in ("cluster", "user", "account", "partition", "qos", "reason"):
         values[column] = fields.text(column) or None
@@ -109,6 +113,7 @@ def job_of(fields: Fields, name: cells.JobName, clock: cells.Clock) -> Job:
     asked = fields.cell(cells.tres, "reqtres") or {}
     values |= _size(fields, given, asked)
     gpus = _gpus(fields, given or asked, values["nodes"])
+    values["gpu_type"] = cells.gpu_type(given or asked)
     total_cpu_s = fields.cell(cells.duration_s, "totalcpu")
     return Job(values, total_cpu_s, gpus, bool(given or asked), _measured(fields))
 

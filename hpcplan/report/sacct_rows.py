@@ -8,22 +8,31 @@ leaves every typed cell readable; else it is a fault.
 from __future__ import annotations
 
 import csv
-import gzip
 import re
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.report import sacct_cells as cells
 from hpcplan.report.faults import Faults
+from hpcplan.report.sacct_files import Blocks
 from hpcplan.slurm.records import JobState
 
-__all__ = ["Header", "Row", "is_header", "rows", "split_columns"]
+__all__ = [
+    "HOW",
+    "Header",
+    "Lines",
+    "Row",
+    "first_header",
+    "is_header",
+    "mended",
+    "rows",
+    "split_columns",
+    "why_not",
+    "without_mark",
+]
 
 # sacct(1), --helpformat, releases 19.05 to 25.05
 _FIELDS: Final = """
@@ -49,7 +58,6 @@ _FREE_TEXT: Final = frozenset(
     }
 )  # fmt: skip
 _MAX_JOINED_LINES: Final = 20
-_MAX_LINE: Final = 4 * 1024**2
 
 
 def _state(text: str) -> None:
@@ -150,7 +158,7 @@ def rows(path: Path | str, faults: Faults, columns: tuple[str, ...] | None = Non
     """
     name = str(path)
     header: Header | None = None
-    lines = _Lines(path, faults)
+    lines = Lines(_lines(path, faults))
     for number, line in lines:
         if not line.strip():
             continue
@@ -159,32 +167,36 @@ def rows(path: Path | str, faults: Faults, columns: tuple[str, ...] | None = Non
             header = found
             continue
         if header is None:
-            header = _without_header(line, number, name, columns)
-        row = _mended(header, number, line, lines)
+            header = first_header(line, number, name, columns)
+        row = mended(header, number, line, lines)
         faults.rows_read += 1
         if row is None:
-            expected, got = len(header.columns), len(header.split(line))
-            message = f"{got} cells where the header has {expected}" if got != expected else "cells cannot be read"
-            faults.add("row skipped", message, name, number, line)
+            faults.add("row skipped", why_not(header, line), name, number, line)
         else:
             yield row
     if header is None:
-        raise InputError(Problem("the file is empty", file=name), hint=_HOW)
+        raise InputError(Problem("the file is empty", file=name), hint=HOW)
 
 
-_HOW: Final = (
+def why_not(header: Header, line: str) -> str:
+    """Return why a row cannot be used."""
+    expected, got = len(header.columns), len(header.split(line))
+    return f"{got} cells where the header has {expected}" if got != expected else "cells cannot be read"
+
+
+HOW: Final = (
     "make one with: sacct --allusers --duplicates --parsable2 --format=JobID,JobIDRaw,JobName,User,Account,Partition,"
     "QOS,State,Submit,Eligible,Start,End,Elapsed,Timelimit,NNodes,AllocCPUS,NTasks,ReqMem,ReqTRES,AllocTRES,TotalCPU,"
     "MaxRSS,TRESUsageInTot,NodeList --starttime=…"
 )
 
 
-def _without_header(line: str, number: int, name: str, columns: tuple[str, ...] | None) -> Header:
+def first_header(line: str, number: int, name: str, columns: tuple[str, ...] | None) -> Header:
     if columns is None:
         message = "no header with sacct's field names, JobID among them"
         if re.search(r"\bJobID\b.*\bState\b", line) or re.fullmatch(r"[-\s]+", line):
             message = "this is sacct's output for people, which cuts long values; use --parsable2"
-        hint = f"{_HOW}\n  or name the columns of a file without a header: --columns JobID,State,…"
+        hint = f"{HOW}\n  or name the columns of a file without a header: --columns JobID,State,…"
         raise InputError(Problem(message, file=name, line=number), hint=hint)
     delimiter = _delimiter(line, len(columns))
     if delimiter is None:
@@ -202,7 +214,7 @@ def _delimiter(line: str, columns: int) -> str | None:
     return max(fitting, key=lambda text: (len(text), text), default=None)
 
 
-def _mended(header: Header, number: int, line: str, lines: _Lines) -> Row | None:
+def mended(header: Header, number: int, line: str, lines: Lines) -> Row | None:
     found = header.split(line)
     expected = len(header.columns)
     if len(found) == expected:
@@ -238,11 +250,12 @@ def _without_extra(header: Header, found: list[str], number: int, text: str) -> 
     return Row(header, next(iter(ways.values())), number, text) if len(ways) == 1 else None
 
 
-class _Lines:
-    """The numbered lines of a file, with a look at those that follow."""
+class Lines:
+    """Numbered lines, with a look at those that follow."""
 
-    def __init__(self, path: Path | str, faults: Faults) -> None:
-        self.source = _lines(path, faults)
+    def __init__(self, source: Iterator[tuple[int, str]]) -> None:
+        self.source = source
+        self.skipped = 0
         self.ahead: list[tuple[int, str]] = []
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
@@ -265,31 +278,25 @@ class _Lines:
 
     def skip(self, count: int) -> None:
         del self.ahead[:count]
+        self.skipped += count
 
 
 def _lines(path: Path | str, faults: Faults) -> Iterator[tuple[int, str]]:
-    name = str(path)
-    try:
-        with closing(_opened(path)) if name != "-" else nullcontext(sys.stdin.buffer) as stream:
-            for number, raw in enumerate(iter(lambda: stream.readline(_MAX_LINE), b""), start=1):
-                if b"\0" in raw and number == 1:
-                    raise InputError(Problem("is a binary file", file=name, line=1))
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace").rstrip("\r\n")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        faults.add("file cut short", f"the compressed file ends early: {error}", name, 0, "")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(Problem(f"cannot be read: {reason}", file=name)) from None
+    number = 0
+    for block, _ in Blocks(path, faults):
+        if number == 0:
+            block = without_mark(block, str(path))
+        for line in block.removesuffix(b"\n").split(b"\n"):
+            number += 1
+            yield number, line.decode()
 
 
-def _opened(path: Path | str) -> IO[bytes]:
-    name = str(path)
-    place = Path(path)
-    try:
-        if place.is_dir():
-            raise InputError(Problem("is a directory; name a file in it", file=name))
-        stream = place.open("rb")
-        magic = stream.peek(2)[:2]
-    except FileNotFoundError:
-        raise InputError(Problem("no such file", file=name)) from None
-    return cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if magic == b"\x1f\x8b" else stream
+def without_mark(block: bytes, name: str) -> bytes:
+    """Return a file's first block without the byte order mark.
+
+    Raises:
+        InputError: the file is binary.
+    """
+    if b"\0" in block.partition(b"\n")[0]:
+        raise InputError(Problem("is a binary file", file=name, line=1))
+    return block.removeprefix(b"\xef\xbb\xbf")

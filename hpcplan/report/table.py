@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from hpcplan.report.sacct_cells import campaign_token, gpu_type
 from hpcplan.slurm.records import JobRecord, JobState
 
 __all__ = ["SCHEMA", "empty", "from_columns", "from_records", "merge", "never_started", "span"]
@@ -37,13 +38,17 @@ SCHEMA: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "nodes": pl.Int64,
     "cpus": pl.Int64,
     "gpus": pl.Int64,
+    "gpu_type": pl.String,  # as Slurm calls it, in gres/gpu:TYPE
     "memory_bytes": pl.Int64,  # allocated to (or asked for by) the whole job
     "node_list": pl.String,
     "cpu_used_s": pl.Float64,  # user and system time of all its processes
     "memory_used_bytes": pl.Int64,  # peak, all tasks together
     "gpu_used": pl.Float64,  # mean utilisation of its GPUs, 0 to 1
+    "energy_j": pl.Float64,  # of its nodes while it ran, as far as Slurm gathers it
     "restarts": pl.Int64,
     "exit_code": pl.Int64,
+    "failed_node": pl.String,
+    "comment": pl.String,  # where it names a campaign of hpcplan
     "backfilled": pl.Boolean,
 }
 
@@ -96,6 +101,8 @@ def _row_of(record: JobRecord, *, gpus_tracked: bool) -> dict[str, Any]:
         "memory_bytes": record.memory_bytes, "node_list": record.node_list, "cpu_used_s": record.total_cpu_s,
         "memory_used_bytes": record.max_rss_bytes, "gpu_used": record.gpu_utilisation, "restarts": record.restarts,
         "exit_code": record.exit_code, "backfilled": record.backfilled,
+        "gpu_type": gpu_type({name: str(count) for name, count in record.tres.items()}),
+        "energy_j": float(record.tres.get("energy", 0)) or None, "comment": campaign_token(record.comment or ""),
     }  # fmt: skip
     return {name: _writable(value) if isinstance(value, str) else value for name, value in row.items()}
 
@@ -126,19 +133,27 @@ def merge(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """
     if not tables:
         return empty()
-    whole = pl.concat(tables).unique(maintain_order=True)
+    whole = pl.concat(tables)
     key = ["cluster", "label", "job_id", "submit_time"]
-    dated = whole.filter(pl.col("submit_time").is_not_null()).with_columns(
+    undated = whole.filter(pl.col("submit_time").is_null()).unique(maintain_order=True)
+    dated = whole.filter(pl.col("submit_time").is_not_null()) if len(undated) else whole
+    if dated.select(key).is_duplicated().any():
+        dated = _latest(dated, key)
+    found = pl.concat([dated, undated]) if len(undated) else dated
+    return found.sort("submit_time", "job_id", "start_time", "label")
+
+
+def _latest(dated: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    seen = dated.with_columns(
         pl.col("seen_until").fill_null(0).alias("_seen"),
         pl.col("start_time").is_not_null().any().over(key).alias("_any_start"),
     )
-    latest = (
-        dated.filter(pl.col("start_time").is_not_null() | ~pl.col("_any_start"))
+    return (
+        seen.filter(pl.col("start_time").is_not_null() | ~pl.col("_any_start"))
         .sort("ended", "_seen", maintain_order=True)
         .unique(subset=[*key, "start_time"], keep="last", maintain_order=True)
+        .select(list(SCHEMA))
     )
-    undated = whole.filter(pl.col("submit_time").is_null())
-    return pl.concat([latest.select(list(SCHEMA)), undated]).sort("submit_time", "job_id", "start_time", "label")
 
 
 def span(table: pl.DataFrame) -> tuple[int, int]:

@@ -1,0 +1,141 @@
+"""Columns of sacct's output, whole: what is written the usual way is read by expressions, the rest cell by cell.
+
+Each function gives, for every row, what the parser of :mod:`hpcplan.report.sacct_cells` that it is named after would
+give. A cell of another form goes through that very parser, once for each distinct text; rows whose cell it refuses
+are marked in :attr:`Columns.odd`, for the reader that goes row by row and says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import polars as pl
+
+from hpcplan.report import sacct_cells as cells
+
+__all__ = ["Columns"]
+
+_DURATION: Final = r"^(?:([0-9]{1,6})-)?(?:([0-9]{2}):)?([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,6})?)$"
+_SECONDS: Final = r"^[0-9]{1,10}$"
+_MEMORY: Final = r"^([0-9]{1,11})([KMG]?)$"
+_STAMP: Final = r"^(?:19[7-9]|2[0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]$"  # no leap seconds
+_EPOCH: Final = r"^[1-9][0-9]{0,10}$"
+_QUARTER_S: Final = 900  # clocks change on quarters of an hour
+
+
+class Columns:
+    """The cells of some rows by their column's name, as text; ``odd`` marks the rows that must be read one by one."""
+
+    def __init__(self, frame: pl.DataFrame, names: Mapping[str, str]) -> None:
+        """Take the cells of ``frame``; ``names`` maps sacct's names in lower case to its columns."""
+        self.frame = frame
+        self.names = names
+        self.odd = pl.repeat(False, len(frame), dtype=pl.Boolean, eager=True)
+
+    def has(self, name: str) -> bool:
+        """Whether the file has this column."""
+        return name in self.names
+
+    def text(self, *names: str) -> pl.Series:
+        """Return the first of these columns that a row fills, stripped; null where it fills none."""
+        found = [pl.col(self.names[name]).str.strip_chars() for name in names if name in self.names]
+        filled = [pl.when(cell != "").then(cell) for cell in found]
+        return self.frame.select(pl.coalesce(filled).alias("t") if filled else _nothing(len(self.frame)))["t"]
+
+    def mark(self, rows: pl.Series) -> None:
+        """Mark rows as odd."""
+        self.odd = self.odd | rows.fill_null(False)
+
+    def parsed(
+        self, text: pl.Series, parse: Callable[[str], tuple[Any, ...]], schema: Mapping[str, Any]
+    ) -> pl.DataFrame:
+        """Return what ``parse`` makes of each distinct text: one column a part; all null where there is no text."""
+        distinct = text.drop_nulls().unique()
+        parts: list[tuple[Any, ...]] = []
+        refused: list[bool] = []
+        for word in distinct:
+            try:
+                parts.append(parse(word))
+                refused.append(False)
+            except ValueError:
+                parts.append((None,) * len(schema))
+                refused.append(True)
+        table = pl.DataFrame(parts, schema=dict(schema), orient="row") if parts else pl.DataFrame(schema=dict(schema))
+        table = table.with_columns(distinct.alias("_text"), pl.Series("_refused", refused, dtype=pl.Boolean))
+        found = text.rename("_text").to_frame().join(table, on="_text", how="left", maintain_order="left")
+        if any(refused):
+            self.mark(found["_refused"])
+        return found.select(list(schema))
+
+    def value(self, text: pl.Series, parse: Callable[[str], Any], dtype: Any) -> pl.Series:
+        """Return what ``parse`` makes of each distinct text."""
+        return self.parsed(text, lambda word: (parse(word),), {"v": dtype})["v"]
+
+    def _rest(self, text: pl.Series, done: pl.Series, parse: Callable[[str], Any], dtype: Any) -> pl.Series:
+        """Fill in what the expressions have left, by ``parse``."""
+        left = text.is_not_null() & done.is_null()
+        if not left.any():
+            return done
+        others = pl.select(pl.when(left).then(text)).to_series()
+        return pl.select(pl.coalesce(done, self.value(others, parse, dtype))).to_series()
+
+    def duration_s(self, text: pl.Series) -> pl.Series:
+        """As cells.duration_s."""
+        frame = text.rename("t").to_frame()
+        if text.null_count() == len(text):
+            return text.cast(pl.Float64)
+        groups = frame.select(pl.col("t").str.extract_groups(_DURATION).alias("g"), "t").unnest("g")
+        days, hours, minutes, seconds = (pl.col(str(index)).cast(pl.Float64) for index in range(1, 5))
+        value = days.fill_null(0) * 86400 + hours.fill_null(0) * 3600 + minutes * 60 + seconds
+        raw = pl.when(pl.col("t").str.contains(_SECONDS)).then(pl.col("t")).cast(pl.Float64)
+        found = groups.select(value.alias("v"))["v"]
+        if found.null_count() > text.null_count():
+            found = pl.select(pl.coalesce(found, frame.select(raw.alias("v"))["v"])).to_series()
+        found = pl.select(pl.when(found <= 1e9).then(found)).to_series()  # the parser knows the limit
+        return self._rest(text, found, cells.duration_s, pl.Float64)
+
+    def memory_bytes(self, text: pl.Series) -> pl.Series:
+        """As cells.memory_bytes."""
+        groups = text.rename("t").to_frame().select(pl.col("t").str.extract_groups(_MEMORY)).unnest("t")
+        unit = pl.col("2").replace_strict({"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}, return_dtype=pl.Int64)
+        number = pl.col("1").cast(pl.Int64)
+        value = pl.when(number < 2**28).then(number * unit)  # the parser knows the limit
+        return self._rest(text, groups.select(value.alias("v"))["v"], cells.memory_bytes, pl.Int64)
+
+    def count(self, text: pl.Series) -> pl.Series:
+        """As cells.count."""
+        return self.value(text, cells.count, pl.Int64)
+
+    def stamp(self, text: pl.Series, clock: cells.Clock) -> pl.Series:
+        """As Clock.read; an hour that occurs twice is odd, since only the elapsed time tells which it was."""
+        cell = pl.col("t")
+        frame = text.rename("t").to_frame()
+        local = pl.when(cell.str.contains(_STAMP)).then(cell).str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False)
+        naive = frame.select(local.dt.epoch("s").alias("n"))
+        offsets = self._offsets(naive["n"], clock)
+        joined = naive.with_columns(pl.col("n") // _QUARTER_S).join(
+            offsets, left_on="n", right_on="quarter", how="left", maintain_order="left"
+        )
+        self.mark(joined["twice"])
+        found = naive["n"] - joined["offset"]
+        if found.null_count() > text.null_count():
+            raw = frame.select(pl.when(cell.str.contains(_EPOCH)).then(cell).cast(pl.Int64).alias("v"))["v"]
+            found = pl.select(pl.coalesce(found, raw)).to_series()
+        found = pl.select(pl.when((found >= 0) & (found < cells.MAX_TIME)).then(found)).to_series()
+        return self._rest(text, found, clock.read, pl.Int64)
+
+    @staticmethod
+    def _offsets(naive: pl.Series, clock: cells.Clock) -> pl.DataFrame:
+        """Return for each quarter of an hour (local time) how far it is ahead of UTC, and whether there are two."""
+        quarters = (naive // _QUARTER_S).drop_nulls().unique()
+        rows = []
+        for quarter in quarters:
+            first, second = clock.both_of(quarter * _QUARTER_S)
+            rows.append((quarter, quarter * _QUARTER_S - first, first != second))
+        schema = {"quarter": pl.Int64, "offset": pl.Int64, "twice": pl.Boolean}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _nothing(length: int) -> pl.Expr:
+    return pl.repeat(None, length, dtype=pl.String).alias("t")

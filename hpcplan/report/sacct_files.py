@@ -1,0 +1,128 @@
+"""Files of accounting text: opened whether plain, gzip or Zstandard, and read in blocks of whole lines."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final, cast
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.report.faults import Faults
+
+__all__ = ["Blocks", "opened"]
+
+_BLOCK_BYTES: Final = 48 * 1024**2
+_MAX_LINE: Final = 4 * 1024**2  # what is longer is no line, and is broken somewhere
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+
+
+@contextmanager
+def opened(path: Path | str, faults: Faults) -> Iterator[IO[bytes]]:
+    """Open a file of text, told by its first bytes to be plain, gzip or Zstandard; ``-`` is standard input.
+
+    A compressed file that ends early is a fault, and what came before counts.
+
+    Raises:
+        InputError: the file is missing, a directory or not readable.
+    """
+    name = str(path)
+    try:
+        if name == "-":
+            yield _unpacked(sys.stdin.buffer)
+            return
+        if Path(path).is_dir():
+            raise InputError(Problem("is a directory; name a file in it", file=name))
+        with Path(path).open("rb") as stream, _unpacked(stream) as plain:
+            yield plain
+    except FileNotFoundError:
+        raise InputError(Problem("no such file", file=name)) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        faults.add("file cut short", f"the compressed file ends early: {error}", name, 0, "")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(Problem(f"cannot be read: {reason}", file=name)) from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "zstandard":
+            raise
+        faults.add("file cut short", f"the compressed file ends early: {error}", name, 0, "")
+
+
+def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+    magic = cast("gzip.GzipFile", stream).peek(4)[:4]
+    if magic[:2] == _GZIP:
+        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+    if magic == _ZSTD:
+        import io
+
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader), 1024**2))
+    return stream
+
+
+class Blocks:
+    r"""The text of a file as UTF-8 in pieces of whole lines, each with whether more may follow.
+
+    Lines end in ``\n`` alone; what is not UTF-8 has become U+FFFD. What of a piece :meth:`give_back` returns comes
+    again before what follows.
+    """
+
+    def __init__(self, path: Path | str, faults: Faults, block_bytes: int = _BLOCK_BYTES) -> None:
+        self.path = path
+        self.faults = faults
+        self.block_bytes = block_bytes
+        self._held = bytearray()
+
+    def give_back(self, tail: bytes) -> None:
+        """Take back the end of the last piece."""
+        self._held[:0] = tail
+
+    def __iter__(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the pieces.
+
+        Raises:
+            InputError: as :func:`opened`.
+        """
+        ended = False
+        with opened(self.path, self.faults) as stream:
+            while not ended:
+                wanted = len(self._held) + self.block_bytes  # what was given back could not be read without more
+                while len(self._held) < wanted and not ended:
+                    part = cast("gzip.GzipFile", stream).read1(
+                        min(1024**2, self.block_bytes)
+                    )  # what there is, also before a damaged end
+                    self._held += part
+                    ended = not part
+                at = len(self._held) if ended else self._held.rfind(b"\n") + 1
+                yield from self._cut(len(self._held) if not at and len(self._held) > _MAX_LINE else at, ended)
+        if not ended:  # the file was cut short: the line that was being read is no whole one
+            yield from self._cut(self._held.rfind(b"\n") + 1, True)
+
+    def _cut(self, at: int, ended: bool) -> Iterator[tuple[bytes, bool]]:
+        if at:
+            with memoryview(self._held) as view:
+                whole = bytes(view[:at])
+            del self._held[:at]
+            whole = _clean(whole)
+            yield whole, not ended
+
+
+def _clean(text: bytes) -> bytes:
+    if b"\r" in text:
+        text = re.sub(rb"\r+(?=\n|$)", b"", text)
+    if text.isascii():
+        return text
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        text = text.decode(errors="replace").encode()
+    return text
