@@ -37,6 +37,7 @@ _PICTURES = (".svg", ".png", ".pdf")
 @click.option("--framework", type=click.Choice(list(FRAMEWORKS)), help="What will run it.")
 @click.option("--partition", help="The Slurm partition; the site's default if absent.")
 @click.option("--node-group", help="The node group of a mixed partition.")
+@click.option("--pool", "pools", multiple=True, metavar="GROUP[=N]", help="One job over several node groups.")
 @click.option("--tokens", metavar="N", help="Train on so many tokens, as in 300B.")
 @click.option("--global-batch", metavar="N", help="Sequences a step.")
 @click.option("--sequence-length", metavar="N", help="Tokens a sequence.")
@@ -64,6 +65,7 @@ def command(
     nodes: str | None,
     objective: Any,
     fixed: tuple[str, ...],
+    pools: tuple[str, ...],
     constants: Path | None,
     precisions: str | None,
     pareto: bool,
@@ -85,7 +87,9 @@ def command(
       hpcplan plan my-run.yaml --site mysite.yaml --fix tp=8 --fix pp=4 --format json
       hpcplan plan llama3-70b --site superpod-h100 --pareto --plot front.svg
       hpcplan plan llama3-70b --site superpod-h100 --nodes 16 --explain
+      hpcplan plan llama3-8b --site mixed-lab --pool h100 --pool a100=4
     """
+    from hpcplan.cli.plan_pools import show_pools
     from hpcplan.documents import write_text
     from hpcplan.errors import InputError
     from hpcplan.partition.candidates import parse_fixed
@@ -97,6 +101,15 @@ def command(
         raise InputError(f"--plot {plot}: the name must end in {', '.join(_PICTURES)}")
     loaded = _override(load_workload(workload), overrides)
     site = load_site(site_name, sites_dir)
+    typed = " ".join(["hpcplan", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "hpcplan" else ""
+    if pools:
+        given = {"--nodes": nodes, "--fix": fixed, "--pareto": pareto, "--plot": plot, "--explain": explained,
+                 "--precision": precisions}  # fmt: skip
+        others = [name for name, value in given.items() if value]
+        if others:
+            raise InputError(f"--pool and {others[0]} do not go together")
+        show_pools(loaded, site, pools, constants, typed, output, output_format)
+        return
     with progress("searching"):
         planned = make_plan(
             loaded,
@@ -109,7 +122,7 @@ def command(
             explained=explained,
             alternatives=alternatives,
             constants_folder=constants,
-            command=" ".join(["hpcplan", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "hpcplan" else "",
+            command=typed,
         )
     if plot is not None:
         _draw(planned, plot)

@@ -41,13 +41,14 @@ def _against(best_s: float, other_s: float | None) -> tuple[str, str]:
 
 def near_miss_line(explanation: Explanation) -> str:
     """Return the nearest sharding that did not fit, in a sentence."""
+    from hpcplan.partition.found import node_count
     from hpcplan.units import format_bytes, format_duration
 
     miss = explanation.near_miss
     if miss is None:
         return "Everything fits in memory."
     what = "would be faster, but does not fit" if miss.faster else "does not fit, and would be no better"
-    where = f"{miss.nodes} nodes of {miss.node_group}"
+    where = f"{node_count(miss.nodes)} of {miss.node_group}"
     return (
         f"Nearest that did not fit: {miss.sharding}, on {where}: {format_duration(miss.step_s)} a step {what}: "
         f"{format_bytes(miss.needs_bytes)} is {format_bytes(miss.over_bytes)} too much."

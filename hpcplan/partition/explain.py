@@ -6,7 +6,7 @@ import dataclasses
 
 from hpcplan.cost.memory import Memory
 from hpcplan.cost.step import Costs, StepTime
-from hpcplan.partition.found import describe
+from hpcplan.partition.found import describe, node_count
 from hpcplan.partition.search import Outcome
 from hpcplan.units import format_duration
 
@@ -57,7 +57,7 @@ def why_it_won(outcome: Outcome) -> str:
     best, other = _terms(outcome.costs, 0), _terms(outcome.costs, 1)
     saved, name = max((other[term] - best[term], term) for term in TERMS)
     paid, price = max((best[term] - other[term], term) for term in TERMS)
-    second = f"the runner-up ({describe(outcome.best, 1)}, on {outcome.nodes[1]} nodes)"
+    second = f"the runner-up ({describe(outcome.best, 1)}, on {node_count(outcome.nodes[1])})"
     sentence = f"{first}; {second} spends {format_duration(max(saved, 0.0))} more a step on {TERMS[name]}"
     if paid > 0:
         sentence += f" and {format_duration(paid)} less on {TERMS[price]}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpcplan.partition.explain import TERMS
-from hpcplan.partition.found import Found, describe
+from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.pricing import blocks, memory_of, price_block
 from hpcplan.partition.search import Outcome, search
@@ -85,7 +85,7 @@ def explain(
     again = partial(_search_one, objective=outcome.objective)
     return Explanation(
         terms=terms,
-        runner_up=f"{describe(outcome.best, 1)}, on {outcome.nodes[1]} nodes" if others else None,
+        runner_up=f"{describe(outcome.best, 1)}, on {node_count(outcome.nodes[1])}" if others else None,
         near_miss=_near_miss(workload, kinds, outcome, nodes, fixed),
         changes=tuple(what_if(workload, outcome, fixed, again, quantized)),
     )

@@ -15,7 +15,7 @@ from hpcplan.cost.step import Costs
 from hpcplan.partition.kinds import Kind
 from hpcplan.workload.model import Workload
 
-__all__ = ["Found", "describe", "join_costs", "undominated"]
+__all__ = ["Found", "describe", "join_costs", "node_count", "undominated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,11 @@ def _join(kind: type[Any], parts: Sequence[tuple[Ints, Any]], count: int) -> Any
             column[rows] = part
         columns[field.name] = column
     return kind(**columns)
+
+
+def node_count(nodes: int | np.int64) -> str:
+    """Return ``1 node`` or ``8 nodes``."""
+    return f"{nodes} node" + ("" if nodes == 1 else "s")
 
 
 def describe(s: Shardings, i: int) -> str:

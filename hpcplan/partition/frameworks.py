@@ -43,22 +43,34 @@ class Capabilities:
     experts_need_sequence_parallel: bool = False
     accumulates: bool = True  # gradients, over micro-batches
     recompute_from: int = 0  # least ZeRO stage for recomputation
+    unequal_batches: bool = False  # micro-batches of different size on different accelerators
     tensor_needs_replicas: bool = False  # tensor parallelism goes with sharded data parallelism only
 
 
 _CORE: Final = {"offload": (DEVICE, CPU), "experts_need_sequence_parallel": True}
 _SHARDED: Final = {"replicated_alone": True, "offload": (DEVICE, CPU), "offload_from": 2}
 _ANY_SCHEDULE: Final = (ONE_F_ONE_B, GPIPE, ZERO_BUBBLE)
-_OWN_TRAINER: Final = {"schedules": _ANY_SCHEDULE, "offload": (DEVICE, CPU, NVME), "zero_in_pipeline": (0, 1, 2, 3)}
+_OWN_TRAINER: Final = {
+    "schedules": _ANY_SCHEDULE,
+    "offload": (DEVICE, CPU, NVME),
+    "zero_in_pipeline": (0, 1, 2, 3),
+    "unequal_batches": True,
+}
 _MORE: Final[Mapping[Framework, Mapping[str, Any]]] = {
     "megatron-lm": _CORE,
     "nemo": _CORE,
     "deepspeed": {"offload": (DEVICE, CPU, NVME)},
     "torchtitan": {**_SHARDED, "schedules": _ANY_SCHEDULE, "zero_in_pipeline": (2, 3)},
     "accelerate": {**_SHARDED, "recompute_from": 2, "tensor_needs_replicas": True},
-    "torchrun": {**_SHARDED, "axes": frozenset({"ep"}), "zero": (0, 2, 3), "sequence_parallel": (0,)},  # DDP, FSDP2
+    "torchrun": {  # DDP, FSDP2
+        **_SHARDED,
+        "axes": frozenset({"ep"}),
+        "zero": (0, 2, 3),
+        "sequence_parallel": (0,),
+        "unequal_batches": True,
+    },
     "tensorflow": {"accumulates": False},
-    "jax": {"offload": (DEVICE, CPU)},
+    "jax": {"offload": (DEVICE, CPU), "unequal_batches": True},
     "mpi": _OWN_TRAINER,
     "srun": _OWN_TRAINER,
 }

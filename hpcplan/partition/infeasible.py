@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hpcplan.errors import InfeasibleError
-from hpcplan.partition.found import Found, describe
+from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.pricing import blocks, memory_of, price_block
 from hpcplan.units import format_bytes, format_count, format_duration
@@ -23,7 +23,7 @@ def nothing_divides(
 ) -> InfeasibleError:
     """Return the error for an empty space: nothing divides as it must."""
     run, shape = workload.training, workload.model
-    span = f"{nodes[0]} nodes" if nodes[0] == nodes[1] else f"{nodes[0]} to {nodes[1]} nodes"
+    span = node_count(nodes[0]) if nodes[0] == nodes[1] else f"{nodes[0]} to {nodes[1]} nodes"
     what = f" with {', '.join(f'{k}={v}' for k, v in fixed.items())}" if fixed else ""
     per_node = " or ".join(sorted({str(kind.gpus_per_node) for kind in kinds}))
     message = (
@@ -64,7 +64,7 @@ def nothing_is_left(
     if request.deadline_s is not None and fitting.train_s[i] > request.deadline_s:
         message = (
             f"the deadline binds: the fastest sharding that fits ({describe(fitting.shardings, i)}, on "
-            f"{fitting.nodes[i]} nodes) trains for {format_duration(fitting.train_s[i])}, but the deadline is "
+            f"{node_count(fitting.nodes[i])}) trains for {format_duration(fitting.train_s[i])}, but the deadline is "
             f"{format_duration(request.deadline_s)}"
         )
         tokens = int(request.deadline_s / fitting.step_s[i]) * run.global_batch * run.sequence_length
@@ -77,7 +77,7 @@ def nothing_is_left(
     currency = kinds[int(fitting.kind[i])].currency
     message = (
         f"the budget binds: the cheapest sharding that fits ({describe(fitting.shardings, i)}, on "
-        f"{fitting.nodes[i]} nodes) costs {fitting.cost[i]:,.0f} {currency}, "
+        f"{node_count(fitting.nodes[i])}) costs {fitting.cost[i]:,.0f} {currency}, "
         f"but the budget is {workload.request.budget:,.0f}"
     )
     share = (request.budget or 0.0) / float(fitting.cost[i])
@@ -133,7 +133,7 @@ def _memory_binds(
     total = sum(len(block) for block in blocks(workload, kinds, nodes, fixed))
     message = (
         f"memory binds: of {total:,} shardings none fits. The smallest ({describe(closest.shardings, 0)}, on "
-        f"{closest.nodes[0]} nodes) needs {format_bytes(needs)} on its fullest accelerator, "
+        f"{node_count(closest.nodes[0])}) needs {format_bytes(needs)} on its fullest accelerator, "
         f"{format_bytes(needs - free)} more than the {format_bytes(free)} that are free"
     )
     hints: list[str] = []

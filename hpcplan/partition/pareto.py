@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from hpcplan.partition.found import Found, describe
+from hpcplan.partition.found import Found, describe, undominated
 from hpcplan.partition.search import Outcome
+from hpcplan.units import format_count
 
 __all__ = ["AXES", "draw_front", "front_rows"]
 
@@ -49,7 +50,6 @@ def draw_front(outcome: Outcome, front: Found, path: Path, title: str) -> None:
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     shown = [name for name in AXES if name == "nodes" or name in front.objectives()]
     with matplotlib.rc_context({"svg.hashsalt": "hpcplan", "font.size": 9, "axes.spines.top": False,
@@ -57,26 +57,40 @@ def draw_front(outcome: Outcome, front: Found, path: Path, title: str) -> None:
         figure = Figure(figsize=(4.2 * len(shown), 3.9), layout="constrained")
         for place, name in enumerate(shown):
             axes = figure.add_subplot(1, len(shown), place + 1)
-            values = getattr(front, name).astype(float)
-            days = front.train_s / 86400
-            for index, kind in enumerate(outcome.kinds):
-                mine = front.kind == index
-                if mine.any():
-                    label = f"{kind.group}, {kind.precision}"
-                    axes.plot(values[mine], days[mine], "o", ms=4, color=_PALETTE[index % 6], label=label, alpha=0.85)
-            _ring(axes, outcome, front, values, days)
-            currency = f" ({outcome.winner.currency})" if name == "cost" else ""
-            axes.set_xlabel(AXES[name] + currency)
+            _panel(axes, outcome, front, name)
             axes.set_ylabel("time to train (days)" if place == 0 else "")
-            axes.set_ylim(bottom=0)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=name == "nodes"))
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            axes.grid(alpha=0.25)
-            if place == 0:
+            if place == len(shown) - 1:
                 axes.legend(frameon=False, loc="upper right")
         figure.suptitle(title, fontsize=10)
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, dpi=150, metadata=metadata)
+
+
+def _panel(axes: Any, outcome: Outcome, front: Found, name: str) -> None:
+    """Draw one objective against time; a line joins what no other beats in these two alone."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    values, days = getattr(front, name).astype(float), front.train_s / 86400
+    edge = undominated(np.stack([days, values], axis=1))
+    axes.plot(values[edge], days[edge], "-", lw=1, color="#999999", drawstyle="steps-post", zorder=1)
+    for index, kind in enumerate(outcome.kinds):
+        mine = front.kind == index
+        if mine.any():
+            label = f"{kind.group}, {kind.precision}"
+            axes.plot(values[mine], days[mine], "o", ms=4, color=_PALETTE[index % 6], label=label, alpha=0.85)
+    _ring(axes, outcome, front, values, days)
+    if days.max() > 10 * days.min():
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(AXES[name] + (f" ({outcome.winner.currency})" if name == "cost" else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=name == "nodes"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.0f}" if value < 1e4 else format_count(value))
+    )
+    axes.grid(alpha=0.25)
 
 
 def _ring(axes: Any, outcome: Outcome, front: Found, values: Any, days: Any) -> None:

@@ -107,10 +107,9 @@ def share_batch(workload: Workload, members: Sequence[Member]) -> PooledPlan:
     return _plan(members, best[1], [int(size) for size in best[2]], best[3], bound)
 
 
-def fixed_shares(
-    workload: Workload, members: Sequence[Member], plan: PooledPlan, weights: Sequence[float]
-) -> float | None:
+def fixed_shares(workload: Workload, plan: PooledPlan, weights: Sequence[float]) -> float | None:
     """Return the step (s) when sizes follow ``weights`` as nearly as can be, ``None`` if that does not fit."""
+    members = plan.members
     way = _Way(plan.tp, plan.ep, plan.zero, plan.recompute, plan.sequence_parallel, plan.micro_batches)
     replicas = np.array([member.gpus // way.tp for member in members], dtype=np.int64)
     prices = _prices(workload, members, way)

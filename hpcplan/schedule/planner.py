@@ -10,7 +10,6 @@ from typing import Any
 
 from hpcplan import __version__
 from hpcplan.cost.constants import Constants, constants_for
-from hpcplan.cost.money import energy_kwh, money
 from hpcplan.errors import InputError, nearest
 from hpcplan.partition.explain import why_it_lost, why_it_won
 from hpcplan.partition.explanation import Explanation, explain, explanation_data
@@ -19,22 +18,19 @@ from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.pareto import front_rows
 from hpcplan.partition.placement import placement_of
 from hpcplan.partition.search import Objective, Outcome, search
-from hpcplan.plan import Alternative, Estimate, Plan, Precision, Provenance, Search, Segment, Sharding, Source, Training
+from hpcplan.plan import Alternative, Plan, Precision, Provenance, Search, Source
 from hpcplan.schedule.assemble import estimate, job, sharding, stages
-from hpcplan.schedule.checkpoint import checkpoint_interval_s, write_time_s
-from hpcplan.schedule.segments import cut_into_segments
+from hpcplan.schedule.chain import chain_of, training_of
 from hpcplan.site.load import LoadedSite, accelerator_of
 from hpcplan.site.model import Site
 from hpcplan.site.topology import build_topology
 from hpcplan.units import format_duration
-from hpcplan.workload.arithmetic import parameters
 from hpcplan.workload.load import LoadedWorkload
 from hpcplan.workload.model import Workload
 
-__all__ = ["Planned", "choose_groups", "make_plan"]
+__all__ = ["Planned", "choose_groups", "constants_on", "make_plan", "warnings_of"]
 
 _LONG_CHAIN = 30
-_NO_LIMIT_S = 7 * 86400.0  # where neither the partition nor the user limits a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +129,7 @@ def make_plan(
     partition, groups = choose_groups(workload, site.site)
     span = _node_range(workload, site.site, partition, groups, nodes)
     topology = build_topology(site.site)
-    constants_of = partial(_constants, workload, site.site, constants_folder)
+    constants_of = partial(constants_on, workload, site.site, constants_folder)
     kinds = kinds_of(workload, site.site, topology, groups, constants_of, precisions)
     outcome = search(
         workload, kinds, nodes=span, objective=objective, fixed=fixed, keep=alternatives + 1, pareto=pareto
@@ -141,7 +137,7 @@ def make_plan(
     group, constants = outcome.winner.group, outcome.winner.constants
     shardings = [sharding(outcome, workload, i) for i in range(len(outcome.best))]
     estimates = [estimate(outcome, i) for i in range(len(outcome.best))]
-    segments, every = _chain(workload, site.site, partition, group, shardings[0], estimates[0])
+    segments, every = chain_of(workload, site.site, partition, {group: shardings[0].nodes}, estimates[0])
     plan = Plan(
         name=workload.name,
         plan=shardings[0],
@@ -162,7 +158,7 @@ def make_plan(
             objective=objective,
             why=why_it_won(outcome),
         ),
-        training=_training(workload, site.site, group, outcome, segments, every),
+        training=training_of(workload, site.site, {group: shardings[0].nodes}, segments, every),
         placement=placement_of(
             workload,
             site.site,
@@ -192,10 +188,11 @@ def make_plan(
         lower = _lower_precisions(workload, outcome.winner)
         quantized = kinds_of(workload, site.site, topology, (group,), constants_of, lower) if lower else []
         why = explain(workload, kinds, outcome, span, fixed or {}, quantized)
-    return Planned(plan, outcome.seconds, (*loaded.assumed, *_warnings(plan)), outcome, why)
+    return Planned(plan, outcome.seconds, (*loaded.assumed, *warnings_of(plan)), outcome, why)
 
 
-def _constants(workload: Workload, site: Site, folder: Path | None, group: str, precision: Precision) -> Constants:
+def constants_on(workload: Workload, site: Site, folder: Path | None, group: str, precision: Precision) -> Constants:
+    """Return the cost model's constants on a node group."""
     node, chip = site.node_groups[group].accelerators, accelerator_of(site, group)
     return constants_for(
         accelerator=node.type if node else "",
@@ -216,45 +213,7 @@ def _lower_precisions(workload: Workload, kind: Kind) -> list[Precision]:
     return [precision for precision in lower if precision in kind.chip.peak_flops and precision in can]
 
 
-def _chain(
-    workload: Workload, site: Site, partition: str, group: str, best: Sharding, promised: Estimate
-) -> tuple[tuple[Segment, ...], int]:
-    """Return the jobs, and the steps between checkpoints."""
-    run, request = workload.training, workload.request
-    write_s = write_time_s(site, workload.model)
-    every_s = request.checkpoint_interval_s
-    if every_s is None:
-        every_s = checkpoint_interval_s(write_s, site.node_groups[group].mtbf_s, best.nodes)
-    every = max(1, min(run.steps, round(every_s / promised.iter_time_s)))
-    overhead = write_s / every
-    limits = (request.walltime_s, site.partitions[partition].max_time_s)
-    limit = min((value for value in limits if value is not None), default=_NO_LIMIT_S)
-    segments = cut_into_segments(run.steps, promised.iter_time_s + overhead, promised.high + overhead, limit, write_s)
-    return tuple(segments), every
-
-
-def _training(
-    workload: Workload, site: Site, group: str, outcome: Outcome, segments: tuple[Segment, ...], every: int
-) -> Training:
-    total_s = sum(segment.expected_s for segment in segments)
-    hours = total_s / 3600 * int(outcome.nodes[0])
-    cost, energy = money(site, group, hours), energy_kwh(site, group, hours)
-    return Training(
-        model=workload.name,
-        parameters=parameters(workload.model),
-        sequence_length=workload.training.sequence_length,
-        global_batch=workload.training.global_batch,
-        steps=workload.training.steps,
-        tokens=workload.training.tokens,
-        checkpoint_interval_steps=every,
-        time_to_train_s=round(total_s, 1),
-        cost=None if cost is None else round(cost, 2),
-        currency=None if cost is None else site.prices.currency,
-        energy_kwh=None if energy is None else round(energy, 1),
-    )
-
-
-def _warnings(plan: Plan) -> list[str]:
+def warnings_of(plan: Plan) -> list[str]:
     """Return what a careful colleague would point out about a plan."""
     said: list[str] = []
     if len(plan.segments) > _LONG_CHAIN:

@@ -97,3 +97,89 @@ def test_workloads_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> N
     assert shown["workload"]["model"]["experts"]["count"] == 8
     assert shown["active_parameters"] < shown["parameters"]
     assert "llama3-70b" in run(capsys, "workload", "list")[0]
+
+
+def test_the_front_is_listed_and_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "front.svg"
+    out, err = run(capsys, "plan", "llama3-8b", "--site", "mixed-lab", "--tokens", "10B", "--global-batch", "64",
+                   "--pareto", "--plot", str(picture), "--format", "json")  # fmt: skip
+    front = json.loads(out)["pareto"]
+    assert "drew" in err
+    assert picture.read_text().startswith("<?xml")
+    steps = [point["iter_time_s"] for point in front]
+    assert steps == sorted(steps)
+    assert {"cost", "energy_kwh", "nodes", "train_s", "sharding", "node_group"} <= set(front[0])
+    for a in front:
+        for b in front:
+            if a is not b:
+                assert any(a[name] < b[name] for name in ("iter_time_s", "cost", "energy_kwh", "nodes"))
+
+
+def test_a_picture_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "plan", "llama3-8b", "--site", "mixed-lab", "--plot", "front.bmp", code=2)
+    assert ".svg, .png, .pdf" in err
+
+
+def test_an_explanation_names_the_runner_up_the_near_miss_and_what_would_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("plan", "llama3-70b", "--site", "superpod-h100", "--nodes", "16", "--tokens", "10B", "--explain")
+    data = json.loads(run(capsys, *words, "--format", "json")[0])
+    explained = data["explain"]
+    assert sum(term["best_s"] for term in explained["terms"]) == pytest.approx(
+        data["estimate"]["iter_time_s"], rel=1e-4
+    )
+    assert explained["near_miss"]["over_bytes"] > 0
+    changes = {change["change"]: change for change in explained["changes"]}
+    assert changes["twice the network between nodes"]["step_s"] <= data["estimate"]["iter_time_s"]
+    assert changes["products in fp8"]["step_s"] < data["estimate"]["iter_time_s"]
+    assert {"one more node", "LoRA (rank 16)", "weights pruned 2:4"} <= set(changes)
+    table = run(capsys, *words)[0]
+    for text in ("Runner-up: ", "Nearest that did not fit: ", "What would change it"):
+        assert text in table
+
+
+def test_precisions_to_choose_from_are_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "2", "--tokens", "5B", "--format", "json")
+    alone = json.loads(run(capsys, *words)[0])
+    both = json.loads(run(capsys, *words, "--precision", "bf16,fp8")[0])
+    assert both["plan"]["precision"] == "fp8"
+    assert both["search"]["candidates"] == 2 * alone["search"]["candidates"]
+    assert "'fp7' is none; did you mean" in run(capsys, *words, "--precision", "fp7", code=2)[1]
+
+
+def test_more_headroom_leaves_more_memory_free(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, "plan", "llama3-70b", "--site", "superpod-h100", "--nodes", "16", "--memory-headroom", "0.3",
+                 "--format", "json")  # fmt: skip
+    assert json.loads(out)["estimate"]["memory_bytes"] <= 0.7 * 80 * 2**30
+
+
+def test_one_job_over_unequal_pools(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    words = ("plan", "llama3-8b", "--site", "mixed-lab", "--pool", "h100", "--pool", "a100=4", "--tokens", "10B",
+             "--global-batch", "128")  # fmt: skip
+    data = json.loads(run(capsys, *words, "--format", "json", "-o", str(path))[0])
+    pools = {pool["node_group"]: pool for pool in data["placement"]["pools"]}
+    assert pools["h100"]["layers"] + pools["a100"]["layers"] == 32
+    assert sum(data["plan"]["stage_layers"]) == 32
+    assert data["pools"]["bound_s"] <= data["pools"]["step_s"]
+    assert all(step is None or step >= data["pools"]["step_s"] for step in data["pools"]["rules"].values())
+    assert read_plan(path).plan.gpus == 24
+    table = run(capsys, *words)[0]
+    for text in ("layers by stage", "h100 alone", "bound: no grain"):
+        assert text in table
+    assert "do not go together" in run(capsys, *words, "--explain", code=2)[1]
+
+
+def test_what_would_make_a_request_feasible_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    err = run(capsys, "plan", "gpt3-175b", "--site", "superpod-h100", "--nodes", "1", code=3)[1]
+    assert "what would do: " in err
+    assert " nodes" in err.split("what would do: ")[1]
+    late = run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "1", "--tokens", "100B",
+               "--deadline", "2 d", code=3)[1]  # fmt: skip
+    assert "the deadline binds" in late
+    assert "nodes would do" in late
+    poor = run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "1", "--tokens", "100B",
+               "--budget", "10", code=3)[1]  # fmt: skip
+    assert "the budget binds" in poor
+    assert "would do, or" in poor
