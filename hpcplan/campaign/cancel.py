@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcplan.campaign.journal import JournalWriter
-from hpcplan.campaign.ledger import Ledger, fold
+from hpcplan.campaign.layout import current_manifest
+from hpcplan.campaign.ledger import Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
-from hpcplan.campaign.match import CLOCK_SLACK_S, Wanted, is_ours
+from hpcplan.campaign.match import Wanted, is_ours, since
 from hpcplan.campaign.recover import recover_lost
 from hpcplan.campaign.submit import check_same_cluster
-from hpcplan.render.manifest import Manifest, read_manifest
+from hpcplan.render.manifest import Manifest
 from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord
 
@@ -45,9 +46,10 @@ def cancel(
         SlurmError: Slurm refuses.
     """
     directory = directory.resolve()
-    manifest = read_manifest(directory)
+    current_manifest(directory, read_ledger(directory))  # a wrong directory is said before it is locked
     with campaign_lock(directory, wait_s=wait_s, sleep=sleep), JournalWriter(directory) as journal:
         ledger = fold(journal.entries, directory)
+        manifest = current_manifest(directory, ledger)
         if ledger.campaign_id is None:
             return Cancelled((), ())
         info = backend.ping()
@@ -59,7 +61,7 @@ def cancel(
 def _cancel(journal: JournalWriter, manifest: Manifest, backend: Backend, directory: Path) -> Cancelled:
     ledger = fold(journal.entries, directory)
     ids = ledger.job_ids
-    records = backend.jobs(ids, since=(ledger.opened_at or 0) - CLOCK_SLACK_S) if ids else []
+    records = backend.jobs(ids, since=since([ledger.opened_at], backend.now())) if ids else []
     foreign, ended = _sorted_out(manifest, ledger, records, directory)
     alive = tuple(job_id for job_id in reversed(ids) if job_id not in foreign and job_id not in ended)
     journal.append("cancel", job_ids=list(alive))

@@ -16,7 +16,7 @@ from hpcplan.campaign.ledger import JobLedger
 from hpcplan.render.manifest import ManifestJob
 from hpcplan.slurm.records import JobRecord
 
-__all__ = ["CLOCK_SLACK_S", "Wanted", "find_lost", "is_ours"]
+__all__ = ["CLOCK_SLACK_S", "Wanted", "find_lost", "is_ours", "since"]
 
 CLOCK_SLACK_S: Final = 120  # how far the clocks of a login node and the controller may be apart
 
@@ -34,7 +34,13 @@ class Wanted:
 def _has_token(record: JobRecord, token: str | None) -> bool:
     if token is None or not record.comment:
         return False
-    return re.search(re.escape(token) + r"(?!\d)", record.comment) is not None  # …:train:1 is not …:train:10
+    # …:train:1 is neither …:train:10 nor its second attempt, …:train:1r2
+    return re.search(re.escape(token) + r"(?![\dpr])", record.comment) is not None
+
+
+def since(times: Iterable[int | None], now: int) -> int:
+    """Return from when on to ask for jobs: before the earliest of these times, also after a clock was set back."""
+    return min([*(time for time in times if time is not None), now]) - CLOCK_SLACK_S
 
 
 def is_ours(record: JobRecord, wanted: Wanted) -> bool:

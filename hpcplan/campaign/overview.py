@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcplan.campaign.layout import current_manifest
 from hpcplan.campaign.ledger import Ledger, read_ledger
-from hpcplan.campaign.match import CLOCK_SLACK_S
+from hpcplan.campaign.match import since
+from hpcplan.campaign.progress import read_progress
 from hpcplan.campaign.registry import Registered
-from hpcplan.campaign.status import CampaignState, assess, read_progress
+from hpcplan.campaign.status import CampaignState, assess
 from hpcplan.errors import HpcplanError
-from hpcplan.render.manifest import Manifest, read_manifest
+from hpcplan.render.manifest import Manifest
 from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord
 
@@ -54,7 +56,8 @@ def overview(entries: Iterable[Registered], open_backend: Callable[[str], Backen
     for entry in entries:
         try:
             directory = Path(entry.directory)
-            readable.append(_Readable(entry, read_manifest(directory), read_ledger(directory)))
+            ledger = read_ledger(directory)
+            readable.append(_Readable(entry, current_manifest(directory, ledger), ledger))
         except HpcplanError as error:
             note = error.message if entry.exists else "its directory is gone"
             results[entry.campaign_id] = Overview(entry, CampaignState.UNKNOWN, note=note)
@@ -74,8 +77,9 @@ def _ask(
     if not ids:
         return [], None
     try:
-        since = min(one.ledger.opened_at or 0 for one in campaigns) - CLOCK_SLACK_S
-        return open_backend(name).jobs(ids, since=since), None
+        backend = open_backend(name)
+        start = since((one.ledger.opened_at for one in campaigns), backend.now())
+        return backend.jobs(ids, since=start), None
     except HpcplanError as error:
         return [], error.message
 
@@ -86,5 +90,5 @@ def _judge(one: _Readable, records: list[JobRecord], failure: str | None) -> Ove
     if failure is not None and not one.settled:
         return Overview(one.entry, CampaignState.UNKNOWN, submitted, jobs, failure)
     directory = Path(one.entry.directory)
-    result = assess(one.manifest, one.ledger, records, read_progress(one.manifest, directory), directory)
+    result = assess(one.manifest, one.ledger, records, read_progress(one.manifest, directory, one.ledger), directory)
     return Overview(one.entry, result.state, submitted, jobs)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcplan.campaign.journal import JournalWriter
+from hpcplan.campaign.layout import work_dir
 from hpcplan.campaign.ledger import fold
-from hpcplan.campaign.match import CLOCK_SLACK_S, Wanted, find_lost
+from hpcplan.campaign.match import Wanted, find_lost, since
 from hpcplan.errors import ConflictError
 from hpcplan.render.manifest import Manifest
 from hpcplan.slurm.backend import Backend
@@ -38,7 +39,7 @@ def recover_lost(
     """
     ledger = fold(journal.entries, directory)
     lost = [
-        Wanted(job, ledger.job(job.key), directory, ledger.cluster)
+        Wanted(job, ledger.job(job.key), Path(work_dir(directory, ledger)), ledger.cluster)
         for job in manifest.jobs
         if ledger.job(job.key).unresolved
     ]
@@ -46,7 +47,7 @@ def recover_lost(
         return set()
     asked_at = [wanted.ledger.asked_at or 0 for wanted in lost]
     _settle(backend, max(asked_at), settle_s, sleep)
-    records = backend.jobs(None, since=min(asked_at) - CLOCK_SLACK_S)
+    records = backend.jobs(None, since=since(asked_at, backend.now()))
     found: set[str] = set()
     for wanted in lost:
         matches = find_lost(records, wanted)
@@ -62,8 +63,8 @@ def recover_lost(
 def _settle(backend: Backend, asked_at: int, settle_s: float, sleep: Callable[[float], None]) -> None:
     """Wait until the last request is so old that the controller has either taken it or never will."""
     age_s = backend.now() - asked_at
-    if 0 <= age_s < settle_s:
-        sleep(settle_s - age_s)
+    if age_s < settle_s:  # below zero, the clock was set back, and nothing is known of the request's age
+        sleep(settle_s - max(0, age_s))
 
 
 def _drop_duplicates(journal: JournalWriter, backend: Backend, wanted: Wanted, matches: Sequence[JobRecord]) -> None:

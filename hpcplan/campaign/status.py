@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcplan.campaign.journal import JournalWriter
-from hpcplan.campaign.ledger import JobLedger, Ledger, read_ledger
+from hpcplan.campaign.layout import current_manifest, work_dir
+from hpcplan.campaign.ledger import JobLedger, Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
-from hpcplan.campaign.match import CLOCK_SLACK_S, Wanted, is_ours
+from hpcplan.campaign.match import Wanted, is_ours, since
+from hpcplan.campaign.progress import Progress, read_progress
 from hpcplan.campaign.reasons import explain_reason, explain_state
 from hpcplan.campaign.submit import check_same_cluster
 from hpcplan.errors import HpcplanError, SlurmUnreachableError
-from hpcplan.render.manifest import Manifest, ManifestJob, read_manifest
+from hpcplan.render.manifest import Manifest, ManifestJob
 from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord, JobState
 
@@ -24,13 +27,13 @@ __all__ = [
     "CampaignState",
     "CampaignStatus",
     "JobStatus",
-    "Progress",
     "assess",
-    "read_progress",
     "status",
 ]
 
 NOT_SUBMITTED: Final = "NOT_SUBMITTED"
+_TRAIN: Final = "train"
+_NO_ACCOUNTING: Final = "accounting does not answer; jobs that ended a while ago are unknown until it does"
 
 
 class CampaignState(StrEnum):
@@ -56,7 +59,8 @@ class CampaignState(StrEnum):
 class JobStatus:
     """One job. ``state`` is Slurm's word, ``NOT_SUBMITTED``, or ``UNKNOWN`` where Slurm does not know the job.
 
-    Times are unix seconds by the cluster's clock; ``reason`` is in plain words, ``reason_code`` in Slurm's.
+    Times are unix seconds by the cluster's clock; ``reason`` is in plain words, ``reason_code`` in Slurm's. ``tasks``
+    counts an array's tasks by state.
     """
 
     key: str
@@ -78,16 +82,8 @@ class JobStatus:
     signal: int | None = None
     restarts: int = 0
     script: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Training as the campaign's own files tell it: the last step saved, and the markers that end the chain."""
-
-    step: int | None
-    total_steps: int
-    done: str | None
-    failed: str | None
+    attempt: int = 1
+    tasks: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +100,7 @@ class CampaignStatus:
     cluster: str | None
     now: int | None
     notes: tuple[str, ...] = ()
+    generation: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -121,43 +118,27 @@ def status(directory: Path, backend: Backend | None) -> CampaignStatus:
         SlurmUnreachableError: Slurm does not answer, and the journal does not know the end of every job.
     """
     directory = directory.resolve()
-    manifest = read_manifest(directory)
     ledger = read_ledger(directory)
-    progress = read_progress(manifest, directory)
+    manifest = current_manifest(directory, ledger)
+    progress = read_progress(manifest, directory, ledger)
     if backend is None or not ledger.job_ids:
         return assess(manifest, ledger, None, progress, directory)
     try:
-        records = backend.jobs(ledger.job_ids, since=(ledger.opened_at or 0) - CLOCK_SLACK_S)
         now = backend.now()
+        records = backend.jobs(ledger.job_ids, since=since([ledger.opened_at], now))
     except SlurmUnreachableError as error:
         if any(ledger.job(job.key).ended is None for job in manifest.jobs):
             raise
         result = assess(manifest, ledger, None, progress, directory)
         return replace(result, notes=(*result.notes, f"Slurm does not answer; from the journal ({error.message})"))
     result = assess(manifest, ledger, records, progress, directory, now=now)
-    if result.state is CampaignState.UNKNOWN:
-        check_same_cluster(ledger, backend, backend.ping())
+    if any(job.state == JobState.UNKNOWN.value and job.job_id is not None for job in result.jobs):
+        info = backend.ping()
+        check_same_cluster(ledger, backend, info)
+        if not info.accounting:
+            result = replace(result, notes=(*result.notes, _NO_ACCOUNTING))
     _remember_ends(manifest, ledger, records, directory)
     return result
-
-
-def read_progress(manifest: Manifest, directory: Path) -> Progress:
-    """Return how far training is, from the campaign's own files."""
-    step = _first_line(directory / manifest.step_file)
-    return Progress(
-        step=int(step) if step is not None and step.isdecimal() and step.isascii() else None,
-        total_steps=manifest.total_steps,
-        done=_first_line(directory / "state" / "done"),
-        failed=_first_line(directory / "state" / "failed"),
-    )
-
-
-def _first_line(path: Path) -> str | None:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            return stream.readline(500).strip()
-    except OSError:
-        return None
 
 
 def assess(
@@ -170,11 +151,12 @@ def assess(
     now: int | None = None,
 ) -> CampaignStatus:
     """Return the status that follows from these facts. ``records`` is Slurm's answer, ``None`` if it was not asked."""
-    by_id = {record.job_id: record for record in records or ()}
-    jobs = []
+    by_id = _by_id(records or ())
+    jobs, where = [], Path(work_dir(directory, ledger))
     for job in manifest.jobs:
         known = ledger.job(job.key)
-        jobs.append(_job_status(job, known, _record(Wanted(job, known, directory, ledger.cluster), by_id), now))
+        found = by_id.get(known.job_id, ()) if known.job_id is not None else ()
+        jobs.append(_job_status(job, known, _record(Wanted(job, known, where, ledger.cluster), found), found, now))
     state = _campaign_state(ledger, jobs, progress)
     return CampaignStatus(
         campaign=manifest.campaign,
@@ -186,21 +168,48 @@ def assess(
         backend=ledger.backend,
         cluster=ledger.cluster,
         now=now,
-        notes=tuple(_notes(state, jobs, progress)),
+        notes=tuple(_notes(state, ledger, jobs, progress)),
+        generation=ledger.generation,
     )
 
 
-def _record(wanted: Wanted, by_id: Mapping[int, JobRecord]) -> JobRecord | None:
+def _by_id(records: Iterable[JobRecord]) -> Mapping[int, Sequence[JobRecord]]:
+    """Return records by the id that was submitted: a job's own, or its array's."""
+    found: dict[int, list[JobRecord]] = {}
+    for record in records:
+        found.setdefault(record.array_job_id or record.job_id, []).append(record)
+    return found
+
+
+def _record(wanted: Wanted, found: Sequence[JobRecord]) -> JobRecord | None:
     """Return what is known of a job: Slurm's word if it has one on this very job, else its end as once seen."""
     if wanted.ledger.job_id is None:
         return None
-    record = by_id.get(wanted.ledger.job_id)
+    record = _of_tasks(found)
     if record is not None and is_ours(record, wanted):
         return record
     return wanted.ledger.ended
 
 
-def _job_status(job: ManifestJob, known: JobLedger, record: JobRecord | None, now: int | None) -> JobStatus:
+def _of_tasks(found: Sequence[JobRecord]) -> JobRecord | None:
+    """Return the record that stands for a job: of an array a task that runs, else one that waits, else the worst."""
+    if len(found) < 2:
+        return found[0] if found else None
+    ranks = (lambda r: r.state.active, lambda r: r.state.waiting, lambda r: r.state is not JobState.COMPLETED)
+    first = next((record for ranked in ranks for record in found if ranked(record)), found[0])
+    starts = [record.start_time for record in found if record.start_time is not None]
+    ends = [record.end_time for record in found if record.end_time is not None]
+    return replace(
+        first,
+        job_id=first.array_job_id or first.job_id,
+        start_time=min(starts, default=None),
+        end_time=max(ends, default=None) if first.state.final else None,
+    )
+
+
+def _job_status(
+    job: ManifestJob, known: JobLedger, record: JobRecord | None, found: Sequence[JobRecord], now: int | None
+) -> JobStatus:
     base = JobStatus(
         key=job.key,
         stage=job.stage,
@@ -211,6 +220,8 @@ def _job_status(job: ManifestJob, known: JobLedger, record: JobRecord | None, no
         time_limit_s=job.time_limit_s,
         nodes=job.nodes,
         script=job.script,
+        attempt=known.attempt,
+        tasks=dict(Counter(task.state.value for task in found)) if len(found) > 1 else None,
     )
     if known.unresolved:
         words = "asked for, but the answer was lost; hpcplan submit looks for it and goes on"
@@ -263,7 +274,7 @@ def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progres
 def _ended(ledger: Ledger, jobs: Sequence[JobStatus], states: Sequence[JobState], progress: Progress) -> CampaignState:
     """Judge a campaign none of whose jobs runs or waits. The last job ends well only when training is done."""
     unknown = [job.state == JobState.UNKNOWN.value for job in jobs]
-    if progress.done is not None or states[-1] is JobState.COMPLETED:
+    if _is_done(jobs, progress):
         return CampaignState.DONE
     if ledger.cancelled or states[-1] is JobState.CANCELLED:
         return CampaignState.CANCELLED
@@ -274,27 +285,34 @@ def _ended(ledger: Ledger, jobs: Sequence[JobStatus], states: Sequence[JobState]
     return CampaignState.FAILED
 
 
-def _notes(state: CampaignState, jobs: Iterable[JobStatus], progress: Progress) -> Iterable[str]:
+def _is_done(jobs: Sequence[JobStatus], progress: Progress) -> bool:
+    """Whether training is done, which its last job or its marker says, and every other stage has succeeded."""
+    last = {job.stage: job.state == JobState.COMPLETED.value for job in jobs}
+    stages = {stage: done or (stage == _TRAIN and progress.done is not None) for stage, done in last.items()}
+    return all(stages.values())
+
+
+def _notes(state: CampaignState, ledger: Ledger, jobs: Iterable[JobStatus], progress: Progress) -> Iterable[str]:
+    if ledger.stopped is not None:
+        yield f"hpcplan no longer goes on with it by itself: {ledger.stopped}"
+    if ledger.generation > 1:
+        yield f"this is its plan number {ledger.generation}, in {ledger.folder}"
     if progress.failed is not None:
         yield f"the chain was stopped by {progress.failed}"
     if state is CampaignState.SUBMITTING:
-        yield "not all jobs are submitted; run hpcplan submit again to go on"
+        yield "not all jobs are submitted; run hpcplan submit again to go on (hpcplan track does by itself)"
     if any(job.reason_code == "DependencyNeverSatisfied" for job in jobs):
         yield "a job waits for what can no longer happen; cancel the campaign and submit it anew"
 
 
 def _remember_ends(manifest: Manifest, ledger: Ledger, records: Iterable[JobRecord], directory: Path) -> None:
     """Write final states that are new into the journal, since Slurm forgets; where that fails, nothing is lost now."""
-    by_id = {record.job_id: record for record in records}
+    by_id, where = _by_id(records), Path(work_dir(directory, ledger))
     ended = []
     for job in manifest.jobs:
         known = ledger.job(job.key)
-        record = by_id.get(known.job_id) if known.job_id is not None else None
-        if (
-            record is None
-            or not record.state.final
-            or not is_ours(record, Wanted(job, known, directory, ledger.cluster))
-        ):
+        record = _of_tasks(by_id.get(known.job_id, ())) if known.job_id is not None else None
+        if record is None or not record.state.final or not is_ours(record, Wanted(job, known, where, ledger.cluster)):
             continue
         if known.ended is None or (known.ended.state, known.ended.end_time) != (record.state, record.end_time):
             ended.append((job.key, record))
@@ -302,7 +320,9 @@ def _remember_ends(manifest: Manifest, ledger: Ledger, records: Iterable[JobReco
         return
     try:
         with campaign_lock(directory, wait_s=0.0), JournalWriter(directory) as journal:
+            current = fold(journal.entries, directory)
             for key, record in ended:
-                journal.append("ended", job=key, record=record.as_dict())
+                if current.job(key).job_id == ledger.job(key).job_id:  # or somebody went on with it meanwhile
+                    journal.append("ended", job=key, record=record.as_dict())
     except HpcplanError:
         return  # a reader without the right to write, or another hpcplan at work: the next status tries again

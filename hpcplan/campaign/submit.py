@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -17,26 +17,34 @@ from typing import Final, Literal
 from hpcplan import __version__
 from hpcplan.campaign import registry
 from hpcplan.campaign.journal import JournalWriter
-from hpcplan.campaign.ledger import Ledger, fold, job_token, read_ledger
+from hpcplan.campaign.layout import current_manifest, work_dir
+from hpcplan.campaign.ledger import JobLedger, Ledger, fold, job_token, read_ledger
 from hpcplan.campaign.lock import campaign_lock
+from hpcplan.campaign.policy import Throttle, nodes_to_exclude, read_policy
 from hpcplan.campaign.recover import recover_lost
 from hpcplan.documents import read_text
 from hpcplan.errors import ConflictError, SlurmError, SlurmUnreachableError
-from hpcplan.render.manifest import Manifest, ManifestJob, file_digest, read_manifest
+from hpcplan.render.manifest import Manifest, ManifestJob, file_digest
 from hpcplan.slurm.backend import Backend
-from hpcplan.slurm.records import ClusterInfo, JobRecord, Submission
+from hpcplan.slurm.records import ClusterInfo, JobState, Submission
 
-__all__ = ["Action", "JobStep", "check_same_cluster", "preview", "sbatch_line", "sbatch_words", "submit"]
+__all__ = ["Action", "JobStep", "check_same_cluster", "is_full", "preview", "sbatch_line", "sbatch_words", "submit"]
 
-Action = Literal["submit", "submitted", "found", "look-up", "already"]
+Action = Literal["submit", "submitted", "found", "look-up", "already", "later"]
 _PREVIEW_ID: Final = "NEW"
+# What sbatch says when a limit on queued jobs is reached: MaxSubmitJobs, GrpSubmitJobs, MaxJobCount (slurm_errno.c).
+_FULL: Final = (
+    "MaxSubmitJob", "GrpSubmitJob", "job submit limit", "Slurm temporarily unable to accept job",
+    "Resource temporarily unavailable", "Reached maximum number of jobs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class JobStep:
     """One job, and what was or would be done with it.
 
-    ``submitted`` now, ``already`` before, or ``found`` after its answer was lost; in a preview ``submit``, ``already``
+    ``submitted`` now, ``already`` before, ``found`` after its answer was lost, or ``later`` because the queue has no
+    room for it now; in a preview ``submit``, ``already``
     or ``look-up`` (it would be looked for, and submitted if it is not there).
     """
 
@@ -53,6 +61,8 @@ def sbatch_words(submission: Submission) -> list[str]:
         words.append(f"--dependency={submission.dependency}")
     if submission.comment is not None:
         words.append(f"--comment={submission.comment}")
+    if submission.exclude is not None:
+        words.append(f"--exclude={submission.exclude}")
     return [*words, *(["--hold"] if submission.hold else []), submission.script]
 
 
@@ -67,25 +77,40 @@ def preview(directory: Path) -> list[JobStep]:
     Ids that are not known yet stand as ``<train-01>``, and the campaign's as ``NEW``.
     """
     directory = directory.resolve()
-    manifest = read_manifest(directory)
     ledger = read_ledger(directory)
+    manifest = current_manifest(directory, ledger)
     _check_unchanged(manifest, ledger, directory)
+    exclude = nodes_to_exclude(ledger, read_policy(directory))
     steps = []
     for job in manifest.jobs:
         known = ledger.job(job.key)
         action: Action = "already" if known.job_id else "look-up" if known.unresolved else "submit"
-        ids = [str(ledger.job(key).job_id or f"<{key}>") for key in job.after]
-        steps.append(JobStep(job, action, known.job_id, _submission(directory, job, ids, ledger.campaign_id)))
+        waits = {
+            kind: [str(ledger.job(key).job_id or f"<{key}>") for key in keys]
+            for kind, keys in _dependencies(job).items()
+        }
+        steps.append(JobStep(job, action, known.job_id, _submission(directory, job, waits, ledger, exclude)))
     return steps
 
 
-def _submission(directory: Path, job: ManifestJob, ids: list[str], campaign_id: str | None) -> Submission:
+def _dependencies(job: ManifestJob) -> dict[str, tuple[str, ...]]:
+    return {"afterany": job.after, "afterok": job.after_ok}
+
+
+def _submission(
+    directory: Path, job: ManifestJob, waits: Mapping[str, list[str]], ledger: Ledger, exclude: str | None
+) -> Submission:
+    known = ledger.job(job.key)
     return Submission(
         script=str(directory / job.script),
-        work_dir=str(directory),
-        dependency=f"afterany:{':'.join(ids)}" if ids else None,
-        comment=job_token(campaign_id or _PREVIEW_ID, job.stage, job.segment),
-    )
+        work_dir=work_dir(directory, ledger),
+        dependency=",".join(f"{kind}:{':'.join(ids)}" for kind, ids in waits.items() if ids) or None,
+        comment=job_token(
+            ledger.campaign_id or _PREVIEW_ID, job.stage, job.segment,
+            generation=ledger.generation, attempt=known.attempt,
+        ),
+        exclude=exclude,
+    )  # fmt: skip
 
 
 def submit(
@@ -94,13 +119,15 @@ def submit(
     *,
     settle_s: float = 5.0,
     resubmit_lost: bool = False,
+    run_in: str | None = None,
     wait_s: float = 10.0,
     sleep: Callable[[float], None] = time.sleep,
     on_step: Callable[[JobStep], None] = lambda step: None,
 ) -> list[JobStep]:
     """Submit the jobs of a rendered campaign that are not submitted yet, and return what was done for each.
 
-    Safe to call again at any time, and from two places at once: one waits up to ``wait_s`` for the other.
+    Safe to call again at any time, and from two places at once: one waits up to ``wait_s`` for the other. Where the
+    policy (or Slurm's MaxSubmit and its like) has no room for more, the rest comes back as ``later``: call again.
 
     Args:
         directory: the campaign's directory.
@@ -108,6 +135,7 @@ def submit(
         settle_s: how old an unanswered request must be before it is looked for, since the controller may still be
             working on it.
         resubmit_lost: submit again where it cannot be told whether the first request arrived.
+        run_in: where jobs run, as the cluster sees it, if that is not the campaign's directory; the first time only.
         wait_s: how long to wait for another hpcplan at work on this campaign.
         sleep: how to wait.
         on_step: called for each job as it is done.
@@ -121,18 +149,20 @@ def submit(
         HpcplanError: the directory cannot be written.
     """
     directory = directory.resolve()
-    manifest = read_manifest(directory)
-    scripts = _check_scripts(manifest, directory)
+    current_manifest(directory, read_ledger(directory))  # a wrong directory is said before it is locked
     with campaign_lock(directory, wait_s=wait_s, sleep=sleep), JournalWriter(directory) as journal:
         ledger = fold(journal.entries, directory)
+        manifest = current_manifest(directory, ledger)
+        scripts = _check_scripts(manifest, directory)
         _check_unchanged(manifest, ledger, directory)
+        throttle = Throttle(read_policy(directory).submit, sleep)
         info = backend.ping()
         check_same_cluster(ledger, backend, info)
-        _open(journal, manifest, backend, info, directory)
+        _open(journal, manifest, backend, info, directory, run_in)
         recovered = recover_lost(
             journal, manifest, backend, info, directory, settle_s=settle_s, resubmit_lost=resubmit_lost, sleep=sleep
         )
-        return _Submitter(journal, manifest, backend, directory, scripts, on_step).run(recovered)
+        return _Submitter(journal, manifest, backend, directory, scripts, throttle, on_step).run(recovered)
 
 
 def _check_scripts(manifest: Manifest, directory: Path) -> dict[str, str]:
@@ -143,7 +173,7 @@ def _check_scripts(manifest: Manifest, directory: Path) -> dict[str, str]:
 def _check_unchanged(manifest: Manifest, ledger: Ledger, directory: Path) -> None:
     if ledger.cancelled:
         message = f"{directory}: this campaign was cancelled"
-        raise ConflictError(message, hint="render the plan into a new directory to run it again")
+        raise ConflictError(message, hint="hpcplan retry goes on with it; a new directory starts anew")
     if ledger.plan_sha256 not in (None, manifest.plan_sha256):
         message = f"{directory}: another plan was rendered here after the campaign was submitted"
         raise ConflictError(message, hint="render the new plan into a directory of its own")
@@ -166,7 +196,9 @@ def check_same_cluster(ledger: Ledger, backend: Backend, info: ClusterInfo) -> N
     raise ConflictError(message, hint="go to where that cluster answers, or render into a new directory for this one")
 
 
-def _open(journal: JournalWriter, manifest: Manifest, backend: Backend, info: ClusterInfo, directory: Path) -> None:
+def _open(
+    journal: JournalWriter, manifest: Manifest, backend: Backend, info: ClusterInfo, directory: Path, run_in: str | None
+) -> None:
     """Give the campaign its id, the first time; and see that the list of campaigns has it, every time."""
     ledger = fold(journal.entries, directory)
     if ledger.campaign_id is None:
@@ -179,8 +211,14 @@ def _open(journal: JournalWriter, manifest: Manifest, backend: Backend, info: Cl
             plan_sha256=manifest.plan_sha256,
             hpcplan=__version__,
             at=backend.now(),
+            **({"work_dir": run_in} if run_in is not None else {}),
         )
     registry.register(fold(journal.entries, directory), directory)
+
+
+def is_full(error: SlurmError) -> bool:
+    """Whether Slurm refuses a job only because too many are queued already (its limits on submitted jobs)."""
+    return not isinstance(error, SlurmUnreachableError) and any(words in error.message for words in _FULL)
 
 
 class _Submitter:
@@ -193,6 +231,7 @@ class _Submitter:
         backend: Backend,
         directory: Path,
         scripts: dict[str, str],
+        throttle: Throttle,
         on_step: Callable[[JobStep], None],
     ) -> None:
         self.journal = journal
@@ -201,37 +240,64 @@ class _Submitter:
         self.directory = directory
         self.scripts = scripts
         self.on_step = on_step
+        self.throttle = throttle
         self.ledger = fold(journal.entries, directory)
-        self.over: set[int] | None = None if self.ledger.job_ids else set()
+        self.exclude = nodes_to_exclude(self.ledger, read_policy(directory))
+        self.alive: set[int] | None = None if self.ledger.job_ids else set()
+        self.full = False
+        self.succeeded: set[int] = set()
 
     def run(self, recovered: set[str]) -> list[JobStep]:
         steps = []
         for job in self.manifest.jobs:
             known = self.ledger.job(job.key)
-            submission = _submission(self.directory, job, self._waits_for(job), self.ledger.campaign_id)
+            waits = {kind: self._waits_for(keys) for kind, keys in _dependencies(job).items()}
+            submission = _submission(self.directory, job, waits, self.ledger, self.exclude)
             if known.job_id is None:
-                step = JobStep(job, "submitted", self._ask(job, submission), submission)
+                job_id = None if self._has_no_room() or self._is_barred(job) else self._ask(job, submission)
+                step = JobStep(job, "later" if job_id is None else "submitted", job_id, submission)
             else:
                 step = JobStep(job, "found" if job.key in recovered else "already", known.job_id, submission)
             self.on_step(step)
             steps.append(step)
         return steps
 
-    def _waits_for(self, job: ManifestJob) -> list[str]:
-        """Return the ids of the jobs before it that Slurm still has; on an id that it has purged, sbatch may fail."""
-        ids = [self.ledger.job(key).job_id for key in job.after]
-        return [str(job_id) for job_id in ids if job_id is not None and not self._is_over(job_id)]
+    def _has_no_room(self) -> bool:
+        """Whether the rest has to wait, since the policy's or Slurm's limit on queued jobs is reached."""
+        if not self.full and self.throttle.max_queued is not None:
+            self.full = len(self._alive()) >= self.throttle.max_queued
+        return self.full
 
-    def _is_over(self, job_id: int) -> bool:
-        if self.over is None:
-            alive = {record.job_id for record in self._known() if not record.state.final}
-            self.over = set(self.ledger.job_ids) - alive
-        return job_id in self.over
+    def _waits_for(self, keys: tuple[str, ...]) -> list[str]:
+        """Return the ids of these jobs that Slurm still has; on an id that it has purged, sbatch may fail."""
+        ids = [self.ledger.job(key).job_id for key in keys]
+        return [str(job_id) for job_id in ids if job_id is not None and job_id in self._alive()]
 
-    def _known(self) -> list[JobRecord]:
-        return self.backend.jobs(self.ledger.job_ids, since=self.ledger.opened_at)
+    def _is_barred(self, job: ManifestJob) -> bool:
+        """Whether a job whose success it needs has ended without, or is not submitted itself."""
+        return any(not self._may_succeed(self.ledger.job(key)) for key in job.after_ok)
 
-    def _ask(self, job: ManifestJob, submission: Submission) -> int:
+    def _may_succeed(self, known: JobLedger) -> bool:
+        if known.job_id is None:
+            return False
+        return known.job_id in self._alive() or known.job_id in self.succeeded
+
+    def _alive(self) -> set[int]:
+        """Return the ids of the campaign's jobs that have not ended; asked once, and kept up from then on."""
+        if self.alive is None:
+            ledger = self.ledger
+            ended = {job.job_id: job.ended for job in ledger.jobs.values() if job.ended is not None}
+            asked = [job_id for job_id in ledger.job_ids if job_id not in ended]
+            found = self.backend.jobs(asked, since=ledger.opened_at) if asked else []
+            self.alive = {record.array_job_id or record.job_id for record in found if not record.state.final}
+            done = {record.array_job_id or record.job_id for record in found if record.state is JobState.COMPLETED}
+            done |= {job_id for job_id, end in ended.items() if job_id and end.state is JobState.COMPLETED}
+            self.succeeded = done - self.alive
+        return self.alive
+
+    def _ask(self, job: ManifestJob, submission: Submission) -> int | None:
+        """Submit one job and return its id, ``None`` where Slurm has no room for another job of this user now."""
+        self.throttle.wait()
         self.journal.append(
             "submit",
             job=job.key,
@@ -243,10 +309,15 @@ class _Submitter:
         try:
             job_id = self.backend.submit(submission)
         except SlurmError as error:
-            self.journal.append("submit-failed", job=job.key, message=error.message)
+            full = is_full(error)
+            self.journal.append("submit-failed", job=job.key, message=error.message, refused=full)
+            if full and self._alive():
+                self.full = True
+                return None
             raise self._explained(error, job) from None
         self.journal.append("submitted", job=job.key, job_id=job_id, at=self.backend.now())
         self.ledger.job(job.key).job_id = job_id
+        self._alive().add(job_id)
         return job_id
 
     def _explained(self, error: SlurmError, job: ManifestJob) -> SlurmError:

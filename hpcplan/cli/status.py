@@ -74,7 +74,7 @@ def headline(result: CampaignStatus) -> str:
     counts = Counter(job.state for job in result.jobs)
     jobs = ", ".join(f"{count} {state.lower().replace('_', ' ')}" for state, count in counts.items())
     progress = result.progress
-    steps = f"step {progress.step:,} of {progress.total_steps:,}; " if progress.step is not None else ""
+    steps = f"step {progress.furthest:,} of {progress.total_steps:,}; " if progress.furthest is not None else ""
     return f"{result.campaign}: {result.state}; {steps}{jobs}"
 
 
@@ -87,14 +87,54 @@ def _view(result: CampaignStatus) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [Text(headline(result), style="bold"), _table(result.jobs)]
+    parts: list[Any] = [Text(headline(result), style="bold")]
+    parts += [Text(line) for line in _progress_lines(result)]
+    parts.append(_table(result.jobs))
     parts += [Text(f"note: {note}") for note in result.notes]
     return Group(*parts)
 
 
+def _progress_lines(result: CampaignStatus) -> Iterator[str]:
+    """Yield how fast training is next to what was planned, and what is left."""
+    from hpcplan.units import format_duration
+
+    progress = result.progress
+    if progress.step_time_s is not None:
+        planned = ""
+        if progress.expected_step_time_s is not None and progress.speed is not None:
+            low, high = progress.low_s or 0.0, progress.high_s or 0.0
+            verdict = "as planned" if low <= progress.step_time_s <= high else f"{progress.speed:.0%} of that speed"
+            planned = f", planned {progress.expected_step_time_s:.3g} s ({low:.3g} to {high:.3g}): {verdict}"
+        yield f"a step takes {progress.step_time_s:.3g} s by the log{planned}"
+    if progress.remaining_s and result.state.moving and progress.furthest is not None:
+        pace = "at this pace" if progress.step_time_s is not None else "by the plan"
+        yield f"left to compute {pace}: {format_duration(progress.remaining_s)}, without waiting in the queue"
+
+
 def _table(jobs: Sequence[JobStatus]) -> Any:
+    """Return the tree of stages and their jobs as a table; of a campaign with one stage, the jobs alone."""
     columns = ("job", ">id", "state", "why", ">elapsed", ">limit", ">expected", ">nodes", "where")
-    return table(None, columns, [_row(group) for group in _groups(jobs)])
+    stages: dict[str, list[JobStatus]] = {}
+    for job in jobs:
+        stages.setdefault(job.stage, []).append(job)
+    if len(stages) == 1:
+        return table(None, columns, [_row(group) for group in _groups(jobs)])
+    rows: list[tuple[object, ...]] = []
+    for stage, members in stages.items():
+        if len(members) == 1:
+            rows.append(_row(members))
+            continue
+        rows.append((stage, "", "", _counted(members), "", "", "", "", ""))
+        groups = list(_groups(members))
+        for position, group in enumerate(groups):
+            branch = "└ " if position == len(groups) - 1 else "├ "
+            rows.append((branch + str(_row(group)[0]), *_row(group)[1:]))
+    return table(None, columns, rows)
+
+
+def _counted(jobs: Sequence[JobStatus]) -> str:
+    done = sum(job.state == "COMPLETED" for job in jobs)
+    return f"{done} of {len(jobs)} completed"
 
 
 def _groups(jobs: Iterable[JobStatus]) -> Iterator[list[JobStatus]]:
@@ -118,16 +158,23 @@ def _row(group: Sequence[JobStatus]) -> tuple[object, ...]:
     if len(group) > 1:
         return (f"… {len(group)} more", "", job.state, job.reason, "", "", "", "", "")
     return (
-        job.key,
+        job.key if job.attempt == 1 else f"{job.key} (attempt {job.attempt})",
         job.job_id,
         job.state,
-        job.reason,
+        _why(job),
         "" if job.elapsed_s is None else format_duration(job.elapsed_s),
         "" if job.time_limit_s is None else format_duration(job.time_limit_s),
         "" if job.expected_s is None else format_duration(job.expected_s),
         job.nodes,
         job.node_list,
     )
+
+
+def _why(job: JobStatus) -> str | None:
+    if job.tasks is None:
+        return job.reason
+    tasks = ", ".join(f"{count} {state.lower()}" for state, count in sorted(job.tasks.items()))
+    return f"{job.reason + '; ' if job.reason else ''}tasks: {tasks}"
 
 
 def _watch(directory: Path, backend: Backend, interval_s: float | None, *, quiet: bool) -> CampaignStatus:
@@ -147,13 +194,52 @@ def _last(looks: Iterator[CampaignStatus]) -> CampaignStatus:
 
 
 def _watch_live(looks: Iterator[CampaignStatus]) -> CampaignStatus:
+    """Show a live view. It is drawn anew every second, so that it follows the window's size; a terminal that goes away
+    ends the showing and nothing else.
+    """
+    import contextlib
+
     from rich.live import Live
 
     result = next(looks)
-    with Live(_view(result), console=console(), auto_refresh=False) as live:
+    with _terminal_may_go_away(), Live(_Sized(result), console=console(), refresh_per_second=1) as live:
         for result in looks:
-            live.update(_view(result), refresh=True)
+            live.update(_Sized(result), refresh=True)
+        with contextlib.suppress(OSError):
+            live.refresh()
     return result
+
+
+class _Sized:
+    """The view as it is now: what has run since the last look goes on running, and the window may change its size."""
+
+    def __init__(self, result: CampaignStatus) -> None:
+        self.result = result
+
+    def __rich__(self) -> Any:
+        return _view(self.result)
+
+
+def _terminal_may_go_away() -> Any:
+    """Return a context in which the terminal's end (SIGHUP, EIO) becomes a clean end of this command."""
+    import contextlib
+    import signal
+    from types import FrameType
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(1)
+
+    @contextlib.contextmanager
+    def guarded() -> Iterator[None]:
+        before = signal.signal(signal.SIGHUP, leave)
+        try:
+            yield
+        except OSError as error:
+            raise SystemExit(1) from error
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    return guarded()
 
 
 def _watch_lines(looks: Iterator[CampaignStatus]) -> CampaignStatus:

@@ -24,6 +24,7 @@ _WORDS = {
     "submitted": "submitted",
     "found": "found: it had been submitted before",
     "already": "submitted before",
+    "later": "later: the queue has no room for it now",
 }
 
 
@@ -34,12 +35,20 @@ _WORDS = {
 @click.option(
     "--resubmit-lost", is_flag=True, help="Submit again where it cannot be told whether the first request arrived."
 )
+@click.option("--wait", "waiting", is_flag=True, help="Where the queue is full, wait for room until all is submitted.")
+@click.option(
+    "--run-in", metavar="PATH", help="Where jobs run, as the cluster sees it, if that is not DIR (for slurmrestd)."
+)
 @format_option
-def command(directory: Path, backend_name: str, dry_run: bool, resubmit_lost: bool, output_format: str) -> None:
+def command(
+    directory: Path, backend_name: str, dry_run: bool, resubmit_lost: bool, waiting: bool, run_in: str | None,
+    output_format: str,
+) -> None:  # fmt: skip
     """Submit a rendered campaign.
 
     DIR is what 'hpcplan render' wrote. The jobs form a chain: each starts when the one before has ended. Run it again
-    after any interruption: what is submitted stays so, and what is missing is added.
+    after any interruption: what is submitted stays so, and what is missing is added. How many jobs are queued at a time
+    and how fast is in DIR/policy.yaml; where Slurm takes no more, the rest is submitted later.
 
     \b
     Examples:
@@ -56,13 +65,31 @@ def command(directory: Path, backend_name: str, dry_run: bool, resubmit_lost: bo
     backend = _backend(directory, backend_name)
     with progress_bar("submitting", len(read_manifest(directory).jobs)) as done:
         steps = submit(
-            directory, backend, settle_s=settle_s(backend), resubmit_lost=resubmit_lost, on_step=lambda step: done()
-        )
+            directory, backend, settle_s=settle_s(backend), resubmit_lost=resubmit_lost, run_in=run_in,
+            on_step=lambda step: done(),
+        )  # fmt: skip
+    if waiting:
+        steps = _until_all_are_in(directory, backend, steps)
     if output_format == "json":
         echo_json(_as_dict(directory, backend.name, steps))
         return
     console().print(_table(steps))
+    if any(step.action == "later" for step in steps):
+        narrate(f"hpcplan submit {directory} goes on when there is room; hpcplan track does so by itself")
+        return
     narrate(f"next: hpcplan status {directory} --watch")
+
+
+def _until_all_are_in(directory: Path, backend: Backend, steps: list[JobStep]) -> list[JobStep]:
+    """Submit what is left as room comes, politely."""
+    import time
+
+    from hpcplan.campaign import polite_interval_s, submit
+
+    while any(step.action == "later" for step in steps):
+        time.sleep(polite_interval_s(backend))
+        steps = submit(directory, backend, settle_s=settle_s(backend))
+    return steps
 
 
 def _backend(directory: Path, name: str) -> Backend:
@@ -72,7 +99,7 @@ def _backend(directory: Path, name: str) -> Backend:
 
     read_manifest(directory)  # a wrong directory is the first thing to hear of, wherever Slurm is
     recorded = read_ledger(directory).backend
-    return open_backend(recorded if name == "auto" and recorded in ("mock", "command", "pyslurm") else name)
+    return open_backend(recorded if name == "auto" and recorded in ("mock", "command", "pyslurm", "rest") else name)
 
 
 def _as_dict(directory: Path, backend: str | None, steps: Sequence[JobStep]) -> dict[str, Any]:

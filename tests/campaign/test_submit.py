@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpcplan.campaign import campaigns, preview, sbatch_line, submit
+from hpcplan.campaign import campaigns, preview, sbatch_line, status, submit
 from hpcplan.campaign.journal import JOURNAL_NAME, read_journal
 from hpcplan.campaign.submit import sbatch_words
 from hpcplan.errors import ConflictError, HpcplanError, InputError, SlurmError, SlurmUnreachableError
@@ -72,16 +72,45 @@ def test_the_script_is_submitted_as_edited_and_the_journal_says_which(directory:
 
 def test_a_refusal_stops_and_the_next_submit_goes_on(directory: Path, fakes: ModuleType) -> None:
     slurm = fakes.FakeSlurm()
-    slurm.before = fakes.on_call(
-        4, lambda call: setattr(slurm, "refuses", "AssocMaxSubmitJobLimit")
-    )  # ping, submit x 3
-    with pytest.raises(SlurmError, match=r"train-03\.sbatch: AssocMaxSubmitJobLimit") as caught:
+    slurm.before = fakes.on_call(4, lambda call: setattr(slurm, "refuses", "Invalid account"))  # ping, submit x 3
+    with pytest.raises(SlurmError, match=r"train-03\.sbatch: Invalid account") as caught:
         submit(directory, slurm)
     assert "2 of 3 jobs are submitted" in str(caught.value.hint)
     slurm.refuses = None
     steps = submit(directory, slurm, settle_s=0)
     assert [step.action for step in steps] == ["already", "already", "submitted"]
     assert len(slurm.records) == 3
+
+
+def test_where_slurm_takes_no_more_jobs_the_rest_comes_later(directory: Path, fakes: ModuleType) -> None:
+    slurm = fakes.FakeSlurm()
+    slurm.before = fakes.on_call(3, lambda call: setattr(slurm, "refuses", "QOSMaxSubmitJobPerUserLimit"))
+    steps = submit(directory, slurm, settle_s=0)
+    assert [step.action for step in steps] == ["submitted", "later", "later"]
+    assert status(directory, slurm).state.value == "submitting"
+    assert [step.action for step in submit(directory, slurm, settle_s=0)] == ["already", "later", "later"]
+    slurm.refuses = None
+    assert [step.action for step in submit(directory, slurm, settle_s=0)] == ["already", "submitted", "submitted"]
+    assert len(slurm.records) == 3
+
+
+def test_a_limit_on_queued_jobs_is_kept_and_room_is_used_as_it_comes(directory: Path, fakes: ModuleType) -> None:
+    (directory / "policy.yaml").write_text("submit: {max_queued: 1}\n")
+    slurm = fakes.FakeSlurm()
+    for done in range(3):
+        actions = [step.action for step in submit(directory, slurm, settle_s=0)]
+        assert actions == [*["already"] * done, "submitted", *["later"] * (2 - done)]
+        assert submit(directory, slurm, settle_s=0)[done].action == "already"
+        slurm.run(100 + done)
+        slurm.end(100 + done)
+    assert len(slurm.records) == 3
+
+
+def test_submissions_are_spaced_as_the_policy_says(directory: Path, fakes: ModuleType) -> None:
+    (directory / "policy.yaml").write_text("submit: {per_minute: 6}\n")
+    naps: list[float] = []
+    submit(directory, fakes.FakeSlurm(), settle_s=0, sleep=naps.append)
+    assert [round(nap) for nap in naps] == [10, 20]  # the clock stands still here
 
 
 def test_no_answer_means_exit_code_four_and_nothing_opened(directory: Path, fakes: ModuleType) -> None:

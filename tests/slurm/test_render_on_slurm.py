@@ -1,0 +1,401 @@
+"""Rendered scripts on a real Slurm: all are taken, and what a job sees from inside is what the plan says."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcplan.campaign import submit
+from hpcplan.plan import Health, Placement, Plan, Stage, Staging
+from hpcplan.render import render_plan, write_campaign
+from hpcplan.slurm.command import CommandBackend
+from tests.render import plans
+from tests.render.sites import FRAMEWORK_NAMES, SITES, framework_plan, staged_plan
+from tests.slurm.cluster import SlurmCluster
+
+# A stand-in for a trainer. Every rank notes what it sees; rank 0 counts steps: a burst of 20 from where the last job
+# left off, then one in ten seconds, so that jobs of a minute are cut while it is at work.
+TRAINER = """\
+import json, os, pathlib, signal, sys, time
+
+rank, env = int(os.environ["RANK"]), os.environ
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
+         "SLURMD_NODENAME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "HPCPLAN_HOSTS", "HPCPLAN_STAGED_DATA")
+note = {name: env.get(name) for name in names} | {"words": sys.argv[1:]}
+# The groups that a trainer would make: ranks that differ in one axis alone, in the plan's order of axes.
+left, at = rank, {}
+for axis in env["HPCPLAN_RANK_ORDER"].split("-"):
+    if axis != "ep":
+        size = int(env["HPCPLAN_" + axis.upper()])
+        at[axis], left = left % size, left // size
+note["coordinates"] = at
+pathlib.Path("notes").mkdir(exist_ok=True)
+pathlib.Path(f"notes/{env['HPCPLAN_SEGMENT']}-{rank}.json").write_text(json.dumps(note))
+told = []
+signal.signal(signal.SIGUSR1, lambda *_: told.append(True))
+signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+state, total = pathlib.Path(env["HPCPLAN_STEP_FILE"]), int(env["HPCPLAN_TOTAL_STEPS"])
+step = int(state.read_text()) if state.exists() else 0
+first, log = step, pathlib.Path("steps.log")
+while step < total and not told:
+    time.sleep(0.05 if step - first < 20 else 10)
+    if not told or step - first < 20:
+        step += 1
+        if rank == 0:
+            with log.open("a") as stream:
+                stream.write(f"{step}\\n")
+    if env.get("TEST_SAVE_EACH") and rank == 0:
+        state.write_text(f"{step}\\n")
+if rank == 0:
+    state.write_text(f"{step}\\n")
+"""
+
+
+def campaign_of(plan: Plan, folder: Path, templates: Path | None = None) -> Path:
+    write_campaign(render_plan(plan, templates), folder / "campaign")
+    (folder / "campaign" / "trainer.py").write_text(TRAINER)
+    return folder / "campaign"
+
+
+def stand_in_plan(steps: Sequence[int], **changes: Any) -> Plan:
+    """Return a plan for 4 nodes of 8 GPUs under srun, in segments of so many steps and a minute each."""
+    job = {
+        "framework": "srun", "gres": "gpu:8", "gpu_request": "gres", "slurm_version": "22.05", "account": "research",
+        "cpus_per_node": 16, "environment": type(plans.H100_ENVIRONMENT)(), "command": ("python3", "trainer.py"),
+        "checkpoint_dir": "checkpoints", "data": (), "model_arguments": {}, **changes.pop("job", {}),
+    }  # fmt: skip
+    segments = tuple(
+        segment.model_copy(update={"warning_s": 20})
+        for segment in plans.segments(*steps, time_limit_s=60, expected_s=50.0)
+    )
+    fields: dict[str, Any] = {
+        "name": "stand in",
+        "plan": plans.sharding(
+            tp=4, pp=2, vpp=1, dp=4, micro_batches=2, zero=0, nodes=4, gpus=32, gpus_per_node=8,
+            sequence_parallel=False, recompute="none",
+        ),
+        "training": plans.training(global_batch=8, steps=sum(steps)),
+        "placement": Placement(partition="batch", node_group="gpu", switches=1),
+        "segments": segments,
+        "job": plans.job(**job),
+    }  # fmt: skip
+    return plans.plan(**(fields | changes))
+
+
+def job_ids(campaign: Path, backend: CommandBackend) -> dict[str, int]:
+    steps = submit(campaign, backend)
+    return {step.job.key: step.job_id for step in steps if step.job_id is not None}
+
+
+def states(slurm: SlurmCluster, ids: Sequence[int]) -> list[str]:
+    answer = slurm.run("scontrol", "--oneliner", "show", "job", check=False).stdout
+    found = dict(re.findall(r"JobId=(\d+) .*? JobState=(\w+)", answer))
+    return [found.get(str(job_id), "GONE") for job_id in ids]
+
+
+def wait_until_over(slurm: SlurmCluster, ids: Sequence[int], patience_s: float = 240) -> list[str]:
+    over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "GONE"}
+    slurm.wait_until(lambda: set(states(slurm, ids)) <= over, f"jobs {ids} are over", patience_s=patience_s)
+    return states(slurm, ids)
+
+
+def logs(campaign: Path) -> str:
+    return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(campaign.glob("*.out")))
+
+
+def notes(campaign: Path, segment: int) -> dict[int, dict[str, Any]]:
+    found = {}
+    for path in (campaign / "notes").glob(f"{segment}-*.json"):
+        found[int(path.stem.split("-")[1])] = json.loads(path.read_text())
+    return found
+
+
+def test_sbatch_takes_every_framework_on_every_site(slurm: SlurmCluster) -> None:
+    folder, scripts = slurm.job_folder(), []
+    for framework, site in itertools.product(FRAMEWORK_NAMES, SITES):
+        name = f"{framework}-{site}.sbatch"
+        (folder / name).write_text(render_plan(framework_plan(framework, site))["train-01.sbatch"])
+        scripts.append(name)
+    for site in SITES:
+        for name, text in render_plan(staged_plan(site)).items():
+            if name.endswith(".sbatch") and "train" not in name:
+                (folder / f"{site}-{name}").write_text(text)
+                scripts.append(f"{site}-{name}")
+    # Debian's sbatch knows no burst buffer and would take its lines for comments, as it should.
+    loop = 'for script; do sbatch --test-only "$script" || echo "REFUSED $script"; done'
+    answer = slurm.run("bash", "-c", f"cd '{folder}' && {loop}", "loop", *scripts)
+    said = answer.stdout + answer.stderr
+    assert len(scripts) == 3 * len(FRAMEWORK_NAMES) + 9
+    assert "REFUSED" not in said, said
+    assert said.count("to start at") == len(scripts), said
+
+
+def test_a_chain_cut_by_its_time_limits_finishes_the_exact_number_of_steps(
+    slurm: SlurmCluster, backend: CommandBackend
+) -> None:
+    campaign = campaign_of(stand_in_plan((20, 20, 20), job={"sample_every_s": 2}), slurm.job_folder())
+    ids = list(job_ids(campaign, backend).values())
+    assert wait_until_over(slurm, ids) == ["COMPLETED"] * 3, logs(campaign)
+    steps = [int(line) for line in (campaign / "steps.log").read_text().split()]
+    assert steps == list(range(1, 61)), "every step once, none twice"
+    assert (campaign / "state" / "done").exists()
+    assert logs(campaign).count("the time limit is near") == 2
+    check_inside(campaign, ids)
+    usage = sorted((campaign / "usage" / str(ids[0])).iterdir())
+    assert len(usage) == 4, "one file a node"
+    header, *lines = usage[0].read_text().splitlines()
+    assert header == "time,node,gpu,gpu_percent,gpu_memory_mib,gpu_power_w,cpu_percent,memory_mib"
+    assert lines
+    assert all(0 <= float(line.split(",")[6]) <= 100 and int(line.split(",")[7]) > 0 for line in lines)
+    captured = (campaign / "state" / f"environment-{ids[0]}.txt").read_text()
+    assert "HPCPLAN_TP=4" in captured
+
+
+def check_inside(campaign: Path, ids: Sequence[int]) -> None:
+    """World, ranks, groups, addresses and nodes, as the ranks of each job saw them."""
+    for segment, job_id in enumerate(ids, start=1):
+        seen = notes(campaign, segment)
+        assert sorted(seen) == list(range(32))
+        hosts = seen[0]["HPCPLAN_HOSTS"].split()
+        assert hosts in (["n0", "n1", "n2", "n3"], ["n4", "n5", "n6", "n7"]), "one leaf switch, as the plan asks"
+        for rank, note in seen.items():
+            assert (note["WORLD_SIZE"], note["LOCAL_WORLD_SIZE"]) == ("32", "8")
+            assert (int(note["NODE_RANK"]), int(note["LOCAL_RANK"])) == divmod(rank, 8)
+            assert note["SLURMD_NODENAME"] == hosts[rank // 8]
+            assert (note["MASTER_ADDR"], note["SLURM_JOB_ID"]) == (hosts[0], str(job_id))
+            assert note["MASTER_PORT"] == str(10000 + job_id % 20000)
+            assert len(note["CUDA_VISIBLE_DEVICES"].split(",")) == 8
+            assert note["coordinates"] == {"tp": rank % 4, "cp": 0, "dp": rank // 4 % 4, "pp": rank // 16}
+        tensor_groups = {rank // 4: set() for rank in range(32)}  # type: dict[int, set[str]]
+        for rank, note in seen.items():
+            tensor_groups[rank // 4].add(note["SLURMD_NODENAME"])
+        assert all(len(nodes) == 1 for nodes in tensor_groups.values()), "tensor-parallel groups stay inside nodes"
+
+
+def test_a_job_whose_node_dies_is_requeued_and_goes_on(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    plan = stand_in_plan((24,), job={"variables": {"TEST_SAVE_EACH": "1"}})
+    campaign = campaign_of(plan, slurm.job_folder())
+    (job_id,) = job_ids(campaign, backend).values()
+    wait_for_step(slurm, campaign, 10)
+    node = notes(campaign, 1)[0]["SLURMD_NODENAME"]
+    try:
+        slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        slurm.wait_until(lambda: (campaign / "state" / "done").exists(), "training is done", patience_s=180)
+    finally:
+        slurm.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+    assert wait_until_over(slurm, [job_id]) == ["COMPLETED"], logs(campaign)
+    assert node not in notes(campaign, 1)[0]["HPCPLAN_HOSTS"].split()
+    assert_goes_on(campaign, 24)
+
+
+def wait_for_step(slurm: SlurmCluster, campaign: Path, step: int) -> None:
+    log = campaign / "steps.log"
+    slurm.wait_until(lambda: log.exists() and len(log.read_text().split()) >= step, f"step {step}", patience_s=90)
+
+
+def assert_goes_on(campaign: Path, total: int) -> None:
+    """Training went on from a checkpoint: no step is missing, and few were done twice."""
+    steps = [int(line) for line in (campaign / "steps.log").read_text().split()]
+    assert sorted(set(steps)) == list(range(1, total + 1))
+    assert len(steps) <= total + 1, "at most the step that was not saved is done again"
+
+
+def test_requeued_and_preempted_jobs_go_on(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    plan = stand_in_plan((44,), job={"variables": {"TEST_SAVE_EACH": "1"}})
+    with preemption(slurm):
+        campaign = campaign_of(plan, slurm.job_folder())
+        (job_id,) = job_ids(campaign, backend).values()
+        wait_for_step(slurm, campaign, 5)
+        slurm.run("scontrol", "requeue", str(job_id))
+        wait_for_step(slurm, campaign, 22)
+        slurm.run("sbatch", "--partition=urgent", "--nodes=8", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+        assert wait_until_over(slurm, [job_id], patience_s=300) == ["COMPLETED"], logs(campaign)
+    assert_goes_on(campaign, 44)
+    assert (campaign / "state" / "done").exists()
+    restarts = re.findall(r"SLURM_RESTART_COUNT=(\d+)", (campaign / "state" / f"environment-{job_id}.txt").read_text())
+    assert restarts == ["2"], "once by hand, once preempted"
+
+
+@contextmanager
+def preemption(slurm: SlurmCluster) -> Iterator[None]:
+    """Let jobs of a partition 'urgent' requeue others."""
+    conf = Path(slurm.env["SLURM_CONF"])
+    text = conf.read_text()
+    added = "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\n"
+    conf.write_text(f"{text}{added}PartitionName=urgent Nodes=n[0-7] PriorityTier=100 MaxTime=10 State=UP\n")
+    slurm.stop_daemon("slurmctld")
+    slurm.start_daemon("slurmctld")
+    slurm.wait_until(slurm.is_ready, "every node is idle")
+    try:
+        yield
+    finally:
+        slurm.drain_queue()
+        conf.write_text(text)
+        slurm.stop_daemon("slurmctld")
+        slurm.start_daemon("slurmctld")
+        slurm.wait_until(slurm.is_ready, "every node is idle")
+
+
+SICK = """\
+{% extends "shipped/node/check-node.sh.j2" %}
+{% block more %}
+[[ $node != n1 ]] || bad "it is the node that this test wants to be bad"
+{% endblock %}
+"""
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_node_that_fails_its_check_is_named_and_left_out(
+    slurm: SlurmCluster, backend: CommandBackend, spare: int
+) -> None:
+    folder = slurm.job_folder()
+    (folder / "templates" / "node").mkdir(parents=True)
+    (folder / "templates" / "node" / "check-node.sh.j2").write_text(SICK)
+    health = Health(gpus=8, interface_bytes_per_s=50e9, all_reduce_bytes_per_s=1e11, spare_nodes=spare)
+    placement = Placement(partition="batch", node_group="gpu", exclude="n[5-7]" if spare else "n[6-7]")
+    plan = stand_in_plan((10, 10), job={"health": health}, placement=placement)
+    campaign = campaign_of(plan, folder, folder / "templates")
+    ids = list(job_ids(campaign, backend).values())
+    assert wait_until_over(slurm, ids) == ["COMPLETED"] * 2, logs(campaign)
+    said = logs(campaign)
+    assert "n1 bad it is the node that this test wants to be bad" in said
+    for segment in (1, 2):
+        assert notes(campaign, segment)[0]["HPCPLAN_HOSTS"].split() == ["n0", "n2", "n3", "n4"]
+    if spare:
+        assert "going on without n1" in said
+    else:
+        assert said.count("going back into the queue, to be started without n1") == 1, "the next job is spared it, too"
+    assert (campaign / "state" / "done").exists()
+
+
+def test_a_chain_without_a_healthy_node_stops_and_says_so(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    plan = stand_in_plan((10, 10), job={"health": Health(gpus=9)})
+    campaign = campaign_of(plan, slurm.job_folder())
+    ids = list(job_ids(campaign, backend).values())
+    assert wait_until_over(slurm, ids) == ["FAILED", "FAILED"]
+    assert "nodes are not well" in (campaign / "state" / "failed").read_text()
+    assert "8 GPUs, 9 expected" in logs(campaign)
+    assert not (campaign / "notes").exists()
+
+
+def test_data_is_staged_once_and_found_by_the_next_segment(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    folder = slurm.job_folder()
+    data = folder / "data $(x)"
+    data.mkdir()
+    for index in range(5):
+        (data / f"shard {index}\n.bin").write_bytes(b"x" * 1000 * (index + 1))
+    staging = Staging(sources=(str(data),), target=str(folder / "fast"), split=True)
+    command = ("python3", "trainer.py", "--data", str(data), f"--more={data}/shard 1\n.bin")
+    plan = stand_in_plan((10, 10), job={"staging": staging, "command": command})
+    campaign = campaign_of(plan, folder)
+    ids = list(job_ids(campaign, backend).values())
+    assert wait_until_over(slurm, ids) == ["COMPLETED"] * 2, logs(campaign)
+    first, second = (path.read_text() for path in sorted(campaign.glob("*.out")))
+    counts = [int(number) for number in re.findall(r": (\d+) files copied", first)]
+    assert (len(counts), sum(counts), max(counts)) == (4, 5, 2), "each file by one node, in balance"
+    assert sum(int(number) for number in re.findall(r": (\d+) files copied", second)) == 0
+    note = notes(campaign, 2)[0]
+    copy = note["HPCPLAN_STAGED_DATA"] + str(data)
+    assert note["words"] == ["--data", copy, f"--more={copy}/shard 1\n.bin"]
+    assert sorted(path.name for path in Path(copy).iterdir()) == sorted(path.name for path in data.iterdir())
+
+
+def test_stages_run_in_their_order_and_a_failed_one_stops_what_needs_it(
+    slurm: SlurmCluster, backend: CommandBackend
+) -> None:
+    def stage(name: str, code: str, **fields: Any) -> Stage:
+        return Stage(name=name, command=("bash", "-c", code), partition="batch", time_limit_s=60, **fields)
+
+    stages = (
+        stage(
+            "prepare", 'echo "$HPCPLAN_SHARD/$HPCPLAN_SHARDS" >>order', kind="preprocess", nodes=2, tasks_per_node=2,
+            cpus_per_task=2,
+        ),
+        stage(
+            "sweep", 'echo "sweep $LR" >>order; [[ $LR != "b $(c)" ]]', kind="array", after=("train",),
+            points=({"LR": "a"}, {"LR": "b $(c)"}),
+        ),
+        stage("convert", "echo convert >>order", after=("sweep",)),
+        stage("clean", "echo clean >>order", after_any=("sweep",)),
+    )  # fmt: skip
+    plan = stand_in_plan((10,), stages=stages, after=("prepare",))
+    campaign = campaign_of(plan, slurm.job_folder())
+    ids = job_ids(campaign, backend)
+    assert list(ids) == ["prepare", "train-01", "sweep", "convert", "clean"]
+    wait_until_over(slurm, list(ids.values()))
+    order = (campaign / "order").read_text().splitlines()
+    assert sorted(order[:4]) == ["0/4", "1/4", "2/4", "3/4"]
+    assert sorted(order[4:6]) == ["sweep a", "sweep b $(c)"]
+    assert order[6:] == ["clean"]
+    assert states(slurm, [ids["convert"]]) == ["CANCELLED"], "what needs a stage that failed never starts"
+
+
+def torch_folder() -> Path | None:
+    """Return where ``torchrun`` is: on PATH, or under HPCPLAN_TEST_TORCH."""
+    named = os.environ.get("HPCPLAN_TEST_TORCH")
+    found = shutil.which("torchrun", path=named) if named else shutil.which("torchrun")
+    if found is None or (named is None and importlib.util.find_spec("torch") is None):
+        return None
+    return Path(found).parent
+
+
+TORCH_TRAINER = """\
+import json, os, pathlib, torch, torch.distributed as dist
+
+dist.init_process_group("gloo")
+rank, size = dist.get_rank(), dist.get_world_size()
+one = torch.tensor([float(rank)])
+dist.all_reduce(one)
+group = [rank // 4 * 4 + i for i in range(4)]
+for start in range(0, size, 4):
+    made = dist.new_group(list(range(start, start + 4)))
+    if rank in group:
+        mine = made
+part = torch.tensor([float(rank)])
+dist.all_reduce(part, group=mine)
+note = {"rank": rank, "size": size, "sum": one.item(), "group_sum": part.item(), "node": os.environ["SLURMD_NODENAME"],
+        "local": os.environ["LOCAL_RANK"], "node_rank": os.environ["GROUP_RANK"]}
+pathlib.Path("notes").mkdir(exist_ok=True)
+pathlib.Path(f"notes/{os.environ['HPCPLAN_SEGMENT']}-{rank}.json").write_text(json.dumps(note))
+dist.barrier()
+if rank == 0:
+    pathlib.Path(os.environ["HPCPLAN_STEP_FILE"]).write_text(os.environ["HPCPLAN_LAST_STEP"])
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(torch_folder() is None, reason="PyTorch is not installed (HPCPLAN_TEST_TORCH names its bin folder)")
+def test_torchrun_and_gloo_make_the_ranks_and_groups_of_the_plan(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    job = {
+        "framework": "torchrun", "command": ("python3", "trainer.py"),
+        # All nodes of the test cluster are this one machine, and their names mean nothing to its resolver.
+        "setup": (
+            f"export PATH='{torch_folder()}':$PATH",
+            "export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1",
+        ),
+        "health": Health(gpus=8, all_reduce_bytes_per_s=1e11),
+    }  # fmt: skip
+    plan = stand_in_plan((10,), job=job)
+    minutes = tuple(segment.model_copy(update={"time_limit_s": 600}) for segment in plan.segments)
+    campaign = campaign_of(plan.model_copy(update={"segments": minutes}), slurm.job_folder())
+    (campaign / "trainer.py").write_text(TORCH_TRAINER)
+    ids = list(job_ids(campaign, backend).values())
+    assert wait_until_over(slurm, ids, patience_s=600) == ["COMPLETED"], logs(campaign)
+    seen = notes(campaign, 1)
+    assert sorted(seen) == list(range(32))
+    for rank, note in seen.items():
+        assert (note["size"], note["sum"]) == (32, 31 * 16)
+        assert note["group_sum"] == sum(range(rank // 4 * 4, rank // 4 * 4 + 4))
+        assert (int(note["node_rank"]), int(note["local"])) == divmod(rank, 8)
+        assert note["node"] == seen[rank // 8 * 8]["node"]
+    assert "measured all-reduce over pairs of nodes" in logs(campaign)
