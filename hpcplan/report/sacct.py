@@ -6,8 +6,9 @@ by row: slower by far, simple, and what the other is held against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import tzinfo
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,25 @@ def read_dumps(
         InputError: a file that is missing, unreadable, empty, or not sacct's parsable output.
     """
     from hpcplan.report.sacct_dump import Dump
+    from hpcplan.report.sacct_files import Blocks
+    from hpcplan.report.sacct_json import is_json, rows_of_json
 
-    return _merged(paths, lambda file: Dump(file, faults, Clock(zone)).read(columns))
+    def read(file: str) -> pl.DataFrame:
+        blocks = Blocks(file, faults)
+        pieces = iter(blocks)
+        first = next(pieces, (b"", False))
+        if not is_json(first[0].removeprefix(b"\xef\xbb\xbf")):
+            return Dump(file, faults, Clock(zone), blocks=blocks).read(columns, chain([first], pieces))
+        text = b"".join(piece for piece, _ in chain([first], pieces)).decode("utf-8-sig")
+        return _Dump(file, faults, Clock(zone)).read_rows(_counted(rows_of_json(text, file), faults))
+
+    return _merged(paths, read)
+
+
+def _counted(found: Iterable[Row], faults: Faults) -> Iterator[Row]:
+    for row in found:
+        faults.rows_read += 1
+        yield row
 
 
 def read_by_rows(
@@ -63,11 +81,15 @@ class _Dump:
         self.orphans: list[tuple[tuple[str, str], Step, Row]] = []
 
     def read(self, columns: tuple[str, ...] | None) -> pl.DataFrame:
+        return self.read_rows(rows(self.file, self.faults, columns))
+
+    def read_rows(self, found: Iterable[Row]) -> pl.DataFrame:
+        """Return the job table of these rows."""
         from hpcplan.report.table import SCHEMA, from_columns
 
         header: Header | None = None
         index: dict[str, int] = {}
-        for row in rows(self.file, self.faults, columns):
+        for row in found:
             if row.header is not header:
                 header = row.header
                 index = {name: position for position, name in reversed(list(enumerate(header.columns)))}

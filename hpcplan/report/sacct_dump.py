@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import polars as pl
@@ -87,11 +88,11 @@ _MOST_QUOTES: Final = 2000
 class Dump:
     """The jobs of one file, and the steps that have not found theirs."""
 
-    def __init__(self, file: str, faults: Faults, clock: Clock, block_bytes: int | None = None) -> None:
+    def __init__(self, file: str, faults: Faults, clock: Clock, blocks: Blocks | None = None) -> None:
         self.file = file
         self.faults = faults
         self.clock = clock
-        self.blocks = Blocks(file, faults) if block_bytes is None else Blocks(file, faults, block_bytes)
+        self.blocks = blocks or Blocks(file, faults)
         self.header: Header | None = None
         self.index: dict[str, int] = {}
         self.lines_read = 0
@@ -100,14 +101,14 @@ class Dump:
         self.astray: list[pl.DataFrame] = []
         self.quotes: dict[int, str] = {}
 
-    def read(self, columns: tuple[str, ...] | None) -> pl.DataFrame:
-        """Return the job table of the file.
+    def read(self, columns: tuple[str, ...] | None, pieces: Iterable[tuple[bytes, bool]] | None = None) -> pl.DataFrame:
+        """Return the job table of the file; ``pieces`` are those of its blocks, if they have been begun.
 
         Raises:
             InputError: see sacct.read_dumps.
         """
         started = False
-        for block, more in self.blocks:
+        for block, more in self.blocks if pieces is None else pieces:
             text = block if started else without_mark(block, self.file)
             started = True
             if self.header is None:

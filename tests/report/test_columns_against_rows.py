@@ -20,6 +20,7 @@ from hpcplan.report.faults import Faults
 from hpcplan.report.sacct import read_by_rows
 from hpcplan.report.sacct_cells import Clock
 from hpcplan.report.sacct_dump import Dump
+from hpcplan.report.sacct_files import Blocks
 from hpcplan.report.table import merge
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -83,11 +84,11 @@ def both(data: bytes, block_bytes: int) -> None:
         try:
             expected = read_by_rows([path], by_rows, zone=BERLIN)
         except InputError as error:
-            dump = Dump(str(path), by_columns, Clock(BERLIN), block_bytes)
+            dump = Dump(str(path), by_columns, Clock(BERLIN), Blocks(path, by_columns, block_bytes))
             with pytest.raises(InputError, match=re.escape(str(error))):
                 dump.read(None)
             return
-        found = merge([Dump(str(path), by_columns, Clock(BERLIN), block_bytes).read(None)])
+        found = merge([Dump(str(path), by_columns, Clock(BERLIN), Blocks(path, by_columns, block_bytes)).read(None)])
     assert_frame_equal(found, expected)
     assert (by_columns.rows_read, by_columns.counts) == (by_rows.rows_read, by_rows.counts)
     assert {(one.line, one.message) for one in by_columns.quoted} == {(one.line, one.message) for one in by_rows.quoted}
@@ -181,7 +182,8 @@ def test_totals_reconcile_with_plain_sums(tmp_path: Path, made_up: ModuleType) -
         cpu_s, memory = cpu_s + used, memory + peak * 1024 * tasks
     path = tmp_path / "sacct.txt"
     path.write_text("\n".join(lines))
-    table = Dump(str(path), Faults(), Clock(BERLIN), 4000).read(None)
+    faults = Faults()
+    table = Dump(str(path), faults, Clock(BERLIN), Blocks(path, faults, 4000)).read(None)
     assert table["cpu_used_s"].sum() == cpu_s
     assert table["memory_used_bytes"].sum() == memory
     assert table.filter(pl.col("state") == "COMPLETED").height == 1999
