@@ -10,12 +10,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcplan.calibrate.hardware import site_name
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.machine import Machine, machine_of
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import NONE, RECOMPUTE, SELECTIVE, Floats, Ints, Shardings
+from hpcplan.cost.shardings import NONE, RECOMPUTE, SCHEDULES, SELECTIVE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.errors import InputError
 from hpcplan.plan import Precision
@@ -50,6 +51,7 @@ class Batch:
     sequence: Floats
     global_batch: Floats
     flash: Floats
+    dispatch_once: Floats
     notes: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ class Batch:
             self.machine,
             coefficients,
             self.shardings,
-            Recipe(flash=self.flash),
+            Recipe(flash=self.flash, dispatch_once=self.dispatch_once),
         )
 
     def coefficients(self, base: Coefficients, logs: NDArray[np.float64]) -> Coefficients:
@@ -98,7 +100,8 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
     Raises:
         InputError: a row names a site that is not known (see :func:`known_system`).
     """
-    systems = tuple(system_of(row.site, row.precision) for row in rows)
+    named = [site_name(row.site, row.hardware) for row in rows]
+    systems = tuple(system_of(name, row.precision) for row, (name, _) in zip(rows, named, strict=True))
     micro = np.array([row.micro_batch or 1 for row in rows], dtype=np.int64)
     virtual = np.array([row.vpp or 1 for row in rows], dtype=np.int64)
     shardings = Shardings(
@@ -106,6 +109,7 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         cp=_column(rows, "cp"), ep=_column(rows, "ep"), micro_batch=micro, micro_batches=_counts(rows, micro),
         zero=_column(rows, "zero"), recompute=np.array([row.recompute or NONE for row in rows], dtype=np.int64),
         sequence_parallel=_column(rows, "sequence_parallel"),
+        schedule=np.array([SCHEDULES.index(row.schedule) for row in rows], dtype=np.int64),
     )  # fmt: skip
     batch = Batch(
         rows=tuple(rows),
@@ -116,7 +120,8 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         sequence=np.array([float(row.sequence) for row in rows]),
         global_batch=np.array([float(row.global_batch) for row in rows]),
         flash=np.array([float(row.flash) for row in rows]),
-        notes=tuple(() for _ in rows),
+        dispatch_once=np.array([float(row.framework == "nemo") for row in rows]),  # DeepEP and hybrid EP
+        notes=tuple((note,) if note else () for _, note in named),
     )
     batch = _infer_recompute(batch, base)
     return _infer_virtual_stages(_infer_micro_batch(batch, base), base)
@@ -125,7 +130,7 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
 def known_system(row: Row) -> str | None:
     """Return why a row's system cannot be priced, ``None`` if it can."""
     try:
-        system_of(row.site, row.precision)
+        system_of(site_name(row.site, row.hardware)[0], row.precision)
     except InputError as error:
         return f"site {row.site!r}: {error.message}"
     return None

@@ -8,13 +8,17 @@ many rows share by the base, and what few rows have by the levels that are their
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpcplan.calibrate.batch import System
-from hpcplan.calibrate.rows import Row
+import numpy as np
 
-__all__ = ["LEVELS", "MEMORY_LEVELS", "Level", "labels"]
+from hpcplan.calibrate.batch import Batch, System
+from hpcplan.calibrate.rows import Row
+from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.cost.constants import Belief, implied_features
+
+__all__ = ["LEVELS", "MEMORY_LEVELS", "Level", "believed", "labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ LEVELS = (
             "attention_half_head": 0.4, "score_bytes": 0.3, "memory_efficiency": 0.15, "stream_elements": 0.3,
             "activation_elements": 0.3, "kernel_launch_s": 0.4, "loss_elements": 0.4, "link_efficiency": 0.15,
             "network_efficiency": 0.15, "link_half_bytes": 0.5, "network_half_bytes": 0.5, "tensor_exposed": 0.25,
+            "gather_efficiency": 0.2, "expert_exposed": 0.4,
             "gradient_exposed": 0.6, "sharded_exposed": 0.6, "pipeline_exposed": 0.4, "bubble": 0.06,
             "step_overhead_s": 0.6, "micro_batch_overhead_s": 0.6, "straggler": 0.7, "expert_imbalance": 0.3,
         },
@@ -51,10 +56,14 @@ LEVELS = (
             "matmul_efficiency": 0.08, "attention_efficiency": 0.15, "memory_efficiency": 0.1, "kernel_launch_s": 0.5,
             "gradient_exposed": 0.5, "sharded_exposed": 0.7, "micro_batch_overhead_s": 0.7, "step_overhead_s": 0.7,
             "tensor_exposed": 0.3, "stream_elements": 0.25, "score_bytes": 0.3, "network_efficiency": 0.15,
+            "gather_efficiency": 0.4, "expert_exposed": 0.4,
         },
     ),
     Level("precisions", {"matmul_efficiency": 0.15, "stream_elements": 0.3, "matmul_half_rows": 0.3}),
-    Level("features", {"stream_elements": 0.4, "kernel_launch_s": 0.4, "tensor_exposed": 0.4}),
+    Level(
+        "features",
+        {"stream_elements": 0.4, "kernel_launch_s": 0.4, "tensor_exposed": 0.4, "attention_efficiency": 0.15},
+    ),
     Level(
         "sites",
         {
@@ -69,12 +78,12 @@ LEVELS = (
 MEMORY_LEVELS = (
     Level(
         "base",
-        {"state_bytes": 0.03, "framework_bytes": 0.4, "activation_fragmentation": 0.15, "logit_bytes": 0.4,
+        {"state_copies": 0.03, "framework_bytes": 0.4, "activation_fragmentation": 0.15, "logit_bytes": 0.4,
          "selective_kept": 0.02},
     ),
     Level(
         "frameworks",
-        {"state_bytes": 0.3, "framework_bytes": 0.3, "activation_fragmentation": 0.2, "logit_bytes": 0.4,
+        {"state_copies": 0.4, "framework_bytes": 0.3, "activation_fragmentation": 0.2, "logit_bytes": 0.4,
          "selective_kept": 0.4},
     ),
     Level("precisions", {"activation_fragmentation": 0.25}),  # 8-bit trainers keep inputs of products in 8 bits
@@ -90,6 +99,16 @@ def labels(kind: str, row: Row, system: System) -> tuple[str, ...]:
         "accelerators": (system.accelerator,),
         "frameworks": (row.framework,),
         "precisions": (row.precision,),
-        "features": row.features,
+        "features": (*row.features, *implied_features(row.framework, system.family, row.precision)),
         "sites": (row.site,),
     }[kind]
+
+
+def believed(batch: Batch, base: Coefficients, beliefs: Sequence[Belief]) -> Coefficients:
+    """Return every row's constants before the fit: ``base`` times what is believed of the labels it bears."""
+    logs = np.zeros((len(batch), len(NAMES)))
+    for belief in beliefs:
+        for i, (row, system) in enumerate(zip(batch.rows, batch.systems, strict=True)):
+            if belief.label in labels(belief.kind, row, system):
+                logs[i, NAMES.index(belief.constant)] += np.log(belief.factor)
+    return batch.coefficients(base, logs)

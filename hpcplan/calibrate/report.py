@@ -11,6 +11,7 @@ import numpy as np
 from hpcplan.calibrate.batch import Batch, known_system, make_batch
 from hpcplan.calibrate.fit import group_weights
 from hpcplan.calibrate.holdout import Held, hold_out
+from hpcplan.calibrate.levels import believed
 from hpcplan.calibrate.rows import Row, read_rows
 from hpcplan.calibrate.targets import Array, MemoryTarget, TimeTarget
 from hpcplan.calibrate.validate import Prediction, Score, score
@@ -71,6 +72,7 @@ def calibrate(
     prior = read_prior(folder)
     start = Coefficients(**{name: prior.constants[name].value for name in NAMES})
     batch = make_batch(rows, start)
+    start = believed(batch, start, prior.beliefs)
     weights = group_weights(groups)
     timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)
     sized = np.where([bool(row.measured_bytes) for row in rows], 1.0, weights)

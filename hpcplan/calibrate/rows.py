@@ -38,6 +38,7 @@ class Row:
 
     line: int
     site: str
+    hardware: str
     framework: str
     model: ModelShape
     sequence: int
@@ -51,6 +52,7 @@ class Row:
     ep: int
     dp: int
     micro_batch: int | None
+    schedule: str
     zero: int
     recompute: int | None
     sequence_parallel: bool
@@ -161,7 +163,8 @@ class _Reader:
         framework = self.framework()
         zero = self.zero(framework)
         if framework == "megatron-lm" and zero == 3:
-            framework = "megatron-deepspeed"  # Megatron-LM itself has no stage 3
+            # Megatron-LM of the fp16 years has no stage 3; later it has FSDP, as trainers that are not named have
+            framework = "megatron-deepspeed" if precision == "fp16" else "fsdp"
         recompute = self.recompute()
         flash = self.flash(precision, framework)
         measured = self.measured_s(shape, sequence, batch, gpus, recompute)
@@ -170,6 +173,7 @@ class _Reader:
         return Row(
             line=self.line,
             site=self.cell.get("site") or self.cell.get("hardware", ""),
+            hardware=self.cell.get("hardware", ""),
             framework=framework,
             model=shape,
             sequence=sequence,
@@ -178,11 +182,12 @@ class _Reader:
             gpus=gpus,
             tp=tp,
             pp=pp,
-            vpp=self.whole("vpp") if pp > 1 and flash else self.whole("vpp") or 1,
+            vpp=self.virtual_stages(pp, flash, framework),
             cp=cp,
             ep=min(self.whole("ep", 1) or 1, dp * cp),
             dp=dp,
-            micro_batch=self.whole("micro_batch"),
+            micro_batch=self.micro_batch(framework, pp, batch // dp),
+            schedule=self.schedule(),
             zero=zero,
             recompute=recompute,
             sequence_parallel=self.sequence_parallel(tp, flash),
@@ -200,6 +205,34 @@ class _Reader:
         marks = {"compile": "torch.compile", "async-tp": "async tp", "zero-group": "(group"}
         text = words.replace("asynctp", "async tp") + " " + self.cell.get("zero", "").lower()
         return tuple(name for name, mark in marks.items() if mark in text)
+
+    def schedule(self) -> str:
+        """Return the pipeline schedule that notes name, 1F1B if none."""
+        words = self.cell.get("notes", "").lower()
+        return (
+            "zero-bubble" if re.search(r"zero.?bubble|\bzb-?[hv]", words) else "gpipe" if "gpipe" in words else "1f1b"
+        )
+
+    def virtual_stages(self, pp: int, flash: bool, framework: str) -> int | None:
+        """Return the stages a rank has; ``None`` where any number may have been used."""
+        stated, words = self.whole("vpp"), self.cell.get("notes", "").lower()
+        if pp > 1 and (stated or 1) == 1 and "interleaved" in words and framework == "torchtitan":
+            self.notes.append(
+                "vpp 2 assumed, torchtitan's default for looped schedules, since the notes say interleaved"
+            )
+            return 2
+        if stated or pp == 1:
+            return stated or 1
+        if framework == "torchtitan" or not flash:
+            return 1  # torchtitan interleaves where told to; the tables of trainers before fused attention say so
+        return None
+
+    def micro_batch(self, framework: str, pp: int, share: int) -> int | None:
+        stated = self.whole("micro_batch")
+        if stated is None and framework == "torchtitan" and pp > 1 and share % pp == 0:
+            self.notes.append(f"micro_batch {share // pp} assumed: torchtitan cuts a batch into pp parts by default")
+            return share // pp
+        return stated
 
     def precision(self) -> Precision:
         text = self.cell.get("precision", "").lower()

@@ -63,6 +63,9 @@ def write_constants(
     for held in fits:
         for (kind, label, name), value in zip(held.design.names, held.values, strict=True):
             values.setdefault((kind, label), {})[name] = float(np.exp(value))
+    for belief in old.beliefs:  # what a fit adds is on top of them; labels that no row bears keep them as they are
+        of_label = values.setdefault((belief.kind, belief.label), {})
+        of_label[belief.constant] = of_label.get(belief.constant, 1.0) * belief.factor
     time = fits[0]
     width = half_width(time.unseen, measured)
     written = [_write_base(folder, old, values.pop(("base", "base")), source, tables, width)]

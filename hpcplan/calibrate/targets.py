@@ -55,11 +55,15 @@ class TimeTarget(Target):
 
 
 class MemoryTarget(Target):
-    """The memory of the fullest rank. A run that is only known to have fitted counts where it is predicted not to."""
+    """The memory of the fullest rank. A run that is only known to have fitted counts where it is predicted not to.
+
+    A reading of nearly the whole card is what the allocator holds in reserve: an upper bound, no measurement.
+    """
 
     levels = MEMORY_LEVELS
     _NOISE = 0.08
     _EDGE = 0.04  # noise of the bound
+    _RESERVE = 0.80  # share of the card from which on a reading is taken for the allocator's reserve
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch)
@@ -76,4 +80,6 @@ class MemoryTarget(Target):
         """Return log(predicted / measured) over the noise, or how far the wrong side of the capacity it is."""
         over = (predicted - self.capacity) / self._EDGE
         bound = np.where(self.ran, np.maximum(over, 0.0), np.where(self.failed, np.minimum(over, 0.0), 0.0))
-        return np.where(np.isnan(self.measured), bound, np.nan_to_num(predicted - self.measured) / self._NOISE)
+        error = np.nan_to_num(predicted - self.measured) / self._NOISE
+        reserve = self.measured > self.capacity + np.log(self._RESERVE)
+        return np.where(np.isnan(self.measured), bound, np.where(reserve, np.maximum(error, 0.0), error))

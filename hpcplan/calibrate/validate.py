@@ -166,12 +166,21 @@ def _of(statistic: Callable[[Array], Any], values: Array) -> float | None:
     return float(statistic(values)) if len(values) else None
 
 
-def _per_sequence(p: Prediction) -> tuple[float, float]:
-    """Return predicted and measured seconds a sequence: runs of different batches compare by their throughput."""
-    assert p.row is not None
-    assert p.step_s is not None
-    assert p.row.measured_s is not None
-    return p.step_s / p.row.global_batch, p.row.measured_s / p.row.global_batch
+def _choices(members: Sequence[Prediction]) -> list[tuple[float, float]]:
+    """Return predicted and measured seconds a sequence of each sharding: runs of different batches compare by that.
+
+    One sharding that was measured twice, with other versions of the software, is one choice: the mean of its runs.
+    """
+    same: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for p in members:
+        r = p.row
+        assert r is not None
+        assert p.step_s is not None
+        assert r.measured_s is not None
+        key = (r.tp, r.pp, r.vpp, r.cp, r.ep, r.dp, r.micro_batch, r.zero, r.recompute, r.sequence_parallel)
+        same.setdefault((*key, r.schedule), []).append((p.step_s / r.global_batch, r.measured_s / r.global_batch))
+    means = (np.mean(runs, axis=0) for runs in same.values())
+    return [(float(predicted), float(measured)) for predicted, measured in means]
 
 
 def _sets(timed: Sequence[Prediction]) -> list[list[Prediction]]:
@@ -192,8 +201,8 @@ def _rank_correlation(timed: Sequence[Prediction]) -> float | None:
     for members in _sets(timed):
         if len(members) < 3:
             continue
-        predicted, measured = zip(*(_per_sequence(p) for p in members), strict=True)
-        if len(set(predicted)) > 1 and len(set(measured)) > 1:
+        predicted, measured = zip(*_choices(members), strict=True)
+        if len(set(predicted)) > 2 and len(set(measured)) > 1:
             total += len(members) * float(spearmanr(predicted, measured).statistic)
             weight += len(members)
     return total / weight if weight else None
@@ -202,7 +211,9 @@ def _rank_correlation(timed: Sequence[Prediction]) -> float | None:
 def _pick_regret(timed: Sequence[Prediction]) -> float | None:
     regrets: list[float] = []
     for members in _sets(timed):
-        pairs = [_per_sequence(p) for p in members]
+        pairs = _choices(members)
+        if len(pairs) < 2:
+            continue
         picked = min(pairs)[1]
         regrets.append(picked / min(measured for _, measured in pairs) - 1)
     return float(np.mean(regrets)) if regrets else None

@@ -67,6 +67,61 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
         _print(result)
 
 
+@command.command("collectives")
+@click.argument("measured", type=click.Path(path_type=Path))
+@click.option(
+    "--link",
+    "links",
+    multiple=True,
+    metavar="GPU=BANDWIDTH",
+    help="What one accelerator's links carry, one way, as in a100=300GB/s.  [repeatable]",
+)
+@format_option
+def collectives_command(measured: Path, links: tuple[str, ...], output_format: str) -> None:
+    """Fit link_efficiency and link_half_bytes to all-reduces that nccl-tests measured inside one node.
+
+    The table has the columns gpu, ngpus_in_node, bytes and oop_us. The error is of every second message size, held out
+    of the fit. What it prints goes into prior.yaml by hand: a fit to runs starts there.
+
+    \b
+    Example:
+      hpcplan calibrate collectives nccl.csv --link a100=300GB/s
+    """
+    import dataclasses
+
+    from hpcplan.calibrate.collectives import fit_links, read_link_runs
+
+    rates = _rates(links)
+    runs = read_link_runs(measured)
+    fits = [fit_links(gpu, of_gpu, rates[gpu]) for gpu, of_gpu in runs.items() if gpu in rates]
+    for gpu in runs:
+        if gpu not in rates:
+            narrate(f"{gpu}: no --link {gpu}=BANDWIDTH, left out")
+    if output_format == "json":
+        echo_json([dataclasses.asdict(each) for each in fits])
+        return
+    rows = [
+        (each.gpu, each.runs, f"{each.link_efficiency:.3f}", f"{each.link_half_bytes / 1e6:.2f} MB",
+         f"{100 * each.mean_abs_error:.1f} %") for each in fits
+    ]  # fmt: skip
+    columns = ("", ">runs", ">link_efficiency", ">link_half_bytes", ">error, held out")
+    console().print(table("all-reduce inside a node", columns, rows))
+
+
+def _rates(links: tuple[str, ...]) -> dict[str, float]:
+    from hpcplan.errors import InputError
+    from hpcplan.units import parse_bandwidth
+
+    rates: dict[str, float] = {}
+    for word in links:
+        gpu, _, text = word.partition("=")
+        try:
+            rates[gpu] = parse_bandwidth(text)
+        except ValueError as error:
+            raise InputError(f"--link {word!r}: write GPU=BANDWIDTH, as in a100=300GB/s ({error})") from None
+    return rates
+
+
 def _as_dict(result: Calibration) -> dict[str, Any]:
     import dataclasses
 

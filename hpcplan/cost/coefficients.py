@@ -35,15 +35,17 @@ class Coefficients:
     link_half_bytes: Number  # message at which a collective inside a domain reaches half of its bandwidth
     network_half_bytes: Number  # the same between nodes
     tensor_exposed: Number  # share of tensor-parallel traffic that arithmetic does not hide
+    gather_efficiency: Number  # what gathers and reductions of ZeRO stage 3 and FSDP reach of other collectives' rate
     gradient_exposed: Number  # share of gradient traffic that is on the critical path although the backward pass runs
     sharded_exposed: Number  # the same for ZeRO stage 3 and FSDP
+    expert_exposed: Number  # share of expert-parallel traffic that arithmetic does not hide
     pipeline_exposed: Number  # share of stage-to-stage transfers in the steady state that is waited for
     bubble: Number  # the bubble over that of the ideal schedule
     step_overhead_s: Number  # once a step: data, logging, scalars
     micro_batch_overhead_s: Number  # once a micro-batch and stage
     straggler: Number  # slower by so much for each doubling of the nodes
     expert_imbalance: Number  # busiest over mean expert
-    state_bytes: Number  # parameters, gradients and optimizer states over 18 bytes a parameter: copies, flat buffers
+    state_copies: Number  # optimizer states as kept over 12 bytes a parameter: fp32 gradients, flat buffers, copies
     selective_kept: Number  # share of the activations that selective recomputation keeps (scores are never kept)
     framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
     activation_fragmentation: Number  # allocated over live activations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,17 @@ from hpcplan.errors import nearest
 from hpcplan.resources import shipped
 from hpcplan.validation import Value, digest, read_model
 
-__all__ = ["BaseConstants", "Constants", "Factors", "constants_for", "read_base", "read_factors", "read_prior"]
+__all__ = [
+    "BaseConstants",
+    "Belief",
+    "Constants",
+    "Factors",
+    "constants_for",
+    "implied_features",
+    "read_base",
+    "read_factors",
+    "read_prior",
+]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -35,17 +45,33 @@ class Factor(Value):
     source: str
 
 
+class Belief(Value):
+    """What is known before any fit of one chip's, framework's or feature's constant: a factor on the value of all."""
+
+    kind: Literal["families", "accelerators", "frameworks", "precisions", "features"]
+    label: str
+    constant: str
+    factor: Positive
+    source: str
+
+
 class BaseConstants(Value):
     """The schema of ``constants/base.yaml`` and ``constants/prior.yaml``."""
 
     name: str
     constants: dict[str, Constant]
     interval: Constant
+    beliefs: tuple[Belief, ...] = ()
 
     def inconsistencies(self) -> list[tuple[Loc, str]]:
         """Return constants that are missing or that the model does not know."""
         missing = [(("constants",), f"{name!r} is missing") for name in NAMES if name not in self.constants]
-        return [*missing, *_unknown("constants", self.constants)]
+        unknown = [
+            (("beliefs", i, "constant"), f"{belief.constant!r} is no constant" + nearest(belief.constant, NAMES))
+            for i, belief in enumerate(self.beliefs)
+            if belief.constant not in NAMES
+        ]
+        return [*missing, *_unknown("constants", self.constants), *unknown]
 
 
 class Factors(Value):
@@ -94,6 +120,19 @@ def read_factors(folder: Path, kind: str, name: str) -> Factors | None:
     return read_model(path, Factors) if name and "/" not in name and path.is_file() else None
 
 
+_CUDNN_TRAINERS = frozenset({"megatron-lm", "nemo"})
+_AFTER_AMPERE = frozenset({"H100", "B200", "B300", "GB200", "GB300"})
+
+
+def implied_features(framework: str, family: str, precision: str) -> tuple[str, ...]:
+    """Return the features that come with a trainer on a chip: files of ``features/`` hold their factors.
+
+    Trainers on Transformer Engine take cuDNN's attention from Hopper on; FlashAttention-2 was not written for it.
+    """
+    fused = framework in _CUDNN_TRAINERS and family in _AFTER_AMPERE and precision not in ("fp32", "tf32")
+    return ("cudnn-attention",) if fused else ()
+
+
 def constants_for(
     *,
     accelerator: str = "",
@@ -123,7 +162,8 @@ def constants_for(
     coefficients, interval = Coefficients(**{name: base.constants[name].value for name in NAMES}), base.interval.value
     used, contents = [folder / "base.yaml"], [digest(base)]
     parts = [("families", family or ""), ("accelerators", accelerator), ("frameworks", framework)]
-    parts += [("precisions", precision), *(("features", feature) for feature in features), ("sites", site)]
+    present = (*features, *implied_features(framework, family or "", precision))
+    parts += [("precisions", precision), *(("features", feature) for feature in present), ("sites", site)]
     for kind, name in parts:
         factors = read_factors(folder, kind, name)
         if factors is not None:

@@ -151,9 +151,12 @@ def memory(
 
     def divided(dense: Floats, experts: Floats, from_stage: int) -> Floats:
         split = s.zero >= from_stage
-        return c.state_bytes * (dense / np.where(split, replicas, 1) + experts / np.where(split, expert_replicas, 1))
+        return dense / np.where(split, replicas, 1) + experts / np.where(split, expert_replicas, 1)
 
     trained = (held.trained_dense, held.trained_experts)
+    gathered = (s.zero == 3) & (s.pp > 1)  # FSDP under a pipeline keeps weights and gradients whole during a step
+    whole = np.where(gathered, held.dense + held.experts, 0.0)
+    whole_gradients = np.where(gathered, sum(trained), 0.0)
     weights = machine.element_bytes * divided(*trained, 3)
     if np.any(np.asarray(recipe.adapter_rank) > 0):
         frozen = recipe.frozen_bytes * divided(held.dense, held.experts, 3)
@@ -165,15 +168,16 @@ def memory(
     logits = tokens * shape.vocab / s.tp * c.logit_bytes
     last_is_fuller = last + logits > first
     one_layer = (held.dense + held.experts) / s.stage_layers(shape.layers)
-    gathered = np.where(s.zero == 3, 2 * one_layer * machine.element_bytes, 0.0)  # the running layer and the next
+    layers = np.where((s.zero == 3) & (s.pp == 1), 2 * one_layer * machine.element_bytes, 0.0)  # running and next
+    kept = np.where(np.asarray(machine.element_bytes) == 4, STATE_BYTES - 4, STATE_BYTES)  # fp32 weights need no copy
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     return Memory(
         parameters=weights,
-        gradients=4 * divided(*trained, 2),
-        optimizer=np.where(s.offload == DEVICE, STATE_BYTES * divided(*trained, 1), 0.0),
+        gradients=4 * np.maximum(divided(*trained, 2), whole_gradients),
+        optimizer=np.where(s.offload == DEVICE, c.state_copies * kept * divided(*trained, 1), 0.0),
         activations=np.where(last_is_fuller, last, first),
         logits=np.where(last_is_fuller, logits, 0.0),
-        buffers=gathered + passed,
+        buffers=layers + machine.element_bytes * whole + passed,
         framework=np.broadcast_to(np.asarray(c.framework_bytes, dtype=float), (len(s),)),
     )
 

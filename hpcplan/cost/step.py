@@ -188,9 +188,10 @@ def _layer_traffic(
     expert = np.zeros(len(s))
     if np.any(np.asarray(shape.experts) > 0):
         ep = collectives.group(machine, c, s.ep, s.tp)
-        sent = activation * shape.experts_per_token * c.expert_imbalance / s.tp
-        exchanges = 2 * passes  # to the experts and back
-        expert = shape.sparse_layers / shape.layers * exchanges * collectives.all_to_all(ep, sent)
+        sent, once = activation * c.expert_imbalance / s.tp, arithmetic.recipe.dispatch_once
+        exchanges = 2 * passes * c.expert_exposed  # to the experts and back
+        exchange = collectives.all_to_all(ep, sent, shape.experts_per_token, once)
+        expert = shape.sparse_layers / shape.layers * exchanges * exchange
     return _LayerTraffic(tensor, context, expert)
 
 
@@ -200,7 +201,8 @@ def _data_parallel(
     """Return the exposed seconds of gradient reduction and, for ZeRO, of gathering parameters.
 
     Gradients are reduced in fp32 once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces
-    16-bit gradients, and gathers parameters for the forward and the backward pass, of every micro-batch. Frozen weights
+    16-bit gradients, and gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline
+    it gathers and reduces once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights
     have no gradients, but stage 3 gathers them as they are kept. A share is always exposed; the rest hides behind the
     last backward pass, or in stage 3 behind all arithmetic.
     """
@@ -215,9 +217,10 @@ def _data_parallel(
         return shared + collectives.all_gather(expert_replicas, bytes_each * experts)
 
     once = gather(4.0) + np.where(s.zero == 0, gather(4.0), gather(2.0))
-    sharded = 3.0 * gather(2.0) * s.micro_batches
+    times = np.where(s.pp > 1, 1, s.micro_batches)
+    sharded = (3.0 * times - np.where(s.pp > 1, 1, 0)) * gather(2.0) / c.gather_efficiency
     if np.any(np.asarray(recipe.adapter_rank) > 0):
-        frozen = 2.0 * gather(recipe.frozen_bytes, held.dense, held.experts) * s.micro_batches
+        frozen = 2.0 * gather(recipe.frozen_bytes, held.dense, held.experts) * times / c.gather_efficiency
         sharded = sharded + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
     total = np.where(s.zero == 3, sharded, once)
     backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
