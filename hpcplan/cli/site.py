@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcplan.cli import site_export, site_import
+from hpcplan.cli import site_export, site_graph, site_import, site_schema
 from hpcplan.cli.output import console, echo_json, format_option, narrate, table
 
 if TYPE_CHECKING:
@@ -117,25 +117,8 @@ def check(file: Path, output_format: str) -> None:
         click.echo(f"{file}: site {loaded.site.name!r} is valid: {nodes} nodes, {switches} switches")
 
 
-@command.command()
-@click.argument("site")
-@_sites_option
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="svg, png or pdf.")
-def graph(site: str, sites_dir: Path | None, output: Path) -> None:
-    """Draw a site's topology.
-
-    \b
-    Example:  hpcplan site graph mixed-lab -o mixed-lab.svg
-    """
-    from hpcplan.site.draw import draw_topology
-    from hpcplan.site.load import load_site
-    from hpcplan.site.topology import build_topology
-
-    loaded = load_site(site, sites_dir)
-    draw_topology(loaded.site, build_topology(loaded.site), output)
-    narrate(f"wrote {output}")
-
-
+command.add_command(site_graph.command)
+command.add_command(site_schema.command)
 command.add_command(site_import.command)
 command.add_command(site_export.command)
 
@@ -149,6 +132,9 @@ def _as_dict(loaded: LoadedSite, topology: Topology) -> dict[str, Any]:
         "origin": loaded.origin,
         "sha256": loaded.sha256,
         "topology": {
+            "kind": topology.kind,
+            "bisection_bytes_per_s": _bisection(topology),
+            "drained": sorted(topology.drained),
             "nodes": len(topology.nodes()),
             "switches": len(topology.switches()),
             "levels": [
@@ -156,6 +142,12 @@ def _as_dict(loaded: LoadedSite, topology: Topology) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _bisection(topology: Topology) -> float | None:
+    from hpcplan.site.bisection import bisection_bytes_per_s
+
+    return bisection_bytes_per_s(topology) if len(topology.nodes()) > 1 else None
 
 
 def _print_site(loaded: LoadedSite, topology: Topology) -> None:
@@ -188,5 +180,10 @@ def _print_site(loaded: LoadedSite, topology: Topology) -> None:
             reach.append((name, f"{tier.nodes} nodes", format_bandwidth(tier.bandwidth_bytes_per_s),
                           format_duration(tier.latency_s)))  # fmt: skip
     out.print(table(None, ("node group", "all talking among", ">each node gets", ">latency"), reach))
+    bisection = _bisection(topology)
+    if bisection is not None:
+        out.print(f"fabric: {topology.kind}; bisection bandwidth {format_bandwidth(bisection)}")
+    if site.drained:
+        out.print(f"drained: {site.drained}", markup=False)
     for source in site.sources:
         out.print(f"source: {source}", markup=False)
