@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Division", "divide", "least_longest"]
+__all__ = ["Division", "Method", "divide", "division_of", "least_longest"]
+
+Method = Literal["exact", "longest-first", "cut"]
 
 _EXACT_PIECES = 14
 _EXACT_LANES = 6
@@ -25,7 +27,7 @@ class Division:
     lane: tuple[int, ...]
     load: tuple[int, ...]
     bound: int
-    method: Literal["exact", "longest-first"]
+    method: Method
 
     @property
     def gap(self) -> float:
@@ -37,6 +39,12 @@ class Division:
         """The longest lane over the mean, less 1."""
         total = sum(self.load)
         return max(self.load) * len(self.load) / total - 1 if total else 0.0
+
+
+def division_of(lanes: Sequence[Sequence[int]], bound: int, method: Method) -> Division:
+    """Return the division that these lanes of piece sizes are; pieces count lane by lane."""
+    of_lane = tuple(number for number, lane in enumerate(lanes) for _ in lane)
+    return Division(of_lane, tuple(sum(lane) for lane in lanes), bound, method)
 
 
 def least_longest(sizes: Sequence[int], lanes: int) -> int:

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hpcplan.documents import read_text, write_text
 from hpcplan.errors import InputError, Problem
-from hpcplan.partition.data_shards.balance import Division, least_longest
+from hpcplan.partition.data_shards.balance import Method, division_of
 from hpcplan.partition.data_shards.inputs import DataFile, inputs_digest
 from hpcplan.partition.data_shards.shards import Piece, Shards
 from hpcplan.plan import DataShards, Segment
@@ -41,7 +41,7 @@ class Header(Value):
     tokens: PositiveInt = Field(description="of one pass over all files")
     longest_lane: PositiveInt = Field(description="in tokens")
     bound: PositiveInt = Field(description="no division has a shorter longest lane, in tokens")
-    method: Literal["exact", "longest-first"]
+    method: Method = Field(description="exact; longest-first, whole files; cut, equal to a token")
     seed: int
     sequence_length: PositiveInt
     global_batch: PositiveInt = Field(description="sequences a step")
@@ -193,13 +193,5 @@ def _shards(name: str, header: Header, files: Sequence[FileLine]) -> Shards:
     data = tuple(DataFile(file.path, file.tokens, file.bytes, file.sha256) for file in files)
     return Shards(
         data, tuple(tuple(lane) for lane in lanes), header.sequence_length, header.global_batch, header.seed,
-        _division(header, lanes),
+        division_of([[piece.tokens for piece in lane] for lane in lanes], header.bound, header.method),
     )  # fmt: skip
-
-
-def _division(header: Header, lanes: Sequence[Sequence[Piece]]) -> Division:
-    sizes = [piece.tokens for lane in lanes for piece in lane]
-    of_lane = [number for number, lane in enumerate(lanes) for _ in lane]
-    loads = tuple(sum(piece.tokens for piece in lane) for lane in lanes)
-    bound = header.bound if header.method == "exact" else least_longest(sizes, len(lanes))
-    return Division(tuple(of_lane), loads, bound, header.method)

@@ -15,15 +15,15 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import gcd
 
 from hpcplan.errors import InputError
-from hpcplan.partition.data_shards.balance import Division, divide
+from hpcplan.partition.data_shards.balance import Division, divide, division_of
 from hpcplan.partition.data_shards.inputs import DataFile
 from hpcplan.rank_map import divisors
 
-__all__ = ["Piece", "Range", "Shards", "choose_lanes", "cut_pieces", "lanes_of_rank", "make_shards", "usable_sizes"]
+__all__ = ["Piece", "Range", "Shards", "choose_lanes", "lanes_of_rank", "make_shards", "usable_sizes"]
 
 _PIECES_A_LANE = 8  # longest first leaves next to nothing uneven beyond
 _WORTH_CUTTING = 0.01  # of unevenness
@@ -162,16 +162,26 @@ def choose_lanes(files: int, global_batch: int, dp: int) -> int:
     return dp * max(d for d in divisors(share) if dp * d <= most)
 
 
-def cut_pieces(files: Sequence[DataFile], lanes: int, longest: int | None) -> list[Piece]:
-    """Return the files as pieces of at most ``longest`` tokens, whole files if that is ``None``; pieces of one file are
-    about as long as each other.
+def _cut_evenly(files: Sequence[DataFile], lanes: int) -> list[list[Piece]]:
+    """Return lanes of the same length, to a token: the files one after the other, cut where a lane is full.
+
+    McNaughton's wrap-around rule (1959, Scheduling with deadlines and loss functions, theorem 3.1): at most a cut less
+    than there are lanes.
     """
-    pieces: list[Piece] = []
+    total = sum(file.tokens for file in files)
+    found: list[list[Piece]] = [[] for _ in range(lanes)]
+    lane = begin = 0
     for number, file in enumerate(files):
-        count = 1 if longest is None else -(-file.tokens // longest)
-        cuts = [file.tokens * i // count for i in range(count + 1)]
-        pieces += [Piece(number, a, b) for a, b in pairwise(cuts) if b > a]
-    return pieces
+        start = 0
+        while start < file.tokens:
+            end = total * (lane + 1) // lanes
+            stop = min(file.tokens, end - begin)
+            if stop > start:
+                found[lane].append(Piece(number, start, stop))
+            lane += stop < file.tokens or begin + stop == end
+            start = stop
+        begin += file.tokens
+    return found
 
 
 def make_shards(
@@ -179,8 +189,8 @@ def make_shards(
 ) -> Shards:
     """Return the division of files over ``lanes``.
 
-    Files stay whole where that leaves lanes within 1 % of each other; otherwise long ones are cut (unless ``cut`` is
-    false), into pieces of at most an eighth of a lane.
+    Files stay whole where that leaves the longest lane within 1 % of the mean; otherwise some are cut (unless ``cut``
+    is false), fewer than there are lanes, and lanes are equal to a token.
 
     Raises:
         InputError: the lanes do not divide the batch, or there are fewer tokens than lanes or, uncut, fewer files.
@@ -190,16 +200,15 @@ def make_shards(
     total = sum(file.tokens for file in files)
     if total < lanes * sequence_length:
         raise InputError(f"{total:,} tokens do not fill {lanes} lanes with a sequence of {sequence_length:,} each")
-    pieces = cut_pieces(files, lanes, None)
-    division = divide([piece.tokens for piece in pieces], lanes)
+    division = divide([file.tokens for file in files], lanes)
+    members: list[list[Piece]] = [[] for _ in range(lanes)]
+    for number, (file, lane) in enumerate(zip(files, division.lane, strict=True)):
+        members[lane].append(Piece(number, 0, file.tokens))
     if cut and division.imbalance > _WORTH_CUTTING:
-        pieces = cut_pieces(files, lanes, -(-total // (lanes * _PIECES_A_LANE)))
-        division = divide([piece.tokens for piece in pieces], lanes)
+        members = _cut_evenly(files, lanes)
+        division = division_of([[piece.tokens for piece in lane] for lane in members], -(-total // lanes), "cut")
     if not min(division.load):
         raise InputError(f"{len(files)} files do not fill {lanes} lanes; cut them, or ask for fewer lanes")
-    members: list[list[Piece]] = [[] for _ in range(lanes)]
-    for piece, lane in zip(pieces, division.lane, strict=True):
-        members[lane].append(piece)
     return Shards(tuple(files), tuple(tuple(lane) for lane in members), sequence_length, global_batch, seed, division)
 
 
