@@ -9,7 +9,8 @@ __all__ = ["stage_facts", "training_facts"]
 
 def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
     """Return the variables of a training job."""
-    sharding, training = plan.plan, plan.training
+    sharding, training, data = plan.plan, plan.training, plan.data_shards
+    of_data: dict[str, object] = {} if data is None else {"DATA_MANIFEST": data.manifest, "DATA_LANES": data.lanes}
     return _named(
         {
             "CAMPAIGN": plan.name,
@@ -37,6 +38,7 @@ def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
             "MICRO_BATCH": sharding.micro_batch,
             "MICRO_BATCHES": sharding.micro_batches,
             "GLOBAL_BATCH": training.global_batch,
+            **of_data,
         }
     )
 
