@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Report
+    from hpcplan.report.model import Report, SiteFacts
     from hpcplan.report.pages import Format
     from hpcplan.slurm.records import JobRecord, NodeRecord
 
@@ -36,6 +36,8 @@ def build_report(
     source: str = "accounting",
     faults: Faults | None = None,
     zone: tzinfo | None = None,
+    known: SiteFacts | None = None,
+    history: pl.DataFrame | None = None,
 ) -> Report:
     """Return how the queue was used in ``[start, end)``, unix seconds.
 
@@ -50,15 +52,18 @@ def build_report(
         source: where the records came from, for the reader.
         faults: what could not be read, for the appendix.
         zone: the zone that the pages show times in; this machine's by default.
+        known: what accounting does not know of the site: power, fairshare's targets, the plans' predictions.
+        history: a job table that reaches further back, for the trend and the comparison; else the records' own past.
 
     Raises:
         InputError: the window is empty.
     """
     from hpcplan.report.build import assemble
+    from hpcplan.report.model import SiteFacts
 
     return assemble(
         records, start=start, end=end, nodes=nodes, price_per_node_hour=price_per_node_hour, currency=currency,
-        cluster=cluster, source=source, faults=faults, zone=zone,
+        cluster=cluster, source=source, faults=faults, zone=zone, known=known or SiteFacts(), history=history,
     )  # fmt: skip
 
 

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, tzinfo
+from typing import Final
 
 import polars as pl
 
 from hpcplan.errors import InputError
 from hpcplan.report import metrics_efficiency as efficiency
+from hpcplan.report import metrics_reasons as reasons
 from hpcplan.report import metrics_use as use
 from hpcplan.report import metrics_wait as waiting
 from hpcplan.report.advice import advise
 from hpcplan.report.faults import Faults
+from hpcplan.report.metrics_campaigns import predicted
+from hpcplan.report.metrics_energy import energy, energy_cost
+from hpcplan.report.metrics_nodes import fragmentation, nodes_used
 from hpcplan.report.metrics_queue import beside_measured
-from hpcplan.report.model import JobCounts, Problems, Report
+from hpcplan.report.model import JobCounts, Problems, Report, SiteFacts
 from hpcplan.report.occupancy import node_utilisation, occupancy
 from hpcplan.report.series import over_time
+from hpcplan.report.shares import beside_use
 from hpcplan.report.table import from_records, merge
+from hpcplan.report.trends import compared, over_days
 from hpcplan.report.window import see
 from hpcplan.slurm.records import JobRecord, NodeRecord
 
-__all__ = ["assemble"]
+__all__ = ["TREND_DAYS", "assemble"]
+
+TREND_DAYS: Final = 84
 
 
 def assemble(
@@ -37,17 +46,21 @@ def assemble(
     source: str,
     faults: Faults | None,
     zone: tzinfo | None,
+    known: SiteFacts,
+    history: pl.DataFrame | None,
 ) -> Report:
     """Return the report; see :func:`hpcplan.report.build_report` for what the parameters mean."""
     if end <= start:
         raise InputError(f"the report's window is empty: it ends at {end}, not after its start {start}")
     table = records if isinstance(records, pl.DataFrame) else merge([from_records(records)])
-    seen = see(table, start, end)
+    seen = use.grouped(see(table, start, end), known.group_of_node)
     if price_per_node_hour:
         seen = use.priced(seen, price_per_node_hour)
+    past = table if history is None else history
     window_s, size = end - start, use.capacity(nodes)
     core, gpu, node = use.hours(seen, "core_s"), use.hours(seen, "gpu_s"), use.hours(seen, "node_s")
     wait, busy = waiting.wait(seen), occupancy(seen, start)
+    by_account, energy_kwh = use.usage(seen, "account"), energy(seen, known.power_w_per_node)
     return Report(
         cluster=cluster or _only(table["cluster"]),
         source=source,
@@ -76,13 +89,29 @@ def assemble(
         jobs_ended_per_hour=int(seen["ended_in"].sum()) * 3600 / window_s,
         lost=use.lost(seen),
         by_user=use.usage(seen, "user"),
-        by_account=use.usage(seen, "account"),
+        by_account=by_account,
         by_partition=use.usage(seen, "partition"),
+        by_name=use.usage(seen, "name"),
+        by_gpu_type=use.usage(seen.filter(pl.col("gpus") > 0), "gpu_type"),
+        by_node_group=use.usage(seen, "node_group"),
+        turnaround=reasons.turnaround(seen),
+        wait_reasons=reasons.wait_reasons(seen, start, end),
+        backfill_share=reasons.backfill_share(seen),
+        queue_growth=reasons.queue_growth(seen, start),
+        fragmentation=fragmentation(seen, busy, nodes, start, window_s),
+        idle_gib_hours=use.idle_hours(seen, "gib_s"),
+        energy_kwh=energy_kwh,
+        energy_cost=energy_cost(energy_kwh, known.price_per_kwh),
+        nodes_used=nodes_used(seen, busy, nodes, window_s),
+        shares=beside_use(by_account, known.shares),
+        campaigns=predicted(seen, known.predicted_s),
+        trend=over_days(past, end, TREND_DAYS),
+        compared=compared(past, start, end),
         series=over_time(seen, busy.intervals, start, end),
         queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
         advice=advise(seen, nodes_shared=busy.shared),
         cost=use.cost(seen),
-        currency=currency if price_per_node_hour else None,
+        currency=currency if price_per_node_hour or known.price_per_kwh is not None else None,
         problems=_problems(faults or Faults()),
         jobs_table=seen,
     )

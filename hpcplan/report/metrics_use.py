@@ -10,11 +10,24 @@ import polars as pl
 from hpcplan.report.model import Capacity, Lost, Measure, Usage
 from hpcplan.slurm.records import NodeRecord
 
-__all__ = ["capacity", "cost", "hours", "idle_hours", "lost", "priced", "usage", "utilisation"]
+__all__ = [
+    "capacity",
+    "cost",
+    "grouped",
+    "hours",
+    "idle_hours",
+    "lost",
+    "per_node_list",
+    "priced",
+    "usage",
+    "utilisation",
+]
 
 Resource = Literal["core_s", "gpu_s", "node_s"]
 _OF: Final[Mapping[Resource, str]] = {"core_s": "CPUs", "gpu_s": "GPUs", "node_s": "nodes"}
-_EFFICIENCY: Final[Mapping[str, str]] = {"core_s": "cpu_efficiency", "gpu_s": "gpu_efficiency"}
+_EFFICIENCY: Final[Mapping[str, str]] = {
+    "core_s": "cpu_efficiency", "gpu_s": "gpu_efficiency", "gib_s": "memory_efficiency",
+}  # fmt: skip
 
 
 def capacity(nodes: Sequence[NodeRecord] | None) -> Capacity:
@@ -66,7 +79,7 @@ def utilisation(held: Measure, size: int | None, window_s: int, resource: Resour
     return Measure(share, held.known, held.total, note)
 
 
-def idle_hours(seen: pl.DataFrame, resource: Literal["core_s", "gpu_s"]) -> Measure:
+def idle_hours(seen: pl.DataFrame, resource: Literal["core_s", "gpu_s", "gib_s"]) -> Measure:
     """Hours held inside the window and not used: Σ held × (1 − efficiency), over attempts that ended in it.
 
     ``known`` of ``total`` are hours: those whose efficiency is known, of all that were held.
@@ -121,14 +134,16 @@ def _mean_of(efficiency: str, size: str) -> pl.Expr:
     return pl.when(total > 0).then((pl.col(efficiency) * weight).filter(known).sum() / total).otherwise(None)
 
 
-def usage(seen: pl.DataFrame, by: Literal["user", "account", "partition"]) -> tuple[Usage, ...]:
-    """Return one row for each user, account or partition, most core-hours first."""
+def usage(seen: pl.DataFrame, by: str) -> tuple[Usage, ...]:
+    """Return one row for each value of the column ``by`` (user, account, partition …), most core-hours first."""
     judged = {
         name: pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(name).is_not_null()
         for name, efficiency in _EFFICIENCY.items()
     }
     seen = seen.with_columns(
-        _idle("core_s", "cpu_efficiency").alias("idle_core_s"), _idle("gpu_s", "gpu_efficiency").alias("idle_gpu_s")
+        _idle("core_s", "cpu_efficiency").alias("idle_core_s"),
+        _idle("gpu_s", "gpu_efficiency").alias("idle_gpu_s"),
+        _idle("gib_s", "memory_efficiency").alias("idle_gib_s"),
     )
     rows = (
         seen.group_by(by)
@@ -137,6 +152,7 @@ def usage(seen: pl.DataFrame, by: Literal["user", "account", "partition"]) -> tu
             *(_known_hours(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
             _if_any("idle_core_s", judged["core_s"]).alias("idle_core_hours"),
             _if_any("idle_gpu_s", judged["gpu_s"]).alias("idle_gpu_hours"),
+            _if_any("idle_gib_s", judged["gib_s"]).alias("idle_gib_hours"),
             _known_hours("core_s", _is_lost()).alias("lost_core_hours"),
             _mean_of("cpu_efficiency", "cpus").alias("cpu_efficiency"),
             _mean_of("memory_efficiency", "memory_bytes").alias("memory_efficiency"),
@@ -161,29 +177,55 @@ def _sum_of_cost(seen: pl.DataFrame) -> pl.Expr:
     return pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum()).otherwise(None)
 
 
+def per_node_list(seen: pl.DataFrame, of_node: Mapping[str, float]) -> pl.Series:
+    """Return for each attempt the sum of ``of_node`` over its nodes, ``null`` where one is unknown or not in it."""
+    from hpcplan.hostlist import expand
+
+    def total(node_list: str | None) -> float | None:
+        try:
+            names = expand(node_list) if node_list else []
+        except ValueError:
+            return None
+        values = [of_node.get(name) for name in names]
+        return sum(one or 0.0 for one in values) if values and None not in values else None
+
+    distinct: list[Any] = seen["node_list"].unique().to_list()
+    table = pl.DataFrame(
+        {"node_list": distinct, "_sum": [total(text) for text in distinct]},
+        schema={"node_list": pl.String, "_sum": pl.Float64},
+    )
+    return seen.select("node_list").join(table, on="node_list", how="left", nulls_equal=True, maintain_order="left")[
+        "_sum"
+    ]
+
+
 def priced(seen: pl.DataFrame, price_per_node_hour: Mapping[str, float]) -> pl.DataFrame:
     """Add ``cost``: what the attempt's nodes cost while it held them; ``null`` where a node has no price.
 
     ``price_per_node_hour`` maps host names to the price of one hour of the whole node.
     """
+    held = pl.col("ran_s") / 3600 * per_node_list(seen, price_per_node_hour)
+    return seen.with_columns(pl.when(pl.col("ran_s") == 0).then(0.0).otherwise(held).alias("cost"))
+
+
+def grouped(seen: pl.DataFrame, group_of_node: Mapping[str, str] | None) -> pl.DataFrame:
+    """Add ``node_group``: the site's group of the attempt's nodes (``mixed`` if several), else what their names share."""
     from hpcplan.hostlist import expand
 
-    def price(node_list: str | None) -> float | None:
+    def group(node_list: str | None) -> str | None:
         try:
             names = expand(node_list) if node_list else []
         except ValueError:
             return None
-        prices = [price_per_node_hour.get(name) for name in names]
-        return sum(one or 0.0 for one in prices) if prices and None not in prices else None
+        groups = {(group_of_node or {}).get(name) or name.rstrip("0123456789") for name in names}
+        return groups.pop() if len(groups) == 1 else "mixed" if groups else None
 
     distinct: list[Any] = seen["node_list"].unique().to_list()
     table = pl.DataFrame(
-        {"node_list": distinct, "_price": [price(text) for text in distinct]},
-        schema={"node_list": pl.String, "_price": pl.Float64},
+        {"node_list": distinct, "node_group": [group(text) for text in distinct]},
+        schema={"node_list": pl.String, "node_group": pl.String},
     )
-    joined = seen.join(table, on="node_list", how="left", nulls_equal=True, maintain_order="left")
-    held = pl.col("ran_s") / 3600 * pl.col("_price")
-    return joined.with_columns(pl.when(pl.col("ran_s") == 0).then(0.0).otherwise(held).alias("cost")).drop("_price")
+    return seen.join(table, on="node_list", how="left", nulls_equal=True, maintain_order="left")
 
 
 def cost(seen: pl.DataFrame) -> Measure | None:

@@ -7,6 +7,7 @@ known, and ``known`` of ``total`` says how much of what should have been measure
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,22 +17,46 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_NAME",
     "Advice",
+    "Campaign",
     "Capacity",
+    "Comparison",
     "Distribution",
     "Efficiency",
     "Histogram",
     "JobCounts",
     "Lost",
     "Measure",
+    "NodeUse",
     "Problems",
+    "QueueGrowth",
     "QueueModel",
     "Queueing",
     "Report",
     "Series",
+    "Share",
+    "SiteFacts",
+    "TrendDay",
     "Usage",
+    "WaitReason",
 ]
 
 SCHEMA_NAME: Final = "hpcplan-report/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """What accounting does not know; ``None`` where it is not given.
+
+    ``power_w_per_node`` and ``group_of_node`` map host names; ``price_per_kwh`` includes the PUE; ``shares`` maps
+    accounts to the share that fairshare promises them, ``predicted_s`` the tokens of hpcplan's own jobs to what the
+    plan expected them to take.
+    """
+
+    power_w_per_node: Mapping[str, float] | None = None
+    price_per_kwh: float | None = None
+    group_of_node: Mapping[str, str] | None = None
+    shares: Mapping[str, float] | None = None
+    predicted_s: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +163,102 @@ class Usage:
     node_hours: float | None
     idle_core_hours: float | None
     idle_gpu_hours: float | None
+    idle_gib_hours: float | None
     lost_core_hours: float | None
     cpu_efficiency: float | None
     memory_efficiency: float | None
     gpu_efficiency: float | None
     median_wait_s: float | None
     cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitReason:
+    """Hours that jobs waited inside the window for one reason, as Slurm last gave it; ``pending`` still do."""
+
+    reason: str
+    jobs: int
+    pending: int
+    wait_hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGrowth:
+    """Jobs that waited at the window's start and end, and the core-hours that they asked for (time limit × CPUs)."""
+
+    pending_at_start: int
+    pending_at_end: int
+    asked_core_hours_at_start: float | None
+    asked_core_hours_at_end: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """One node: how busy it was in each of the window's bins (0 to 1), and how attempts on it ended.
+
+    ``failed`` attempts ended as NODE_FAIL, FAILED, BOOT_FAIL or OUT_OF_MEMORY; ``expected_failed`` is what the cluster's
+    own rate would give for as many; ``node_failures`` are its own.
+    """
+
+    name: str
+    busy: tuple[float, ...]
+    attempts: int
+    failed: int
+    expected_failed: float
+    node_failures: int
+    lost_core_hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An account's share of what was held in the window, beside the share that fairshare promises it (sshare(1))."""
+
+    account: str
+    target: float
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A job of hpcplan's own that ended in the window: what the plan expected it to take, and what it took."""
+
+    token: str
+    job: str
+    state: str
+    predicted_s: float
+    actual_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Actual over predicted."""
+        return self.actual_s / self.predicted_s
+
+
+@dataclass(frozen=True, slots=True)
+class TrendDay:
+    """One day (24 h from ``start``): attempts by what happened in it, hours held, jobs that waited on average."""
+
+    start: int
+    submitted: int
+    started: int
+    ended: int
+    not_completed: int
+    core_hours: float
+    gpu_hours: float
+    mean_pending: float
+    median_wait_s: float | None
+    mean_wait_s: float | None
+    cpu_efficiency: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """This window beside an earlier one: each figure of a trend's day as (now, then)."""
+
+    name: str
+    start: int
+    end: int
+    figures: dict[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +367,22 @@ class Report:
     by_user: tuple[Usage, ...]
     by_account: tuple[Usage, ...]
     by_partition: tuple[Usage, ...]
+    by_name: tuple[Usage, ...]
+    by_gpu_type: tuple[Usage, ...]
+    by_node_group: tuple[Usage, ...]
+    turnaround: Distribution
+    wait_reasons: tuple[WaitReason, ...]
+    backfill_share: Measure
+    queue_growth: QueueGrowth
+    fragmentation: Measure
+    idle_gib_hours: Measure
+    energy_kwh: Measure
+    energy_cost: Measure | None
+    nodes_used: tuple[NodeUse, ...]
+    shares: tuple[Share, ...]
+    campaigns: tuple[Campaign, ...]
+    trend: tuple[TrendDay, ...]
+    compared: tuple[Comparison, ...]
     series: Series
     queueing: Queueing | None
     advice: tuple[Advice, ...]
@@ -273,8 +404,7 @@ class Report:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if hasattr(value, "coverage"):
-            plain["coverage"] = value.coverage
+        plain.update((name, getattr(value, name)) for name in ("coverage", "ratio") if hasattr(value, name))
         return plain
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]

@@ -20,7 +20,8 @@ class Occupancy:
     """Intervals ``_from`` to ``_to`` (seconds after the window's start) in which ``_nodes`` nodes were in use.
 
     ``exact`` says that they come from node lists; else every job counts its nodes for itself. ``shared``: jobs were
-    seen together on one node, or it cannot be ruled out that they were.
+    seen together on one node, or it cannot be ruled out that they were. Where it is exact, ``by_node`` has the same
+    intervals with their ``_node``, and ``names`` the nodes (``_node``) of each ``node_list``.
     """
 
     intervals: pl.DataFrame
@@ -28,6 +29,8 @@ class Occupancy:
     shared: bool
     known: int
     total: int
+    by_node: pl.DataFrame | None = None
+    names: pl.DataFrame | None = None
 
     @property
     def node_s(self) -> float:
@@ -52,7 +55,9 @@ def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
     merged = _union(placed)
     union_s = float((merged["_to"] - merged["_from"]).sum())
     sum_s = float((placed["_to"] - placed["_from"]).sum())
-    return Occupancy(merged, exact=True, shared=sum_s > 1.001 * union_s, known=len(runs), total=len(held))
+    intervals = merged.select("_from", "_to", "_nodes")
+    shared = sum_s > 1.001 * union_s
+    return Occupancy(intervals, True, shared, known=len(runs), total=len(held), by_node=merged, names=names)
 
 
 def _names(lists: pl.Series) -> pl.DataFrame | None:
@@ -75,7 +80,9 @@ def _union(placed: pl.DataFrame) -> pl.DataFrame:
     reached = pl.col("_to").cum_max().shift(1).over("_node")
     group = (pl.col("_from") > reached).fill_null(True).cast(pl.Int64).cum_sum().over("_node")
     joined = ordered.with_columns(group.alias("_group")).group_by("_node", "_group")
-    return joined.agg(pl.col("_from").min(), pl.col("_to").max()).select("_from", "_to", pl.lit(1).alias("_nodes"))
+    return joined.agg(pl.col("_from").min(), pl.col("_to").max()).select(
+        "_node", "_from", "_to", pl.lit(1).alias("_nodes")
+    )
 
 
 def node_utilisation(found: Occupancy, size: int | None, window_s: int) -> Measure:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["bin_width_s", "over_time"]
+__all__ = ["area_between", "bin_width_s", "over_time"]
 
 _DAY: Final = 86400
 
@@ -44,7 +44,7 @@ def over_time(seen: pl.DataFrame, nodes_in_use: pl.DataFrame, start: int, end: i
     def mean_of(table: pl.DataFrame, size: str | None) -> tuple[float, ...]:
         known = table if size is None else table.filter(pl.col(size) > 0)
         weights = np.ones(len(known)) if size is None else known[size].to_numpy().astype(np.float64)
-        area = _area(known["_from"].to_numpy(), known["_to"].to_numpy(), weights, edges)
+        area = area_between(known["_from"].to_numpy(), known["_to"].to_numpy(), weights, edges)
         return tuple(float(value) for value in np.diff(area) / np.diff(edges))
 
     return Series(
@@ -71,7 +71,7 @@ def _waiting(seen: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
     )
 
 
-def _area(first: Any, last: Any, weight: Any, at: NDArray[np.float64]) -> NDArray[np.float64]:
+def area_between(first: Any, last: Any, weight: Any, at: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ∫ from the window's start to each of ``at`` of the weights in use: Σ w·(t−first)⁺ − Σ w·(t−last)⁺."""
     return _ramp(first, weight, at) - _ramp(last, weight, at)
 

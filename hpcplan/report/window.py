@@ -63,7 +63,7 @@ def see(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 
     Adds the columns of :func:`efficiencies` and ``submitted_in``, ``started_in``, ``ended_in`` (whether it happened in
     the window), ``status`` (the state as of the window's end), ``ran_s`` (seconds on its resources inside the window,
-    ``null`` where unknown), ``core_s``, ``gpu_s``, ``node_s`` (resource-seconds inside it), ``unfinished`` (waits or
+    ``null`` where unknown), ``core_s``, ``gpu_s``, ``node_s``, ``gib_s`` (resource-seconds inside it), ``unfinished`` (waits or
     runs at the window's end) and ``pending`` (waits then).
     """
 
@@ -97,9 +97,13 @@ def see(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
         .with_columns((pl.col("unfinished") & pl.col("status").is_in(WAITING)).alias("pending"))
     )
     held = pl.col("ran_s")
-    return seen.with_columns(
-        pl.when(held == 0).then(0.0).otherwise(held * pl.col(size)).alias(seconds)
-        for size, seconds in (("cpus", "core_s"), ("gpus", "gpu_s"), ("nodes", "node_s"))
+    return (
+        seen.with_columns((pl.col("memory_bytes") / 2**30).alias("_gib"))
+        .with_columns(
+            pl.when(held == 0).then(0.0).otherwise(held * pl.col(size)).alias(seconds)
+            for size, seconds in (("cpus", "core_s"), ("gpus", "gpu_s"), ("nodes", "node_s"), ("_gib", "gib_s"))
+        )
+        .drop("_gib")
     )
 
 
