@@ -39,6 +39,7 @@ class Calibration:
     """The fits of step time and of memory, and how good they are on rows that they did not see."""
 
     batch: Batch
+    tables: tuple[str, ...]  # where each row is from
     time: Held
     memory: Held
     left_out: int
@@ -81,6 +82,7 @@ def calibrate(
     sites = [row.site for row in rows]
     return Calibration(
         batch=batch,
+        tables=tuple(groups),
         time=time,
         memory=memory,
         left_out=left_out,
