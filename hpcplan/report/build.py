@@ -107,6 +107,7 @@ def assemble(
         campaigns=predicted(seen, known.predicted_s),
         trend=over_days(past, end, TREND_DAYS),
         compared=compared(past, start, end),
+        counterfactual=None,
         series=over_time(seen, busy.intervals, start, end),
         queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
         advice=advise(seen, nodes_shared=busy.shared),

@@ -16,7 +16,20 @@ from typing import Final
 from hpcplan.report import formats
 from hpcplan.report.model import Histogram, Report, Usage
 
-__all__ = ["Bar", "BarChart", "Curve", "LineChart", "Tick", "account_chart", "queue_chart", "use_chart", "wait_chart"]
+__all__ = [
+    "Bar",
+    "BarChart",
+    "Curve",
+    "HeatMap",
+    "LineChart",
+    "Tick",
+    "account_chart",
+    "node_map",
+    "queue_chart",
+    "trend_chart",
+    "use_chart",
+    "wait_chart",
+]
 
 WIDTH: Final = 720
 HEIGHT: Final = 240
@@ -85,6 +98,20 @@ class BarChart:
     height: int = HEIGHT
     left: int = LEFT
     bottom: int = HEIGHT - BOTTOM
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Rows of cells shaded by level: ``levels`` has one path for each of the shades 1 to 5 (0 is left empty)."""
+
+    title: str
+    summary: str
+    labels: tuple[Tick, ...]
+    levels: tuple[str, ...]
+    x_ticks: tuple[Tick, ...]
+    width: int
+    height: int
+    left: int
 
 
 def _nice_ticks(largest: float, wanted: int = 4) -> list[float]:
@@ -208,3 +235,68 @@ def account_chart(rows: Sequence[Usage], most: int = 10) -> BarChart:
 def _hours_text(row: Usage) -> str:
     idle = "" if row.idle_core_hours is None else f", {formats.number(row.idle_core_hours)} idle"
     return f"{formats.number(row.core_hours)} h{idle}"
+
+
+_SHADES: Final = 5
+_MOST_ROWS: Final = 60
+
+
+def node_map(report: Report, zone: tzinfo | None) -> HeatMap | None:
+    """Return how busy each node was over time; of a large cluster each row is the mean of some nodes, by name."""
+    rows = report.nodes_used
+    if not rows:
+        return None
+    each = math.ceil(len(rows) / _MOST_ROWS)
+    groups = [rows[first : first + each] for first in range(0, len(rows), each)]
+    tall, left = (12 if len(groups) > 20 else 18), 96
+    bins = len(rows[0].busy)
+    wide = (WIDTH - left - RIGHT) / bins
+    paths = [""] * _SHADES
+    for row, group in enumerate(groups):
+        for column in range(bins):
+            mean = sum(node.busy[column] for node in group) / len(group)
+            level = min(_SHADES, math.ceil(mean * _SHADES - 1e-9))
+            if level > 0:
+                paths[level - 1] += (
+                    f"M{left + column * wide:.1f} {row * tall}h{wide - 1:.1f}v{tall - 1}h-{wide - 1:.1f}z"
+                )
+    stride = max(1, math.ceil(len(groups) / 30))
+    names = [group[0].name if len(group) == 1 else f"{group[0].name}…" for group in groups]
+    labels = tuple(Tick(row * tall + tall - 3, names[row]) for row in range(0, len(groups), stride))
+    span = report.end - report.start
+    form = "%H:%M" if span <= 26 * 3600 else "%d %b"
+    ticks = tuple(
+        Tick(left + part * (WIDTH - left - RIGHT) / 6, formats.when(int(report.start + part * span / 6), zone, form))
+        for part in range(6)
+    )
+    busy = sum(sum(node.busy) for node in rows) / (bins * len(rows))
+    never = sum(not any(node.busy) for node in rows)
+    text = f"{len(rows):,} nodes, in use {formats.percent(busy)} of the time; {never:,} of them never"
+    if each > 1:
+        text += f"; each row is the mean of {each} nodes"
+    return HeatMap("Use of the nodes", text, labels, tuple(paths), ticks, WIDTH, len(groups) * tall + 24, left)
+
+
+def trend_chart(report: Report, zone: tzinfo | None) -> LineChart | None:
+    """Return core-hours and jobs of each day, each as a share of its largest; none where fewer than two days are known."""
+    days = report.trend
+    if len(days) < 2:
+        return None
+    figures = (
+        ("core-hours", "a", [day.core_hours for day in days]),
+        ("jobs ended", "b", [float(day.ended) for day in days]),
+        ("mean jobs waiting", "c", [day.mean_pending for day in days]),
+    )
+    room = WIDTH - RIGHT - LEFT
+    edges = [LEFT + index / len(days) * room for index in range(len(days) + 1)]
+    height = HEIGHT - BOTTOM - TOP
+    curves, texts = [], []
+    for name, kind, values in figures:
+        top = max(values)
+        ys = [TOP + height * (1 - (value / top if top else 0.0)) for value in values]
+        curves.append(Curve(name, kind, _steps(edges, ys)))
+        texts.append(f"{name} at most {formats.number(top)}, on the last day {formats.number(values[-1])}")
+    stride = math.ceil(len(days) / 6)
+    ticks = tuple(Tick(edges[i], formats.when(days[i].start, zone, "%d %b")) for i in range(0, len(days), stride))
+    levels = tuple(Tick(TOP + height * (1 - part), f"{part:.0%}") for part in (0.0, 0.5, 1.0))
+    return LineChart("Trend by day", "; ".join(texts), "of each one's largest day", tuple(curves), ticks, levels)

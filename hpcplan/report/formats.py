@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 
 from hpcplan.units import format_duration
 
-__all__ = ["UNKNOWN", "coverage", "duration", "number", "percent", "when"]
+__all__ = ["UNKNOWN", "change", "coverage", "duration", "figure", "number", "percent", "when"]
 
 UNKNOWN = "–"
 
@@ -56,3 +56,18 @@ def coverage(share: float | None) -> str:
     if share >= 1 - 1e-9:
         return "all"
     return "none" if share <= 0 else percent(share)
+
+
+def figure(value: float | None, key: str) -> str:
+    """Return a figure as its key's unit asks: seconds, a share, or a number."""
+    if key.endswith("_s"):
+        return duration(value)
+    return percent(value) if key.endswith("efficiency") else number(value)
+
+
+def change(pair: tuple[float | None, float | None]) -> str:
+    """Return by how much the first is above the second: ``+12 %``; ``–`` where that says nothing."""
+    now, then = pair
+    if now is None or not then:
+        return UNKNOWN
+    return f"{(now - then) / then:+.0%}".replace("%", " %")

@@ -20,6 +20,7 @@ __all__ = [
     "Campaign",
     "Capacity",
     "Comparison",
+    "Counterfactual",
     "Distribution",
     "Efficiency",
     "Histogram",
@@ -235,6 +236,29 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """The window replayed on the mock cluster, as its jobs asked and with right-sized requests.
+
+    Hours that jobs waited in all: ``measured`` in the window, ``replayed`` as asked, ``right_sized`` with what they
+    would have needed. ``changed`` of ``jobs`` asked for more than that. Saved is replayed − right-sized: both come from
+    the same model of the scheduler, whose distance from what was measured stands beside them.
+    """
+
+    jobs: int
+    changed: int
+    left_out: int
+    measured_wait_hours: float
+    replayed_wait_hours: float
+    right_sized_wait_hours: float
+    note: str
+
+    @property
+    def saved_wait_hours(self) -> float:
+        """Wait hours that right-sized requests would have saved."""
+        return self.replayed_wait_hours - self.right_sized_wait_hours
+
+
+@dataclass(frozen=True, slots=True)
 class TrendDay:
     """One day (24 h from ``start``): attempts by what happened in it, hours held, jobs that waited on average."""
 
@@ -383,6 +407,7 @@ class Report:
     campaigns: tuple[Campaign, ...]
     trend: tuple[TrendDay, ...]
     compared: tuple[Comparison, ...]
+    counterfactual: Counterfactual | None
     series: Series
     queueing: Queueing | None
     advice: tuple[Advice, ...]
@@ -404,7 +429,9 @@ class Report:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        plain.update((name, getattr(value, name)) for name in ("coverage", "ratio") if hasattr(value, name))
+        plain.update(
+            (name, getattr(value, name)) for name in ("coverage", "ratio", "saved_wait_hours") if hasattr(value, name)
+        )
         return plain
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]

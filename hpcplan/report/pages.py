@@ -20,9 +20,9 @@ from hpcplan import resources
 from hpcplan.errors import InputError, Problem
 from hpcplan.report import charts, formats, summary
 from hpcplan.report.jobs import COLUMNS, job_rows
-from hpcplan.report.model import Report
+from hpcplan.report.model import NodeUse, Report
 
-__all__ = ["FORMATS", "Format", "render"]
+__all__ = ["FORMATS", "Format", "eaters", "render"]
 
 Format = Literal["html", "md", "json", "csv"]
 FORMATS: Final[tuple[Format, ...]] = ("html", "md", "json", "csv")
@@ -66,6 +66,7 @@ def _from_template(report: Report, name: str, zone: tzinfo | None, templates: Pa
     environment.filters.update(
         percent=formats.percent, number=formats.number, duration=formats.duration, coverage=formats.coverage,
         when=partial(formats.when, zone=zone), cell=_markdown_cell,
+        figure=formats.figure, change=formats.change,
         capitalize_first=lambda text: text[:1].upper() + text[1:],
     )  # fmt: skip
     try:
@@ -85,8 +86,21 @@ def _content(report: Report, zone: tzinfo | None) -> dict[str, Any]:
         "queue_chart": charts.queue_chart(report, zone),
         "wait_chart": charts.wait_chart(report.wait_histogram),
         "account_chart": charts.account_chart(report.by_account),
+        "node_map": charts.node_map(report, zone),
+        "trend_chart": charts.trend_chart(report, zone),
+        "eaters": eaters(report),
         "most_rows": _MOST_ROWS,
     }
+
+
+def eaters(report: Report) -> list[NodeUse]:
+    """Return the nodes on which more attempts failed than the cluster's own rate lets one expect, worst first.
+
+    Only those with at least three failures, and twice as many as expected.
+    """
+    found = [node for node in report.nodes_used if node.failed >= 3 and node.failed >= 2 * node.expected_failed]
+    found += [node for node in report.nodes_used if node.node_failures and node not in found]
+    return sorted(found, key=lambda node: (-(node.failed - node.expected_failed), node.name))[:20]
 
 
 def _markdown_cell(value: object) -> str:

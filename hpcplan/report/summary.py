@@ -49,6 +49,9 @@ def lines(report: Report) -> list[Line]:
         *_waits("wait", "jobs that started", report.wait),
         *_waits("wait once eligible", "jobs that started", report.eligible_wait),
         _distribution("Mean bounded slowdown", "jobs that ended", report.slowdown, "mean", formats.number),
+        _distribution(
+            "Median time from submission to end", "jobs that ended", report.turnaround, "median", formats.duration
+        ),
         _distribution("Longest pending", "jobs still pending", report.pending_age, "max", formats.duration),
         _measure("Core-hours", report.core_hours, formats.number),
         _measure("GPU-hours", report.gpu_hours, formats.number),
@@ -62,18 +65,35 @@ def lines(report: Report) -> list[Line]:
         _efficiency("Time limit used", "jobs", report.time_efficiency),
         _measure("Idle core-hours", report.idle_core_hours, formats.number, "core-hours"),
         _measure("Idle GPU-hours", report.idle_gpu_hours, formats.number, "GPU-hours"),
+        _measure("Idle GiB-hours", report.idle_gib_hours, formats.number, "GiB-hours"),
+        _measure("Started by backfill", report.backfill_share, formats.percent),
+        _measure("Idle CPUs in fragments", report.fragmentation, formats.percent, "moments"),
+        Line("Queue growth", _growth(report), "all", "jobs that waited", _asked(report)),
+        _measure("Energy, kWh", report.energy_kwh, formats.number, "node-hours"),
     ]
+    if report.energy_cost is not None:
+        found.append(_measure(f"Energy cost ({report.currency})", report.energy_cost, formats.number, "node-hours"))
     if report.cost is not None:
         found.append(_measure(f"Cost ({report.currency})", report.cost, formats.number))
     return found
 
 
+def _growth(report: Report) -> str:
+    growth = report.queue_growth
+    return f"{growth.pending_at_end - growth.pending_at_start:+,} jobs"
+
+
+def _asked(report: Report) -> str:
+    growth = report.queue_growth
+    before, after = growth.asked_core_hours_at_start, growth.asked_core_hours_at_end
+    counts = f"from {growth.pending_at_start:,} to {growth.pending_at_end:,}"
+    if before is None or after is None:
+        return counts
+    return f"{counts}; asked for {formats.number(before)} and {formats.number(after)} core-hours"
+
+
 def _seen(report: Report) -> str:
     return f"{report.jobs.running:,} running and {report.jobs.pending:,} pending at the end"
-
-
-def _ended(report: Report) -> str:
-    return f"{report.jobs.never_started:,} of them never started"
 
 
 def _waits(name: str, basis: str, found: Distribution) -> list[Line]:
