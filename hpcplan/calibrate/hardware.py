@@ -7,9 +7,9 @@ from functools import cache
 
 from hpcplan.errors import InputError
 from hpcplan.site import list_sites
-from hpcplan.site.load import load_site
+from hpcplan.site.load import accelerator_of, load_site
 
-__all__ = ["site_name"]
+__all__ = ["peak_flops", "site_name"]
 
 # What a hardware column may say, the most specific first, and the site that stands for it.
 _CHIPS = (
@@ -47,3 +47,18 @@ def site_name(site: str, hardware: str) -> tuple[str, str]:
         if re.search(pattern, words):
             return name, f"no site {site!r}; its hardware is priced as that of {name}"
     raise InputError(f"{unknown.message}, and its hardware {hardware!r} is not recognised") from None
+
+
+def peak_flops(site: str, hardware: str, precision: str) -> float:
+    """Return the peak rate (FLOP/s) of the accelerators that a row ran on.
+
+    Raises:
+        InputError: neither the site nor the hardware is known, or it has no accelerators.
+    """
+    name, _ = site_name(site, hardware)
+    found = load_site(name).site
+    for group in found.node_groups:
+        chip = accelerator_of(found, group)
+        if chip is not None:
+            return chip.peak(precision)
+    raise InputError(f"site {name!r} has no accelerators")

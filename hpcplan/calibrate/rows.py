@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcplan.calibrate.hardware import peak_flops
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
 from hpcplan.plan import Precision
@@ -167,7 +168,7 @@ class _Reader:
             framework = "megatron-deepspeed" if precision == "fp16" else "fsdp"
         recompute = self.recompute()
         flash = self.flash(precision, framework)
-        measured = self.measured_s(shape, sequence, batch, gpus, recompute)
+        measured = self.measured_s(shape, sequence, batch, gpus, recompute, precision)
         memory = self.number("mem_GB")
         outcome = self.cell.get("outcome", "").lower()
         return Row(
@@ -327,7 +328,7 @@ class _Reader:
         return flash
 
     def measured_s(
-        self, shape: ModelShape, sequence: int, batch: int, gpus: int, recompute: int | None
+        self, shape: ModelShape, sequence: int, batch: int, gpus: int, recompute: int | None, precision: Precision
     ) -> float | None:
         time = self.number("iter_time_s")
         if time:
@@ -335,11 +336,22 @@ class _Reader:
         rate = self.number("tokens_per_s_per_gpu")
         if rate:
             return batch * sequence / (rate * gpus)
-        flops = self.number("tflops_per_gpu")
-        if not flops:
-            return None
         # Megatron-LM's own formula has no factor for the causal mask, and adds a forward pass for full recomputation.
         counts_recompute = recompute == 2 and "recompute" in self.cell.get("notes", "").lower()
+        flops, what = (self.number("tflops_per_gpu") or 0.0) * 1e12, "TFLOP/s"
+        for column, counted in (("mfu_pct", False), ("hfu_pct", recompute == 2)):
+            if not flops and self.number(column):
+                flops, what, counts_recompute = self.peak_share(column, precision), column, counted
+        if not flops:
+            return None
         per_token = model_flops_per_token(shape, sequence) * (4 / 3 if counts_recompute else 1)
-        self.notes.append("step time from TFLOP/s" + (", recomputation counted" if counts_recompute else ""))
-        return per_token * batch * sequence / (flops * 1e12 * gpus)
+        self.notes.append(f"step time from {what}" + (", recomputation counted" if counts_recompute else ""))
+        return per_token * batch * sequence / (flops * gpus)
+
+    def peak_share(self, column: str, precision: Precision) -> float:
+        """Return FLOP/s of one accelerator from a share of its peak; 0 where the accelerator is not known."""
+        site, hardware = self.cell.get("site", ""), self.cell.get("hardware", "")
+        try:
+            return (self.number(column) or 0.0) / 100 * peak_flops(site or hardware, hardware, precision)
+        except InputError:
+            return 0.0

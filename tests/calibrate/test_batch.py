@@ -60,3 +60,15 @@ def test_a_site_that_nobody_knows_says_so(tmp_path: Path) -> None:
     (row,) = read_rows(path).rows
     assert isinstance(row, Row)
     assert "atlantis" in str(known_system(row))
+
+
+def test_a_site_that_nobody_knows_is_priced_by_its_hardware_and_the_note_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    lines = ("atlantis,NVIDIA A100 80GB", "atlantis,H100 96GB 500W", "atlantis,DGX-GB200", ",H100 SXM")
+    rest = ",8,gpt3-5b,2048,64,1,1,1,1,8,,bf16,10"
+    path.write_text(HEADER.replace("site,", "site,hardware,") + "".join(f"{line}{rest}\n" for line in lines))
+    rows = [row for row in read_rows(path).rows if isinstance(row, Row)]
+    assert [known_system(row) for row in rows] == [None] * 4
+    made = make_batch(rows, constants_for().coefficients)
+    assert [system.family for system in made.systems] == ["A100", "H100", "B200", "H100"]
+    assert "generic-a100-80g" in made.notes[0][0]

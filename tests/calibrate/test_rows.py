@@ -128,3 +128,32 @@ def test_every_given_table_reads(shared_data: Path) -> None:
         usable += sum(isinstance(row, Row) for row in rows)
     assert total > 1000
     assert usable / total > 0.95
+
+
+@pytest.mark.parametrize(("column", "again", "factor"), [("mfu_pct", "full", 1.0), ("hfu_pct", "full", 4 / 3)])
+def test_a_share_of_the_peak_is_a_step_time(tmp_path: Path, column: str, again: str, factor: float) -> None:
+    """50 % of 312 TFLOP/s is 156 TFLOP/s; hardware FLOPs count the forward pass that full recomputation repeats."""
+    header = "site,gpus,model,seq,global_batch,micro_batch,tp,pp,dp,precision,recompute,"
+    line = f"selene,8,llama3-8b,4096,64,1,1,1,8,bf16,{again},"
+    share = one(tmp_path, header + column, line + "50")
+    rate = one(tmp_path, header + "tflops_per_gpu", line + "156")
+    assert share.measured_s is not None
+    assert rate.measured_s is not None
+    assert share.measured_s == pytest.approx(factor * rate.measured_s)
+
+
+def test_notes_name_the_schedule_and_what_torchtitan_does_by_default(tmp_path: Path) -> None:
+    header = "site,source,gpus,model,seq,global_batch,tp,pp,vpp,dp,precision,iter_time_s,notes"
+    line = "selene,torchtitan,64,llama3-8b,4096,64,8,4,1,2,bf16,9,schedule {}"
+    interleaved, plain = (one(tmp_path, header, line.format(name)) for name in ("Interleaved 1F1B", "1F1B"))
+    assert (interleaved.vpp, plain.vpp) == (2, 1)
+    assert interleaved.micro_batch == 64 // 2 // 4, "a batch is cut into as many parts as there are stages"
+    assert one(tmp_path, header, line.format("GPipe")).schedule == "gpipe"
+    assert one(tmp_path, header, line.format("ZB-H1")).schedule == "zero-bubble"
+
+
+def test_fp16_stage_3_is_deepspeed_and_later_stage_3_is_fsdp(tmp_path: Path) -> None:
+    header = "site,gpus,model,seq,global_batch,tp,pp,dp,zero,precision,iter_time_s"
+    line = "selene,64,llama3-8b,4096,64,1,1,64,3,{},9"
+    assert one(tmp_path, header, line.format("fp16")).framework == "megatron-deepspeed"
+    assert one(tmp_path, header, line.format("bf16")).framework == "fsdp"
