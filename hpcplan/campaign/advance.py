@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hpcplan.campaign.cancel import cancel
 from hpcplan.campaign.causes import Cause, failed_nodes, log_end
@@ -20,6 +20,7 @@ from hpcplan.campaign.journal import JournalWriter
 from hpcplan.campaign.layout import current_manifest, current_plan, log_path
 from hpcplan.campaign.ledger import Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
+from hpcplan.campaign.match import has_token, since
 from hpcplan.campaign.notify import deliver
 from hpcplan.campaign.policy import Policy, nodes_to_exclude, read_policy
 from hpcplan.campaign.replan import adopt, from_step, next_best, step_to_go_on_from
@@ -34,6 +35,9 @@ from hpcplan.slurm.records import JobState
 __all__ = ["Turn", "advance"]
 
 _log = logging.getLogger(__name__)
+
+_LOST_AFTER_S: Final = 30  # a job that was just taken is known to the controller at once
+_LOST_BEFORE_S: Final = 7 * 86400  # accounting may have been purged of older ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class _Turn:
     def take(self) -> Turn:
         result = status(self.directory, self.backend)
         self._blame_nodes(result)
+        if self._lost_any(result):
+            result = status(self.directory, self.backend)
         used = usage(self.directory, result)
         over = used.exceeds(self.policy.budget)
         if over is not None and result.state.moving:
@@ -115,6 +121,30 @@ class _Turn:
         after = nodes_to_exclude(self._ledger(), self.policy)
         if after != before:
             self._say("node-excluded", f"{after} failed too often and will not be used any more", f"excluded:{after}")
+
+    # jobs that Slurm took and lost
+
+    def _lost_any(self, result: CampaignStatus) -> bool:
+        """Write down jobs that Slurm gave an id and knows nothing of, neither the controller nor accounting.
+
+        A controller that is killed forgets what it took in the last seconds, and gives the ids to others.
+        """
+        ledger = self._ledger()
+        now = self.backend.now()
+        gone = [
+            ledger.job(job.key)
+            for job in result.jobs
+            if job.state == JobState.UNKNOWN.value and job.job_id is not None and not ledger.cancelled
+        ]
+        gone = [known for known in gone if _LOST_AFTER_S < now - (known.answered_at or now) < _LOST_BEFORE_S]
+        if not gone or not self.backend.ping().accounting:
+            return False
+        records = self.backend.jobs(None, since=since([ledger.opened_at], now))
+        keys = [known.key for known in gone if not any(has_token(record, known.token) for record in records)]
+        if keys:
+            self._note("lost", jobs=keys, at=now)
+            self.acts.append(f"found that Slurm has lost {', '.join(keys)}")
+        return bool(keys)
 
     # going on
 

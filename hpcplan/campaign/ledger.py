@@ -12,6 +12,7 @@ Events, each with its fields; ``at`` is the cluster's clock in unix seconds:
 ``duplicate``      a second job with the same token was found and is about to be cancelled: ``job, job_id``
 ``ended``          a job was seen in a final state: ``job, record``
 ``retry``          jobs that ended badly are about to be submitted once more: ``jobs, cause, why, at, step``
+``lost``           Slurm took these jobs and no longer knows of them; they will be submitted anew: ``jobs, at``
 ``withdraw``       jobs of a plan that is given up are about to be cancelled: ``job_ids``; then ``withdrawn``
 ``replanned``      another plan takes over: ``generation, folder, plan_sha256, why, at, carried``
 ``node-failed``    these nodes failed under a job (none may be known): ``nodes, job, job_id, at``
@@ -163,11 +164,15 @@ def _apply(ledger: Ledger, event: str, data: Any) -> None:
         _LATER[event](ledger, data)
 
 
-def _retried(ledger: Ledger, data: Any) -> None:
+def _once_more(ledger: Ledger, data: Any) -> None:
     for key in data["jobs"]:
         before = ledger.job(key)
         past = [*before.past, *([before.ended] if before.ended is not None else [])]
         ledger.jobs[key] = JobLedger(key, attempt=before.attempt + (before.job_id is not None), past=past)
+
+
+def _retried(ledger: Ledger, data: Any) -> None:
+    _once_more(ledger, data)
     ledger.cancelled, ledger.stopped, ledger.last_retry_step = False, None, data.get("step")
     ledger.retries[data["cause"]] = ledger.retries.get(data["cause"], 0) + 1
 
@@ -198,5 +203,6 @@ def _notified(ledger: Ledger, data: Any) -> None:
 
 
 _LATER: Final = {
-    "retry": _retried, "replanned": _replanned, "node-failed": _node_failed, "stopped": _stopped, "notify": _notified,
+    "lost": _once_more, "retry": _retried, "replanned": _replanned, "node-failed": _node_failed, "stopped": _stopped,
+    "notify": _notified,
 }  # fmt: skip

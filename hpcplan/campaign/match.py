@@ -16,7 +16,7 @@ from hpcplan.campaign.ledger import JobLedger
 from hpcplan.render.manifest import ManifestJob
 from hpcplan.slurm.records import JobRecord
 
-__all__ = ["CLOCK_SLACK_S", "Wanted", "find_lost", "is_ours", "since"]
+__all__ = ["CLOCK_SLACK_S", "Wanted", "find_lost", "has_token", "is_ours", "since"]
 
 CLOCK_SLACK_S: Final = 120  # how far the clocks of a login node and the controller may be apart
 
@@ -31,7 +31,8 @@ class Wanted:
     cluster: str | None = None
 
 
-def _has_token(record: JobRecord, token: str | None) -> bool:
+def has_token(record: JobRecord, token: str | None) -> bool:
+    """Return whether a job's comment holds this token, and not that of another attempt or segment."""
     if token is None or not record.comment:
         return False
     # …:train:1 is neither …:train:10 nor its second attempt, …:train:1r2
@@ -51,7 +52,7 @@ def is_ours(record: JobRecord, wanted: Wanted) -> bool:
     if None not in (record.cluster, wanted.cluster) and record.cluster != wanted.cluster:
         return False
     if record.comment and "hpcplan:" in record.comment:
-        return _has_token(record, wanted.ledger.token)
+        return has_token(record, wanted.ledger.token)
     if record.name and record.name != wanted.job.job_name:
         return False
     asked_at = wanted.ledger.asked_at
@@ -61,7 +62,7 @@ def is_ours(record: JobRecord, wanted: Wanted) -> bool:
 def find_lost(records: Iterable[JobRecord], wanted: Wanted) -> list[JobRecord]:
     """Return the jobs that can only be the one whose answer was lost, the first submitted first; mostly one or none."""
     records = list(records)
-    found: Sequence[JobRecord] = [record for record in records if _has_token(record, wanted.ledger.token)]
+    found: Sequence[JobRecord] = [record for record in records if has_token(record, wanted.ledger.token)]
     if not found:
         found = [record for record in records if _looks_like(record, wanted)]
     return sorted(found, key=lambda record: record.job_id)

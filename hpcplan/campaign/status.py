@@ -263,7 +263,9 @@ def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progres
     if any(state.active for state in states):
         return CampaignState.RUNNING
     if not submitted and not any(ledger.job(job.key).unresolved for job in jobs):
-        return CampaignState.CANCELLED if ledger.cancelled else CampaignState.RENDERED
+        if ledger.cancelled:
+            return CampaignState.CANCELLED
+        return CampaignState.RENDERED if ledger.campaign_id is None else CampaignState.SUBMITTING
     if len(submitted) < len(jobs) and not ledger.cancelled:
         return CampaignState.SUBMITTING
     if any(state.waiting for state in states):

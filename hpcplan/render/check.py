@@ -55,7 +55,7 @@ def _sizes(plan: Plan) -> Iterator[Problem]:
 
 
 def _chain(plan: Plan) -> Iterator[Problem]:
-    next_step = 1
+    next_step = plan.segments[0].first_step  # a plan for what is left goes on where the one before ended
     for position, segment in enumerate(plan.segments):
         field = f"segments[{position}]"
         if segment.index != position + 1:

@@ -45,6 +45,7 @@ class FakeSlurm:
         self.clock = START
         self.calls: list[str] = []
         self.cancelled: list[int] = []
+        self.excluded: list[str | None] = []
         self.unreachable = False
         self.refuses: str | None = None
         self.keeps_comments = True
@@ -97,6 +98,7 @@ class FakeSlurm:
         self.add(record)
         self.scripts[job_id] = submission.script
         self.dependencies[job_id] = submission.dependency
+        self.excluded.append(submission.exclude)
         self.after("submit")
         return job_id
 

@@ -82,7 +82,7 @@ class SlurmCluster:
         (self.directory / "settings.json").write_text(
             json.dumps({"mariadb_port": ports.mariadb, "slurmrestd_port": ports.slurmrestd})
         )
-        self._start_munge()
+        self.start_munge()
         self._create_database(password)
         self.start_daemon("slurmdbd")
         self._register()
@@ -219,13 +219,15 @@ class SlurmCluster:
                 start_new_session=True, cwd=self.directory, **options,
             )  # fmt: skip
 
-    def _start_munge(self) -> None:
+    def start_munge(self) -> None:
+        """Start munged where none answers; its key stays the same."""
         if self._succeeds("munge", "--no-input"):
             return
         folder = self.directory / "munge"
-        folder.mkdir(mode=0o700)
-        (folder / "munge.key").write_bytes(secrets.token_bytes(128))
-        (folder / "munge.key").chmod(0o600)
+        if not folder.exists():
+            folder.mkdir(mode=0o700)
+            (folder / "munge.key").write_bytes(secrets.token_bytes(128))
+            (folder / "munge.key").chmod(0o600)
         MUNGE_SOCKET.parent.mkdir(mode=0o755, exist_ok=True)
         for path in (folder, folder / "munge.key", MUNGE_SOCKET.parent):
             shutil.chown(path, "munge", "munge")

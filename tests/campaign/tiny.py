@@ -1,0 +1,49 @@
+"""Campaigns of tiny jobs, each of which leaves a line behind when it runs: for tests that count how often it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcplan.render.manifest import MANIFEST_NAME, Manifest, ManifestJob, file_digest
+
+__all__ = ["ran", "write_tiny_campaign"]
+
+
+def write_tiny_campaign(
+    directory: Path, jobs: int, *, name: str = "tiny", partition: str = "batch", chained: bool = True,
+    seconds: float = 0, exit_code: int = 0,
+) -> Path:  # fmt: skip
+    """Write a campaign of ``jobs`` jobs; chained ones wait for the one before, the others for nobody."""
+    (directory / "ran").mkdir(parents=True)
+    directory.chmod(0o777)
+    (directory / "ran").chmod(0o777)
+    made, files = [], {}
+    for number in range(1, jobs + 1):
+        key = f"train-{number:04d}"
+        script = "\n".join([
+            "#!/bin/bash", f"#SBATCH --job-name={name}-{key}", f"#SBATCH --partition={partition}", "#SBATCH --nodes=1",
+            "#SBATCH --time=5", "#SBATCH --output=/dev/null", "#SBATCH --requeue",
+            f"# hpcplan: expected-runtime-s={max(1, round(seconds))}",
+            f"echo $SLURM_JOB_ID $SLURM_RESTART_COUNT >> ran/{key}", f"sleep {seconds}", f"exit {exit_code}",
+        ])  # fmt: skip
+        files[f"{key}.sbatch"] = script + "\n"
+        made.append(
+            ManifestJob(
+                key=key, stage="train", segment=number, script=f"{key}.sbatch", job_name=f"{name}-{key}",
+                after=(made[-1].key,) if made and chained else (), expected_s=max(1.0, seconds), time_limit_s=300,
+                nodes=1,
+            )
+        )  # fmt: skip
+    manifest = Manifest(
+        campaign=name, hpcplan="test", plan_sha256="0" * 64, total_steps=jobs, step_file="state/step",
+        jobs=tuple(made), files={key: file_digest(text) for key, text in files.items()},
+    )  # fmt: skip
+    for file, text in files.items():
+        (directory / file).write_text(text)
+    (directory / MANIFEST_NAME).write_text(manifest.text())
+    return directory
+
+
+def ran(directory: Path) -> dict[str, int]:
+    """Return how often each job has begun to run."""
+    return {path.name: len(path.read_text().splitlines()) for path in sorted((directory / "ran").iterdir())}
