@@ -26,7 +26,7 @@ _DEFAULT: Order = ("tp", "cp", "dp", "pp")
 # Megatron-LM's default, and the one of --use-tp-pp-dp-mapping (megatron/core/parallel_state.py, RankGenerator).
 _MEGATRON: tuple[Order, ...] = (_DEFAULT, ("tp", "cp", "pp", "dp"))
 _MEGATRON_LIKE = frozenset({"megatron-lm", "nemo"})
-_ANY_ORDER = frozenset({"srun"})  # trainers of one's own follow HPCPLAN_RANK_ORDER
+_ANY_ORDER = frozenset({"srun", "mpi"})  # trainers of one's own follow HPCPLAN_RANK_ORDER
 
 
 @dataclass(frozen=True, slots=True)
