@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from published_systems import published_page
 from schemas import file_page, output_page
 from transcripts import record
 
@@ -149,6 +150,7 @@ def draw_demo(folder: Path, scratch: Path) -> None:
 def generate(folder: Path) -> None:
     """Write every generated page and picture into ``folder``."""
     folder.mkdir(exist_ok=True)
+    (folder / "published-systems.txt").write_text(published_page(), encoding="utf-8")
     for name, text in _pages().items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -32,6 +32,9 @@ class Shot:
 
 _PLAN = "hpcplan plan llama3-8b --site superpod-h100 --nodes 16 --tokens 300B -o plan.json"
 _START = "hpcplan mock start superpod-h100 --load 0.9 --speed 0"
+_POOL = "hpcplan plan llama3-8b --site mixed-lab --tokens 20B --global-batch 128 --pool h100 --pool a100=4"
+_EXPLAIN = "hpcplan plan llama3-70b --site superpod-h100 --nodes 16 --tokens 300B"
+_PARETO = "hpcplan plan llama3-8b --site superpod-h100 --nodes 1:16 --tokens 20B --pareto --plot front.svg"
 _VALIDATE = "hpcplan validate korthikanti2022_table5.csv -o predicted.csv"
 
 SESSIONS: dict[str, tuple[Shot, ...]] = {
@@ -55,6 +58,15 @@ SESSIONS: dict[str, tuple[Shot, ...]] = {
         Shot("list", "hpcplan list"),
         Shot("stop", "hpcplan mock stop --purge"),
     ),
+    "unequal-nodes": (
+        Shot("share", "hpcplan share three-nodes.yaml"),
+        Shot("pool", _POOL, blocks=(0, 1, 2, 3)),
+        Shot("pool-own-trainer", f"{_POOL} --framework torchrun", blocks=(0, 1, 2, 3)),
+    ),
+    "search": (
+        Shot("explain", f"{_EXPLAIN} --explain", blocks=(4, 5, 6, 7)),
+        Shot("pareto", _PARETO, blocks=(4, 5)),
+    ),
     "infeasible": (Shot("infeasible", "hpcplan plan llama3-70b --site mixed-lab --nodes 1"),),
     "check-predictions": (
         Shot("validate", _VALIDATE),
@@ -75,8 +87,8 @@ def record(folder: Path, scratch: Path) -> None:
         home = scratch / name
         here = home / "try"
         here.mkdir(parents=True)
-        for table in HERE.glob("howto/*.csv"):
-            shutil.copy(table, here)
+        for file in (*HERE.glob("howto/*.csv"), *HERE.glob("howto/*.yaml")):
+            shutil.copy(file, here)
         for shot in shots:
             text = _trim(_run(shot, here, home), shot)
             (folder / f"{shot.name}.txt").write_text(text + "\n", encoding="utf-8")

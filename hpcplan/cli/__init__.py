@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("hpcplan.cli.plan", "Find the best sharding of a workload on a site."),
     "place": ("hpcplan.cli.place", "Put a plan's ranks on nodes of a site."),
     "partition": ("hpcplan.cli.partition", "Split a graph of layers or operators over devices."),
+    "share": ("hpcplan.cli.share", "Share work that can be cut anywhere, and its data, over unequal nodes."),
     "data": ("hpcplan.cli.data", "Divide training data over ranks and jobs, and say who reads what when."),
     "render": ("hpcplan.cli.render", "Turn a plan into sbatch scripts and launcher arguments."),
     "submit": ("hpcplan.cli.submit", "Submit a rendered campaign."),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.partition.allocate import POLICIES, Pool, compare_policies, share_work
+from hpcplan.partition.pools_file import read_pools
 
 GB = 1e9
 TEXTBOOK = [Pool("n1", 8, 16 * GB, priority=3), Pool("n2", 8, 16 * GB, priority=2), Pool("n3", 4, 8 * GB, priority=1)]
@@ -81,3 +84,18 @@ def test_too_few_rounds_are_infeasible_and_say_how_many_it_takes() -> None:
 def test_what_cannot_be_is_refused(arguments, message: str) -> None:
     with pytest.raises(InputError, match=message):
         share_work(*arguments)
+
+
+def test_the_file_of_the_how_to_is_the_textbook_case() -> None:
+    case = read_pools(Path(__file__).resolve().parents[2] / "docs" / "howto" / "three-nodes.yaml")
+    assert [entry.pool() for entry in case.pools] == [
+        Pool(f"node{i}", pool.cores, pool.memory_bytes, pool.priority) for i, pool in enumerate(TEXTBOOK, start=1)
+    ]
+    assert (case.work_s, case.data_bytes) == (1000 * 3600, 100 * GB)
+
+
+def test_a_file_with_two_pools_of_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pools.yaml"
+    path.write_text("work: 1 h\npools:\n  - {name: a, cores: 1, memory: 1 GB}\n  - {name: a, cores: 1, memory: 1 GB}\n")
+    with pytest.raises(InputError, match="2 pools are called 'a'"):
+        read_pools(path)

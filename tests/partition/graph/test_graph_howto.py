@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
@@ -21,10 +19,3 @@ def block(language: str) -> str:
 
 def test_the_split_on_the_page_is_that_of_its_graph() -> None:
     assert partition_graph(read_graph(HOWTO / "two-branches.json")).as_dict() == json.loads(block("json"))
-
-
-def test_the_shares_on_the_page_are_what_its_code_prints() -> None:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(block("python"), {})
-    assert printed.getvalue() == block("text")
