@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from hpcplan import rank_map
 from hpcplan.documents import read_text
+from hpcplan.errors import InputError, Problem
 from hpcplan.hostlist import expand
-from hpcplan.plan import Plan
+from hpcplan.plan import Neighbourhood, Plan
 
 __all__ = ["PROGRAM_NAME", "RANK_MAP_NAME", "orders_its_nodes", "rank_map_files", "rank_map_spec"]
 
@@ -29,11 +30,13 @@ def rank_map_spec(plan: Plan) -> dict[str, Any]:
     """Return what :func:`hpcplan.rank_map.best_order` needs: the ranks, what they send, and the fabric.
 
     ``hosts`` is the plan's own order, which is taken as it stands where Slurm gave these very nodes.
+
+    Raises:
+        InputError: a hostlist of the fabric that is none.
     """
     sharding, placement = plan.plan, plan.placement
     assert placement.traffic is not None  # orders_its_nodes has seen to it
     traffic = placement.traffic.model_dump(mode="json")
-    switches = [place.model_dump(mode="json", exclude_none=True) for place in placement.fabric]
     return {
         "schema_version": 1,
         "nodes": sharding.nodes,
@@ -42,8 +45,16 @@ def rank_map_spec(plan: Plan) -> dict[str, Any]:
         "ep": sharding.ep,
         "hosts": list(placement.node_order),
         **traffic,
-        "switches": [{**switch, "nodes": expand(switch["nodes"]) if "nodes" in switch else []} for switch in switches],
+        "switches": [_switch(number, place) for number, place in enumerate(placement.fabric)],
     }
+
+
+def _switch(number: int, place: Neighbourhood) -> dict[str, Any]:
+    try:
+        nodes = expand(place.nodes) if place.nodes else []
+    except ValueError as error:
+        raise InputError(Problem(str(error), field=f"placement.fabric[{number}].nodes")) from None
+    return {**place.model_dump(mode="json", exclude_none=True), "nodes": nodes}
 
 
 def rank_map_files(plan: Plan) -> dict[str, str]:
