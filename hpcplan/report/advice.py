@@ -8,13 +8,13 @@ better (time limits), and within each the largest share of what was held comes f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import polars as pl
 
 from hpcplan.report.formats import percent
-from hpcplan.report.model import Advice
+from hpcplan.report.model import Advice, NodeUse
 from hpcplan.units import format_bytes, format_duration, format_slurm_time
 
 __all__ = ["FEWEST", "MARGIN", "advise"]
@@ -29,16 +29,18 @@ _WORTH: Final = 0.001  # less than a thousandth of what was held is not worth a 
 _MANY_LOST: Final = 0.01  # some jobs fail; below a hundredth that is not worth one either
 
 
-def advise(seen: pl.DataFrame, *, nodes_shared: bool = True) -> tuple[Advice, ...]:
+def advise(seen: pl.DataFrame, *, nodes_shared: bool = True, nodes: Sequence[NodeUse] = ()) -> tuple[Advice, ...]:
     """Return the advice for a window (``seen``: see window.see), most worthwhile first, at most 15 pieces.
 
     Where jobs do not share nodes (``nodes_shared``), asking for less memory or fewer CPUs of a node frees nothing.
     """
-    ended = seen.filter(pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null())
-    freeing = [*_idle_gpus(ended, seen), *_failures(ended, seen)]
+    ended = seen.filter(pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null()).with_columns(
+        pl.col("name").fill_null("").str.replace_all(r"[0-9]+", "#").alias("kind")  # run-17 and run-18 are of a kind
+    )
+    freeing = [*_idle_gpus(ended, seen), *_failures(ended, seen), *_bad_nodes(nodes, seen)]
     if nodes_shared:
         freeing += [*_memory(ended), *_cpus(ended, seen)]
-    planning = list(_time_limits(ended))
+    planning = [*_time_limits(ended), *_partitions(seen)]
     ranked = [
         sorted((one for one in found if one.gain_share >= _WORTH), key=lambda one: (-one.gain_share, one.who, one.kind))
         for found in (freeing, planning)
@@ -60,7 +62,8 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def _jobs(row: dict[str, Any]) -> str:
-    return "1 job" if row["jobs"] == 1 else f"{row['jobs']:,} jobs"
+    count = "1 job" if row["jobs"] == 1 else f"{row['jobs']:,} jobs"
+    return f"{count} called {row['kind']}" if row.get("kind") else count
 
 
 def _idle_gpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
@@ -90,7 +93,7 @@ def _memory(ended: pl.DataFrame) -> Iterator[Advice]:
     known = sized.filter(pl.col("memory_efficiency").is_not_null() & (pl.col("nodes") > 0))
     rows = _groups(
         known,
-        ["user", "partition", "memory_bytes", "nodes"],
+        ["user", "kind", "partition", "memory_bytes", "nodes"],
         used=pl.col("memory_used_bytes").max(),
         hours=pl.col("ran_s").sum() / 3600,
     )
@@ -118,7 +121,7 @@ def _cpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
     known = ended.filter(pl.col("cpu_efficiency").is_not_null() & (pl.col("cpus") > 1))
     rows = _groups(
         known,
-        ["user", "partition", "cpus"],
+        ["user", "kind", "partition", "cpus"],
         busiest=(pl.col("cpu_efficiency") * pl.col("cpus")).max(),
         mean=pl.col("cpu_used_s").sum() / (pl.col("elapsed_s").cast(pl.Float64) * pl.col("cpus")).sum(),
         hours=pl.col("ran_s").sum() / 3600,
@@ -174,7 +177,7 @@ def _time_limits(ended: pl.DataFrame) -> Iterator[Advice]:
     asked = float(judged.select((pl.col("time_limit_s").cast(pl.Float64) * pl.col("cpus")).sum()).item()) / 3600
     rows = _groups(
         judged,
-        ["user", "partition", "time_limit_s"],
+        ["user", "kind", "partition", "time_limit_s"],
         longest=pl.col("elapsed_s").max(),
         cpus=pl.col("cpus").sum(),
     )
@@ -192,5 +195,55 @@ def _time_limits(ended: pl.DataFrame) -> Iterator[Advice]:
             gain=gain,
             unit="core-hours of limit",
             gain_share=_share(gain, asked),
+            jobs=row["jobs"],
+        )
+
+
+def _bad_nodes(nodes: Sequence[NodeUse], seen: pl.DataFrame) -> Iterator[Advice]:
+    held = float(seen["core_s"].sum()) / 3600
+    for node in nodes:
+        if node.failed < FEWEST or node.failed < 2 * node.expected_failed:
+            continue
+        yield Advice(
+            kind="node",
+            who=node.name,
+            finding=f"{node.failed:,} of {node.attempts:,} attempts on it failed, where the cluster's own rate gives "
+            f"{node.expected_failed:.1f}; {node.node_failures:,} were failures of the node itself",
+            action="drain it and look at its memory, GPUs and links (scontrol update state=drain)",
+            gain=node.lost_core_hours,
+            unit="core-hours",
+            gain_share=_share(node.lost_core_hours, held),
+            jobs=node.failed,
+        )
+
+
+_UNEVEN: Final = 4.0
+_LONG_S: Final = 900.0
+
+
+def _partitions(seen: pl.DataFrame) -> Iterator[Advice]:
+    """Name partitions whose jobs waited far longer than those of the quickest one."""
+    started = seen.filter(pl.col("started_in") & pl.col("partition").is_not_null())
+    waited = pl.coalesce("eligible_wait_s", "wait_s")
+    rows = (
+        started.group_by("partition").agg(pl.len().alias("jobs"), waited.mean().alias("mean"), waited.sum().alias("sum"))
+        .filter((pl.col("jobs") >= 10) & pl.col("mean").is_not_null()).sort("mean", "partition").to_dicts()
+    )  # fmt: skip
+    whole = float(started.select(waited.sum()).item() or 0)
+    for row in rows[1:]:
+        quick = rows[0]
+        if row["mean"] < _UNEVEN * quick["mean"] or row["mean"] < _LONG_S:
+            continue
+        gain = (row["mean"] - quick["mean"]) * row["jobs"] / 3600
+        yield Advice(
+            kind="partition",
+            who=row["partition"],
+            finding=f"its {row['jobs']:,} jobs waited {format_duration(row['mean'])} on average, those of "
+            f"{quick['partition']} {format_duration(quick['mean'])}",
+            action=f"let the two share nodes, or say in the job script that {quick['partition']} would do too "
+            f"(#SBATCH --partition={row['partition']},{quick['partition']})",
+            gain=gain,
+            unit="wait hours",
+            gain_share=_share(gain * 3600, whole),
             jobs=row["jobs"],
         )

@@ -60,6 +60,7 @@ def assemble(
     window_s, size = end - start, use.capacity(nodes)
     core, gpu, node = use.hours(seen, "core_s"), use.hours(seen, "gpu_s"), use.hours(seen, "node_s")
     wait, busy = waiting.wait(seen), occupancy(seen, start)
+    nodes_seen = nodes_used(seen, busy, nodes, window_s)
     by_account, energy_kwh = use.usage(seen, "account"), energy(seen, known.power_w_per_node)
     return Report(
         cluster=cluster or _only(table["cluster"]),
@@ -102,7 +103,7 @@ def assemble(
         idle_gib_hours=use.idle_hours(seen, "gib_s"),
         energy_kwh=energy_kwh,
         energy_cost=energy_cost(energy_kwh, known.price_per_kwh),
-        nodes_used=nodes_used(seen, busy, nodes, window_s),
+        nodes_used=nodes_seen,
         shares=beside_use(by_account, known.shares),
         campaigns=predicted(seen, known.predicted_s),
         trend=over_days(past, end, TREND_DAYS),
@@ -110,7 +111,7 @@ def assemble(
         counterfactual=None,
         series=over_time(seen, busy.intervals, start, end),
         queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
-        advice=advise(seen, nodes_shared=busy.shared),
+        advice=advise(seen, nodes_shared=busy.shared, nodes=nodes_seen),
         cost=use.cost(seen),
         currency=currency if price_per_node_hour or known.price_per_kwh is not None else None,
         problems=_problems(faults or Faults()),

@@ -278,7 +278,7 @@ def node_map(report: Report, zone: tzinfo | None) -> HeatMap | None:
 
 
 def trend_chart(report: Report, zone: tzinfo | None) -> LineChart | None:
-    """Return core-hours and jobs of each day, each as a share of its largest; none where fewer than two days are known."""
+    """Return core-hours and jobs of each day, each as a share of its largest; none of a single day."""
     days = report.trend
     if len(days) < 2:
         return None

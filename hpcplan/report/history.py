@@ -1,4 +1,4 @@
-"""What was read is kept: the job table as Parquet, one file for each day of submission (UTC), under one folder a cluster.
+"""What was read is kept: the job table as Parquet, a file for each day of submission (UTC), a folder a cluster.
 
 An attempt of a job is known by cluster, job, submission and start, which do not change, so its file is always the same
 one: adding a night again, or one that overlaps, changes nothing, and a job that was seen running gives way to its end.
@@ -6,7 +6,6 @@ one: adding a night again, or one that overlaps, changes nothing, and a job that
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +59,7 @@ class History:
         if not whole.equals(before):
             partial = path.with_suffix(".partial")
             whole.write_parquet(partial, compression="zstd")
-            os.replace(partial, path)
+            partial.replace(path)
         return len(whole) - len(before)
 
     def table(self, start: int, end: int) -> pl.DataFrame:

@@ -209,7 +209,7 @@ def priced(seen: pl.DataFrame, price_per_node_hour: Mapping[str, float]) -> pl.D
 
 
 def grouped(seen: pl.DataFrame, group_of_node: Mapping[str, str] | None) -> pl.DataFrame:
-    """Add ``node_group``: the site's group of the attempt's nodes (``mixed`` if several), else what their names share."""
+    """Add ``node_group``: the site's group of its nodes (``mixed`` if several), else what their names share."""
     from hpcplan.hostlist import expand
 
     def group(node_list: str | None) -> str | None:

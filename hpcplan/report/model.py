@@ -197,8 +197,8 @@ class QueueGrowth:
 class NodeUse:
     """One node: how busy it was in each of the window's bins (0 to 1), and how attempts on it ended.
 
-    ``failed`` attempts ended as NODE_FAIL, FAILED, BOOT_FAIL or OUT_OF_MEMORY; ``expected_failed`` is what the cluster's
-    own rate would give for as many; ``node_failures`` are its own.
+    ``failed`` attempts ended as NODE_FAIL, FAILED, BOOT_FAIL or OUT_OF_MEMORY; ``expected_failed`` is what the
+    cluster's own rate would give for as many; ``node_failures`` are its own.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """``sacct --json`` (and slurmrestd's and squeue's answers) of every release, put into the words of sacct's columns.
 
 The shapes drift: a number was a number up to 22.05 and has been an object ``{"set", "infinite", "number"}`` since, a
-state was a word and is a list, a step's id was an object and is text. What a job's record means is decided in one place,
-:mod:`hpcplan.report.sacct_fields`, so a record is written here as the row that ``sacct --parsable2`` would have.
+state was a word and is a list, a step's id was an object and is text. What a job's record means is decided in one
+place, :mod:`hpcplan.report.sacct_fields`, so a record is written here as the row that ``sacct --parsable2`` would have.
 
 In a list of trackable resources memory is counted in MiB; in a step's usage it is in bytes and CPU time in milliseconds
 (Slurm's ``tres_usage_in_tot``, which the JSON has under ``tres.requested``).

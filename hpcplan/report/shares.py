@@ -27,8 +27,8 @@ def parse_shares(text: str, file: str = "sshare") -> dict[str, float]:
     """Return each account's share of the cluster, 0 to 1, of those that have shares of their own at the lowest level.
 
     Takes ``sshare --all --parsable2`` with its header (Account, User, NormShares: the share among siblings up to
-    21.08's fair tree, of the whole cluster with ``--long``), where users' rows are left out; or ``account,share`` lines,
-    whose shares are put in proportion.
+    21.08's fair tree, of the whole cluster with ``--long``), where users' rows are left out; or lines
+    ``account,share``, whose shares are put in proportion.
 
     Raises:
         InputError: neither.

@@ -51,7 +51,8 @@ def _binned(table: pl.DataFrame, start: int, end: int, width: int) -> pl.DataFra
     ended = within("end_time").filter("ended").group_by(at("end_time")).agg(
         pl.len().alias("ended"),
         (pl.col("state") != "COMPLETED").sum().alias("not_completed"),
-        pl.when(weight > 0).then((pl.col("cpu_efficiency") * held).filter(judged).sum() / weight).alias("cpu_efficiency"),
+        pl.when(weight > 0).then((pl.col("cpu_efficiency") * held).filter(judged).sum() / weight)
+        .alias("cpu_efficiency"),
     )  # fmt: skip
     until = pl.when(pl.col("ended")).then(pl.col("end_time")).otherwise(pl.col("seen_until").fill_null(end))
     ran = known.select(pl.col("start_time").alias("_from"), until.alias("_to"), "cpus", "gpus").drop_nulls(
@@ -77,7 +78,8 @@ def _binned(table: pl.DataFrame, start: int, end: int, width: int) -> pl.DataFra
     )  # fmt: skip
     for part in (submitted, started, ended):
         bins = bins.join(part, on="start", how="left", maintain_order="left")
-    return bins.with_columns(pl.col("submitted", "started", "ended", "not_completed").fill_null(0).cast(pl.Int64)).select(
+    counts = pl.col("submitted", "started", "ended", "not_completed").fill_null(0).cast(pl.Int64)
+    return bins.with_columns(counts).select(
         "start", "submitted", "started", "ended", "not_completed", "core_hours", "gpu_hours", "mean_pending",
         "median_wait_s", "mean_wait_s", "cpu_efficiency",
     )  # fmt: skip
@@ -91,11 +93,12 @@ def partition_hours(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
     it (null if none did), ``cpu_efficiency`` of those that ended. Hours count from ``start``.
     """
     end = start + -(-(end - start) // _HOUR_S) * _HOUR_S
-    parts = [
-        _binned(part, start, end, _HOUR_S).insert_column(0, pl.repeat(name, (end - start) // _HOUR_S, eager=True).alias("partition"))
-        for (name,), part in sorted(table.partition_by("partition", as_dict=True).items(), key=lambda pair: str(pair[0]))
-        if name is not None
-    ]  # fmt: skip
+    hours = (end - start) // _HOUR_S
+    found = table.filter(pl.col("partition").is_not_null()).partition_by("partition", as_dict=True)
+    parts = []
+    for (name,), part in sorted(found.items()):
+        label = pl.repeat(name, hours, eager=True, dtype=pl.String).alias("partition")
+        parts.append(_binned(part, start, end, _HOUR_S).insert_column(0, label))
     return pl.concat(parts) if parts else pl.DataFrame()
 
 
@@ -124,7 +127,7 @@ def limit_ratios(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 
 
 def compared(table: pl.DataFrame, start: int, end: int) -> tuple[Comparison, ...]:
-    """Return the window beside the one before it, and beside the same one a week before; none where nothing is known."""
+    """Return the window beside the one before it and the same one a week before; none where nothing is known."""
     width = end - start
     now = _figures(table, start, end)
     before = {"the window before": start - width, "a week before": start - 7 * _DAY_S}

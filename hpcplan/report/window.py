@@ -63,8 +63,8 @@ def see(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 
     Adds the columns of :func:`efficiencies` and ``submitted_in``, ``started_in``, ``ended_in`` (whether it happened in
     the window), ``status`` (the state as of the window's end), ``ran_s`` (seconds on its resources inside the window,
-    ``null`` where unknown), ``core_s``, ``gpu_s``, ``node_s``, ``gib_s`` (resource-seconds inside it), ``unfinished`` (waits or
-    runs at the window's end) and ``pending`` (waits then).
+    ``null`` where unknown), ``core_s``, ``gpu_s``, ``node_s``, ``gib_s`` (resource-seconds inside it),
+    ``unfinished`` (waits or runs at the window's end) and ``pending`` (waits then).
     """
 
     def inside(name: str) -> pl.Expr:
