@@ -226,7 +226,7 @@ def _partitions(seen: pl.DataFrame) -> Iterator[Advice]:
     started = seen.filter(pl.col("started_in") & pl.col("partition").is_not_null())
     waited = pl.coalesce("eligible_wait_s", "wait_s")
     rows = (
-        started.group_by("partition").agg(pl.len().alias("jobs"), waited.mean().alias("mean"), waited.sum().alias("sum"))
+        started.group_by("partition").agg(pl.len().alias("jobs"), waited.mean().alias("mean"))
         .filter((pl.col("jobs") >= 10) & pl.col("mean").is_not_null()).sort("mean", "partition").to_dicts()
     )  # fmt: skip
     whole = float(started.select(waited.sum()).item() or 0)
