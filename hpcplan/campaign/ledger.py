@@ -113,7 +113,10 @@ class Ledger:
 
     def job(self, key: str) -> JobLedger:
         """Return the ledger of one job, empty if nothing happened to it yet."""
-        return self.jobs.setdefault(key, JobLedger(key))
+        known = self.jobs.get(key)
+        if known is None:
+            known = self.jobs[key] = JobLedger(key)
+        return known
 
 
 def read_ledger(directory: Path) -> Ledger:

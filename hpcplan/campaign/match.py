@@ -6,7 +6,6 @@ A job is known by the token in its comment. Where comments are not to be had (sl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,13 @@ def has_token(record: JobRecord, token: str | None) -> bool:
     """Return whether a job's comment holds this token, and not that of another attempt or segment."""
     if token is None or not record.comment:
         return False
-    # …:train:1 is neither …:train:10 nor its second attempt, …:train:1r2
-    return re.search(re.escape(token) + r"(?![\dpr])", record.comment) is not None
+    found = record.comment.find(token)
+    while found >= 0:
+        following = record.comment[found + len(token) : found + len(token) + 1]
+        if not following or following not in "0123456789pr":  # …:train:1 is neither …:train:10 nor …:train:1r2
+            return True
+        found = record.comment.find(token, found + 1)
+    return False
 
 
 def since(times: Iterable[int | None], now: int) -> int:

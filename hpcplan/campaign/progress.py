@@ -83,8 +83,12 @@ def _first_line(path: Path) -> str | None:
 
 def _newest_log(manifest: Manifest, directory: Path, ledger: Ledger) -> TrainerProgress:
     """Return what the log of the last training job that has one says."""
+    try:
+        there = {path.name for path in directory.iterdir()}  # one question, however many jobs there are
+    except OSError:
+        return TrainerProgress()
     for path in _logs(manifest, directory, ledger):
-        if path.is_file():
+        if path.name in there:
             return read_progress_of_log(path)
     return TrainerProgress()
 

@@ -19,7 +19,7 @@ from typing import Final
 from hpcplan.errors import SlurmError, SlurmUnreachableError
 from hpcplan.slurm import sacct, scontrol, squeue
 from hpcplan.slurm.marks import Marks
-from hpcplan.slurm.merge import merge
+from hpcplan.slurm.merge import left_to_ask, merge
 from hpcplan.slurm.process import SlurmCommands, refusal
 from hpcplan.slurm.records import (
     ClusterInfo,
@@ -94,7 +94,7 @@ class CommandBackend:
         return int(job_id)
 
     def jobs(self, job_ids: Sequence[int] | None = None, *, since: int | None = None) -> list[JobRecord]:
-        """Return jobs from one call of squeue and one of sacct.
+        """Return jobs from one call of squeue and, for those that it does not know or that have ended, one of sacct.
 
         The controller forgets a job MinJobAge after its end; where accounting does not answer, such jobs are absent,
         and what only accounting knows (CPU time, peak memory) is ``None``.
@@ -103,7 +103,9 @@ class CommandBackend:
             return []
         start = self.now() - DAY_S if since is None else since
         queue = self._queue(job_ids)
-        return merge(queue, self.history(job_ids, start), since=start, job_ids=job_ids)
+        asked = job_ids if job_ids is None else left_to_ask(job_ids, queue)
+        history = {} if asked == [] else self.history(asked, start)
+        return merge(queue, history, since=start, job_ids=job_ids)
 
     def _queue(self, job_ids: Sequence[int] | None) -> list[JobRecord]:
         marks = Marks()

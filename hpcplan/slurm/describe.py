@@ -85,7 +85,7 @@ def lines_of(nodes: Iterable[NodeRecord], partitions: Iterable[PartitionRecord])
         state = "+".join([node.state, *node.flags]).upper()
         mebibytes = None if node.memory_bytes is None else node.memory_bytes // 1024**2
         yield _line(NodeName=node.name, CPUTot=node.cpus, RealMemory=mebibytes, Gres=node.gres, State=state,
-                    AvailableFeatures=",".join(node.features))  # fmt: skip
+                    AvailableFeatures=",".join(node.features), Partitions=",".join(node.partitions))  # fmt: skip
     for part in partitions:
         limit = None if part.max_time_s is None else format_slurm_time(part.max_time_s)
         default = None if part.default_time_s is None else format_slurm_time(part.default_time_s)

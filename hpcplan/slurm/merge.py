@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["merge"]
+__all__ = ["left_to_ask", "merge"]
+
+
+def left_to_ask(job_ids: Sequence[int], queue: Iterable[JobRecord]) -> list[int]:
+    """Return the jobs that accounting has something to say about: those that the controller does not know, and those
+    that have ended. Of a job that waits or runs the controller knows everything.
+    """
+    alive = {job_id for one in queue if not one.state.final for job_id in (one.job_id, one.array_job_id)}
+    ended_tasks = {one.array_job_id for one in queue if one.state.final and one.array_job_id is not None}
+    return [job_id for job_id in job_ids if job_id not in alive or job_id in ended_tasks]
 
 
 def merge(
@@ -17,7 +26,7 @@ def merge(
     since: int,
     job_ids: Collection[int] | None,
 ) -> list[JobRecord]:
-    """Return each job once, ordered by id, without those that ended before ``since``; an array's id stands for its tasks.
+    """Return each job once, ordered by id, without those that ended before ``since``; an array's id means its tasks.
 
     ``history`` was asked after ``queue``. The newer attempt (by submit time) wins. Of one attempt that both know, the
     controller's record stands, and accounting adds what the controller does not know: how it ended, if it ended

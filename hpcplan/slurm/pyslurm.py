@@ -28,7 +28,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError, SlurmUnreachableError
 from hpcplan.slurm import pyslurm_records as convert
 from hpcplan.slurm.command import DAY_S, CommandBackend
-from hpcplan.slurm.merge import merge
+from hpcplan.slurm.merge import left_to_ask, merge
 from hpcplan.slurm.process import error_in_words
 from hpcplan.slurm.records import (
     ClusterInfo,
@@ -153,7 +153,9 @@ class PyslurmBackend:
             return []
         start = self.now() - DAY_S if since is None else since
         queue = self._queue(job_ids)
-        return merge(queue, self._history(job_ids, start), since=start, job_ids=job_ids)
+        asked = job_ids if job_ids is None else left_to_ask(job_ids, queue)
+        history = {} if asked == [] else self._history(asked, start)
+        return merge(queue, history, since=start, job_ids=job_ids)
 
     def _queue(self, job_ids: Collection[int] | None) -> list[JobRecord]:
         with self._asking("jobs"):

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 __all__ = [
@@ -78,9 +79,14 @@ class JobState(StrEnum):
 
         What no release of Slurm documents becomes ``UNKNOWN``: a new state must not stop a tracker.
         """
-        words = text.split()
-        word = words[0].rstrip("+").upper() if words else ""
-        return cls.__members__.get(_COMPACT.get(word, word), cls.UNKNOWN)
+        return _parse_state(text)
+
+
+@lru_cache(maxsize=256)  # of thousands of jobs most are in one of a few
+def _parse_state(text: str) -> JobState:
+    words = text.split()
+    word = words[0].rstrip("+").upper() if words else ""
+    return JobState.__members__.get(_COMPACT.get(word, word), JobState.UNKNOWN)
 
 
 _FINAL = frozenset(

@@ -16,7 +16,7 @@ from hpcplan.errors import SlurmError, SlurmUnreachableError
 from hpcplan.slurm import rest_records as convert
 from hpcplan.slurm import rest_values as read
 from hpcplan.slurm import sacct
-from hpcplan.slurm.merge import merge
+from hpcplan.slurm.merge import left_to_ask, merge
 from hpcplan.slurm.records import (
     ClusterInfo,
     JobRecord,
@@ -178,7 +178,9 @@ class RestBackend:
         start = self.now() - DAY_S if since is None else since
         answer = self._ask("GET", "slurm/jobs", accept=lambda found: _nothing_there(found.get("errors")))
         queue = self._wanted(convert.queued(answer), job_ids)
-        return merge(queue, self._history(job_ids, start), since=start, job_ids=job_ids)
+        asked = job_ids if job_ids is None else left_to_ask(job_ids, queue)
+        history = {} if asked == [] else self._history(asked, start)
+        return merge(queue, history, since=start, job_ids=job_ids)
 
     def _wanted(self, records: list[JobRecord], job_ids: Sequence[int] | None) -> list[JobRecord]:
         if job_ids is None:

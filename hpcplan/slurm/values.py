@@ -13,6 +13,7 @@ from typing import Final
 __all__ = ["cpu_seconds", "exit_status", "gpu_count", "gres_gpus", "number", "size_bytes", "stamp", "text", "tres"]
 
 _NOTHING: Final = frozenset({"", "(null)", "n/a", "none", "unknown", "none assigned", "invalid", "not_set", "not set"})
+_LONGEST_NOTHING: Final = max(map(len, _NOTHING))
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)", re.IGNORECASE)
 _POWER: Final[dict[str, int]] = {unit: 1024**power for power, unit in enumerate(["", "K", "M", "G", "T", "P", "E"])}
 _CPU: Final = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
@@ -21,7 +22,8 @@ _GRES: Final = re.compile(r"(?:gres[:/])?gpu(?::(?P<type>[^:,=()]+))??(?:[:=](?P
 
 def text(word: str) -> str | None:
     """Return the word, or ``None`` for one of those that mean that there is none."""
-    return None if word.strip().lower() in _NOTHING else word.strip()
+    found = word.strip()
+    return None if len(found) <= _LONGEST_NOTHING and found.lower() in _NOTHING else found
 
 
 def number(word: str) -> int | None:

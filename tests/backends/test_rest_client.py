@@ -212,7 +212,7 @@ def test_one_question_to_the_controller_a_refresh_and_slurmdbd_may_be_down(
     backend = RestBackend(RestClient(serve(), Token(jwt(sun="ada"), "a test")))
     assert backend.version
     answers.asked.clear()
-    assert [record.state for record in backend.jobs([1, 3])] == [JobState.RUNNING] * 2
+    assert [record.state for record in backend.jobs([1, 3, 9])] == [JobState.RUNNING] * 2
     paths = [path.split("?")[0] for _, path, _, _ in answers.asked]
     assert paths == ["/slurm/v0.0.41/jobs", "/slurmdb/v0.0.41/jobs"]
 

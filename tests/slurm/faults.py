@@ -201,8 +201,6 @@ def _check(cluster: SlurmCluster, directory: Path, watched: Watched, jobs: int, 
     def stored() -> int:
         options = ("-a", "-X", "-n", "-P", "-S", "now-1day", "-E", "now", "-s", "CD", "-o", "JobIDRaw")
         answer = cluster.run("sacct", *options)
-            "sacct", "-a", "-X", "-n", "-P", "-S", "now-1day", "-s", "CD", "-E", "now", "-o", "JobIDRaw"
-        )
         return len(set(answer.stdout.split()) & {str(job_id) for job_id in identity.values()})
 
     cluster.wait_until(lambda: stored() == jobs, "accounting knows every job's end")
