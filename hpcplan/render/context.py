@@ -292,14 +292,17 @@ def _gpu_request(plan: Plan, gres: str | None) -> dict[str, str | None]:
 
 
 def _locality(plan: Plan) -> tuple[int | None, int | None]:
-    """Return --segment and --switches: the first where the site's Slurm knows it, else the second in its place."""
+    """Return --segment and --switches: the first where the site's Slurm knows it, else the second in its place.
+
+    Spare nodes may lie under one more switch.
+    """
     placement, version = plan.placement, plan.job.slurm_version
-    if placement.segment is None:
-        return None, placement.switches
-    if supports("segment", version):
-        return placement.segment, placement.switches
-    if placement.switches is not None:
-        return None, placement.switches
+    spare = plan.job.health.spare_nodes if plan.job.health else 0
+    switches = None if placement.switches is None else placement.switches + (spare > 0)
+    if placement.segment is None or supports("segment", version):
+        return placement.segment, switches
+    if switches is not None:
+        return None, switches
     message = f"needs sbatch --segment, of Slurm 24.05; the site has {version or 'an unknown version'}"
     raise InputError(Problem(f"{message}. Plan with --switches instead", field="placement.segment"))
 

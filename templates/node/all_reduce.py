@@ -53,7 +53,7 @@ def second_pairs(slow, count):
 def blamed(slow, again, rates, least):
     """Return the nodes that were slow again, with their rates; all under suspicion where nothing told them apart."""
     if not again:
-        return {node: 0.0 for node in slow}
+        return dict.fromkeys(slow, 0.0)
     return {pair[0]: rates[index] for index, pair in enumerate(again) if rates[index] < least}
 
 

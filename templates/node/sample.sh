@@ -32,7 +32,7 @@ while true; do
   sleep "$every" &
   wait $! # not 'sleep' alone: bash would be deaf to SIGTERM meanwhile
   read -r total idle < <(cpu_times)
-  percent=$(awk -v t="$((total - total_before))" -v i="$((idle - idle_before))" 'BEGIN { printf "%.1f", t > 0 ? 100 * (t - i) / t : 0 }')
+  percent=$(awk -v t="$((total - total_before))" -v i="$((idle - idle_before))" 'BEGIN { printf "%.1f", (t > 0 ? 100 * (t - i) / t : 0) }')
   total_before=$total idle_before=$idle
   now=$(date +%s)
   {

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +45,19 @@ told = []
 signal.signal(signal.SIGUSR1, lambda *_: told.append(True))
 signal.signal(signal.SIGTERM, lambda *_: told.append(True))
 state, total = pathlib.Path(env["HPCPLAN_STEP_FILE"]), int(env["HPCPLAN_TOTAL_STEPS"])
+if env.get("TEST_END_EARLY"):  # as a trainer that stops by itself where its segment ends
+    total = int(env["HPCPLAN_LAST_STEP"])
 step = int(state.read_text()) if state.exists() else 0
 first, log = step, pathlib.Path("steps.log")
+
+
+def save():
+    if rank == 0:
+        new = state.with_suffix(".new")
+        new.write_text(f"{step}\\n")
+        new.replace(state)
+
+
 while step < total and not told:
     time.sleep(0.05 if step - first < 20 else 10)
     if not told or step - first < 20:
@@ -54,10 +65,9 @@ while step < total and not told:
         if rank == 0:
             with log.open("a") as stream:
                 stream.write(f"{step}\\n")
-    if env.get("TEST_SAVE_EACH") and rank == 0:
-        state.write_text(f"{step}\\n")
-if rank == 0:
-    state.write_text(f"{step}\\n")
+    if env.get("TEST_SAVE_EACH"):
+        save()
+save()
 """
 
 
@@ -188,11 +198,13 @@ def test_a_job_whose_node_dies_is_requeued_and_goes_on(slurm: SlurmCluster, back
     (job_id,) = job_ids(campaign, backend).values()
     wait_for_step(slurm, campaign, 10)
     node = notes(campaign, 1)[0]["SLURMD_NODENAME"]
+    slurm.stop_daemon(f"slurmd-{node}", kill=True)
     try:
         slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
         slurm.wait_until(lambda: (campaign / "state" / "done").exists(), "training is done", patience_s=180)
     finally:
-        slurm.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+        slurm.start_daemon(f"slurmd-{node}")
+        slurm.wait_until(slurm.is_ready, "every node is idle", patience_s=120)
     assert wait_until_over(slurm, [job_id]) == ["COMPLETED"], logs(campaign)
     assert node not in notes(campaign, 1)[0]["HPCPLAN_HOSTS"].split()
     assert_goes_on(campaign, 24)
@@ -263,7 +275,7 @@ def test_a_node_that_fails_its_check_is_named_and_left_out(
     (folder / "templates" / "node" / "check-node.sh.j2").write_text(SICK)
     health = Health(gpus=8, interface_bytes_per_s=50e9, all_reduce_bytes_per_s=1e11, spare_nodes=spare)
     placement = Placement(partition="batch", node_group="gpu", exclude="n[5-7]" if spare else "n[6-7]")
-    plan = stand_in_plan((10, 10), job={"health": health}, placement=placement)
+    plan = stand_in_plan((20, 20), job={"health": health, "variables": {"TEST_END_EARLY": "1"}}, placement=placement)
     campaign = campaign_of(plan, folder, folder / "templates")
     ids = list(job_ids(campaign, backend).values())
     assert wait_until_over(slurm, ids) == ["COMPLETED"] * 2, logs(campaign)
@@ -296,7 +308,7 @@ def test_data_is_staged_once_and_found_by_the_next_segment(slurm: SlurmCluster, 
         (data / f"shard {index}\n.bin").write_bytes(b"x" * 1000 * (index + 1))
     staging = Staging(sources=(str(data),), target=str(folder / "fast"), split=True)
     command = ("python3", "trainer.py", "--data", str(data), f"--more={data}/shard 1\n.bin")
-    plan = stand_in_plan((10, 10), job={"staging": staging, "command": command})
+    plan = stand_in_plan((20, 20), job={"staging": staging, "command": command, "variables": {"TEST_END_EARLY": "1"}})
     campaign = campaign_of(plan, folder)
     ids = list(job_ids(campaign, backend).values())
     assert wait_until_over(slurm, ids) == ["COMPLETED"] * 2, logs(campaign)
@@ -322,7 +334,7 @@ def test_stages_run_in_their_order_and_a_failed_one_stops_what_needs_it(
             cpus_per_task=2,
         ),
         stage(
-            "sweep", 'echo "sweep $LR" >>order; [[ $LR != "b $(c)" ]]', kind="array", after=("train",),
+            "sweep", 'echo "sweep $LR" >>order; [[ $LR != b* ]]', kind="array", after=("train",),
             points=({"LR": "a"}, {"LR": "b $(c)"}),
         ),
         stage("convert", "echo convert >>order", after=("sweep",)),
@@ -340,13 +352,23 @@ def test_stages_run_in_their_order_and_a_failed_one_stops_what_needs_it(
     assert states(slurm, [ids["convert"]]) == ["CANCELLED"], "what needs a stage that failed never starts"
 
 
-def torch_folder() -> Path | None:
-    """Return where ``torchrun`` is: on PATH, or under HPCPLAN_TEST_TORCH."""
-    named = os.environ.get("HPCPLAN_TEST_TORCH")
-    found = shutil.which("torchrun", path=named) if named else shutil.which("torchrun")
-    if found is None or (named is None and importlib.util.find_spec("torch") is None):
-        return None
-    return Path(found).parent
+def torch_python() -> str | None:
+    """Return a Python that has PyTorch: this one, or the one that HPCPLAN_TEST_TORCH names."""
+    if importlib.util.find_spec("torch") is not None:
+        return sys.executable
+    return os.environ.get("HPCPLAN_TEST_TORCH")
+
+
+TORCH_PYTHON = torch_python()  # before a test's environment is cleared
+
+
+def torch_programs(folder: Path) -> Path:
+    """Return a folder with ``python3`` and ``torchrun`` of that Python."""
+    folder.mkdir()
+    for name, words in (("python3", ""), ("torchrun", "-m torch.distributed.run")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {TORCH_PYTHON} {words} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
 
 
 TORCH_TRAINER = """\
@@ -374,20 +396,21 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.skipif(torch_folder() is None, reason="PyTorch is not installed (HPCPLAN_TEST_TORCH names its bin folder)")
+@pytest.mark.skipif(TORCH_PYTHON is None, reason="no PyTorch (HPCPLAN_TEST_TORCH names a Python that has it)")
 def test_torchrun_and_gloo_make_the_ranks_and_groups_of_the_plan(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    folder = slurm.job_folder()
     job = {
         "framework": "torchrun", "command": ("python3", "trainer.py"),
         # All nodes of the test cluster are this one machine, and their names mean nothing to its resolver.
         "setup": (
-            f"export PATH='{torch_folder()}':$PATH",
+            f"export PATH='{torch_programs(folder / 'bin')}':$PATH",
             "export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1",
         ),
         "health": Health(gpus=8, all_reduce_bytes_per_s=1e11),
     }  # fmt: skip
     plan = stand_in_plan((10,), job=job)
     minutes = tuple(segment.model_copy(update={"time_limit_s": 600}) for segment in plan.segments)
-    campaign = campaign_of(plan.model_copy(update={"segments": minutes}), slurm.job_folder())
+    campaign = campaign_of(plan.model_copy(update={"segments": minutes}), folder)
     (campaign / "trainer.py").write_text(TORCH_TRAINER)
     ids = list(job_ids(campaign, backend).values())
     assert wait_until_over(slurm, ids, patience_s=600) == ["COMPLETED"], logs(campaign)
