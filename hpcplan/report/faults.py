@@ -42,6 +42,10 @@ class Faults:
             quote = text if len(text) <= _QUOTE_CHARACTERS else text[: _QUOTE_CHARACTERS - 1] + "…"
             self.quoted.append(Fault(kind, message, file, line, quote))
 
+    def hide_quotes(self) -> None:
+        """Forget what the rows said, which may name people; where they stand stays."""
+        self.quoted = [Fault(one.kind, "(left out)", one.file, one.line, "") for one in self.quoted]
+
     @property
     def total(self) -> int:
         """How many faults there are, quoted or not."""

@@ -27,7 +27,7 @@ _WAIT_S: Final = 60.0
 
 
 def plain_text(report: Report, zone: tzinfo | None = None) -> str:
-    """Return the report as lines of at most 74 characters: what to read first, what to change, the ten largest users."""
+    """Return the report as short lines: what to read first, what to change, the ten largest users."""
     lines = [
         f"Queue report{' of ' + report.cluster if report.cluster else ''}",
         f"{formats.when(report.start, zone)} to {formats.when(report.end, zone)} ({report.timezone})",

@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def due(folder: Path, now: int, zone: tzinfo | None, most: int) -> list[date]:
-    """Return the days that have ended and were not reported, oldest first, at most ``most``: the first time, yesterday."""
+    """Return the days not reported yet, oldest first, ``most`` at most; the first time, yesterday."""
     yesterday = datetime.fromtimestamp(now, zone).date() - timedelta(days=1)
     last = _last(folder)
     if last is None:

@@ -171,7 +171,8 @@ class Dump:
         of_steps = Columns(block.cells.select(set(needed.values())).filter(taken & is_step), needed)
         jobs = job_columns(jobs_at, of_jobs, self.clock).filter(~of_jobs.odd)
         steps = step_columns(steps_at, of_steps).filter(~of_steps.odd)
-        odd = sorted([*block.odd[block.odd < stop], *jobs_at.filter(of_jobs.odd), *steps_at.filter(of_steps.odd)])
+        broken = [int(place) for place in block.odd[block.odd < stop]]
+        odd = sorted([*broken, *jobs_at.filter(of_jobs.odd), *steps_at.filter(of_steps.odd)])
         for place in odd:
             found = is_header(block.line(place))
             if found is not None and found != block.header:  # what follows has other columns

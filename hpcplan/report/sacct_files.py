@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import sys
 import zlib
@@ -56,12 +57,12 @@ def opened(path: Path | str, faults: Faults) -> Iterator[IO[bytes]]:
 
 
 def _unpacked(stream: IO[bytes]) -> IO[bytes]:
-    magic = cast("gzip.GzipFile", stream).peek(4)[:4]
+    if not hasattr(stream, "peek"):
+        stream = io.BufferedReader(cast(io.RawIOBase, stream))
+    magic = cast(io.BufferedReader, stream).peek(4)[:4]
     if magic[:2] == _GZIP:
         return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
     if magic == _ZSTD:
-        import io
-
         import zstandard
 
         reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
@@ -97,7 +98,7 @@ class Blocks:
             while not ended:
                 wanted = len(self._held) + self.block_bytes  # what was given back could not be read without more
                 while len(self._held) < wanted and not ended:
-                    part = cast("gzip.GzipFile", stream).read1(
+                    part = cast(io.BufferedReader, stream).read1(
                         min(1024**2, self.block_bytes)
                     )  # what there is, also before a damaged end
                     self._held += part

@@ -12,6 +12,7 @@ import pytest
 
 from hpcplan.cli import COMMANDS, main
 from hpcplan.cli import report as report_file
+from hpcplan.cli import report_source
 from hpcplan.errors import SlurmUnreachableError
 from hpcplan.slurm.records import ClusterInfo, JobRecord, JobState, NodeRecord
 
@@ -58,7 +59,7 @@ JOB = JobRecord(
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     fake = FakeBackend([JOB, dataclasses.replace(JOB, job_id=8, user="bob", end_time=NOW - 3600)])
-    monkeypatch.setattr(report_file, "_open", lambda name: fake)
+    monkeypatch.setattr(report_source, "opened", lambda name: fake)
     return fake
 
 
@@ -184,7 +185,7 @@ def test_slurm_that_does_not_answer_is_exit_code_4(hpcplan, monkeypatch: pytest.
     def unreachable(name: str) -> FakeBackend:
         raise SlurmUnreachableError("no slurmctld answers")
 
-    monkeypatch.setattr(report_file, "_open", unreachable)
+    monkeypatch.setattr(report_source, "opened", unreachable)
     code, out, err = hpcplan("report", "--format", "json")
     assert (code, out) == (4, "")
     assert "no slurmctld answers" in err

@@ -1,0 +1,101 @@
+"""What if jobs had asked for what they needed: past jobs replayed on the mock cluster, as asked and right-sized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpcplan.errors import InputError
+from hpcplan.simulate.jobs import JobSpec
+from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.trace_run import Schedule, on_nodes
+from hpcplan.simulate.traces import Trace, TraceJob
+
+__all__ = ["Asked", "PastJob", "Replayed", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a job asked for; ``memory_bytes`` and ``gpus`` are the whole job's, ``None`` where that is not known."""
+
+    limit_s: int
+    cpus: int
+    memory_bytes: int | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastJob:
+    """A job that ran ``run_s`` on ``nodes`` nodes; ``counted`` says that its wait is of interest.
+
+    Jobs that were running when the time looked at begins are not counted, and are submitted at its beginning with what
+    was left of their run.
+    """
+
+    label: str
+    submit_s: int
+    run_s: int
+    nodes: int
+    asked: Asked
+    needed: Asked
+    partition: str | None
+    user: str | None
+    account: str | None
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Wait hours of the jobs counted that started in both replays, how many those are, and how many did not."""
+
+    jobs: int
+    changed: int
+    left_out: int
+    asked_wait_hours: float
+    needed_wait_hours: float
+
+
+def replay(jobs: Sequence[PastJob], cluster: SlurmCluster) -> Replayed:
+    """Schedule the jobs twice under Slurm's rules, and add up how long they waited.
+
+    A partition that the cluster does not have is left out of the request. Jobs that it would refuse are left out of
+    both sums.
+
+    Raises:
+        InputError: there are no jobs.
+    """
+    if not jobs:
+        raise InputError("the counterfactual needs jobs that ran, with their sizes and time limits on record")
+    first = _waits(on_nodes(_trace(jobs, cluster, needed=False), cluster, "slurm"))
+    second = _waits(on_nodes(_trace(jobs, cluster, needed=True), cluster, "slurm"))
+    both = [job for job in jobs if job.counted and job.label in first and job.label in second]
+    return Replayed(
+        jobs=len(both),
+        changed=sum(job.asked != job.needed for job in both),
+        left_out=sum(job.counted for job in jobs) - len(both),
+        asked_wait_hours=sum(first[job.label] for job in both) / 3600,
+        needed_wait_hours=sum(second[job.label] for job in both) / 3600,
+    )
+
+
+def _waits(schedule: Schedule) -> dict[str, int]:
+    return {str(row.job_id): row.start_s - row.submit_s for row in schedule.rows if row.start_s is not None}
+
+
+def _trace(jobs: Sequence[PastJob], cluster: SlurmCluster, *, needed: bool) -> Trace:
+    known = cluster.machine.partitions
+    made = []
+    for position, job in enumerate(sorted(jobs, key=lambda job: (job.submit_s, job.label)), start=1):
+        asked = job.needed if needed else job.asked
+        memory = None if asked.memory_bytes is None else -(-asked.memory_bytes // job.nodes)
+        spec = JobSpec(
+            name=job.label, partition=job.partition if job.partition in known else None, nodes_min=job.nodes,
+            nodes_max=job.nodes, ntasks=max(job.nodes, asked.cpus), time_limit_s=asked.limit_s, account=job.account,
+            memory_per_node_bytes=memory, gpus_per_node=-(-asked.gpus // job.nodes) if asked.gpus else None,
+        )  # fmt: skip
+        made.append(
+            TraceJob(
+                position, job.submit_s, job.run_s, asked.limit_s, asked.cpus, label=job.label, ask=spec, user=job.user
+            )
+        )
+    return Trace(tuple(made), None, 0)
