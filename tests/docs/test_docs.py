@@ -18,6 +18,7 @@ import pytest
 from hpcplan.cli import hpcplan
 from hpcplan.demo import run as demo
 from hpcplan.errors import ExitCode
+from hpcplan.plan import DataShards
 from hpcplan.render import render_plan
 from hpcplan.render.context import ScriptContext
 from hpcplan.render.environment import FILTERS
@@ -170,9 +171,9 @@ def test_the_page_of_exit_codes_has_each_of_them() -> None:
 
 
 def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_no_others(plans: ModuleType) -> None:
-    scripts = "".join(
-        "".join(render_plan(make()).values()) for make in (plans.plan, plans.torchrun_plan, plans.srun_plan)
-    )
+    data = DataShards(manifest="shards.jsonl", sha256="0" * 64, files=1, lanes=1, tokens=1, imbalance=0)
+    made = (plans.plan(data_shards=data), plans.torchrun_plan(), plans.srun_plan())
+    scripts = "".join("".join(render_plan(plan).values()) for plan in made)
     exported = set(re.findall(r"^export (HPCPLAN_\w+)=", scripts, re.MULTILINE))
     sources = "".join(text_of(path) for path in (ROOT / "hpcplan").rglob("*.py"))
     read = set(re.findall(r'environ(?:\.get\(|\[)"((?:HPCPLAN|XDG)_\w+)"', sources))
