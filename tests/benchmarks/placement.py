@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.placement [NODES ...]
 
-Traffic is that of a training step in which data parallelism is heavy and the pipeline light, and up-links carry a
-quarter of what enters from below. The free nodes are nine tenths of the machine, at random. Times are seconds of CPU on
+Traffic is that of a training step in which data parallelism is heavy and the pipeline light, and up-links carry an
+eighth of what enters from below. The free nodes are nine tenths of the machine, at random. Times are seconds of CPU on
 one core; steps are predictions, in seconds of communication above the arithmetic.
 """
 
@@ -36,7 +36,7 @@ def _fabric(kind: str, nodes: int) -> dict[str, object]:
         return {"kind": "dragonfly", "levels": [
             {"name": "router", "size": 8, "uplink": "80 GB/s"}, {"name": "group", "size": 8, "uplink": "160 GB/s"},
             {"name": "system", "size": -(-nodes // 64)}]}  # fmt: skip
-    return {"levels": [{"name": "leaf", "size": 32, "uplink": "80 GB/s"}, {"name": "spine", "size": -(-nodes // 32)}]}
+    return {"levels": [{"name": "leaf", "size": 32, "uplink": "40 GB/s"}, {"name": "spine", "size": -(-nodes // 32)}]}
 
 
 def _case(kind: str, nodes: int) -> tuple[Machinery, list[str]]:

@@ -30,7 +30,7 @@ def exhaust(predictor: Predictor, free: Ints, count: int) -> tuple[Ints, float]:
     """Return the best of all ordered choices of ``count`` from ``free`` hosts, and its step in seconds."""
     best, best_s = free[:count], np.inf
     choices = permutations(free.tolist(), count)
-    size = max(1, _BATCH // max(1, predictor.flow_count))
+    size = max(1, _BATCH // predictor.effort)
     while batch := list(islice(choices, size)):
         table = np.array(batch, dtype=np.int64)
         step = predictor.quality(table).step_s
@@ -54,7 +54,7 @@ def improve(
     first = predictor.quality(best[None])
     step, uneven = float(first.step_s[0]), float(first.unevenness[0])
     left = work
-    each = max(1, predictor.flow_count)
+    each = predictor.effort
     size = int(np.clip(_BATCH // each, 1, 256))
     better = True
     while better and left > 0 and step > bound_s * (1 + _TIE):

@@ -26,6 +26,8 @@ class Network(Protocol):
     """bytes/s that a link really carries, one way"""
     node_rate: float
     """the most that one node can send into the fabric, bytes/s"""
+    effort: float
+    """how much work it is to look at a flow, 1 on a tree"""
 
     def loads(self, source: Ints, target: Ints, amount: Floats) -> Floats:
         """Return the bytes on every link, shape (placements, links); ``amount`` has shape (flows,)."""
@@ -55,6 +57,7 @@ class TreeNetwork:
         self._vertices = len(hierarchy.names)
         up = hierarchy.up_bytes_per_s * efficiency
         self.node_rate = float(up[:hosts].max())
+        self.effort = 1.0
         self.rate = np.concatenate([up, up, np.full(2 * hosts, domain_bytes_per_s)])
         self._above = np.vstack([np.arange(hosts), hierarchy.above])  # (levels, hosts), row 0 the hosts themselves
 

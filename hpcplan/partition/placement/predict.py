@@ -39,9 +39,9 @@ class Predictor:
         self._used = network.rate > 0
 
     @property
-    def flow_count(self) -> int:
-        """How many flows one placement has."""
-        return sum(len(f.source) for of_term in self._flows for f in of_term)
+    def effort(self) -> int:
+        """How much work one placement is to look at: its flows, each as much as the network makes it."""
+        return max(1, round(self.network.effort * sum(len(f.source) for of_term in self._flows for f in of_term)))
 
     def quality(self, hosts: Ints) -> Quality:
         """Return the quality of placements: the host of each block, shape (placements, blocks)."""

@@ -37,6 +37,7 @@ class TorusNetwork:
             rates.append(np.full(grid.coordinates.size * 2, grid.torus.link_bytes_per_s * efficiency))
         self.rate = np.concatenate(rates)
         self.node_rate = tree.node_rate
+        self.effort = 1.0 + max(sum(size // 2 for size in grid.torus.dims) for grid in self._grids)
 
     def loads(self, source: Ints, target: Ints, amount: Floats) -> Floats:
         """Return the bytes on every link, shape (placements, links)."""
@@ -45,12 +46,8 @@ class TorusNetwork:
         total = [self._tree.loads(own, target, np.where(inside, 0.0, 1.0) * amount) if not inside.all() else
                  np.zeros((len(source), len(self._tree.rate)))]  # fmt: skip
         for number, grid in enumerate(self._grids):
-            rows = []
-            for row in range(len(source)):
-                here = inside[row] & (self._grid[source[row]] == number)
-                places = self._place[source[row][here]], self._place[target[row][here]]
-                rows.append(grid.loads(*places, amount[here]).ravel())
-            total.append(np.array(rows))
+            here = inside & (self._grid[source] == number)
+            total.append(_grid_loads(grid, self._place[source], self._place[target], np.where(here, amount, 0.0)))
         return np.concatenate(total, axis=1)
 
     def latency(self, source: Ints, target: Ints) -> Floats:
@@ -83,6 +80,34 @@ class TorusNetwork:
                 return self.hosts[grid.hosts[place]], self.hosts[grid.hosts[end]]
             number -= grid.coordinates.size * 2
         raise IndexError(number)
+
+
+def _grid_loads(grid: Grid, source: Ints, target: Ints, amount: Floats) -> Floats:
+    """Return the load of each link by direction, shape (placements, places x dimensions x 2), of flows between places.
+
+    As :meth:`hpcplan.site.torus.Grid.loads`, for many placements in one call: sources, targets and amounts have shape
+    (placements, flows).
+    """
+    dims = grid.torus.dims
+    links = grid.coordinates.size * 2
+    row = np.broadcast_to(np.arange(len(source))[:, None] * links, source.shape)
+    load = np.zeros(len(source) * links)
+    at = source.copy()
+    for axis, size in enumerate(dims):
+        stride = int(np.prod(dims[axis + 1 :]))
+        here, goal = at // stride % size, target // stride % size
+        ahead = (goal - here) % size
+        for way, steps in ((0, ahead), (1, (size - ahead) % size)):
+            part = np.where(2 * ahead == size, 0.5, (steps < size - steps) & (ahead > 0)) * amount
+            left = np.where(part > 0, steps, 0)
+            for step in range(int(left.max(initial=0))):
+                moving = left > step
+                along = (here[moving] + (step if way == 0 else -step)) % size
+                place = at[moving] + (along - here[moving]) * stride
+                link = row[moving] + (place * len(dims) + axis) * 2 + way
+                load += np.bincount(link, part[moving], minlength=load.size)
+        at = at + (goal - here) * stride
+    return load.reshape(len(source), links)
 
 
 def snake(grid: Grid, places: Ints) -> Ints:

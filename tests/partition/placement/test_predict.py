@@ -102,3 +102,23 @@ def test_only_orders_that_the_framework_can_run_and_that_differ_are_tried() -> N
     assert len(orders_of("srun", both)) == 6
     assert len(orders_of("srun", sharding(tp=2, dp=2, pp=2, cp=2))) == 24
     assert orders_of("srun", sharding(dp=8)) == [("tp", "cp", "dp", "pp")]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+@settings(max_examples=30)
+def test_loads_on_a_torus_are_those_of_its_closed_form(dims: list[int]) -> None:
+    nodes = int(np.prod(dims))
+    if nodes < 2:
+        return
+    toruses = [{"name": "t", "dims": dims, "nodes": f"n[0-{nodes - 1}]", "link": "10 GB/s"}]
+    of = site({"kind": "torus", "toruses": toruses}, nodes)
+    made = machinery(of, sharding(tp=2, dp=nodes), traffic(exchange("dp")))
+    generator = np.random.default_rng(nodes)
+    source, target = generator.integers(0, nodes, (3, 8)), generator.integers(0, nodes, (3, 8))
+    amount = generator.random(8) + 0.1
+    grid = build_topology(of).grids[0]
+    found = made.network.loads(source, target, amount)
+    for row in range(3):
+        expected = grid.loads(source[row], target[row], amount).ravel()
+        assert found[row, -expected.size :] == pytest.approx(expected)
+        assert not found[row, : -expected.size].any()
