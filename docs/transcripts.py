@@ -36,9 +36,9 @@ _POOL = "hpcplan plan llama3-8b --site mixed-lab --tokens 20B --global-batch 128
 _EXPLAIN = "hpcplan plan llama3-70b --site superpod-h100 --nodes 16 --tokens 300B"
 _PARETO = "hpcplan plan llama3-8b --site superpod-h100 --nodes 1:16 --tokens 20B --pareto --plot front.svg"
 _VALIDATE = "hpcplan validate korthikanti2022_table5.csv -o predicted.csv"
-
-_405B = "hpcplan plan llama3-405b --site grand-teton-h100-700w --nodes 2048 --fix tp=8 --fix pp=16 --fix cp=1 -o plan.json"
+_405B = "hpcplan plan llama3-405b --site grand-teton-h100-700w --nodes 2048 -o plan.json"
 _EXPERTS = "hpcplan plan deepseek-v3 --site gb200-nvl72 --nodes 64 --fix ep=64 -o experts.json"
+_8B = "hpcplan plan llama3-8b --site superpod-h100 --nodes 4 --tokens 200B -o plan.json"
 _SHARD = "hpcplan data shard files.csv --plan plan.json -o shards.jsonl --plan-output with-data.json"
 
 SESSIONS: dict[str, tuple[Shot, ...]] = {
@@ -74,12 +74,12 @@ SESSIONS: dict[str, tuple[Shot, ...]] = {
     "infeasible": (Shot("infeasible", "hpcplan plan llama3-70b --site mixed-lab --nodes 1"),),
     "placement": (
         Shot("place-plan", f"{_405B} >/dev/null"),
-        Shot("place", "hpcplan place plan.json", blocks=(0, 1, 2, 3)),
+        Shot("place", "hpcplan place plan.json"),
         Shot("place-experts-plan", f"{_EXPERTS} >/dev/null"),
-        Shot("place-experts", "hpcplan place experts.json --drained nvl01n03 --ask nodelist", blocks=(0, 1, 2)),
+        Shot("place-experts", "hpcplan place experts.json --drained nvl01n03 --ask nodelist", blocks=(0, 1, 4)),
     ),
     "data": (
-        Shot("data-plan", "hpcplan plan llama3-8b --site superpod-h100 --nodes 4 --tokens 200B -o plan.json >/dev/null"),
+        Shot("data-plan", f"{_8B} >/dev/null"),
         Shot("data-shard", _SHARD),
         Shot("data-where", "hpcplan data where shards.jsonl --step 1200 --dp 32 --rank 3"),
         Shot("data-manifest", "head -n 2 shards.jsonl; tail -n 2 shards.jsonl"),

@@ -5,8 +5,8 @@ data-parallel rank reads ``lanes / dp`` whole lanes. Which sequences a step trai
 number of ranks: a chain of jobs may go on with another data-parallel size at any step, as long as it divides the lanes.
 
 A lane is an endless stream of tokens: its pieces one after the other, in every pass (epoch) in another order, that of
-the SHA-256 of ``SEED:EPOCH:PATH:START``. All lanes are at the same place of their streams at every step, so that a
-step is all there is to remember.
+the SHA-256 of ``SEED:EPOCH:FILE:START``, the file by its number. All lanes are at the same place of their streams at
+every step, so that a step is all there is to remember.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Shards:
         return self._orders[lane, epoch]
 
     def _key(self, piece: Piece, epoch: int) -> bytes:
-        return hashlib.sha256(f"{self.seed}:{epoch}:{self.files[piece.file].path}:{piece.start}".encode()).digest()
+        return hashlib.sha256(f"{self.seed}:{epoch}:{piece.file}:{piece.start}".encode()).digest()
 
     def ranges(self, lane: int, first_token: int, count: int) -> Iterator[Range]:
         """Yield what a lane's stream has from ``first_token`` on, ``count`` tokens in all."""
