@@ -6,6 +6,7 @@ limit of the partition lets a job in and keeps it pending, as with ``EnforcePart
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Final
 
 from hpcplan.errors import SlurmError, nearest
@@ -13,8 +14,14 @@ from hpcplan.hostlist import expand
 from hpcplan.simulate.jobs import UNLIMITED_S, JobSpec, Request
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
 
-__all__ = ["refusal", "resolve"]
+__all__ = ["Admission", "refusal", "resolve"]
 
+_ASKED: Final = attrgetter(
+    "partition", "qos", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "time_limit_s", "gpus",
+    "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
+    "memory_per_gpu_bytes", "switches", "exclude", "nodelist", "constraint",
+)  # fmt: skip
+_REMEMBERED: Final = 4096  # requests; a trace of a million jobs has a few hundred kinds
 _UNAVAILABLE: Final = "Requested node configuration is not available"
 
 
@@ -22,6 +29,29 @@ def refusal(reason: str, *before: str, hint: str | None = None) -> SlurmError:
     """Return the error with which sbatch would report that the controller refused."""
     lines = [f"sbatch: error: {line}" for line in before]
     return SlurmError("\n".join([*lines, f"sbatch: error: Batch job submission failed: {reason}"]), hint=hint)
+
+
+class Admission:
+    """The door of one machine, which remembers what it was asked last: most jobs are like others."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._known: dict[object, Request] = {}
+
+    def resolve(self, spec: JobSpec) -> Request:
+        """Return what ``spec`` asks of the machine.
+
+        Raises:
+            SlurmError: the controller would refuse it.
+        """
+        asked = _ASKED(spec)
+        found = self._known.get(asked)
+        if found is None:
+            found = resolve(spec, self._machine)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[asked] = found
+        return found
 
 
 def resolve(spec: JobSpec, machine: Machine) -> Request:

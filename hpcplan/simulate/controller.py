@@ -15,7 +15,9 @@ waited for.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,7 @@ class Controller(Engine):
         self._one_tier = len(set(self._tiers.values())) == 1
         self._by_id = self.settings.builtin and not self.settings.multifactor
         self._multifactor = Multifactor(cluster.machine, self.settings) if self.settings.multifactor else None
+        self._promised: list[tuple[int, int]] = []  # (end by limit, nodes) of what runs or completes, sorted
         self._completing: list[tuple[int, int, int]] = []  # ends not yet seen: (when they are, nodes, end by limit)
         self._switch_waits: list[tuple[int, int]] = []  # (until when a job waits for few switches, its id)
         self._seen_changes = -1
@@ -69,13 +72,12 @@ class Controller(Engine):
         """Return when a running job ends: its own end, or the first look at limits that finds it over its own."""
         assert job.start_time is not None
         settings = self.settings
-        done = job.start_time + job.behaviour.runtime_s
+        behaviour = job.behaviour
+        done = job.start_time + behaviour.runtime_s
         over = job.limit_end + settings.over_time_limit_s
-        every = settings.time_limit_check_s
-        stopped = over + (settings.started_s - over) % every
         if done <= over:
-            behaviour = job.behaviour
             return done, (JobState(behaviour.state), behaviour.exit_code, behaviour.signal)
+        stopped = over + (settings.started_s - over) % settings.time_limit_check_s
         return min(done, stopped), natural_end(job)  # over its limit it has timed out, though it ends by itself
 
     def _due(self) -> list[int]:
@@ -119,6 +121,15 @@ class Controller(Engine):
         _, _, wait = (job.spec.switches or "").partition("@")
         return min(longest, parse_slurm_time(wait) or longest) if wait else longest
 
+    def _start(self, job: Job, nodes: int, backfilled: bool) -> None:
+        super()._start(job, nodes, backfilled)
+        insort(self._promised, (job.limit_end, nodes))
+
+    def restore(self, jobs: Iterable[Job]) -> None:
+        """Take over the jobs of a saved engine and rebuild everything that follows from them."""
+        super().restore(jobs)
+        self._promised = sorted((job.limit_end, job.nodes) for job in self.running.values())
+
     def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
         super()._end(job, state, exit_code, signal)
         if job.start_time is not None:
@@ -138,7 +149,9 @@ class Controller(Engine):
     def _schedule(self) -> None:
         """Do what the controller's threads do at this second."""
         while self._completing and self._completing[0][0] <= self.now:
-            self.busy &= ~heapq.heappop(self._completing)[1]
+            _, nodes, limit_end = heapq.heappop(self._completing)
+            self.busy &= ~nodes
+            del self._promised[bisect_left(self._promised, (limit_end, nodes))]
             self.changes += 1
             self._triggered = True
         while self._switch_waits and self._switch_waits[0][0] <= self.now:
@@ -215,15 +228,17 @@ class Controller(Engine):
             if nodes:
                 self._start(job, nodes, backfilled=False)
                 usable &= ~nodes
-            elif self.placement.choose(job.request, self.available):
+            elif self.placement.fits(job.request, self.available):
                 usable &= ~self._partition_masks[job.request.partition]
         self._drop_started()
 
     def _backfill_pass(self) -> None:
         self._last_backfill, self._backfill_due = self.now, None
-        running = [(job.limit_end, job.nodes) for job in self.running.values()]
-        running += [(limit_end, nodes) for _, nodes, limit_end in self._completing]
-        pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, self.available, running)
+        available = self.available
+        running = self._promised.copy()
+        if available != self.machine.all_nodes:
+            running = sorted((limit_end, nodes & available) for limit_end, nodes in running)
+        pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
         if pass_.run(self._ordered(), lambda job, nodes: self._start(job, nodes, backfilled=True)):
             self._drop_started()
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from hpcplan.simulate.admission import resolve
+from hpcplan.simulate.admission import Admission
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.dependents import Dependents, History
 from hpcplan.simulate.job_records import ended_record, natural_end
@@ -66,6 +66,7 @@ class Engine:
         self.running: dict[int, Job] = {}
         self.queue: list[Job] = []
         self.ended: list[JobRecord] = []
+        self.on_end: Callable[[Job, JobState], None] | None = None  # told of ends in the place of ``ended``
         self.next_id = 1
         self.submissions = 0
         self.down = 0
@@ -74,8 +75,12 @@ class Engine:
         self.busy = 0
         self.changes = 0
         self._ends: list[tuple[int, int]] = []
+        self._planned_ends: dict[int, int] = {}
         self._wakes: list[tuple[int, int]] = []
         self._dependents = Dependents(self.jobs, history)
+        self._admission = Admission(machine)
+        self._array_limits = False
+        self._all_up = all(part.up for part in machine.partitions.values())
         self._partition_masks = {name: part.mask for name, part in machine.partitions.items()}
 
     # what a person asks ---------------------------------------------------------------------------------------------
@@ -198,6 +203,8 @@ class Engine:
 
     def candidates(self) -> list[Job]:
         """Return the queue without the jobs that wait for their partition or for other tasks of their array."""
+        if self._all_up and not self._array_limits:
+            return self.queue.copy()
         room: dict[int | None, int] = {}
         result = []
         for job in self.queue:
@@ -233,11 +240,12 @@ class Engine:
         """Take over the jobs of a saved engine and rebuild everything that follows from them."""
         for job in jobs:
             self.jobs[job.id] = job
+            self._array_limits |= job.spec.array_limit is not None
         for job in self.jobs.values():
             if job.running:
                 self.running[job.id] = job
                 self.busy |= job.nodes
-                heapq.heappush(self._ends, (self.end_of(job)[0], job.id))
+                self._plan_end(job)
                 continue
             self._dependents.watch(job)
             self._wake(job)
@@ -249,6 +257,7 @@ class Engine:
         jobs = self._new_jobs(spec, behaviour, user, background=background)
         self.next_id += len(jobs)
         self.submissions += 1
+        self._array_limits |= spec.array_limit is not None
         for job in jobs:
             self.jobs[job.id] = job
         for job in jobs:
@@ -258,7 +267,7 @@ class Engine:
         return jobs[0].id
 
     def _new_jobs(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> list[Job]:
-        request = resolve(spec, self.machine)
+        request = self._admission.resolve(spec)
         begin = begin_time(spec.begin, self.now)
         first = self.next_id
         priority = spec.priority if spec.priority is not None else TOP_PRIORITY - self.submissions - spec.nice
@@ -279,7 +288,7 @@ class Engine:
             )
             for position, task in enumerate(spec.array or (None,))
         ]
-        for job in jobs:
+        for job in jobs if spec.dependency else ():
             self._dependents.resolve(job, self.now)
         return jobs
 
@@ -308,21 +317,27 @@ class Engine:
         job.backfilled = backfilled
         self.busy |= nodes
         self.running[job.id] = job
-        heapq.heappush(self._ends, (self.end_of(job)[0], job.id))
+        self._plan_end(job)
         self._dependents.started(job)
         self.changes += 1
 
     def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
         """Take a job out of the cluster for good."""
-        self.ended.append(ended_record(job, self, state, exit_code, signal))
+        self._record(job, state, exit_code, signal)
         if job.running:
             self.busy &= ~job.nodes
-            del self.running[job.id]
+            del self.running[job.id], self._planned_ends[job.id]
         else:
             self._leave_queue(job)
         del self.jobs[job.id]
         self._dependents.ended(job, state)
         self.changes += 1
+
+    def _record(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
+        if self.on_end is not None:
+            self.on_end(job, state)
+        else:
+            self.ended.append(ended_record(job, self, state, exit_code, signal))
 
     def _fail_node(self, job: Job) -> None:
         if job.spec.requeue:
@@ -331,9 +346,9 @@ class Engine:
             self._end(job, JobState.NODE_FAIL, exit_code=1)
 
     def _requeue(self, job: Job, state: JobState) -> None:
-        self.ended.append(ended_record(job, self, state))
+        self._record(job, state)
         self.busy &= ~job.nodes
-        del self.running[job.id]
+        del self.running[job.id], self._planned_ends[job.id]
         job.restarts += 1
         job.submit_time = self.now + 1  # as slurmctld does, so that accounting can tell the attempts apart
         job.begin_time = self.now + REQUEUE_DELAY_S
@@ -351,10 +366,14 @@ class Engine:
         if job.running or job.id not in self.jobs:
             return
         self.changes += 1
-        self._leave_queue(job)
+        if job.eligible_time is not None:
+            self._leave_queue(job)
         reason = self.blocked(job)
         if reason is None:
-            insort(self.queue, job, key=_order)
+            if self.queue and _order(self.queue[-1]) > _order(job):
+                insort(self.queue, job, key=_order)
+            else:
+                self.queue.append(job)
             if job.eligible_time is None:
                 job.eligible_time = max(self.now, job.submit_time)
         elif reason == "DependencyNeverSatisfied" and job.spec.kill_on_invalid_dep:
@@ -365,9 +384,13 @@ class Engine:
         if position < len(self.queue) and self.queue[position] is job:
             del self.queue[position]
 
+    def _plan_end(self, job: Job) -> None:
+        end = self.end_of(job)[0]
+        self._planned_ends[job.id] = end
+        heapq.heappush(self._ends, (end, job.id))
+
     def _is_current_end(self, time: int, job_id: int) -> bool:
-        job = self.running.get(job_id)
-        return job is not None and self.end_of(job)[0] == time
+        return self._planned_ends.get(job_id) == time
 
     def _is_current_wake(self, time: int, job_id: int) -> bool:
         job = self.jobs.get(job_id)

@@ -7,7 +7,7 @@ few machine words, as Slurm's own bit maps do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +87,11 @@ class Machine:
     groups: tuple[NodeGroupShape, ...]
     partitions: Mapping[str, PartitionShape]
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
+    _numbering: _Numbering = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", {name: position for position, name in enumerate(self.names)})
+        object.__setattr__(self, "_numbering", _Numbering(self.names))
 
     @property
     def all_nodes(self) -> int:
@@ -123,7 +125,7 @@ class Machine:
 
     def node_list(self, mask: int) -> str:
         """Return the hostlist of ``mask``: ``n[1-4,7]``."""
-        return compress(self.names_of(mask))
+        return self._numbering.hostlist(mask)
 
     def total(self, mask: int, what: str) -> int:
         """Return the sum of ``cpus``, ``gpus`` or ``memory_bytes`` over the nodes in ``mask``."""
@@ -185,6 +187,50 @@ class Machine:
         group = NodeGroupShape(mask=mask, cpus=1, memory_bytes=1)
         names = tuple(f"p{number}" for number in range(1, count + 1))
         return cls(names, (group,), {partition: PartitionShape(partition, mask, default=True)})
+
+
+class _Numbering:
+    """Node names as stems and numbers, so that a hostlist is written run by run and not name by name."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._stems: list[str] = []
+        self._numbers: list[str] = []
+        self._follows = 0  # the nodes whose name is the one before with the next number
+        for position, name in enumerate(names):
+            stem = name.rstrip("0123456789")
+            number = name[len(stem) :]
+            if len(number) > 18:  # as hostlists have it, no number but part of the name
+                stem, number = name, ""
+            if number and position and self._stems[-1] == stem and self._numbers[-1]:
+                before = self._numbers[-1]
+                if number == f"{int(before) + 1:0{len(before)}d}":
+                    self._follows |= 1 << position
+            self._stems.append(stem)
+            self._numbers.append(number)
+
+    def hostlist(self, mask: int) -> str:
+        """Return what :func:`hpcplan.hostlist.compress` makes of the names of these nodes."""
+        firsts = mask & ~((mask << 1) & self._follows)
+        lasts = mask & ~((mask & self._follows) >> 1)
+        groups: list[tuple[str, list[str]]] = []
+        while firsts:
+            low, high = firsts & -firsts, lasts & -lasts
+            firsts ^= low
+            lasts ^= high
+            first, last = low.bit_length() - 1, high.bit_length() - 1
+            stem, number = self._stems[first], self._numbers[first]
+            text = number if first == last else f"{number}-{self._numbers[last]}"
+            if number and groups and groups[-1][0] == stem and groups[-1][1]:
+                groups[-1][1].append(text)
+            else:
+                groups.append((stem, [text] if number else []))
+        return ",".join(_bracketed(stem, ranges) for stem, ranges in groups)
+
+
+def _bracketed(stem: str, ranges: Sequence[str]) -> str:
+    if len(ranges) == 1 and "-" not in ranges[0]:
+        return stem + ranges[0]
+    return f"{stem}[{','.join(ranges)}]" if ranges else stem
 
 
 def _group_shape(group: NodeGroup, mask: int) -> NodeGroupShape:

@@ -72,6 +72,11 @@ class Placement:
         self._switches = switches
         self._leaves = [switch for switch in switches if not switch.level]
 
+    @property
+    def switched(self) -> bool:
+        """Whether there are switches, so that not only numbers count."""
+        return bool(self._switches)
+
     def fits(self, request: Request, mask: int) -> bool:
         """Whether the request fits into ``mask``; without switches that is a matter of numbers."""
         if self._switches:

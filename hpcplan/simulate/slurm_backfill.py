@@ -7,10 +7,9 @@ started; any other is promised its nodes, rounded to ``bf_resolution``, if that 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hpcplan.simulate.profile import Slot
@@ -23,17 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["BackfillPass"]
 
 
-@dataclass(slots=True)
-class _Span:
-    """A stretch of time with the nodes that nobody has been promised in it."""
-
-    begin: int
-    end: int
-    nodes: int
-
-
 class BackfillPass:
-    """A pass at ``now``; ``running`` holds (end by time limit, nodes) of what runs or is being cleaned up."""
+    """A pass at ``now``; ``running`` holds (end by time limit, nodes) of what runs or is being cleaned up, sorted.
+
+    The time planned for is cut into spans: the i-th begins at ``_begins[i]`` and ends where the next begins, and nobody
+    has been promised ``_unpromised[i]`` in it. ``_levels[i]`` are the nodes that are free once the first i + 1 running
+    jobs have ended; they are worked out as far as they are asked for.
+    """
 
     def __init__(
         self,
@@ -42,7 +37,7 @@ class BackfillPass:
         now: int,
         free: int,
         available: int,
-        running: Iterable[tuple[int, int]],
+        running: list[tuple[int, int]],
     ) -> None:
         self.settings = settings
         self.placement = placement
@@ -50,65 +45,117 @@ class BackfillPass:
         self.available = available
         self.promises: dict[int, Slot] = {}
         self._free = free
-        self._ends = sorted((end, nodes & available) for end, nodes in running)
+        self._ends = running
         self._levels: list[int] = []
-        self._spans = [_Span(now, now + settings.bf_window_s, available)]
+        self._begins = [now]
+        self._unpromised = [available]
+        self._last_end = now + settings.bf_window_s
         self._in_partition: Counter[str] = Counter()
+        self._firsts: dict[tuple[int, int], int] = {}
+        self._hopeless: dict[tuple[int, int, int, int], int] = {}
 
     def run(self, queue: Sequence[Job], start: Callable[[Job, int], None]) -> bool:
         """Look at the jobs in order, calling ``start`` for those that start now; whether any did.
 
-        It ends at the last job that the free nodes would hold: promises to those behind it change nothing now.
+        It ends at the last job that could start now on nodes that nobody has been promised yet: what those behind it
+        would be promised changes nothing now.
         """
         settings = self.settings
+        counted = bool(settings.bf_max_job_part or settings.bf_max_job_user)
         tested: Counter[str] = Counter()
         started = 0
         queue = queue[: settings.bf_max_job_test]
-        last = self._last_that_fits(queue, len(queue) - 1)
+        last = self._last_that_can_start(queue, len(queue) - 1)
         for position, job in enumerate(queue):
             if position > last:
                 break
-            partition, user = f"partition {job.request.partition}", f"user {job.user}"
-            tested[partition] += 1
-            tested[user] += 1
-            if settings.bf_max_job_part and tested[partition] > settings.bf_max_job_part:
-                continue
-            if settings.bf_max_job_user and tested[user] > settings.bf_max_job_user:
+            if counted and not self._may_test(job, tested):
                 continue
             slot = self._find(job.request)
             if slot is None:
                 continue
             if slot.start > self.now:
                 self._promise(job, slot)
+                last = self._last_that_can_start(queue, last)
                 continue
             start(job, slot.nodes)
             self._free &= ~slot.nodes
-            self._ends.insert(bisect_left(self._ends, (slot.end, slot.nodes)), (slot.end, slot.nodes))
+            insort(self._ends, (slot.end, slot.nodes))
             self._levels.clear()
-            last = self._last_that_fits(queue, last)
+            self._firsts.clear()
+            last = self._last_that_can_start(queue, last)
             started += 1
             if started == settings.bf_max_job_start:
                 break
         return bool(started)
 
-    def _last_that_fits(self, queue: Sequence[Job], last: int) -> int:
-        while last >= 0 and (queue[last].request.eligible & self._free).bit_count() < queue[last].request.minimum:
+    def _may_test(self, job: Job, tested: Counter[str]) -> bool:
+        """Count a job towards ``bf_max_job_part`` and ``bf_max_job_user``; whether it is within them."""
+        settings = self.settings
+        partition, user = f"partition {job.request.partition}", f"user {job.user}"
+        tested[partition] += 1
+        tested[user] += 1
+        if settings.bf_max_job_part and tested[partition] > settings.bf_max_job_part:
+            return False
+        return not settings.bf_max_job_user or tested[user] <= settings.bf_max_job_user
+
+    def _last_that_can_start(self, queue: Sequence[Job], last: int) -> int:
+        """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
+        begins, now = self._begins, self.now
+        nodes = self._free
+        until_end = []  # the nodes that are free now and unpromised to the end of each span
+        for unpromised in self._unpromised:
+            nodes &= unpromised
+            until_end.append(nodes)
+        while last >= 0:
+            request = queue[last].request
+            nodes = until_end[max(0, bisect_right(begins, now + request.limit_s) - 1)]
+            if (nodes & request.eligible).bit_count() >= request.minimum:
+                break
             last -= 1
         return last
 
     def _find(self, request: Request) -> Slot | None:
-        """Return when and where the job can start; ``None`` if not within what is planned for."""
-        limit_s, earliest = request.limit_s, self.now
-        spans, final, first = self._spans, len(self._spans) - 1, 0
+        """Return when and where the job can start; ``None`` if not within what is planned for.
+
+        Spans in which the job cannot start are passed over: those before enough nodes are free even without promises,
+        those whose promises leave too few nodes, and (with select/linear, where more promises never let a job start
+        earlier) those in which a job that asked for the same could not.
+        """
+        limit_s, need, eligible = request.limit_s, request.minimum, request.eligible
+        begins, unpromised = self._begins, self._unpromised
+        first_level = self._first_level(eligible, need)
+        if first_level > len(self._ends):
+            return None
+        bound = self._ends[first_level - 1][0] if first_level else self.now
+        kind = (eligible, need, request.required, limit_s)
+        monotone = not self.settings.consumable and not self.placement.switched
+        earliest = self._hopeless.get(kind, self.now) if monotone else self.now
+        final = len(begins) - 1
+        first = min(final, max(0, bisect_right(begins, max(earliest, bound)) - 1))
+        if begins[first] > earliest:
+            earliest = begins[first]
         while True:
-            while first < final and spans[first].end <= earliest:
+            while first < final and begins[first + 1] <= earliest:
                 first += 1
-            later = spans[first].end if first < final else None
-            nodes, position, latest = self.available, first, earliest + limit_s
-            while position <= final and spans[position].begin <= latest:
-                nodes &= spans[position].nodes
+            later = begins[first + 1] if first < final else None
+            latest = earliest + limit_s
+            nodes, position = self.available, first
+            while position <= final and begins[position] <= latest:
+                nodes &= unpromised[position]
+                if (nodes & eligible).bit_count() < need:
+                    break
                 position += 1
-            found = self._will_run(request, nodes)
+            else:
+                position = -1
+            if position >= 0:  # too few are left; where that is so in one span alone, whatever runs into it fails
+                while position > first and (unpromised[position] & eligible).bit_count() >= need:
+                    position -= 1
+                if position == final:
+                    return None
+                earliest = begins[position + 1]
+                continue
+            found = self._will_run(request, nodes, first_level)
             if found is None:
                 if later is None:
                     return None
@@ -121,6 +168,9 @@ class BackfillPass:
                     continue
                 if start > self.now + self.settings.bf_window_s:
                     return None
+            if monotone:
+                self._hopeless.setdefault(kind, earliest)
+                monotone = False
             slot = Slot(start, start + limit_s, self.placement.choose(request, pool))
             if start <= self.now or not self._overlaps(self._rounded(slot)):
                 return slot
@@ -131,49 +181,106 @@ class BackfillPass:
         return Slot(slot.start // resolution * resolution, slot.end // resolution * resolution, slot.nodes)
 
     def _overlaps(self, slot: Slot) -> bool:
-        spans = self._spans
-        position = bisect_right(spans, slot.start, key=lambda span: span.end)
-        while position < len(spans) and spans[position].begin < slot.end:
-            if slot.nodes & ~spans[position].nodes:
+        begins = self._begins
+        if slot.start >= self._last_end:
+            return False
+        position = max(0, bisect_right(begins, slot.start) - 1)
+        while position < len(begins) and begins[position] < slot.end:
+            if slot.nodes & ~self._unpromised[position]:
                 return True
             position += 1
         return False
 
-    def _will_run(self, request: Request, nodes: int) -> tuple[int, int] | None:
-        """Return when the job would fit on ``nodes`` if the running jobs went one after another, and into what then."""
+    def _first_level(self, eligible: int, need: int) -> int:
+        """Return how many running jobs must end before so many nodes are free; more than run, if they never are."""
+        key = (eligible, need)
+        known = self._firsts.get(key)
+        if known is not None:
+            return known
+        if (self._free & eligible).bit_count() >= need:
+            count = 0
+        else:
+            levels = self._levels
+            low, high = 0, len(levels)
+            while low < high:
+                middle = (low + high) // 2
+                if (levels[middle] & eligible).bit_count() >= need:
+                    high = middle
+                else:
+                    low = middle + 1
+            while low >= len(levels) and self._next_level():
+                low += (levels[-1] & eligible).bit_count() < need
+            count = low + 1
+        self._firsts[key] = count
+        return count
+
+    def _next_level(self) -> bool:
+        """Work out one more level; whether there was one."""
+        position = len(self._levels)
+        if position == len(self._ends):
+            return False
+        self._levels.append((self._levels[-1] if position else self._free) | self._ends[position][1])
+        return True
+
+    def _will_run(self, request: Request, nodes: int, first_level: int) -> tuple[int, int] | None:
+        """Return when the job would fit on ``nodes`` if the running jobs went one after another, and into what then.
+
+        Not before the first ``first_level`` of them have.
+        """
         usable = nodes & request.eligible
-        if usable.bit_count() < request.minimum:
-            return None
         fits = self.placement.fits
-        if fits(request, usable & self._free):
+        if not first_level and fits(request, usable & self._free):
             return self.now, usable & self._free
         if self.settings.consumable:
             return self._will_run_coarsely(request, usable)
-        if not self._levels:
-            level = self._free
-            for _, given_back in self._ends:
-                level |= given_back
-                self._levels.append(level)
-        levels = self._levels
-        first = bisect_left(levels, request.minimum, key=lambda level: (level & usable).bit_count())
-        for position in range(first, len(levels)):
-            if fits(request, usable & levels[position]):
-                return max(self._ends[position][0], self.now + 1), usable & levels[position]
-        return None
+        levels, need = self._levels, request.minimum
+        low = max(0, first_level - 1)
+        while True:
+            if low >= len(levels) and not self._next_level():
+                return None
+            if (levels[low] & usable).bit_count() >= need:
+                if fits(request, usable & levels[low]):
+                    return max(self._ends[low][0], self.now + 1), usable & levels[low]
+                low += 1
+                continue
+            low = self._skip(usable, need, low)
+
+    def _skip(self, usable: int, need: int, low: int) -> int:
+        """Return a level after ``low``, which has too few nodes; all levels between have too few as well."""
+        levels, step = self._levels, 1
+        while low + step < len(levels) and (levels[low + step] & usable).bit_count() < need:
+            low += step
+            step *= 2
+        high = min(low + step, len(levels))
+        low += 1
+        while low < high:
+            middle = (low + high) // 2
+            if (levels[middle] & usable).bit_count() >= need:
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
     def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
         """The same in select/cons_tres: jobs that end within a widening window go at once (bf_window_linear)."""
         level, window_s, opened = usable & self._free, 30, None
-        ends = [(end, given_back) for end, given_back in self._ends if given_back & usable]
-        for position, (end, given_back) in enumerate(ends):
-            opened = end if opened is None else opened
-            level |= given_back & usable
-            if position + 1 < len(ends) and ends[position + 1][0] <= opened + window_s:
+        linear_s, need, fits = self.settings.bf_window_linear_s, request.minimum, self.placement.fits
+        before = None  # the end of the last job that gives something back, which a later one may go with
+        for end, given_back in self._ends:
+            given_back &= usable
+            if not given_back:
                 continue
-            if self.placement.fits(request, level):
-                return max(end, self.now + 1), level
-            linear_s = self.settings.bf_window_linear_s
-            window_s, opened = (window_s + linear_s if linear_s else window_s * 2), None
+            if before is not None:
+                if opened is None:
+                    opened = before
+                if end > opened + window_s:
+                    if level.bit_count() >= need and fits(request, level):
+                        return max(before, self.now + 1), level
+                    window_s, opened = (window_s + linear_s if linear_s else window_s * 2), None
+            level |= given_back
+            before = end
+        if before is not None and level.bit_count() >= need and fits(request, level):
+            return max(before, self.now + 1), level
         return None
 
     def _promise(self, job: Job, slot: Slot) -> None:
@@ -193,15 +300,19 @@ class BackfillPass:
     def _take(self, slot: Slot) -> None:
         """Cut the spans at the slot's ends, and take its nodes out of those between."""
         first, last = self._cut(slot.start), self._cut(slot.end)
+        unpromised, others = self._unpromised, ~slot.nodes
         for position in range(first, last):
-            self._spans[position].nodes &= ~slot.nodes
+            unpromised[position] &= others
 
     def _cut(self, time: int) -> int:
         """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
-        spans = self._spans
-        position = bisect_left(spans, time, key=lambda span: span.begin)
-        if position and time < spans[position - 1].end:
-            before = spans[position - 1]
-            spans.insert(position, _Span(time, before.end, before.nodes))
-            before.end = time
+        begins = self._begins
+        position = bisect_left(begins, time)
+        if (
+            position
+            and time < (begins[position] if position < len(begins) else self._last_end)
+            and (position == len(begins) or begins[position] != time)
+        ):
+            begins.insert(position, time)
+            self._unpromised.insert(position, self._unpromised[position - 1])
         return position

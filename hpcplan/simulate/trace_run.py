@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcplan.errors import InputError, SlurmError, nearest
-from hpcplan.simulate.admission import resolve
+from hpcplan.simulate.admission import Admission
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
-from hpcplan.simulate.jobs import Arrival, Behaviour, JobSpec
+from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Metrics, Row, metrics
 from hpcplan.simulate.policies import POLICIES, Backfill, Fcfs
@@ -18,7 +18,7 @@ from hpcplan.simulate.replay import replay
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.simulate.traces import Trace, TraceJob
-from hpcplan.slurm.records import JobRecord, JobState
+from hpcplan.slurm.records import JobState
 
 __all__ = ["TRACE_POLICIES", "Schedule", "check_policy", "on_nodes", "on_processors"]
 
@@ -82,16 +82,29 @@ def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "sub
     else:
         chosen = {"easy": POLICIES["easy"], "conservative": Backfill()}.get(policy, Fcfs())
         engine = Engine(cluster.machine, chosen, now=plan.first_s, arrivals=plan)
-    ended: dict[int, JobRecord] = {}
+    found: dict[int, Row] = {}
+    cpus = cluster.machine.total
+
+    def note(job: Job, state: JobState) -> None:
+        """Keep the last attempt of a job as its row; the jobs of a trace that never start have no row here."""
+        nodes = job.nodes
+        width = cpus(nodes, "cpus") if nodes else job.request.cpus
+        size = nodes.bit_count() if nodes else None
+        name, submit = plan.submitted[job.id - 1]
+        end = engine.now if nodes else None
+        found[job.id] = Row(name, submit, job.start_time, end, width, size, job.node_list, state.value)
+
+    engine.on_end = note
     while (time := engine.next_event_time()) is not None:
         engine.step(time)
-        ended.update((record.job_id, record) for record in engine.ended)
-        engine.ended.clear()
     machine = cluster.machine
     rows = []
     for job in trace.jobs:
-        record = ended.get(plan.ids.get(job.name, 0))
-        rows.append(_row(job, record, job.name in plan.refused))
+        row = found.get(plan.ids.get(job.name, 0))
+        if row is None or row.start_s is None:
+            state = "REFUSED" if job.name in plan.refused else "PENDING" if row is None else row.state
+            row = Row(job.name, job.submit_s, None, None, job.procs, None, None, state)
+        rows.append(row)
     return Schedule(policy, order, machine.total(machine.all_nodes, "cpus"), tuple(rows), plan.refused)
 
 
@@ -105,55 +118,60 @@ def check_policy(policy: str) -> None:
         raise InputError(f"no policy is called {policy!r}" + nearest(policy, TRACE_POLICIES))
 
 
-def _row(job: TraceJob, record: JobRecord | None, refused: bool) -> Row:
-    if record is None or record.start_time is None:
-        state = "REFUSED" if refused else "PENDING" if record is None else record.state.value
-        return Row(job.name, job.submit_s, None, None, job.procs, None, None, state)
-    return Row(
-        job.name, job.submit_s, record.start_time, record.end_time, record.cpus or job.procs, record.nodes,
-        record.node_list, record.state.value,
-    )  # fmt: skip
-
-
 class _Submissions:
     """The jobs of a trace on their way to an engine, which numbers those that it accepts from 1."""
 
     def __init__(self, trace: Trace, cluster: SlurmCluster, policy: str, order: str) -> None:
         self.ids: dict[str, int] = {}
+        self.submitted: list[tuple[str, int]] = []  # name and submission of each, by id from 1
         self.refused: dict[str, str] = {}
-        self._names = {job.name for job in trace.jobs}
-        self._arrivals: list[Arrival] = []
-        self._next = 0
-        for job in sorted(trace.jobs, key=lambda job: job.submit_s):
-            spec = self._spec(job, policy, order)
-            try:
-                resolve(spec, cluster.machine)
-                spec = self._with_dependency(spec, job)
-            except SlurmError as error:
-                self.refused[job.name] = error.message
-                continue
-            self.ids[job.name] = len(self.ids) + 1
-            self._arrivals.append(Arrival(job.submit_s, job.user or "user", spec, Behaviour(job.run_s)))
-        self.first_s = self._arrivals[0].time if self._arrivals else 0
+        self._names = {job.name for job in trace.jobs} if any(_depends(job) for job in trace.jobs) else set()
+        self._admission = Admission(cluster.machine)
+        self._whole_minutes = policy == "slurm"
+        self._as_given = policy == "priority" or (policy == "slurm" and order == "submit")
+        self._shortest_first = policy == "sjf" or order == "sjf"
+        self._left = iter(sorted(trace.jobs, key=lambda job: job.submit_s))
+        self._next = self._following()
+        self.first_s = self._next.time if self._next is not None else 0
 
     @property
     def next_time(self) -> int | None:
         """When the next job comes."""
-        return self._arrivals[self._next].time if self._next < len(self._arrivals) else None
+        return None if self._next is None else self._next.time
 
     def pop(self) -> Arrival:
         """Return the next job."""
-        self._next += 1
-        return self._arrivals[self._next - 1]
+        arrival = self._next
+        assert arrival is not None
+        self._next = self._following()
+        return arrival
 
-    def _spec(self, job: TraceJob, policy: str, order: str) -> JobSpec:
-        spec = job.ask or JobSpec(name=job.name, ntasks=job.procs, time_limit_s=job.limit_s)
-        if policy == "slurm" and spec.time_limit_s is not None:
-            spec = replace(spec, time_limit_s=-(-spec.time_limit_s // 60) * 60)
-        if policy == "priority" or (policy == "slurm" and order == "submit"):
+    def _following(self) -> Arrival | None:
+        """Return the next job that is not refused, numbered."""
+        for job in self._left:
+            spec = self._spec(job)
+            try:
+                self._admission.resolve(spec)
+                spec = self._with_dependency(spec, job)
+            except SlurmError as error:
+                self.refused[job.name] = error.message
+                continue
+            self.submitted.append((job.name, job.submit_s))
+            self.ids[job.name] = len(self.submitted)
+            return Arrival(job.submit_s, job.user or "user", spec, Behaviour(job.run_s))
+        return None
+
+    def _spec(self, job: TraceJob) -> JobSpec:
+        limit_s: int | None = job.limit_s if job.ask is None else job.ask.time_limit_s
+        if self._whole_minutes and limit_s is not None:
+            limit_s = -(-limit_s // 60) * 60
+        if job.ask is None:
+            priority = None if self._as_given else _FIRST - job.limit_s if self._shortest_first else 1
+            return JobSpec(name=job.name, ntasks=job.procs, time_limit_s=limit_s, priority=priority)
+        spec = job.ask if limit_s == job.ask.time_limit_s else replace(job.ask, time_limit_s=limit_s)
+        if self._as_given:
             return spec
-        shortest_first = policy == "sjf" or order == "sjf"
-        return replace(spec, priority=_FIRST - job.limit_s if shortest_first else 1)
+        return replace(spec, priority=_FIRST - job.limit_s if self._shortest_first else 1)
 
     def _with_dependency(self, spec: JobSpec, job: TraceJob) -> JobSpec:
         """Return the specification with the engine's numbers in the place of the trace's names."""
@@ -169,3 +187,7 @@ class _Submissions:
             return f":{self.ids[name]}"
 
         return replace(spec, dependency=_REFERENCE.sub(number, spec.dependency))
+
+
+def _depends(job: TraceJob) -> bool:
+    return job.ask is not None and job.ask.dependency is not None
