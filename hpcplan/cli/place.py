@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MOST_ORDERS = 6
+_WORTH_ASKING = 1.05
 
 
 @click.command()
@@ -197,6 +198,11 @@ def _show(plan: Plan, placement: Placement, placed: Placed) -> None:
     )
     if placement.distribution == "arbitrary" and not placement.node_order:
         out.print("The job puts the nodes that it is given in order itself, as it starts.", markup=False)
+    left_alone = not (placement.node_order or placement.exclude or placement.segment)
+    if left_alone and placement.prediction.reordered_step_s > best * _WORTH_ASKING:
+        out.print(
+            "The nodes matter: --ask nodelist or --ask exclude gets these, or some that are as near.", markup=False
+        )
 
 
 def _against(step_s: float, best_s: float) -> str:

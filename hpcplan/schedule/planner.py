@@ -31,6 +31,7 @@ from hpcplan.workload.model import Workload
 __all__ = ["Planned", "choose_groups", "constants_on", "make_plan", "warnings_of"]
 
 _LONG_CHAIN = 30
+_WORTH_ASKING = 1.05  # longer steps on the nodes of Slurm's choice are worth a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,5 +226,16 @@ def warnings_of(plan: Plan) -> list[str]:
         said.append(
             "Megatron-LM has no ALiBi, so this plan cannot be rendered for it; --framework srun renders it for another "
             "trainer, such as Megatron-DeepSpeed"
+        )
+    predicted = plan.placement.prediction
+    if (
+        predicted is not None
+        and predicted.reordered_step_s > predicted.step_s * _WORTH_ASKING
+        and not plan.placement.segment
+    ):
+        said.append(
+            f"a step takes {format_duration(predicted.step_s)} on nodes chosen for it, and "
+            f"{format_duration(predicted.reordered_step_s)} on those that Slurm would choose; hpcplan place --ask "
+            "names the nodes, or leaves others out"
         )
     return said

@@ -18,7 +18,7 @@ from hpcplan.rank_map import divisors
 from hpcplan.site.hierarchy import Hierarchy
 from hpcplan.site.model import Site
 
-__all__ = ["Ask", "Way", "ask_slurm", "options_of"]
+__all__ = ["Ask", "Way", "ask_slurm", "options_of", "under_same_leaves"]
 
 Way = Literal["auto", "nodelist", "exclude"]
 _SEGMENT_SINCE = (24, 5)
@@ -48,33 +48,36 @@ def _by_name(hosts: Sequence[str]) -> list[str]:
     return sorted(hosts, key=lambda host: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", host)])
 
 
-def ask_slurm(
-    site: Site, hierarchy: Hierarchy, hosts: Sequence[str], free: Sequence[str], group: Sequence[str], way: Way
-) -> Ask:
+def under_same_leaves(hierarchy: Hierarchy, hosts: Sequence[str], free: Sequence[str]) -> list[str]:
+    """Return the ``free`` hosts under the leaf switches of ``hosts``."""
+    used = set(hierarchy.parent[hierarchy.numbers(hosts)].tolist())
+    leaves = hierarchy.parent[hierarchy.numbers(free)].tolist()
+    return [host for host, leaf in zip(free, leaves, strict=True) if leaf in used]
+
+
+def ask_slurm(site: Site, hierarchy: Hierarchy, hosts: Sequence[str], group: Sequence[str], way: Way) -> Ask:
     """Return how to ask for a placement.
 
     Args:
         site: for its Slurm version and topology plugin.
         hierarchy: of its fabric.
-        hosts: of the placement, in the order of the ranks.
-        free: the nodes that it was chosen from.
+        hosts: of the placement, in the order of the ranks; with ``exclude``, all that Slurm may choose from.
         group: all nodes that Slurm could choose from.
-        way: ``nodelist`` asks for these very nodes; ``exclude`` forbids all but the free ones under the same leaf
-            switches; ``auto`` leaves the choice to Slurm within switches or segments.
+        way: ``nodelist`` asks for these very nodes; ``exclude`` forbids all others; ``auto`` leaves the choice to Slurm
+            within switches or segments.
     """
     if way == "nodelist":
         return Ask(node_order=tuple(hosts))
-    leaf = {host: int(hierarchy.parent[number]) for host, number in zip(free, hierarchy.numbers(free), strict=True)}
     if way == "exclude":
-        used = {leaf[host] for host in hosts}
-        wanted = {host for host in free if leaf[host] in used}
+        wanted = set(hosts)
         return Ask(exclude=compress(host for host in group if host not in wanted) or None)
+    leaves = hierarchy.parent[hierarchy.numbers(hosts)].tolist()
     if not site.slurm.topology:
         return Ask()
     if site.fabric.kind == "blocks":
-        segment = _segment([leaf[host] for host in hosts]) if _release(site) >= _SEGMENT_SINCE else 1
+        segment = _segment(leaves) if _release(site) >= _SEGMENT_SINCE else 1
         return Ask(segment=segment if segment > 1 else None)
-    return Ask(switches=len({leaf[host] for host in hosts}))
+    return Ask(switches=len(set(leaves)))
 
 
 def _segment(leaves: Sequence[int]) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
 from hpcplan.errors import InputError, Problem, nearest
-from hpcplan.partition.placement.ask import Way, ask_slurm
-from hpcplan.partition.placement.choices import neighbourhoods
+from hpcplan.partition.placement.ask import Way, ask_slurm, under_same_leaves
+from hpcplan.partition.placement.choices import neighbourhoods, slurm_choice
 from hpcplan.partition.placement.grid import with_experts
 from hpcplan.partition.placement.network import TreeNetwork
 from hpcplan.partition.placement.place import WORK, Machinery, Placed, best_placement
@@ -23,6 +23,7 @@ from hpcplan.workload.model import Workload
 
 __all__ = ["machinery_of", "place_on_site", "placement_of", "plan_machinery"]
 
+_AS_NEAR = 1.01  # a step longer by less than this is as good
 _PLANNING_WORK = 2_000_000  # a third of a second: a plan is for a machine whose nodes are yet to be given
 
 
@@ -90,7 +91,8 @@ def place_on_site(
     reordered_s = (
         placed.step_s if own else best_placement(machinery, placed.slurm_hosts, order=placed.order, work=work).step_s
     )
-    ask = ask_slurm(site, topology.hierarchy, placed.hosts, usable, hosts, way)
+    allowed = _left_to_slurm(machinery, placed, usable, work) if way == "exclude" else placed.hosts
+    ask = ask_slurm(site, topology.hierarchy, allowed, hosts, way)
     placement = Placement(
         partition=partition,
         node_group=group,
@@ -127,6 +129,17 @@ def _usable(
     wanted = known if free is None else set(free)
     out = {*unusable, *topology.drained}
     return [host for host in hosts if host in wanted and host not in out]
+
+
+def _left_to_slurm(machinery: Machinery, placed: Placed, free: Sequence[str], work: int) -> Sequence[str]:
+    """Return the nodes that Slurm may choose from: all free ones near the placement, if any choice of them will do."""
+    hierarchy = machinery.hierarchy
+    near = under_same_leaves(hierarchy, placed.hosts, free)
+    numbers = np.sort(hierarchy.numbers(near))
+    chosen = slurm_choice(hierarchy, numbers, len(placed.hosts), topology=machinery.slurm_topology)
+    names = [hierarchy.names[number] for number in chosen]
+    step_s = best_placement(machinery, names, order=placed.order, work=work).step_s
+    return near if step_s <= placed.step_s * _AS_NEAR else placed.hosts
 
 
 def placement_of(

@@ -60,6 +60,21 @@ def test_leaving_out_keeps_all_free_nodes_under_the_same_switches() -> None:
     assert options_of(placement) == [f"--exclude={placement.exclude}"]
 
 
+def test_leaving_out_leaves_no_choice_where_slurm_would_choose_badly() -> None:
+    """Of two racks of 6 nodes, 4 of each are wanted; Slurm would fill one."""
+    of = site(
+        {"levels": [{"name": "rack", "size": 6, "uplink": "5 GB/s"}, {"name": "top", "size": 2}]}, 12, domain_nodes=6
+    )
+    made = machinery(
+        of, sharding(dp=16, ep=8), traffic(exchange("ep", "all-to-all", 50e9), exchange("dp", "ring", 1e8))
+    )
+    placement, placed = place_on_site(of, build_topology(of), "p", "g", made, way="exclude")
+    racks = [int(host[1:]) // 6 for host in placed.hosts]
+    assert sorted(racks) == [0] * 4 + [1] * 4
+    assert placement.exclude is not None
+    assert set(expand(placement.exclude)) == set(expand("n[0-11]")) - set(placed.hosts)
+
+
 def test_a_placement_survives_being_written_in_a_plan() -> None:
     placement = asked(with_slurm(TREE, topology=True))
     assert Placement.model_validate_json(placement.model_dump_json()) == placement
