@@ -37,11 +37,18 @@ _WORTH_ASKING = 1.05
     help="How to ask Slurm: by switches or segments (auto), by name, or by leaving all others out. "
     "By name if nodes are given, else auto.",
 )  # fmt: skip
+@click.option(
+    "--links",
+    "links_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the load of every link here as CSV.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan with it here.")
 @format_option
 def command(
     plan_file: Path, site_name: str | None, sites_dir: Path | None, nodes: str | None, nodes_from: str | None,
-    busy: str | None, drained: str | None, ask: Any, output: Path | None, output_format: str,
+    busy: str | None, drained: str | None, ask: Any, links_file: Path | None, output: Path | None, output_format: str,
 ) -> None:  # fmt: skip
     """Put a plan's ranks on nodes of a site.
 
@@ -70,6 +77,8 @@ def command(
             site, topology, plan.placement.partition, plan.placement.node_group, machinery,
             free=free, unusable=unusable, way=ask or ("nodelist" if free is not None else "auto"),
         )  # fmt: skip
+    if links_file is not None:
+        write_text(links_file, _csv(placed))
     if output is not None:
         write_text(output, plan.model_copy(update={"placement": placement}).text())
     if output_format == "json":
@@ -132,6 +141,18 @@ def _site(plan: Plan, name: str | None, sites_dir: Path | None) -> Site:
             f"site {loaded.site.name!r} is not the one, or not as it was, when the plan was made; times may not hold"
         )
     return loaded.site
+
+
+def _csv(placed: Placed) -> str:
+    """Return a line for each direction of a link that carries something, the busiest first."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("source", "target", "bytes", "busy_s", "mostly"))
+    writer.writerows((link.source, link.target, round(link.bytes), link.busy_s, link.mostly) for link in placed.links)
+    return text.getvalue()
 
 
 def _as_dict(placement: Placement, placed: Placed) -> dict[str, Any]:

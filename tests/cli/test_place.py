@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_json_has_the_nodes_in_order_and_what_others_come_to(
     assert prediction["busiest"][0].keys() == {"source", "target", "bytes", "busy_s", "mostly", "alike"}
 
 
+def test_the_load_of_every_link_is_written(plan_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    links = tmp_path / "links.csv"
+    run(capsys, "place", str(plan_file), "--links", str(links))
+    rows = list(csv.DictReader(links.open()))
+    assert rows[0].keys() == {"source", "target", "bytes", "busy_s", "mostly"}
+    busy = [float(row["busy_s"]) for row in rows]
+    assert busy == sorted(busy, reverse=True)
+    assert len({(row["source"], row["target"]) for row in rows}) == len(rows) >= 16
+
+
 def test_given_nodes_reach_the_script(
     plan_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -148,6 +159,14 @@ def test_a_plan_without_traffic_is_refused_with_what_to_do(plan_file: Path, caps
     _, err = run(capsys, "place", str(plan_file), code=2)
     assert "placement.traffic" in err
     assert "hpcplan plan" in err
+
+
+def test_a_job_over_unequal_pools_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "pooled.json")
+    run(capsys, "plan", "llama3-8b", "--site", "mixed-lab", "--tokens", "1B", "--global-batch", "128",
+        "--pool", "h100", "--pool", "a100", "-o", path)  # fmt: skip
+    _, err = run(capsys, "place", path, code=2)
+    assert "placement.pools" in err
 
 
 def test_a_site_that_changed_since_is_said(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hpcplan.partition.placement.choices import fabric_of, random_choices, slurm
 from hpcplan.partition.placement.grid import Grid, Order, orders_of
 from hpcplan.partition.placement.improve import exhaust, improve, permutations_of
 from hpcplan.partition.placement.network import Network
-from hpcplan.partition.placement.predict import Predictor
+from hpcplan.partition.placement.predict import Predictor, busiest
 from hpcplan.partition.placement.torus import snake
 from hpcplan.plan import LinkLoad, Neighbourhood, Sharding, Traffic
 from hpcplan.rank_map import packings
@@ -64,12 +64,16 @@ class Placed:
     step_s: float
     slurm_step_s: float
     random_step_s: float
-    worst_random_step_s: float
     bound_step_s: float
     proof: Literal["bound", "exhaustive", "none"]
-    busiest: tuple[LinkLoad, ...]
+    links: tuple[LinkLoad, ...]
     orders: dict[Order, float]  # the best step of each order of the axes
     slurm_hosts: tuple[str, ...]
+
+    @property
+    def busiest(self) -> tuple[LinkLoad, ...]:
+        """The links that are busy longest, equal ones once."""
+        return busiest(self.links, _BUSIEST)
 
 
 def best_placement(
@@ -111,10 +115,9 @@ def best_placement(
         step_s=step,
         slurm_step_s=float(first.quality(slurm[None]).step_s[0]),
         random_step_s=float(np.median(drawn)),
-        worst_random_step_s=float(drawn.max()),
         bound_step_s=min(bound, step),
         proof=proof,
-        busiest=chosen.busiest(hosts, _BUSIEST),
+        links=tuple(chosen.links(hosts)),
         orders=found.steps,
         slurm_hosts=tuple(machinery.hierarchy.names[number] for number in slurm),
     )

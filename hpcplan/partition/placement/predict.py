@@ -8,6 +8,7 @@ to carry in a step, and the latency of its messages. How much of that is waited 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from hpcplan.partition.placement.grid import Flows, Grid, flows
 from hpcplan.partition.placement.network import Network
 from hpcplan.plan import Exchange, LinkLoad, Traffic, TrafficTerm
 
-__all__ = ["Predictor", "Quality"]
+__all__ = ["Predictor", "Quality", "busiest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ class Predictor:
             step += float(_waited(term, np.array([takes]))[0])
         return step
 
-    def busiest(self, hosts: Ints, count: int) -> tuple[LinkLoad, ...]:
-        """Return the links that are busy longest in a step, equally busy ones once, and what most of it is of."""
+    def links(self, hosts: Ints) -> list[LinkLoad]:
+        """Return every link that carries something, the busiest first, and what most of it is of."""
         loads = [
             (term.name, self.network.loads(hosts[None, f.source], hosts[None, f.target], f.bytes)[0])
             for term, of_term in zip(self.traffic.terms, self._flows, strict=True)
@@ -116,25 +117,26 @@ class Predictor:
             if len(f.source)
         ]
         if not loads:
-            return ()
+            return []
         table = np.array([load for _, load in loads])
         total = table.sum(axis=0)
         times = self._times(total)
         most = table.argmax(axis=0)
-        found: dict[tuple[float, float, int], list[int]] = {}
-        for i in np.lexsort((np.arange(len(times)), -np.round(times, 9)))[: int((times > 0).sum())].tolist():
-            found.setdefault((round(float(times[i]), 6), round(float(total[i])), int(most[i])), []).append(i)
-        return tuple(
-            LinkLoad(
-                source=self.network.link(links[0])[0],
-                target=self.network.link(links[0])[1],
-                bytes=size,
-                busy_s=busy,
-                mostly=loads[term][0],
-                alike=len(links),
-            )
-            for (busy, size, term), links in list(found.items())[:count]
-        )
+        order = np.lexsort((np.arange(len(times)), -np.round(times, 9)))[: int((times > 0).sum())]
+        return [self._link(int(i), float(total[i]), float(times[i]), loads[int(most[i])][0]) for i in order]
+
+    def _link(self, number: int, size: float, busy_s: float, mostly: str) -> LinkLoad:
+        source, target = self.network.link(number)
+        return LinkLoad(source=source, target=target, bytes=round(size), busy_s=round(busy_s, 6), mostly=mostly)
+
+
+def busiest(links: Sequence[LinkLoad], count: int) -> tuple[LinkLoad, ...]:
+    """Return the first ``count`` of links, those that carry as much of the same as one, with their number."""
+    alike: dict[tuple[float, float, str], list[LinkLoad]] = {}
+    for link in links:
+        alike.setdefault((link.busy_s, link.bytes, link.mostly), []).append(link)
+    first = list(alike.values())[:count]
+    return tuple(same[0].model_copy(update={"alike": len(same)}) for same in first)
 
 
 def _hops(exchange: Exchange, between: Flows) -> float:

@@ -170,6 +170,9 @@ def plan_machinery(plan: Plan, site: Site, topology: Topology) -> Machinery:
     group, traffic = plan.placement.node_group, plan.placement.traffic
     if group not in site.node_groups:
         raise InputError(f"site {site.name!r} has no node group {group!r}" + nearest(group, site.node_groups))
+    if plan.placement.pools:
+        message = "are unequal, and ranks are on them in the plan's order already; only equal nodes can be placed"
+        raise InputError(Problem(message, field="placement.pools"))
     if traffic is None:
         message = "is missing: nothing says what the ranks send each other"
         raise InputError(Problem(message, field="placement.traffic"), hint="make the plan again with hpcplan plan")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.partition.placement.grid import Grid, flows, orders_of, with_experts
+from hpcplan.partition.placement.predict import busiest
 from hpcplan.plan import Sharding, Traffic
 from hpcplan.rank_map import Fabric, block_flows, step_seconds
 from hpcplan.site.model import Site
@@ -89,8 +90,9 @@ def test_loads_are_those_of_the_paths_in_the_graph() -> None:
     loads = made.network.loads(numbers[:, between.source], numbers[:, between.target], between.bytes)[0]
     found = {made.network.link(int(i)): loads[i] for i in np.flatnonzero(loads)}
     assert found == pytest.approx(dict(expected))
-    named = made.predictor(("tp", "cp", "dp", "pp")).busiest(numbers[0], 3)
+    named = made.predictor(("tp", "cp", "dp", "pp")).links(numbers[0])
     assert [link.busy_s for link in named] == sorted((link.busy_s for link in named), reverse=True)
+    assert sum(one.alike for one in busiest(named, 1000)) == len(named)
     assert {(link.source, link.target) for link in named} <= {ends for a, b in graph.edges for ends in ((a, b), (b, a))}
 
 
