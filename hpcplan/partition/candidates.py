@@ -44,10 +44,13 @@ __all__ = [
     "divisors",
     "enumerate_families",
     "enumerate_shardings",
+    "families",
     "parse_fixed",
 ]
 
 _TOKENS_A_CONTEXT_RANK = 2048
+_KEY = 1 << 20  # two numbers in one: neither layers, stages nor nodes come near
+_FRAMES = 1 << 12  # rows expanded at a time
 
 # what `--fix` can name, and how its value is read
 _FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
@@ -122,11 +125,13 @@ class Family:
     """Shardings, and which of them differ in their levers alone: arrays of shape (candidates,).
 
     Rows of one ``base`` have everything in common but recomputation and offload; ``lever`` indexes ``LEVERS``.
+    ``skipped`` counts shardings that were left out because they cannot fit.
     """
 
     shardings: Shardings
     base: Ints
     lever: Ints
+    skipped: int = 0
 
     @classmethod
     def concatenate(cls, parts: Sequence[Family]) -> Family:
@@ -137,7 +142,8 @@ class Family:
         starts = np.cumsum([0, *sizes[:-1]])
         base = np.concatenate([part.base + start for part, start in zip(parts, starts, strict=True)])
         shardings = Shardings.concatenate([part.shardings for part in parts])
-        return cls(shardings, base, np.concatenate([part.lever for part in parts]))
+        lever = np.concatenate([part.lever for part in parts])
+        return cls(shardings, base, lever, sum(part.skipped for part in parts))
 
 
 def divisors(number: int) -> list[int]:
@@ -247,9 +253,16 @@ def _schedules(space: Space, kind: int) -> Sequence[int]:
     return _allowed(space, "schedule", space.capabilities.schedules if kind == 1 else [ONE_F_ONE_B])
 
 
-def _micro_batches(space: Space, dp: int) -> Sequence[int]:
+def _sizes(space: Space, key: int) -> Sequence[int]:
+    """Return the micro-batches, smallest first; ``key`` holds dp, and pp where stages are interleaved."""
+    dp, interleaved = divmod(key, _KEY)
     share = space.global_batch // dp
-    return _allowed(space, "micro_batch", divisors(share) if space.capabilities.accumulates else [share])
+    sizes = divisors(share) if space.capabilities.accumulates else [share]
+    if interleaved:
+        sizes = [size for size in sizes if share // size % interleaved == 0]
+    if "micro_batches" in space.fixed:
+        sizes = [size for size in sizes if share // size == space.fixed["micro_batches"]]
+    return _allowed(space, "micro_batch", sizes)
 
 
 def _expert_groups(space: Space, replicas: int) -> Sequence[int]:
@@ -280,25 +293,20 @@ def _sequence_parallel(space: Space, tp: int) -> Sequence[int]:
     return _allowed(space, "sequence_parallel", values)
 
 
-def _bases(space: Space) -> dict[str, Ints]:
-    """Return all columns but the levers."""
+def _frames(space: Space) -> dict[str, Ints]:
+    """Return all columns but micro-batches and levers."""
     t = _grid(space)
     t = _expand(t, "vpp", t["pp"], lambda pp: _virtual_stages(space, pp))
     t = _expand(t, "schedule", (t["pp"] > 1) * (1 + (t["vpp"] > 1)), lambda kind: _schedules(space, kind))
-    t = _expand(t, "last_layers", t["pp"] * 4096 + t["vpp"], lambda key: _last_layers(space, key // 4096, key % 4096))
+    t = _expand(t, "last_layers", t["pp"] * _KEY + t["vpp"], lambda key: _last_layers(space, *divmod(key, _KEY)))
     t = _expand(t, "ep", t["dp"] * t["cp"], lambda replicas: _expert_groups(space, replicas))
-    t = _expand(
-        t, "micro_batch", t["dp"], lambda dp: _allowed(space, "micro_batch", divisors(space.global_batch // dp))
-    )
-    t["micro_batches"] = space.global_batch // (t["dp"] * t["micro_batch"])
-    t = _keep(t, (t["vpp"] == 1) | (t["micro_batches"] % t["pp"] == 0))
-    if "micro_batches" in space.fixed:
-        t = _keep(t, t["micro_batches"] == space.fixed["micro_batches"])
     beside = np.where(t["pp"] > 1, 3, np.where(t["tp"] * t["cp"] > 1, 2, 1))
-    t = _expand(
-        t, "zero", np.where(t["dp"] * t["cp"] > 1, beside, 4 * (t["tp"] > 1)), lambda kind: _zero_stages(space, kind)
-    )
-    return _expand(t, "sequence_parallel", t["tp"], lambda tp: _sequence_parallel(space, tp))
+    grouped = np.where(t["dp"] * t["cp"] > 1, beside, 4 * (t["tp"] > 1))
+    t = _expand(t, "zero", grouped, lambda kind: _zero_stages(space, kind))
+    t = _expand(t, "sequence_parallel", t["tp"], lambda tp: _sequence_parallel(space, tp))
+    t["sizes"] = t["dp"] * _KEY + np.where(t["vpp"] > 1, t["pp"], 0)
+    has_some = {key: bool(_sizes(space, key)) for key in np.unique(t["sizes"]).tolist()}
+    return _keep(t, np.array([has_some[key] for key in t["sizes"].tolist()], dtype=np.bool_))
 
 
 def _levers(space: Space, zero: int) -> Sequence[int]:
@@ -316,15 +324,55 @@ def _levers(space: Space, zero: int) -> Sequence[int]:
     ]
 
 
-def enumerate_families(space: Space) -> Family:
-    """Return every sharding of the space, in a fixed order, possibly none; levers vary fastest."""
-    t = _bases(space)
-    t["base"] = np.arange(len(t["tp"]), dtype=np.int64)
+def families(space: Space, fits: Callable[[Shardings], NDArray[np.bool_]] | None = None) -> Iterator[Family]:
+    """Yield every sharding of the space, in a fixed order, some thousands at a time; levers vary fastest.
+
+    Memory grows with the micro-batch. So where ``fits`` is given, and finds that nothing fits with the smallest one,
+    whatever the levers, the others are counted and left out.
+    """
+    frames, skipped = _frames(space), 0
+    if fits is not None and len(frames["tp"]):
+        alive = _with_any_that_fits(space, frames, fits)
+        skipped = int(_counts(space, frames)[~alive].sum())
+        frames = _keep(frames, alive)
+    for start in range(0, max(1, len(frames["tp"])), _FRAMES):
+        part = {name: values[start : start + _FRAMES] for name, values in frames.items()}
+        part = _expand(part, "micro_batch", part["sizes"], lambda key: _sizes(space, key))
+        yield _family(space, part, skipped if start == 0 else 0)
+
+
+def _family(space: Space, t: dict[str, Ints], skipped: int = 0) -> Family:
+    """Return rows with everything but their levers as a family."""
+    t = t | {"micro_batches": space.global_batch // (t["dp"] * t["micro_batch"]), "base": np.arange(len(t["tp"]))}
     t = _expand(t, "lever", t["zero"], lambda zero: _levers(space, zero))
     choices = np.array(LEVERS, dtype=np.int64)
     t["recompute"], t["offload"] = choices[t["lever"], 0], choices[t["lever"], 1]
     shardings = Shardings(**{field.name: t[field.name] for field in fields(Shardings)})
-    return Family(shardings, t["base"], t["lever"])
+    return Family(shardings, t["base"], t["lever"], skipped)
+
+
+def _with_any_that_fits(
+    space: Space, frames: dict[str, Ints], fits: Callable[[Shardings], NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Return which rows fit with their smallest micro-batch and some lever."""
+    smallest = _expand(frames, "micro_batch", frames["sizes"], lambda key: _sizes(space, key)[:1])
+    probe = _family(space, smallest)
+    alive = np.zeros(len(frames["tp"]), dtype=np.bool_)
+    alive[probe.base[fits(probe.shardings)]] = True
+    return alive
+
+
+def _counts(space: Space, frames: dict[str, Ints]) -> Ints:
+    """Return how many shardings each row stands for."""
+    sizes = {key: len(_sizes(space, key)) for key in np.unique(frames["sizes"]).tolist()}
+    levers = {zero: len(_levers(space, zero)) for zero in np.unique(frames["zero"]).tolist()}
+    pairs = zip(frames["sizes"].tolist(), frames["zero"].tolist(), strict=True)
+    return np.array([sizes[key] * levers[zero] for key, zero in pairs], dtype=np.int64)
+
+
+def enumerate_families(space: Space) -> Family:
+    """Return every sharding of the space at once, possibly none."""
+    return Family.concatenate([*families(space)])
 
 
 def enumerate_shardings(space: Space) -> Shardings:

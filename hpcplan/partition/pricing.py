@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from hpcplan.cost.memory import host_bytes, memory
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import DEVICE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs
-from hpcplan.partition.candidates import Family, Space, enumerate_families
+from hpcplan.partition.candidates import Family, Space, families
 from hpcplan.partition.found import Found, join_costs
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.prune import Mask
@@ -32,34 +33,50 @@ class Block:
     def __len__(self) -> int:
         return len(self.family.base)
 
+    @property
+    def candidates(self) -> int:
+        """Shardings that are here, and those that were left out because they cannot fit."""
+        return len(self) + self.family.skipped
+
 
 def blocks(
-    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
+    workload: Workload,
+    kinds: Sequence[Kind],
+    nodes: tuple[int, int],
+    fixed: Mapping[str, int],
+    *,
+    skim: bool = False,
 ) -> Iterator[Block]:
-    """Yield the whole space: shardings of each kind, as many numbers of nodes at once as make up a good block."""
+    """Yield the whole space: shardings of each kind, as many numbers of nodes at once as make up a good block.
+
+    With ``skim``, what cannot fit however small its micro-batch is counted in the blocks, but not in them.
+    """
     run = workload.training
     for index, kind in enumerate(kinds):
         parts: list[Family] = []
         for count in range(nodes[0], min(nodes[1], kind.machine.nodes) + 1):
-            family = enumerate_families(
-                Space(
-                    shape=workload.model,
-                    sequence=run.sequence_length,
-                    global_batch=run.global_batch,
-                    gpus=count * kind.gpus_per_node,
-                    gpus_per_domain=int(kind.machine.gpus_per_domain),
-                    framework=workload.request.framework,
-                    fixed=fixed,
-                    host_offload=True,
-                    nvme_offload=bool(np.asarray(kind.machine.nvme_bytes_per_s) > 0),
-                )
+            space = Space(
+                shape=workload.model,
+                sequence=run.sequence_length,
+                global_batch=run.global_batch,
+                gpus=count * kind.gpus_per_node,
+                gpus_per_domain=int(kind.machine.gpus_per_domain),
+                framework=workload.request.framework,
+                fixed=fixed,
+                host_offload=True,
+                nvme_offload=bool(np.asarray(kind.machine.nvme_bytes_per_s) > 0),
             )
-            parts += [family] if len(family.base) else []
-            if sum(len(part.base) for part in parts) >= _BLOCK:
-                yield Block(index, Family.concatenate(parts))
-                parts = []
+            for family in families(space, partial(_fits, workload, kind) if skim else None):
+                parts += [family] if len(family.base) or family.skipped else []
+                if sum(len(part.base) for part in parts) >= _BLOCK:
+                    yield Block(index, Family.concatenate(parts))
+                    parts = []
         if parts:
             yield Block(index, Family.concatenate(parts))
+
+
+def _fits(workload: Workload, kind: Kind, shardings: Shardings) -> Mask:
+    return memory_of(workload, kind, shardings)[1]
 
 
 def memory_of(workload: Workload, kind: Kind, shardings: Shardings) -> tuple[Floats, Mask, Mask]:

@@ -102,7 +102,7 @@ def search(
     began = time.perf_counter()
     _check(workload, kinds, nodes, objective)
     seen = _Tally()
-    for block in blocks(workload, kinds, nodes, fixed or {}):
+    for block in blocks(workload, kinds, nodes, fixed or {}, skim=True):
         _sift(workload, kinds, block, objective, keep, pareto, seen)
     if not seen.candidates:
         raise nothing_divides(workload, kinds, nodes, fixed or {})
@@ -149,7 +149,8 @@ def _sift(
     """Drop what breaks a rule, price the rest, and keep the best."""
     kind, request = kinds[block.kind], workload.request
     needed, fits, fits_host = memory_of(workload, kind, block.family.shardings)
-    seen.candidates += len(block)
+    seen.candidates += block.candidates
+    seen.pruned["memory"] = seen.pruned.get("memory", 0) + block.family.skipped
     alive = tally(np.ones(len(block), dtype=np.bool_), seen.pruned, "memory", fits)
     alive = tally(alive, seen.pruned, "host_memory", fits_host)
     alive = tally(alive, seen.pruned, "levers", ~needless_levers(block.family, alive))
