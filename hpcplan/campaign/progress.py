@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,8 @@ def _first_line(path: Path) -> str | None:
 def _newest_log(manifest: Manifest, directory: Path, ledger: Ledger) -> TrainerProgress:
     """Return what the log of the last training job that has one says."""
     try:
-        there = {path.name for path in directory.iterdir()}  # one question, however many jobs there are
+        with os.scandir(directory) as entries:  # one question, however many jobs there are
+            there = {entry.name for entry in entries}
     except OSError:
         return TrainerProgress()
     for path in _logs(manifest, directory, ledger):

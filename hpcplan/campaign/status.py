@@ -210,42 +210,35 @@ def _of_tasks(found: Sequence[JobRecord]) -> JobRecord | None:
 def _job_status(
     job: ManifestJob, known: JobLedger, record: JobRecord | None, found: Sequence[JobRecord], now: int | None
 ) -> JobStatus:
-    base = JobStatus(
-        key=job.key,
-        stage=job.stage,
-        segment=job.segment,
-        job_id=known.job_id,
-        state=NOT_SUBMITTED,
-        expected_s=job.expected_s,
-        time_limit_s=job.time_limit_s,
-        nodes=job.nodes,
-        script=job.script,
-        attempt=known.attempt,
-        tasks=dict(Counter(task.state.value for task in found)) if len(found) > 1 else None,
-    )
+    tasks = dict(Counter(task.state.value for task in found)) if len(found) > 1 else None
+    fixed: dict[str, Any] = {
+        "key": job.key, "stage": job.stage, "segment": job.segment, "job_id": known.job_id,
+        "expected_s": job.expected_s, "script": job.script, "attempt": known.attempt, "tasks": tasks,
+    }  # fmt: skip
+    if record is not None:
+        return JobStatus(
+            **fixed,
+            state=record.state.value,
+            reason=_reason(record),
+            reason_code=record.reason,
+            submit_time=record.submit_time,
+            start_time=record.start_time,
+            end_time=record.end_time if record.state.final else None,
+            elapsed_s=record.elapsed_s(now),
+            time_limit_s=record.time_limit_s or job.time_limit_s,
+            nodes=record.nodes or job.nodes,
+            node_list=record.node_list,
+            exit_code=record.exit_code,
+            signal=record.signal,
+            restarts=record.restarts,
+        )
+    fixed |= {"time_limit_s": job.time_limit_s, "nodes": job.nodes}
     if known.unresolved:
         words = "asked for, but the answer was lost; hpcplan submit looks for it and goes on"
-        return replace(base, state=JobState.UNKNOWN.value, reason=words)
+        return JobStatus(**fixed, state=JobState.UNKNOWN.value, reason=words)
     if known.job_id is None:
-        return base
-    if record is None:
-        return replace(base, state=JobState.UNKNOWN.value, reason="Slurm no longer knows this job")
-    return replace(
-        base,
-        state=record.state.value,
-        reason=_reason(record),
-        reason_code=record.reason,
-        submit_time=record.submit_time,
-        start_time=record.start_time,
-        end_time=record.end_time if record.state.final else None,
-        elapsed_s=record.elapsed_s(now),
-        time_limit_s=record.time_limit_s or job.time_limit_s,
-        nodes=record.nodes or job.nodes,
-        node_list=record.node_list,
-        exit_code=record.exit_code,
-        signal=record.signal,
-        restarts=record.restarts,
-    )
+        return JobStatus(**fixed, state=NOT_SUBMITTED)
+    return JobStatus(**fixed, state=JobState.UNKNOWN.value, reason="Slurm no longer knows this job")
 
 
 def _reason(record: JobRecord) -> str | None:

@@ -85,7 +85,9 @@ def _planned_anew(old: Plan, step: int, nodes: str | None, site_name: str | None
         span = parse_node_range(nodes) if nodes is not None else (1, _usable(old, backend))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--nodes") from None
-    workload = load_workload(old.provenance.workload.path)
+    source = old.provenance.workload
+    shipped = Path(source.path).name == "catalogue.yaml"  # one of those that are known by name
+    workload = load_workload(source.name if shipped else source.path)
     site = load_site(site_name or old.provenance.site.path)
     return from_step(make_plan(workload, site, nodes=span, command="hpcplan replan").plan, step)
 

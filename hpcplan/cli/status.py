@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "headline", "locate"]
 
+_WIDE = 160
+# the table's columns, and how wide a window must be for each
+_COLUMNS = (
+    ("job", 0), (">id", 50), ("state", 0), ("why", 60), (">elapsed", 70), (">limit", 110), (">expected", 110),
+    (">nodes", 120), ("where", 100),
+)  # fmt: skip
 _LIKE_NEIGHBOURS = 4  # that many jobs in the same state and for the same reason are shown as one line
 
 
@@ -80,16 +86,16 @@ def headline(result: CampaignStatus) -> str:
 
 def _show(result: CampaignStatus) -> None:
     out = console()
-    out.print(_view(result))
+    out.print(_view(result, out.width))
 
 
-def _view(result: CampaignStatus) -> Any:
+def _view(result: CampaignStatus, width: int = _WIDE) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Any] = [Text(headline(result), style="bold")]
     parts += [Text(line) for line in _progress_lines(result)]
-    parts.append(_table(result.jobs))
+    parts.append(_table(result.jobs, width))
     parts += [Text(f"note: {note}") for note in result.notes]
     return Group(*parts)
 
@@ -111,25 +117,30 @@ def _progress_lines(result: CampaignStatus) -> Iterator[str]:
         yield f"left to compute {pace}: {format_duration(progress.remaining_s)}, without waiting in the queue"
 
 
-def _table(jobs: Sequence[JobStatus]) -> Any:
-    """Return the tree of stages and their jobs as a table; of a campaign with one stage, the jobs alone."""
-    columns = ("job", ">id", "state", "why", ">elapsed", ">limit", ">expected", ">nodes", "where")
+def _table(jobs: Sequence[JobStatus], width: int) -> Any:
+    """Return the tree of stages and their jobs as a table; of a campaign with one stage, the jobs alone.
+
+    In a narrow window the columns that matter least are left out.
+    """
+    kept = [position for position, (_, least) in enumerate(_COLUMNS) if width >= least]
+    columns = [_COLUMNS[position][0] for position in kept]
+    rows = [[row[position] for position in kept] for row in _tree(jobs)]
+    return table(None, columns, rows)
+
+
+def _tree(jobs: Sequence[JobStatus]) -> Iterator[tuple[object, ...]]:
     stages: dict[str, list[JobStatus]] = {}
     for job in jobs:
         stages.setdefault(job.stage, []).append(job)
-    if len(stages) == 1:
-        return table(None, columns, [_row(group) for group in _groups(jobs)])
-    rows: list[tuple[object, ...]] = []
     for stage, members in stages.items():
-        if len(members) == 1:
-            rows.append(_row(members))
+        if len(members) == 1 or len(stages) == 1:
+            yield from (_row(group) for group in _groups(members))
             continue
-        rows.append((stage, "", "", _counted(members), "", "", "", "", ""))
+        yield (stage, "", "", _counted(members), "", "", "", "", "")
         groups = list(_groups(members))
         for position, group in enumerate(groups):
             branch = "└ " if position == len(groups) - 1 else "├ "
-            rows.append((branch + str(_row(group)[0]), *_row(group)[1:]))
-    return table(None, columns, rows)
+            yield (branch + str(_row(group)[0]), *_row(group)[1:])
 
 
 def _counted(jobs: Sequence[JobStatus]) -> str:
@@ -216,8 +227,8 @@ class _Sized:
     def __init__(self, result: CampaignStatus) -> None:
         self.result = result
 
-    def __rich__(self) -> Any:
-        return _view(self.result)
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        yield _view(self.result, options.max_width)
 
 
 def _terminal_may_go_away() -> Any:

@@ -46,6 +46,6 @@ def use_backend(monkeypatch: pytest.MonkeyPatch, backend: Any) -> list[str]:
         asked.append(name)
         return backend
 
-    for module in ("backends", "submit", "status"):
+    for module in ("backends", "submit", "status", "track"):
         monkeypatch.setattr(f"hpcplan.cli.{module}.open_backend", open_backend)
     return asked

@@ -10,9 +10,8 @@ from pathlib import Path
 import click.testing
 import pytest
 
-from hpcplan.cli import COMMANDS, main
+from hpcplan.cli import COMMANDS, main, report_source
 from hpcplan.cli import report as report_file
-from hpcplan.cli import report_source
 from hpcplan.errors import SlurmUnreachableError
 from hpcplan.slurm.records import ClusterInfo, JobRecord, JobState, NodeRecord
 

@@ -1,4 +1,4 @@
-"""The command backend against a real slurmctld and slurmdbd."""
+"""The command backend against a real slurmctld and slurmdbd, beyond what every backend has to do."""
 
 from __future__ import annotations
 
@@ -45,10 +45,6 @@ def test_ping_names_cluster_version_and_accounting(slurm: SlurmCluster, backend:
     assert (info.backend, info.cluster, info.accounting) == ("command", slurm.name, True)
     assert info.version is not None
     assert info.version in slurm.run("sinfo", "--version").stdout
-
-
-def test_the_command_backend_is_a_backend(backend: CommandBackend) -> None:
-    assert isinstance(backend, Backend)
 
 
 def test_a_job_over_all_64_gpus_runs_and_is_recorded_to_its_end(
@@ -122,56 +118,6 @@ def test_the_users_environment_changes_neither_answers_nor_submissions(
     assert abs(record.start_time - time.time()) < 120
 
 
-def test_a_held_job_waits_until_it_is_released(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
-    job_id = backend.submit(script("true", hold=True))
-    record = only(backend, job_id)
-    assert (record.state, record.reason) == (JobState.PENDING, "JobHeldUser")
-    assert record.start_time is None
-    backend.release([job_id])
-    wait_for(slurm, backend, job_id, JobState.COMPLETED)
-
-
-def test_a_pending_job_can_be_held_again(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
-    job_id = backend.submit(script("true", "--begin=now+1hour"))
-    backend.hold([job_id])
-    slurm.wait_until(lambda: only(backend, job_id).reason == "JobHeldUser", "the job is held")
-
-
-def test_a_dependent_job_waits_for_the_first(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
-    first = backend.submit(script("sleep 2"))
-    second = backend.submit(script("true", dependency=f"afterok:{first}"))
-    waiting = only(backend, second)
-    assert waiting.state is JobState.PENDING
-    assert waiting.dependency is not None
-    assert waiting.dependency.startswith(f"afterok:{first}")
-    ended = wait_for(slurm, backend, second, JobState.COMPLETED)
-    end_of_first = only(backend, first).end_time
-    assert ended.start_time is not None
-    assert end_of_first is not None
-    assert ended.start_time >= end_of_first
-
-
-def test_running_jobs_are_cancelled_and_those_already_over_are_no_error(
-    slurm: SlurmCluster, backend: CommandBackend, script: Script
-) -> None:
-    running, over = backend.submit(script("sleep 600")), backend.submit(script("true", name="short"))
-    wait_for(slurm, backend, running, JobState.RUNNING)
-    wait_for(slurm, backend, over, JobState.COMPLETED)
-    backend.cancel([running, over, 9_999_999])
-    assert wait_for(slurm, backend, running, JobState.CANCELLED).end_time is not None
-    assert only(backend, over).state is JobState.COMPLETED
-
-
-def test_a_job_cancelled_before_it_started_has_no_start(
-    slurm: SlurmCluster, backend: CommandBackend, script: Script
-) -> None:
-    job_id = backend.submit(script("true", hold=True))
-    backend.cancel([job_id])
-    record = wait_for(slurm, backend, job_id, JobState.CANCELLED)
-    assert (record.start_time, record.node_list) == (None, None)
-    assert record.end_time is not None
-
-
 def test_a_requeued_job_is_one_job_of_two_attempts(
     slurm: SlurmCluster, backend: CommandBackend, script: Script
 ) -> None:
@@ -209,22 +155,6 @@ def test_jobs_without_ids_are_the_users_own(slurm: SlurmCluster, backend: Comman
     # root's squeue --me asks for user id 0, which Slurm's client takes for no filter; ours must not
     assert theirs not in own
     assert {record.job_id for record in backend.jobs([mine, theirs])} == {mine, theirs}
-
-
-def test_unknown_ids_are_absent(backend: CommandBackend) -> None:
-    assert backend.jobs([9_999_999]) == []
-    assert backend.jobs([9_999_998, 9_999_999]) == []
-    assert backend.jobs([]) == []
-
-
-def test_jobs_that_ended_before_since_are_left_out(
-    slurm: SlurmCluster, backend: CommandBackend, script: Script
-) -> None:
-    job_id = backend.submit(script("true"))
-    end = wait_for(slurm, backend, job_id, JobState.COMPLETED).end_time
-    assert end is not None
-    assert backend.jobs([job_id], since=end + 1) == []
-    assert [record.job_id for record in backend.jobs([job_id], since=end)] == [job_id]
 
 
 def test_array_tasks_are_jobs_that_name_their_array(
@@ -346,28 +276,6 @@ def test_a_script_that_slurm_refuses_is_an_error_in_its_words(backend: CommandBa
         backend.estimate_start(script("true", "--partition=nowhere"))
     with pytest.raises(SlurmError, match="Unable to open file"):
         backend.submit(Submission(script="/nowhere/job.sbatch", work_dir="/"))
-
-
-def test_without_a_controller_every_question_says_that_slurm_is_unreachable(
-    slurm: SlurmCluster, backend: CommandBackend, script: Script
-) -> None:
-    submission = script("true", hold=True)
-    job_id = backend.submit(submission)
-    slurm.stop_daemon("slurmctld")
-    try:
-        questions: dict[str, Callable[[], object]] = {
-            "jobs": lambda: backend.jobs([job_id]),
-            "submit": lambda: backend.submit(submission),
-            "hold": lambda: backend.hold([job_id]),
-            "cancel": lambda: backend.cancel([job_id]),
-        }
-        for name, question in questions.items():
-            with pytest.raises(SlurmUnreachableError):
-                pytest.fail(f"{name} answered {question()!r}")
-    finally:
-        slurm.start_daemon("slurmctld")
-    slurm.wait_until(slurm.is_ready, "every node is back")
-    assert only(backend, job_id).state is JobState.PENDING
 
 
 def test_without_slurmdbd_the_queue_is_still_known(
