@@ -26,7 +26,7 @@ class BackfillPass:
     """A pass at ``now``; ``running`` holds (end by time limit, nodes) of what runs or is being cleaned up, sorted.
 
     The time planned for is cut into spans: the i-th begins at ``_begins[i]`` and ends where the next begins, and nobody
-    has been promised ``_unpromised[i]`` in it. ``_levels[i]`` are the nodes that are free once the first i + 1 running
+    has been promised ``_unpromised[i]``, ``_counts[i]`` nodes, in it. ``_levels[i]`` are the nodes that are free once the first i + 1 running
     jobs have ended; they are worked out as far as they are asked for.
     """
 
@@ -46,9 +46,11 @@ class BackfillPass:
         self.promises: dict[int, Slot] = {}
         self._free = free
         self._ends = running
+        self._end_times = [end for end, _ in running]
         self._levels: list[int] = []
         self._begins = [now]
         self._unpromised = [available]
+        self._counts = [available.bit_count()]
         self._last_end = now + settings.bf_window_s
         self._in_partition: Counter[str] = Counter()
         self._firsts: dict[tuple[int, int], int] = {}
@@ -81,6 +83,7 @@ class BackfillPass:
             start(job, slot.nodes)
             self._free &= ~slot.nodes
             insort(self._ends, (slot.end, slot.nodes))
+            insort(self._end_times, slot.end)
             self._levels.clear()
             self._firsts.clear()
             last = self._last_that_can_start(queue, last)
@@ -123,7 +126,7 @@ class BackfillPass:
         earlier) those in which a job that asked for the same could not.
         """
         limit_s, need, eligible = request.limit_s, request.minimum, request.eligible
-        begins, unpromised = self._begins, self._unpromised
+        begins, unpromised, counts = self._begins, self._unpromised, self._counts
         first_level = self._first_level(eligible, need)
         if first_level > len(self._ends):
             return None
@@ -139,23 +142,22 @@ class BackfillPass:
             while first < final and begins[first + 1] <= earliest:
                 first += 1
             later = begins[first + 1] if first < final else None
-            latest = earliest + limit_s
-            nodes, position = self.available, first
-            while position <= final and begins[position] <= latest:
-                nodes &= unpromised[position]
-                if (nodes & eligible).bit_count() < need:
-                    break
-                position += 1
-            else:
-                position = -1
-            if position >= 0:  # too few are left; where that is so in one span alone, whatever runs into it fails
-                while position > first and (unpromised[position] & eligible).bit_count() >= need:
+            beyond = bisect_right(begins, earliest + limit_s)
+            if min(counts[first:beyond]) < need:  # whatever runs into a span with too few nodes fails
+                position = beyond - 1
+                while counts[position] >= need:
                     position -= 1
                 if position == final:
                     return None
                 earliest = begins[position + 1]
                 continue
-            found = self._will_run(request, nodes, first_level)
+            nodes = eligible & self.available
+            for others in unpromised[first:beyond]:
+                nodes &= others
+            if nodes.bit_count() < need or (later is not None and not self._fits_by(later, nodes, need)):
+                found = None
+            else:
+                found = self._will_run(request, nodes, first_level)
             if found is None:
                 if later is None:
                     return None
@@ -213,6 +215,13 @@ class BackfillPass:
             count = low + 1
         self._firsts[key] = count
         return count
+
+    def _fits_by(self, time: int, usable: int, need: int) -> bool:
+        """Whether so many of the usable nodes have come free by then, if the running jobs go one after another."""
+        ended = bisect_right(self._end_times, time)
+        while ended > len(self._levels):
+            self._next_level()
+        return ((self._levels[ended - 1] if ended else self._free) & usable).bit_count() >= need
 
     def _next_level(self) -> bool:
         """Work out one more level; whether there was one."""
@@ -300,9 +309,10 @@ class BackfillPass:
     def _take(self, slot: Slot) -> None:
         """Cut the spans at the slot's ends, and take its nodes out of those between."""
         first, last = self._cut(slot.start), self._cut(slot.end)
-        unpromised, others = self._unpromised, ~slot.nodes
+        unpromised, counts, others = self._unpromised, self._counts, ~slot.nodes
         for position in range(first, last):
-            unpromised[position] &= others
+            left = unpromised[position] & others
+            unpromised[position], counts[position] = left, left.bit_count()
 
     def _cut(self, time: int) -> int:
         """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
@@ -315,4 +325,5 @@ class BackfillPass:
         ):
             begins.insert(position, time)
             self._unpromised.insert(position, self._unpromised[position - 1])
+            self._counts.insert(position, self._counts[position - 1])
         return position
