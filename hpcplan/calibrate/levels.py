@@ -67,10 +67,10 @@ LEVELS = (
     Level(
         "sites",
         {
-            "matmul_efficiency": 0.06, "attention_efficiency": 0.12, "memory_efficiency": 0.1, "kernel_launch_s": 0.3,
-            "link_efficiency": 0.15, "network_efficiency": 0.2, "gradient_exposed": 0.4, "sharded_exposed": 0.4,
-            "micro_batch_overhead_s": 0.4, "step_overhead_s": 0.4, "matmul_half_rows": 0.2, "matmul_half_width": 0.2,
-            "tensor_exposed": 0.2, "stream_elements": 0.15, "pipeline_exposed": 0.2,
+            "matmul_efficiency": 0.1, "attention_efficiency": 0.15, "memory_efficiency": 0.12, "kernel_launch_s": 0.4,
+            "link_efficiency": 0.2, "network_efficiency": 0.25, "gradient_exposed": 0.5, "sharded_exposed": 0.7,
+            "micro_batch_overhead_s": 0.5, "step_overhead_s": 0.5, "matmul_half_rows": 0.25, "matmul_half_width": 0.25,
+            "tensor_exposed": 0.25, "stream_elements": 0.2, "pipeline_exposed": 0.25, "gather_efficiency": 0.2,
         },
     ),
 )  # fmt: skip
