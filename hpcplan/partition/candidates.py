@@ -50,6 +50,7 @@ __all__ = [
 
 _TOKENS_A_CONTEXT_RANK = 2048
 _KEY = 1 << 20  # two numbers in one: neither layers, stages nor nodes come near
+_SMALL = 1 << 12
 _FRAMES = 1 << 12  # rows expanded at a time
 
 # what `--fix` can name, and how its value is read
@@ -202,7 +203,7 @@ def _expand(
     columns: dict[str, Ints], name: str, key: Ints, values_of: Callable[[int], Sequence[int]]
 ) -> dict[str, Ints]:
     """Return the table with a new column: each row once for each value that ``values_of`` gives for its ``key``."""
-    keys, inverse = np.unique(key, return_inverse=True)
+    keys, inverse = _distinct(key)
     lists = [np.asarray(values_of(int(k)), dtype=np.int64) for k in keys]
     counts = np.array([len(values) for values in lists], dtype=np.int64)
     if counts.size == 0 or counts.sum() == 0:
@@ -213,6 +214,17 @@ def _expand(
     starts = (np.cumsum(counts) - counts)[inverse]
     flat = np.concatenate(lists)
     return {column: values[rows] for column, values in columns.items()} | {name: flat[starts[rows] + within]}
+
+
+def _distinct(key: Ints) -> tuple[Ints, Ints]:
+    """Return the values there are, and the place of each row's among them; without sorting where values are small."""
+    if len(key) == 0 or int(key.max()) >= _SMALL:
+        keys, places = np.unique(key, return_inverse=True)
+        return keys, places
+    keys = np.flatnonzero(np.bincount(key))
+    place = np.zeros(int(keys[-1]) + 1, dtype=np.int64)
+    place[keys] = np.arange(len(keys))
+    return keys, place[key]
 
 
 def _keep(columns: dict[str, Ints], mask: NDArray[np.bool_]) -> dict[str, Ints]:
