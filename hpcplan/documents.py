@@ -151,6 +151,8 @@ def _parse_yaml(text: str, source: str) -> Document:
         what = getattr(error, "problem", None) or "cannot be read"
         context = getattr(error, "context", None)
         message = f"not valid YAML: {what}" + (f" ({context})" if context else "")
+        if "nesting depth" in what:  # libyaml has a limit of its own since 0.2.6, and may meet it first
+            message = f"nested more than {MAX_DEPTH} deep"
         raise InputError(Problem(message, file=source, line=mark.line + 1 if mark else None)) from None
 
 

@@ -148,7 +148,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["plan", "llama3-8b", "--site", "superpod-h100", "--walltime", "12:30"], "--walltime: '12:30' could be"),
         (["pan"], "no such command 'pan'; did you mean 'plan'"),
         (["plan", "llama3-8b"], "Missing option '--site'"),
-        (["site", "graph", "mixed-lab", "-o", "picture.gif"], "a picture's name must end with"),
+        (["site", "graph", "mixed-lab", "-o", "picture.gif"], "picture.gif: the name must end with .svg"),
     ],
 )  # fmt: skip
 def test_a_wrong_word_on_the_command_line(
