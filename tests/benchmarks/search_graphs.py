@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -32,26 +31,22 @@ class Timed:
     """A command's output, ``None`` where it was stopped or failed; processor seconds, and its most memory (bytes)."""
 
     text: str | None
-    said: str
     seconds: float
     memory_bytes: int
 
 
 def timed(words: Sequence[str], given: Path | None, limit: float) -> Timed:
     """Run a command and take its time and its memory; kill it at the limit."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        with Path(given or os.devnull).open() as source:
-            child = subprocess.Popen(words, stdin=source, stdout=out, stderr=err, cwd=ROOT)
+    with tempfile.TemporaryFile("w+") as out, Path(given or os.devnull).open() as source:
+        child = subprocess.Popen(words, stdin=source, stdout=out, stderr=subprocess.DEVNULL, cwd=ROOT)
         timer = threading.Timer(limit, child.kill)
         timer.start()
         _, status, usage = os.wait4(child.pid, 0)
         timer.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
-        err.seek(0)
         text = out.read() if child.returncode == 0 else None
-        said = err.read()
-    return Timed(text, said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Timed(text, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def compiled(graphs: Path, folder: Path) -> str:
@@ -71,8 +66,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.graphs is None:
         parser.error("--graphs, or the environment variable DNN_PARTITIONING, must name the checkout")
-    print("| graph | objective | bound | our command | the split alone | published program | ratio | our memory |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("| graph | objective | bound | our command | published program | ratio | our memory |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
         program = None if options.skip_published else compiled(Path(options.graphs), Path(folder))
         for path in sorted((Path(options.graphs) / "throughput-inputs").glob("*/*.json")):
@@ -85,9 +80,8 @@ def main() -> None:
                 theirs = f"{other.seconds:.2f} s" if other.text is not None else f"none in {options.limit:.0f} s"
                 ratio = f"{'' if other.text is not None else 'over '}{other.seconds / ours.seconds:.1f}"
             name = f"{path.parent.name.removesuffix('Graphs').lower()} {path.stem}"
-            alone = re.search(r"([0-9.]+) s\s*$", ours.said)
             found = f"{split['objective']:.4f} | {split['bound']:.4f}"
-            print(f"| {name} | {found} | {ours.seconds:.2f} s | {alone[1] if alone else '?'} s | {theirs} | {ratio} "
+            print(f"| {name} | {found} | {ours.seconds:.2f} s | {theirs} | {ratio} "
                   f"| {ours.memory_bytes / 2**20:.0f} MiB |", flush=True)  # fmt: skip
 
 
