@@ -66,6 +66,7 @@ class Engine:
         self.running: dict[int, Job] = {}
         self.queue: list[Job] = []
         self.ended: list[JobRecord] = []
+        self.names_nodes = True  # whether running jobs are given their hostlist; simulations can do without
         self.on_end: Callable[[Job, JobState], None] | None = None  # told of ends in the place of ``ended``
         self.next_id = 1
         self.submissions = 0
@@ -313,7 +314,7 @@ class Engine:
     def _start(self, job: Job, nodes: int, backfilled: bool) -> None:
         job.start_time = self.now
         job.nodes = nodes
-        job.node_list = self.machine.node_list(nodes)
+        job.node_list = self.machine.node_list(nodes) if self.names_nodes else None
         job.backfilled = backfilled
         self.busy |= nodes
         self.running[job.id] = job

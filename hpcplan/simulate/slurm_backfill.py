@@ -26,8 +26,8 @@ class BackfillPass:
     """A pass at ``now``; ``running`` holds (end by time limit, nodes) of what runs or is being cleaned up, sorted.
 
     The time planned for is cut into spans: the i-th begins at ``_begins[i]`` and ends where the next begins, and nobody
-    has been promised ``_unpromised[i]``, ``_counts[i]`` nodes, in it. ``_levels[i]`` are the nodes that are free once the first i + 1 running
-    jobs have ended; they are worked out as far as they are asked for.
+    has been promised ``_unpromised[i]``, which are ``_counts[i]`` nodes, in it. ``_levels[i]`` are the nodes that are
+    free once the first i + 1 running jobs have ended; they are worked out as far as they are asked for.
     """
 
     def __init__(

@@ -57,8 +57,8 @@ def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "su
     if procs is None:
         raise InputError("the trace does not say how large the machine is", hint="--procs, --site or --slurm-conf")
     if policy == "slurm":
-        found = on_nodes(trace, SlurmCluster(Machine.of_processors(procs), SlurmSettings()), policy, order)
-        return replace(found, rows=tuple(replace(row, nodes=None, nodelist=None) for row in found.rows))
+        cluster = SlurmCluster(Machine.of_processors(procs), SlurmSettings())
+        return on_nodes(trace, cluster, policy, order, names_nodes=False)
     starts = replay(trace.jobs, procs, policy=policy, order=order)  # type: ignore[arg-type]
     rows = []
     for job, start in zip(trace.jobs, starts, strict=True):
@@ -68,8 +68,12 @@ def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "su
     return Schedule(policy, order, procs, tuple(rows), {})
 
 
-def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit") -> Schedule:
+def on_nodes(
+    trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit", *, names_nodes: bool = True
+) -> Schedule:
     """Schedule a trace on the nodes of a cluster; a job that says no nodes gets as many as its processors take.
+
+    Without ``names_nodes`` the rows do not say on which nodes, nor on how many, a job ran.
 
     Raises:
         InputError: no such policy, or a job depends on one that the trace does not have.
@@ -89,12 +93,12 @@ def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "sub
         """Keep the last attempt of a job as its row; the jobs of a trace that never start have no row here."""
         nodes = job.nodes
         width = cpus(nodes, "cpus") if nodes else job.request.cpus
-        size = nodes.bit_count() if nodes else None
+        size = nodes.bit_count() if nodes and names_nodes else None
         name, submit = plan.submitted[job.id - 1]
         end = engine.now if nodes else None
         found[job.id] = Row(name, submit, job.start_time, end, width, size, job.node_list, state.value)
 
-    engine.on_end = note
+    engine.on_end, engine.names_nodes = note, names_nodes
     while (time := engine.next_event_time()) is not None:
         engine.step(time)
     machine = cluster.machine
