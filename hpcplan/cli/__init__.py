@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "share": ("hpcplan.cli.share", "Share work that can be cut anywhere, and its data, over unequal nodes."),
     "data": ("hpcplan.cli.data", "Divide training data over ranks and jobs, and say who reads what when."),
     "render": ("hpcplan.cli.render", "Turn a plan into sbatch scripts and launcher arguments."),
+    "template": ("hpcplan.cli.template", "List, show, make and check the templates of scripts."),
     "submit": ("hpcplan.cli.submit", "Submit a rendered campaign."),
     "status": ("hpcplan.cli.status", "Show how a campaign stands."),
     "wait": ("hpcplan.cli.wait", "Wait until a campaign has ended."),

@@ -21,16 +21,32 @@ __all__ = ["command"]
 @click.command()
 @click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", "directory", required=True, type=click.Path(path_type=Path), metavar="DIR",
+    "-o", "--output", "directory", type=click.Path(path_type=Path), metavar="DIR",
     help="The campaign's directory; made if it is not there.",
 )  # fmt: skip
 @click.option(
     "--templates", "templates_dir", type=click.Path(path_type=Path), metavar="DIR",
     help="Look for templates here first; a file may override single blocks of a shipped one.",
 )  # fmt: skip
+@click.option(
+    "--target", type=click.Choice(["slurm", "kubernetes"]), default="slurm", show_default=True,
+    help="kubernetes: a JobSet manifest for the same plan beside the scripts.",
+)  # fmt: skip
+@click.option(
+    "--graph", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Draw what waits for what, as svg, pdf or png; '-' prints it as text.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite files that were edited since they were rendered.")
 @format_option
-def command(plan_file: Path, directory: Path, templates_dir: Path | None, force: bool, output_format: str) -> None:
+def command(
+    plan_file: Path,
+    directory: Path | None,
+    templates_dir: Path | None,
+    target: str,
+    graph: Path | None,
+    force: bool,
+    output_format: str,
+) -> None:
     """Turn a plan into sbatch scripts and launcher arguments.
 
     DIR then holds plan.json, one script for each job of the chain, and jobs.json, which says what waits for what.
@@ -40,12 +56,19 @@ def command(plan_file: Path, directory: Path, templates_dir: Path | None, force:
     Examples:
       hpcplan render plan.json -o campaign
       hpcplan render plan.json -o campaign --templates ~/my-templates
+      hpcplan render plan.json --graph stages.svg
     """
     from hpcplan.plan import read_plan
     from hpcplan.render import write_campaign
 
+    if directory is None and graph is None:
+        raise click.UsageError("say where to write the scripts (-o DIR), or the picture (--graph FILE)")
     plan = read_plan(plan_file)
-    files = _render(plan, plan_file, templates_dir)
+    files = _render(plan, plan_file, templates_dir, target)
+    if graph is not None:
+        _draw(plan, files, graph)
+    if directory is None:
+        return
     _refuse_submitted(files, directory)
     written = write_campaign(files, directory, force=force)
     if output_format == "json":
@@ -55,7 +78,17 @@ def command(plan_file: Path, directory: Path, templates_dir: Path | None, force:
     _warn(plan)
 
 
-def _render(plan: Plan, plan_file: Path, templates_dir: Path | None) -> dict[str, str]:
+def _draw(plan: Plan, files: Mapping[str, str], file: Path) -> None:
+    from hpcplan.render.graph import draw_jobs, jobs_as_text
+
+    if str(file) == "-":
+        click.echo(jobs_as_text(files))
+        return
+    draw_jobs(plan.name, files, file)
+    narrate(f"wrote {file}")
+
+
+def _render(plan: Plan, plan_file: Path, templates_dir: Path | None, target: str) -> dict[str, str]:
     """Return the files; what is wrong with the plan is said of its file."""
     import dataclasses
 
@@ -63,7 +96,7 @@ def _render(plan: Plan, plan_file: Path, templates_dir: Path | None) -> dict[str
     from hpcplan.render import render_plan
 
     try:
-        return render_plan(plan, templates_dir)
+        return render_plan(plan, templates_dir, kubernetes=target == "kubernetes")
     except InputError as error:
         problems = [dataclasses.replace(one, file=one.file or str(plan_file)) for one in error.problems]
         raise InputError(problems, hint=error.hint) from None
@@ -100,8 +133,7 @@ def _show(directory: Path, written: Written) -> None:
 
 
 def _warn(plan: Plan) -> None:
-    from hpcplan.render import megatron
+    from hpcplan.render.scripts import launch_notes
 
-    lacking = megatron.missing(plan) if plan.job.framework == "megatron-lm" else []
-    if lacking:
-        narrate(f"note: Megatron-LM will ask for {', '.join(lacking)}; give them in the workload's launch command")
+    for note in launch_notes(plan):
+        narrate(f"note: {note}")

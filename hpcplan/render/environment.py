@@ -6,6 +6,7 @@ that forgets to quote is an error, not a hole.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from hpcplan.errors import InputError, Problem, nearest
 from hpcplan.render import quoting
 from hpcplan.render.versions import supports
 
-__all__ = ["FILTERS", "render_template", "source_text", "template_environment"]
+__all__ = ["FILTERS", "SHIPPED", "render_template", "source_text", "template_environment"]
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     "sh": quoting.shell_word,
@@ -33,7 +34,11 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "burst_buffer": quoting.burst_buffer_line,
     "json": quoting.json_text,
     "toml": quoting.toml_value,
+    "runtime_word": quoting.runtime_word,
+    "yaml_block": quoting.yaml_block,
 }
+_LOOP_VARIABLE: Final = re.compile(r"l_[1-9][0-9]*_(\w+)")  # as Jinja compiles the names that a loop sets
+_MOST_SHOWN: Final = 40
 SHIPPED: Final = "shipped"  # {% extends "shipped/sbatch/base.sbatch.j2" %} from a file that overrides it
 
 
@@ -100,7 +105,7 @@ def render_template(environment: jinja2.Environment, name: str, variables: Mappi
         raise InputError(Problem(f"cannot be read: {error.strerror}", file=str(error.filename or name))) from None
     except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
         problem = Problem(f"{error}" + _hint(error, variables), file=_place(error, name), line=_line(error))
-        raise InputError(problem) from None
+        raise InputError(problem, hint=f"in scope: {_scope(error, variables)}") from None
 
 
 def source_text(environment: jinja2.Environment, name: str) -> str:
@@ -126,6 +131,25 @@ def _hint(error: Exception, variables: Mapping[str, Any]) -> str:
     if not isinstance(error, jinja2.UndefinedError) or "'" not in str(error):
         return ""
     return nearest(str(error).split("'")[1], [*variables, *FILTERS])
+
+
+def _scope(error: BaseException, variables: Mapping[str, Any]) -> str:
+    """Return the values that the line could use: those of loops around it first, text and numbers as they are."""
+    inner: dict[str, Any] = {}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename.endswith(".j2"):
+            for name, value in frame.f_locals.items():
+                if (match := _LOOP_VARIABLE.fullmatch(name)) and not isinstance(value, jinja2.Undefined):
+                    inner[match[1]] = value
+    values = {**inner, **{name: value for name, value in variables.items() if name not in inner}}
+    return ", ".join(f"{name}={_short(value)}" for name, value in values.items() if name != "loop")
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, str | int | float):
+        text = repr(value)
+        return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+    return f"<{type(value).__name__}>"
 
 
 def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:

@@ -24,12 +24,14 @@ __all__ = [
     "job_name",
     "json_text",
     "option_groups",
+    "runtime_word",
     "shell_line",
     "shell_time",
     "shell_word",
     "shell_words",
     "toml_value",
     "variable_name",
+    "yaml_block",
 ]
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9_./:=@%+,-]*")  # means the same to sbatch, to bash and to a reader
@@ -207,3 +209,17 @@ def toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     raise ValueError(f"{value!r} has no TOML form")
+
+
+def runtime_word(text: str) -> str:
+    """Return a word of a launcher's own in which ``$NAME`` is for the shell to expand: ``checkpoint.load=$DIR``."""
+    return '"' + re.sub(r'(["`\\\\])', r"\\\1", text) + '"' if "$" in text else shell_word(text)
+
+
+def yaml_block(text: str, indent: int = 2) -> str:
+    """Return text as a YAML value: a literal block, or one quoted line where a block could not hold it as it is."""
+    lines = text.split("\n")
+    printable = all(line.isprintable() for line in lines) and not text.startswith((" ", "\n"))
+    if not printable or not text.endswith("\n") or text.endswith("\n\n"):
+        return json.dumps(text)
+    return "|\n" + "\n".join(" " * indent + line if line else "" for line in lines[:-1])

@@ -11,6 +11,7 @@ from hpcplan.errors import InputError, Problem
 from hpcplan.plan import Plan
 from hpcplan.render.check import check_plan
 from hpcplan.render.context import ScriptContext, script_contexts
+from hpcplan.render.kubernetes import JOBSET_NAME, render_jobset
 from hpcplan.render.launchers import launch_of
 from hpcplan.render.manifest import MANIFEST_NAME, PLAN_NAME, build_manifest
 from hpcplan.render.placement import rank_map_files
@@ -37,8 +38,10 @@ def launch_notes(plan: Plan) -> tuple[str, ...]:
     return launch_of(plan).notes
 
 
-def render_plan(plan: Plan, templates_dir: Path | None = None) -> dict[str, str]:
+def render_plan(plan: Plan, templates_dir: Path | None = None, *, kubernetes: bool = False) -> dict[str, str]:
     """Return file names and their text. The same plan and templates give the same bytes; nothing is written.
+
+    With ``kubernetes`` there is a JobSet for the same plan beside the scripts.
 
     Raises:
         InputError: the plan does not hold together, its framework or the site's Slurm cannot do what it asks for (with
@@ -52,7 +55,10 @@ def render_plan(plan: Plan, templates_dir: Path | None = None) -> dict[str, str]
     files = {PLAN_NAME: plan.text()}
     for context in contexts:
         files[context.script_name] = _script(environment, context)
-    files |= dict(_beside(environment, contexts[0]))
+    configs = _configs(environment, contexts[0])
+    files |= configs | dict(_beside(environment, contexts[0]))
+    if kubernetes:
+        files[JOBSET_NAME] = render_jobset(environment, contexts[0], template_variables(contexts[0]), configs)
     return {**files, MANIFEST_NAME: build_manifest(plan, contexts, files).text()}
 
 
@@ -69,13 +75,22 @@ def _script(environment: jinja2.Environment, context: ScriptContext) -> str:
     return text
 
 
+def _configs(environment: jinja2.Environment, context: ScriptContext) -> dict[str, str]:
+    """Return the launcher's configuration files."""
+    from hpcplan.render.environment import render_template
+
+    variables = template_variables(context)
+    return {
+        name: render_template(environment, f"launchers/{name}.j2", {**variables, "config": config})
+        for name, config in launch_of(context.plan).configs.items()
+    }
+
+
 def _beside(environment: jinja2.Environment, context: ScriptContext) -> Iterator[tuple[str, str]]:
-    """Yield the files that the scripts use: launcher configuration, and programs that run on each node."""
+    """Yield the programs that the scripts start on each node."""
     from hpcplan.render.environment import render_template, source_text
 
     variables = template_variables(context)
-    for name, config in launch_of(context.plan).configs.items():
-        yield name, render_template(environment, f"launchers/{name}.j2", {**variables, "config": config})
     if context.health is not None:
         rate = context.health.interface_bytes_per_s or 0
         least = {"least_gbps": round(_TRAINED * rate * 8 / 1e9)}

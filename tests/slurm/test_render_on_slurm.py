@@ -381,7 +381,7 @@ dist.all_reduce(one)
 group = [rank // 4 * 4 + i for i in range(4)]
 for start in range(0, size, 4):
     made = dist.new_group(list(range(start, start + 4)))
-    if rank in group:
+    if start == group[0]:
         mine = made
 part = torch.tensor([float(rank)])
 dist.all_reduce(part, group=mine)
