@@ -18,6 +18,7 @@ from published_systems import published_page
 from schemas import file_page, output_page
 from transcripts import record
 
+from hpcplan.campaign.policy import Policy
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.constants import BaseConstants, Factors, read_base
 from hpcplan.demo.run import run_demo
@@ -111,6 +112,13 @@ def _pages() -> dict[str, str]:
             "bytes a second; steps and segments count from 1. `hpcplan plan --format json` prints the same keys, and "
             "adds `search.seconds` and `notes`, which differ from run to run and are therefore not stored.",
             Plan,
+        ),
+        "policy-file.md": file_page(
+            "policy-file",
+            "policy.yaml",
+            "What a campaign does by itself under `hpcplan track`: a file in its directory, read anew at each round. "
+            "Every key may be left out, and so may the file.",
+            Policy,
         ),
         "report-keys.md": output_page(
             "report-keys",

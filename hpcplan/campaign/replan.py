@@ -72,7 +72,7 @@ def _cut(plan: Plan, like: Segment, step: int, count: int, ratio: float) -> tupl
 
 
 def next_best(plan: Plan) -> Plan | None:
-    """Return the plan with its next alternative that needs less memory on as many GPUs or more; ``None`` if none does.
+    """Return the plan with its next alternative that needs less memory on no more nodes; ``None`` if there is none.
 
     Alternatives come best first; those that are passed over are dropped, so that the next time the next one is found.
     """

@@ -1,4 +1,4 @@
-"""HTTP to slurmrestd: over TLS with a token, or over its unix socket. Standard library only (decision 020).
+"""HTTP to slurmrestd: over TLS with a token, or over its unix socket. Standard library only (decision 008).
 
 A token is a password. It comes from ``SLURM_JWT`` or from a file that only its owner can read, goes into one header,
 and appears in no message, log or ``repr``. It is not sent over plain HTTP to another machine. Certificates are checked

@@ -177,6 +177,7 @@ def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_n
     exported = set(re.findall(r"^export (HPCPLAN_\w+)=", scripts, re.MULTILINE))
     sources = "".join(text_of(path) for path in (ROOT / "hpcplan").rglob("*.py"))
     read = set(re.findall(r'environ(?:\.get\(|\[)"((?:HPCPLAN|XDG)_\w+)"', sources))
+    read |= set(re.findall(r'_VARIABLE: Final = "(HPCPLAN_\w+)"', sources))
     page = text_of(DOCS / "reference" / "environment.md")
     documented = set(re.findall(r"`((?:HPCPLAN|XDG)_\w+)`", page))
     assert exported
@@ -185,7 +186,7 @@ def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_n
 
 def test_events_of_the_journal_are_all_documented_and_no_others() -> None:
     sources = "".join(text_of(path) for path in (ROOT / "hpcplan" / "campaign").glob("*.py"))
-    written = set(re.findall(r'\.append\(\s*"([a-z-]+)"', sources))
+    written = set(re.findall(r'(?:\.append|_note)\(\s*"([a-z-]+)"', sources))
     page = text_of(DOCS / "reference" / "campaign-directory.md").partition("## journal.jsonl")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z-]+)`", page, re.MULTILINE)) == written
 
