@@ -105,7 +105,7 @@ def _one(
     from hpcplan.report.thresholds import crossed
 
     start, end = bounds(night, zone)
-    found = source.from_backend(options["backend_name"], zone, f"{start}", f"{end}")
+    found = source.from_backend(options["backend_name"], zone, start, end)
     folder = options["history"] or default_folder(found.cluster)
     report = source.made(
         found, zone, options["site_name"], options["shares"], keep=folder, hide=options["anonymize"]

@@ -104,11 +104,13 @@ def zone_named(name: str | None) -> tzinfo | None:
         raise InputError(f"--timezone: {name!r} is not a time zone; write it like Europe/Berlin or UTC") from None
 
 
-def moment(text: str, zone: tzinfo | None, now: int, option: str) -> int:
-    """Return unix seconds for ``24h`` (before ``now``) or an ISO date or time."""
+def moment(text: str | int, zone: tzinfo | None, now: int, option: str) -> int:
+    """Return unix seconds for ``24h`` (before ``now``), an ISO date or time, or unix seconds themselves."""
     from hpcplan.errors import InputError
     from hpcplan.units import parse_duration
 
+    if isinstance(text, int):
+        return text
     try:
         found = datetime.fromisoformat(text)
         stamp = int((found if found.tzinfo is not None else found.replace(tzinfo=zone)).timestamp())
@@ -159,8 +161,10 @@ def from_dumps(
     return Accounting(jobs, start, end, ", ".join(path.name or str(path) for path in dumps), faults=faults)
 
 
-def from_backend(name: str, zone: tzinfo | None, since: str | None, until: str | None) -> Accounting:
-    """Ask Slurm; by default for the last day."""
+def from_backend(
+    name: str, zone: tzinfo | None, since: str | int | None, until: str | int | None
+) -> Accounting:  # fmt: skip
+    """Ask Slurm; by default for the last day. Bounds are as people write them, or unix seconds."""
     from hpcplan.report import job_table
 
     backend = opened(name)
@@ -294,6 +298,7 @@ def _replayed(report: Report, site: Site | None, slurm_conf: Path | None) -> Cou
 
     from hpcplan.errors import InputError
     from hpcplan.report.model import Counterfactual
+    from hpcplan.report.occupancy import occupancy
     from hpcplan.report.rightsizing import MOST_JOBS, requests
     from hpcplan.schedule.counterfactual import Asked, PastJob, replay
     from hpcplan.simulate.slurm_cluster import cluster_of_site, read_slurm_cluster
@@ -310,12 +315,18 @@ def _replayed(report: Report, site: Site | None, slurm_conf: Path | None) -> Cou
             f"--counterfactual replays {MOST_JOBS:,} jobs at most, and the window has {len(rows):,}; shorten it"
         )
     jobs = [PastJob(**{**row, "asked": Asked(**row["asked"]), "needed": Asked(**row["needed"])}) for row in rows]
-    result = replay(jobs, cluster)
+    shared = occupancy(report.jobs_table, report.start).shared
+    result = replay(jobs, cluster, nodes_shared=shared)
     counted = {row["label"] for row in rows if row["counted"]}
     table = report.jobs_table
     labels = table["label"] + "@" + table["start_time"].cast(pl.String)
     measured = float(table.filter(labels.is_in(sorted(counted)))["wait_s"].sum() or 0) / 3600
-    note = f"{result.left_out:,} jobs that this cluster would refuse are left out." if result.left_out else ""
+    note = (
+        "Jobs share nodes: EASY backfill over CPUs, each job as wide as its dominant share."
+        if shared
+        else ("Jobs get whole nodes: Slurm's rules on the cluster's nodes, where only time limits make a difference.")
+    )
+    note += f" {result.left_out:,} jobs that this cluster would refuse are left out." if result.left_out else ""
     return Counterfactual(
         jobs=result.jobs, changed=result.changed, left_out=result.left_out, measured_wait_hours=measured,
         replayed_wait_hours=result.asked_wait_hours, right_sized_wait_hours=result.needed_wait_hours, note=note,

@@ -28,8 +28,8 @@ _UNDATED: Final = "undated"
 
 def default_folder(cluster: str | None) -> Path:
     """Return where the history of a cluster is kept: ``report/CLUSTER`` in the user's data folder."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", cluster or "") or "cluster"
-    return data_dir() / "report" / name.lstrip(".")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", cluster or "").lstrip(".")
+    return data_dir() / "report" / (name or "cluster")
 
 
 class History:

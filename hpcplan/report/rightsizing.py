@@ -28,9 +28,8 @@ def requests(seen: pl.DataFrame, start: int) -> list[dict[str, Any]]:
         pl.col("name").fill_null("").str.replace_all(r"[0-9]+", "#").alias("_kind"),
         pl.coalesce("elapsed_s", pl.col("ran_s").cast(pl.Int64)).clip(lower_bound=1).alias("_run"),
     )
-    done = pl.col("state").is_in(["COMPLETED", "TIMEOUT"])
     of_kind = ["user", "partition", "_kind", "time_limit_s", "cpus", "memory_bytes"]
-    limit = (pl.col("_run").filter(done).max().over(of_kind) * MARGIN / _LIMIT_STEP_S).ceil() * _LIMIT_STEP_S
+    limit = (pl.col("_run").max().over(of_kind) * MARGIN / _LIMIT_STEP_S).ceil() * _LIMIT_STEP_S
     cpus = ((pl.col("cpu_efficiency") * pl.col("cpus")).max().over(of_kind) * MARGIN).ceil()
     memory = ((pl.col("memory_used_bytes").max().over(of_kind)) * MARGIN).ceil()
     sized = ran.with_columns(

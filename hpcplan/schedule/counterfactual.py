@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hpcplan.errors import InputError
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.slurm_cluster import SlurmCluster
-from hpcplan.simulate.trace_run import Schedule, on_nodes
+from hpcplan.simulate.trace_run import Schedule, on_nodes, on_processors
 from hpcplan.simulate.traces import Trace, TraceJob
 
 __all__ = ["Asked", "PastJob", "Replayed", "replay"]
@@ -55,8 +55,13 @@ class Replayed:
     needed_wait_hours: float
 
 
-def replay(jobs: Sequence[PastJob], cluster: SlurmCluster) -> Replayed:
-    """Schedule the jobs twice under Slurm's rules, and add up how long they waited.
+def replay(jobs: Sequence[PastJob], cluster: SlurmCluster, *, nodes_shared: bool) -> Replayed:
+    """Schedule the jobs twice, and add up how long they waited.
+
+    Where jobs get whole nodes, under Slurm's rules on the cluster's nodes: only the time limits make a difference.
+    Where they share nodes (``nodes_shared``), on as many processors as the cluster has CPUs, with EASY backfill in the
+    order of submission; a job is as wide as its largest share of the CPUs, memory and GPUs (its dominant share: Ghodsi
+    et al., Dominant Resource Fairness, NSDI 2011), so that fragments and partitions are not seen.
 
     A partition that the cluster does not have is left out of the request. Jobs that it would refuse are left out of
     both sums.
@@ -66,8 +71,8 @@ def replay(jobs: Sequence[PastJob], cluster: SlurmCluster) -> Replayed:
     """
     if not jobs:
         raise InputError("the counterfactual needs jobs that ran, with their sizes and time limits on record")
-    first = _waits(on_nodes(_trace(jobs, cluster, needed=False), cluster, "slurm"))
-    second = _waits(on_nodes(_trace(jobs, cluster, needed=True), cluster, "slurm"))
+    first = _waits(jobs, cluster, needed=False, nodes_shared=nodes_shared)
+    second = _waits(jobs, cluster, needed=True, nodes_shared=nodes_shared)
     both = [job for job in jobs if job.counted and job.label in first and job.label in second]
     return Replayed(
         jobs=len(both),
@@ -78,11 +83,28 @@ def replay(jobs: Sequence[PastJob], cluster: SlurmCluster) -> Replayed:
     )
 
 
-def _waits(schedule: Schedule) -> dict[str, int]:
+def _waits(jobs: Sequence[PastJob], cluster: SlurmCluster, *, needed: bool, nodes_shared: bool) -> dict[str, int]:
+    schedule = (
+        _on_shares(jobs, cluster, needed) if nodes_shared else on_nodes(_trace(jobs, cluster, needed), cluster, "slurm")
+    )
     return {str(row.job_id): row.start_s - row.submit_s for row in schedule.rows if row.start_s is not None}
 
 
-def _trace(jobs: Sequence[PastJob], cluster: SlurmCluster, *, needed: bool) -> Trace:
+def _on_shares(jobs: Sequence[PastJob], cluster: SlurmCluster, needed: bool) -> Schedule:
+    machine = cluster.machine
+    cpus, memory, gpus = (machine.total(machine.all_nodes, name) for name in ("cpus", "memory_bytes", "gpus"))
+    made = []
+    for position, job in enumerate(sorted(jobs, key=lambda job: (job.submit_s, job.label)), start=1):
+        asked = job.needed if needed else job.asked
+        widths = [asked.cpus]
+        widths += [-(-asked.memory_bytes * cpus // memory)] if asked.memory_bytes and memory else []
+        widths += [-(-asked.gpus * cpus // gpus)] if asked.gpus and gpus else []
+        if max(widths) <= cpus:
+            made.append(TraceJob(position, job.submit_s, job.run_s, asked.limit_s, max(widths), label=job.label))
+    return on_processors(Trace(tuple(made), cpus, 0), cpus, "easy")
+
+
+def _trace(jobs: Sequence[PastJob], cluster: SlurmCluster, needed: bool) -> Trace:
     known = cluster.machine.partitions
     made = []
     for position, job in enumerate(sorted(jobs, key=lambda job: (job.submit_s, job.label)), start=1):

@@ -21,17 +21,22 @@ def number(value: int | None, *, old: bool) -> Any:
 
 def job(*, old: bool, **changes: Any) -> dict[str, Any]:
     total = {"seconds": 7200, "microseconds": 500_000}
-    usage = [{"type": "cpu", "name": "", "id": 1, "count": 7_200_000}, {"type": "mem", "name": "", "id": 2, "count": 2**30},
+    usage = [{"type": "cpu", "name": "", "id": 1, "count": 7_200_000}, {"type": "mem", "name": "",
+        "id": 2, "count": 2**30},
              {"type": "gres", "name": "gpuutil", "id": 9, "count": 150}]  # fmt: skip
     step = {
-        "time": {"elapsed": 3600, "total": total}, "tasks": {"count": 2}, "state": "COMPLETED" if old else ["COMPLETED"],
+        "time": {"elapsed": 3600, "total": total}, "tasks": {"count": 2},
+        "state": "COMPLETED" if old else ["COMPLETED"],
         "step": {"id": {"job_id": 7, "step_id": "0"} if old else "7.0", "name": "x"},
         "tres": {"requested": {"total": usage}, "consumed": {"total": []}},
     }  # fmt: skip
-    held = [{"type": "cpu", "name": "", "count": 4}, {"type": "mem", "name": "", "count": 4096}, {"type": "node", "name": "",
-            "count": 1}, {"type": "gres", "name": "gpu", "count": 2}, {"type": "energy", "name": "", "count": -2}]  # fmt: skip
+    held = [{"type": "cpu", "name": "", "count": 4}, {"type": "mem", "name": "", "count": 4096},
+        {"type": "node", "name": "",
+            "count": 1}, {"type": "gres", "name": "gpu", "count": 2}, {"type": "energy",
+            "name": "", "count": -2}]  # fmt: skip
     made: dict[str, Any] = {
-        "job_id": 7, "name": "train", "user": "alice", "account": "physics", "cluster": "c", "partition": "gpu", "nodes": "n1",
+        "job_id": 7, "name": "train", "user": "alice", "account": "physics", "cluster": "c",
+        "partition": "gpu", "nodes": "n1",
         "array": {"job_id": 0, "task_id": number(None, old=old), "task": ""},
         "het": {"job_id": 0, "job_offset": number(None, old=old)},
         "state": {"current": "COMPLETED" if old else ["COMPLETED"], "reason": "None"}, "flags": ["STARTED_ON_BACKFILL"],

@@ -1,0 +1,115 @@
+"""How fast ``hpcplan report --sacct`` is, and how much memory it takes, beside reportseff and slurm2sql in one run.
+
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install reportseff slurm2sql
+    python -m tests.benchmarks.report_speed --jobs 1000000 --peers /tmp/peers/bin
+
+The dump is made up by seed (:mod:`tests.benchmarks.sacct_dump`), four rows a job. The peers, row by row, get the
+first of its jobs (``--peer-jobs``) in the form that each takes: reportseff calls sacct, for which a script stands in
+that prints the rows; slurm2sql reads CSV. All times are of whole processes, start-up included; rates are rows a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks.sacct_dump import COLUMNS, write_dump
+
+BARS = {"reportseff": 10.0, "slurm2sql": 50.0}
+MOST_S, MOST_BYTES, MOST_PAGE_BYTES = 30.0, 2e9, 2e6
+
+
+def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float, float]:
+    """Run a command; return its seconds, and the peak of its memory in bytes."""
+    begin = time.perf_counter()
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]} left with {process.returncode}")
+    return time.perf_counter() - begin, usage.ru_maxrss * 1024.0
+
+
+def head(dump: Path, jobs: int) -> list[dict[str, str]]:
+    """Return the rows of the first jobs, without those whose name holds the delimiter, at which the peers stop."""
+    with dump.open() as stream:
+        next(stream)
+        cells = (line.rstrip("\n").split("|") for line in itertools.islice(stream, 4 * jobs))
+        return [dict(zip(COLUMNS, row, strict=True)) for row in cells if len(row) == len(COLUMNS)]
+
+
+def reportseff(peers: Path, rows: list[dict[str, str]], folder: Path) -> float:
+    """Return its rows a second."""
+    stand_in, asked, answer = folder / "sacct", folder / "asked", folder / "answer"
+    names = sorted({*COLUMNS, "AdminComment", "Comment", "REQMEM"})
+    (folder / "fields").write_text(" ".join(names) + "\n")
+    answer.write_text("")
+    stand_in.write_text(
+        f'#!/bin/sh\nif [ "$1" = --helpformat ]; then cat {folder}/fields; exit; fi\n'
+        f'printf "%s\\n" "$@" > {asked}; cat {answer}\n'
+    )
+    stand_in.chmod(0o755)
+    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = [str(peers / "reportseff"), "--no-color", "--since", "d=400", "--user", "any"]
+    subprocess.run(command, env=env, capture_output=True, check=False)
+    words = asked.read_text().split("\n")
+    wanted = next(word for word in words if word.startswith("--format=")).removeprefix("--format=").split(",")
+    known = {name.lower(): name for name in COLUMNS}
+    with answer.open("w") as stream:
+        for row in rows:
+            stream.write("^|^".join(row.get(known.get(name.lower(), ""), "") for name in wanted) + "^|^\n")
+    return len(rows) / timed(command, env)[0]
+
+
+def slurm2sql(peers: Path, rows: list[dict[str, str]], folder: Path) -> float:
+    """Return its rows a second."""
+    with (folder / "rows.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows) / timed([str(peers / "slurm2sql"), str(folder / "db"), "--csv-input", str(folder / "rows.csv")])[0]
+
+
+def main() -> None:
+    """Print the figures, and leave with 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--peers", type=Path, help="the bin folder of an environment with reportseff and slurm2sql")
+    parser.add_argument("--peer-jobs", type=int, default=25_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    missed = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        size = write_dump(folder / "sacct.txt", options.jobs, seed=options.seed)
+        rows = 4 * options.jobs
+        command = [sys.executable, "-m", "hpcplan", "report", "--sacct", str(folder / "sacct.txt"), "--timezone", "UTC"]
+        seconds, memory = timed([*command, "-o", str(folder / "page.html")])
+        page = (folder / "page.html").stat().st_size
+        took = f"{seconds:.1f} s, {memory / 1e9:.2f} GB peak, page {page / 1e6:.2f} MB, {rows / seconds:,.0f} rows/s"
+        print(f"hpcplan      {rows:>11,} rows ({size / 1e9:.2f} GB) to HTML: {took}")
+        if options.jobs >= 1_000_000 and rows == 4_000_000:
+            missed += [] if seconds < MOST_S and memory < MOST_BYTES and page < MOST_PAGE_BYTES else ["the page's bars"]
+        if options.peers is not None:
+            found = head(folder / "sacct.txt", options.peer_jobs)
+            for tool, run in (("reportseff", reportseff), ("slurm2sql", slurm2sql)):
+                place = folder / tool
+                place.mkdir()
+                rate = run(options.peers, found, place)
+                ratio = rows / seconds / rate
+                print(f"{tool:<12} {len(found):>11,} rows: {rate:,.0f} rows/s; hpcplan is {ratio:.1f} times as fast")
+                missed += [tool] if ratio < BARS[tool] else []
+    print(f"peak of the benchmark itself: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    sys.exit(f"missed: {', '.join(missed)}" if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
