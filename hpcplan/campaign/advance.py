@@ -84,7 +84,7 @@ class _Turn:
         over = used.exceeds(self.policy.budget)
         if over is not None and result.state.moving:
             self._spend_no_more(over)
-        elif result.state is CampaignState.SUBMITTING:
+        elif result.due and result.state.moving:
             self._submit()
         elif result.state is CampaignState.FAILED and over is None:
             self._go_on(result)

@@ -88,7 +88,10 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class CampaignStatus:
-    """A campaign at one moment; ``now`` is the cluster's clock, ``None`` where nobody was asked."""
+    """A campaign at one moment; ``now`` is the cluster's clock, ``None`` where nobody was asked.
+
+    ``due`` are the keys of the jobs that are still to be submitted.
+    """
 
     campaign: str
     state: CampaignState
@@ -101,6 +104,7 @@ class CampaignStatus:
     now: int | None
     notes: tuple[str, ...] = ()
     generation: int = 1
+    due: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -157,7 +161,8 @@ def assess(
         known = ledger.job(job.key)
         found = by_id.get(known.job_id, ()) if known.job_id is not None else ()
         jobs.append(_job_status(job, known, _record(Wanted(job, known, where, ledger.cluster), found), found, now))
-    state = _campaign_state(ledger, jobs, progress)
+    due = _due(manifest, ledger, jobs)
+    state = _campaign_state(ledger, jobs, progress, due)
     return CampaignStatus(
         campaign=manifest.campaign,
         state=state,
@@ -168,9 +173,30 @@ def assess(
         backend=ledger.backend,
         cluster=ledger.cluster,
         now=now,
-        notes=tuple(_notes(state, ledger, jobs, progress)),
+        notes=tuple(_notes(state, ledger, jobs, progress, due)),
         generation=ledger.generation,
+        due=due,
     )
+
+
+def _due(manifest: Manifest, ledger: Ledger, jobs: Sequence[JobStatus]) -> tuple[str, ...]:
+    """Return the keys of the jobs that are still to be submitted; not those that need a success which did not come."""
+    states = {job.key: job.state for job in jobs}
+    barred: set[str] = set()
+    due = []
+    for job in manifest.jobs:
+        if ledger.job(job.key).job_id is not None:
+            continue
+        if any(key in barred or _ended_badly(states[key]) for key in job.after_ok):
+            barred.add(job.key)
+        elif not ledger.cancelled:
+            due.append(job.key)
+    return tuple(due)
+
+
+def _ended_badly(state: str) -> bool:
+    found = JobState.parse(state)
+    return found.final and found is not JobState.COMPLETED
 
 
 def _by_id(records: Iterable[JobRecord]) -> Mapping[int, Sequence[JobRecord]]:
@@ -250,7 +276,9 @@ def _reason(record: JobRecord) -> str | None:
     return words
 
 
-def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress) -> CampaignState:
+def _campaign_state(
+    ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress, due: Sequence[str]
+) -> CampaignState:
     states = [JobState.parse(job.state) for job in jobs]
     submitted = [job for job in jobs if job.job_id is not None]
     if any(state.active for state in states):
@@ -259,7 +287,7 @@ def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progres
         if ledger.cancelled:
             return CampaignState.CANCELLED
         return CampaignState.RENDERED if ledger.campaign_id is None else CampaignState.SUBMITTING
-    if len(submitted) < len(jobs) and not ledger.cancelled:
+    if due:
         return CampaignState.SUBMITTING
     if any(state.waiting for state in states):
         return CampaignState.WAITING
@@ -287,14 +315,16 @@ def _is_done(jobs: Sequence[JobStatus], progress: Progress) -> bool:
     return all(stages.values())
 
 
-def _notes(state: CampaignState, ledger: Ledger, jobs: Iterable[JobStatus], progress: Progress) -> Iterable[str]:
+def _notes(
+    state: CampaignState, ledger: Ledger, jobs: Iterable[JobStatus], progress: Progress, due: Sequence[str]
+) -> Iterable[str]:
     if ledger.stopped is not None:
         yield f"hpcplan no longer goes on with it by itself: {ledger.stopped}"
     if ledger.generation > 1:
         yield f"this is its plan number {ledger.generation}, in {ledger.folder}"
     if progress.failed is not None:
         yield f"the chain was stopped by {progress.failed}"
-    if state is CampaignState.SUBMITTING:
+    if due and state is not CampaignState.RENDERED:
         yield "not all jobs are submitted; run hpcplan submit again to go on (hpcplan track does by itself)"
     if any(job.reason_code == "DependencyNeverSatisfied" for job in jobs):
         yield "a job waits for what can no longer happen; cancel the campaign and submit it anew"

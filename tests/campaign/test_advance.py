@@ -19,6 +19,7 @@ from hpcplan.campaign.journal import read_journal
 from hpcplan.errors import ConflictError, InputError
 from hpcplan.plan import Alternative, read_plan
 from hpcplan.render import render_plan, write_campaign
+from hpcplan.render.manifest import Manifest
 from hpcplan.slurm import JobState, NodeRecord
 
 LAST = 102
@@ -62,6 +63,36 @@ def test_a_turn_submits_what_is_missing(directory: Path, slurm: Any, turn: Any) 
     slurm.run(100)
     slurm.end(100)
     assert turn().acts == ("submitted train-03",)
+
+
+def test_a_turn_submits_what_is_missing_also_while_a_job_runs(directory: Path, slurm: Any, turn: Any) -> None:
+    (directory / "policy.yaml").write_text("submit: {max_queued: 1}\n")
+    submit(directory, slurm)
+    slurm.run(100)
+    (directory / "policy.yaml").unlink()
+    found = turn()
+    assert found.acts == ("submitted train-02, train-03",)
+    assert (found.status.state.value, found.status.due) == ("running", ())
+
+
+def test_a_job_that_needs_a_success_that_did_not_come_is_not_waited_for(
+    directory: Path, slurm: Any, turn: Any
+) -> None:
+    manifest = json.loads((directory / "jobs.json").read_text())
+    manifest["jobs"][2] |= {"after": [], "after_ok": [manifest["jobs"][1]["key"]]}
+    del manifest["sha256"]
+    (directory / "jobs.json").write_text(Manifest.model_validate(manifest).text())
+    (directory / "policy.yaml").write_text("submit: {max_queued: 2}\n")
+    submit(directory, slurm)
+    assert turn().status.due == ("train-03",)
+    slurm.run(100)
+    slurm.end(100)
+    slurm.run(101)
+    slurm.end(101, JobState.FAILED, exit_code=1)
+    found = turn()
+    assert found.status.due == ()
+    assert found.status.state.value == "failed"
+    assert found.acts[0].startswith("stopped: train-02")
 
 
 @pytest.mark.parametrize(
