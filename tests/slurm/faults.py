@@ -214,7 +214,8 @@ def _check(cluster: SlurmCluster, directory: Path, watched: Watched, jobs: int, 
         "jobs": jobs, "lost": 0, "twice": 0, "seconds": round(seconds), "rounds": watched.rounds,
         "rounds_without_answer": watched.without_answer, "answers_found_by_token": sum(
             bool(entry.data.get("found")) for entry in journal if entry.event == "submitted"
-        ), "submissions_without_answer": events["submit-failed"], "lost_by_the_controller": events["lost"], "ends_that_the_controller_forgot": ends["TIMEOUT"],
+        ), "submissions_without_answer": events["submit-failed"], "lost_by_the_controller": events["lost"],
+        "ends_that_the_controller_forgot": ends["TIMEOUT"],
         "ends_taken_back": 0,
     }  # fmt: skip
 
