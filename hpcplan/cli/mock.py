@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcplan.cli.mock_exec import exec_command, shell_command
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def command() -> None:
       hpcplan mock advance --until-idle
       hpcplan mock stop --purge
     """
+
+
+command.add_command(shell_command)
+command.add_command(exec_command)
 
 
 @command.command()

@@ -30,7 +30,7 @@ from hpcplan.slurm.records import (
     Submission,
 )
 
-__all__ = ["Advance", "MockBackend", "Status", "pretended_run"]
+__all__ = ["Advance", "MockBackend", "Status", "login_name", "pretended_run"]
 
 _DAY_S: Final = 86400
 _RUN_WITHOUT_LIMIT_S: Final = 3600
@@ -93,7 +93,7 @@ class MockBackend:
     def user(self) -> str:
         """Who submits: the laptop's user."""
         if self._user is None:
-            self._user = _login_name()
+            self._user = login_name()
         return self._user
 
     # the protocol ---------------------------------------------------------------------------------------------------
@@ -351,7 +351,8 @@ def pretended_run(spec: JobSpec, limit_s: int) -> Behaviour:
     return Behaviour(runtime_s)
 
 
-def _login_name() -> str:
+def login_name() -> str:
+    """Return who submits from this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

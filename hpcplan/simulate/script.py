@@ -15,7 +15,7 @@ from hpcplan.errors import SlurmError
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.sbatch_options import OPTIONS, SHORT_OPTIONS, Option, fields_of
 
-__all__ = ["parse_options", "parse_script"]
+__all__ = ["directives", "parse_options", "parse_script"]
 
 _TRY: Final = 'Try "sbatch --help" for more information'
 _OURS: Final = re.compile(r"#\s*hpcplan:\s*([a-z-]+)\s*=\s*(\S+)\s*")
@@ -44,6 +44,17 @@ def parse_script(
     given |= overrides or {}
     known = {info.name for info in dataclasses.fields(JobSpec)}
     return JobSpec(**{key: value for key, value in given.items() if key in known})
+
+
+def directives(text: str) -> Iterator[list[str]]:
+    """Yield the words of each ``#SBATCH`` line.
+
+    Raises:
+        SlurmError: a quote that is not closed.
+    """
+    for number, line in enumerate(_header(text), start=1):
+        if line.startswith("#SBATCH"):
+            yield _words(line.removeprefix("#SBATCH"), number)
 
 
 def _check_is_script(text: str) -> None:

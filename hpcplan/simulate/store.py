@@ -23,7 +23,7 @@ from hpcplan.documents import write_text
 from hpcplan.errors import ConflictError, HpcplanError, SlurmUnreachableError
 from hpcplan.simulate.accounting import Accounting
 from hpcplan.simulate.background import Background
-from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.live import LiveEngine
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import Policy, policy_named
 from hpcplan.simulate.snapshot import restore, snapshot
@@ -74,7 +74,7 @@ class Session:
 
     settings: Settings
     machine: Machine
-    engine: Engine
+    engine: LiveEngine
     clock: Clock
     accounting: Accounting
     ended: dict[str, int]
@@ -128,6 +128,7 @@ class ClusterStore:
             if self.exists:
                 raise ConflictError(f"{self.directory}: a mock cluster is there already")
             ours = {"lock", "site.json", "machine.json", "state.json", "accounting.jsonl", "cluster.json"}
+            ours |= {"jobs", "controller.json", "controller.lock", "controller.log"}  # of its commands
             names = {path.name for path in self.directory.iterdir() if not path.name.startswith(".")}
             if foreign := sorted(names - ours):
                 raise ConflictError(f"{self.directory}: holds other files, such as {foreign[0]!r}")
@@ -138,7 +139,7 @@ class ClusterStore:
                 Background(machine, load=settings.load, seed=settings.seed, start=begin) if settings.load else None
             )
             accounting = Accounting(self._path("accounting.jsonl"), 0)
-            engine = Engine(
+            engine = LiveEngine(
                 machine, _policy(settings, machine), now=begin, cluster=settings.cluster, arrivals=background
             )
             session = Session(settings, machine, engine, Clock(wall, start, speed), accounting, {}, begin, wall)
@@ -271,7 +272,7 @@ class ClusterStore:
                 (row.job_id, row.array_task_id, row.state) for row in rows if job_id in (row.job_id, row.array_job_id)
             ]
 
-        engine = Engine(
+        engine = LiveEngine(
             machine, _policy(settings, machine), cluster=settings.cluster, arrivals=background, history=history
         )
         restore(engine, data["engine"])

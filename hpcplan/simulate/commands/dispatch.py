@@ -1,0 +1,36 @@
+"""Which function answers which of Slurm's commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.reply import Call
+from hpcplan.simulate.commands.salloc import salloc
+from hpcplan.simulate.commands.sbatch import sbatch
+from hpcplan.simulate.commands.scancel import scancel
+from hpcplan.simulate.commands.squeue import squeue
+from hpcplan.simulate.commands.srun import srun
+
+__all__ = ["COMMANDS", "answer"]
+
+COMMANDS: Final[dict[str, Callable[[Controller, Any, Call], int]]] = {
+    "salloc": salloc,
+    "sbatch": sbatch,
+    "scancel": scancel,
+    "squeue": squeue,
+    "srun": srun,
+}
+
+
+def answer(controller: Controller, connection: Any, call: Call) -> int:
+    """Do what a command asks and return its exit code.
+
+    Raises:
+        Refusal: it is refused, in the command's words.
+    """
+    if call.words and call.words[0] in {"-V", "--version"}:
+        call.reply.say(f"slurm {controller.store.settings().slurm_version}")
+        return 0
+    return COMMANDS[call.command](controller, connection, call) or call.reply.code

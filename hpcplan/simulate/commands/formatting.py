@@ -1,0 +1,157 @@
+"""How Slurm's commands write times, sizes and columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Final, Generic, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from hpcplan.simulate.commands.reply import Refusal
+
+__all__ = [
+    "Clock",
+    "Column",
+    "Field",
+    "elapsed",
+    "fit",
+    "limit",
+    "line_of",
+    "long_date",
+    "mebibytes",
+    "read_percent",
+    "short_time",
+]
+
+Row = TypeVar("Row")
+_PERCENT: Final = re.compile(r"%(\.?)(\d*)(.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Generic[Row]):
+    """What a format code stands for."""
+
+    header: str
+    value: Callable[[Row], str]
+    width: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """One column of a table: a field with the width that was asked for (0 is any), and the text after it."""
+
+    field: Field[Row]
+    width: int = 0
+    right: bool = False
+    after: str = ""
+    code: str = ""
+
+
+class Clock:
+    """Writes unix times as the caller's environment asks for (``TZ``, ``SLURM_TIME_FORMAT``)."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._format = env.get("SLURM_TIME_FORMAT", "")
+        self._zone = _zone(env.get("TZ"))
+
+    def moment(self, when: int | None, unknown: str = "N/A") -> str:
+        """Return ``2031-01-20T12:34:56``."""
+        if when is None:
+            return unknown
+        if self._format == "%s":
+            return str(when)
+        here = datetime.fromtimestamp(when, self._zone)
+        if self._format and self._format not in {"standard", "relative"}:
+            return here.strftime(self._format)
+        return here.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    if name is None:
+        return None
+    if name.upper() in {"UTC", "UTC0", "GMT", "GMT0", ""}:
+        return UTC
+    try:
+        return ZoneInfo(name.removeprefix(":"))
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
+
+
+def long_date(when: int) -> str:
+    """Return the date above a long listing: ``Thu Nov 27 20:26:01 2026``."""
+    return datetime.fromtimestamp(when).strftime("%a %b %d %H:%M:%S %Y")
+
+
+def short_time(seconds: int | None) -> str:
+    """Return squeue's ``1:05``, ``1:00:05`` or ``1-00:00:05``."""
+    if seconds is None:
+        return "INVALID"
+    days, rest = divmod(max(0, seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    if days:
+        return f"{days}-{hours:02d}:{minutes:02d}:{left:02d}"
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+def elapsed(seconds: int | None) -> str:
+    """Return sacct's and scontrol's ``00:01:05`` or ``1-00:00:05``."""
+    if seconds is None:
+        return ""
+    days, rest = divmod(max(0, seconds), 86400)
+    clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
+    return f"{days}-{clock}" if days else clock
+
+
+def limit(seconds: int | None, write: Callable[[int | None], str], none: str = "UNLIMITED") -> str:
+    """Return a time limit, ``UNLIMITED`` where there is none."""
+    return none if seconds is None else write(seconds)
+
+
+def mebibytes(count: int | None) -> str:
+    """Return memory as Slurm writes what was asked for: ``500M``, ``2G``, ``1T``; ``0`` where nothing was."""
+    if not count:
+        return "0"
+    size = count // 1024**2
+    for unit in "MGT":
+        if size % 1024 or unit == "T":
+            return f"{size}{unit}"
+        size //= 1024
+    return f"{size}T"
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """Return ``text`` cut or filled to ``width``; 0 leaves it alone."""
+    if not width:
+        return text
+    return text[:width].rjust(width) if right else text[:width].ljust(width)
+
+
+def read_percent(
+    text: str, fields: Mapping[str, Field[Row]], invalid: Callable[[str], str]
+) -> tuple[str, list[Column[Row]]]:
+    """Return the text before the first code of a format like ``%.18i %j``, and its columns.
+
+    Raises:
+        Refusal: a code that no field has, in the words of ``invalid``.
+    """
+    columns: list[Column[Row]] = []
+    before = text.partition("%")[0]
+    matches = list(_PERCENT.finditer(text))
+    for index, match in enumerate(matches):
+        end = matches[index + 1].start() if index + 1 < len(matches) else len(text)
+        field = fields.get(match[3])
+        if field is None:
+            raise Refusal(invalid(match[3]))
+        columns.append(Column(field, int(match[2] or 0), bool(match[1]), text[match.end() : end], match[3]))
+    return before, columns
+
+
+def line_of(before: str, columns: Sequence[Column[Row]], texts: Sequence[str]) -> str:
+    """Return one line of a table."""
+    cells = (
+        fit(text, column.width, right=column.right) + column.after for column, text in zip(columns, texts, strict=True)
+    )
+    return before + "".join(cells)

@@ -1,0 +1,188 @@
+"""The jobs of a cluster in use as its commands show them: what the engine knows, and what was kept of submissions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.environment import gpus_on_node
+from hpcplan.simulate.commands.jobfiles import JobInfo, Step, output_path
+from hpcplan.simulate.job_records import live_record
+from hpcplan.simulate.jobs import Job, JobSpec
+from hpcplan.simulate.pending import earliest_start, reasons
+from hpcplan.simulate.store import Session
+from hpcplan.slurm.records import JobRecord, JobState
+
+__all__ = ["MIN_JOB_AGE_S", "JobRow", "Target", "ended_rows", "find_jobs", "live_rows", "read_target", "task_ranges"]
+
+MIN_JOB_AGE_S: Final = 300  # slurm.conf(5): how long the controller remembers a job that has ended
+_TARGET: Final = re.compile(r"(\d+)(?:_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\]|\*))?(?:\.(\w+))?")
+
+
+@dataclass(slots=True)
+class JobRow:
+    """One job to be shown. ``tasks`` are the tasks of an array that wait together and are shown as one."""
+
+    record: JobRecord
+    spec: JobSpec
+    info: JobInfo | None
+    state: JobState
+    now: int
+    job: Job | None = None
+    tasks: tuple[int, ...] = ()
+    gpus_per_node: int = 0
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def array_word(self) -> str:
+        """What follows the underscore: ``3`` or ``[4-7%2]``; empty for no array."""
+        record = self.record
+        if record.array_job_id is None:
+            return ""
+        if not self.tasks:
+            return str(record.array_task_id)
+        room = f"%{self.spec.array_limit}" if self.spec.array_limit else ""
+        return f"[{task_ranges(self.tasks)}{room}]"
+
+    @property
+    def name(self) -> str:
+        """The id as people write it: ``12``, ``12_3`` or ``12_[4-7%2]``."""
+        record = self.record
+        return f"{record.array_job_id}_{self.array_word}" if record.array_job_id is not None else str(record.job_id)
+
+    @property
+    def reason(self) -> str:
+        """Squeue's word for why it waits, or how it ended."""
+        return self.record.reason or "None"
+
+    def path(self, which: str) -> str:
+        """Return where the job's ``std_out`` (or ``std_err``, ``std_in``) is, with its %-codes replaced."""
+        info, record = self.info, self.record
+        if info is None:
+            return ""
+        default = "slurm-%A_%a.out" if record.array_job_id is not None else "slurm-%j.out"
+        pattern = getattr(info, which) or info.std_out or default
+        node = (record.node_list or "").partition(",")[0]
+        codes = {
+            "A": record.array_job_id or record.job_id,
+            "a": 4294967294 if record.array_task_id is None else record.array_task_id,
+            "J": record.job_id, "j": record.job_id, "N": node, "u": info.user, "x": record.name,
+        }  # fmt: skip
+        return output_path(pattern, info.work_dir, codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A job, task or step that was named: ``12``, ``12_3``, ``12_[1-3]``, ``12.0``; ``tasks`` is ``None`` for all."""
+
+    job_id: int
+    tasks: frozenset[int] | None = None
+    step: str | None = None
+
+    def matches(self, job_id: int, array_job_id: int | None, task: int | None) -> bool:
+        """Whether a job is meant."""
+        if self.tasks is None:
+            return self.job_id in (job_id, array_job_id)
+        return array_job_id == self.job_id and task in self.tasks
+
+
+def read_target(text: str) -> Target | None:
+    """Return what ``12_3`` names, ``None`` for what is no job id."""
+    match = _TARGET.fullmatch(text.strip())
+    if match is None:
+        return None
+    tasks: frozenset[int] | None = None
+    if match[2] is not None:
+        tasks = frozenset({int(match[2])})
+    elif match[3] is not None:
+        tasks = frozenset(_numbers(match[3]))
+    return Target(int(match[1]), tasks, match[4])
+
+
+def _numbers(text: str) -> Iterable[int]:
+    for item in text.split(","):
+        low, _, high = item.partition("-")
+        if low.isdecimal():
+            yield from range(int(low), min(int(high or low), int(low) + 100_000) + 1)
+
+
+def task_ranges(tasks: Sequence[int]) -> str:
+    """Return task numbers as squeue writes them: ``0-3,7``."""
+    runs: list[list[int]] = []
+    for task in sorted(tasks):
+        if runs and runs[-1][1] == task - 1:
+            runs[-1][1] = task
+        else:
+            runs.append([task, task])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def find_jobs(session: Session, target: Target) -> list[Job]:
+    """Return the live jobs that are meant, by id."""
+    jobs = session.engine.jobs
+    direct = jobs.get(target.job_id) if target.tasks is None else None
+    if direct is not None and direct.array_job_id is None:
+        return [direct]
+    return [
+        jobs[job_id]
+        for job_id in sorted(jobs)
+        if target.matches(job_id, jobs[job_id].array_job_id, jobs[job_id].array_task_id)
+    ]
+
+
+def live_rows(controller: Controller, session: Session, *, whole_arrays: bool = True) -> list[JobRow]:
+    """Return the jobs that have not ended, in order of their ids, waiting tasks of an array as one."""
+    words = reasons(session.engine)
+    rows: list[JobRow] = []
+    together: dict[tuple[int, str, int], JobRow] = {}
+    for job_id in sorted(session.engine.jobs):
+        job = session.engine.jobs[job_id]
+        row = _live(controller, session, job, words.get(job_id))
+        if whole_arrays and job.array_job_id is not None and not job.running and not job.restarts:
+            key = (job.array_job_id, "" if row.reason == "JobArrayTaskLimit" else row.reason, job.priority)
+            first = next((r for k, r in together.items() if k[0] == key[0]), None)
+            if first is not None:
+                first.tasks = (*first.tasks, job.array_task_id or 0)
+                continue
+            row.tasks = (job.array_task_id or 0,)
+            together[key] = row
+        rows.append(row)
+    return rows
+
+
+def _live(controller: Controller, session: Session, job: Job, reason: str | None) -> JobRow:
+    record = live_record(job, session.engine, reason)
+    run = controller.runner.runs.get(job.id)
+    state = record.state
+    if job.running and run is not None and run.outcome is not None:
+        state = JobState.COMPLETING
+    base_id = job.array_job_id or job.id
+    info = controller.files.info(base_id)
+    steps = list(run.steps) if run is not None else controller.files.steps(base_id, job.id) if info else []
+    return JobRow(record, job.spec, info, state, session.engine.now, job, gpus_per_node=gpus_on_node(job), steps=steps)
+
+
+def ended_rows(controller: Controller, session: Session, records: Iterable[JobRecord]) -> list[JobRow]:
+    """Return finished jobs as rows."""
+    rows = []
+    for record in records:
+        base_id = record.array_job_id or record.job_id
+        info = controller.files.info(base_id)
+        spec = JobSpec.from_dict(info.spec) if info is not None and info.spec else JobSpec(name=record.name)
+        steps = (
+            [s for s in controller.files.steps(base_id, record.job_id) if s.attempt == record.restarts] if info else []
+        )
+        per_node = (record.gpus or 0) // (record.nodes or 1)
+        rows.append(JobRow(record, spec, info, record.state, session.engine.now, gpus_per_node=per_node, steps=steps))
+    return rows
+
+
+def expected_start(session: Session, row: JobRow) -> tuple[int, str] | None:
+    """Return when and where a waiting job would start if every job used up its limit."""
+    if row.job is None or row.job.running:
+        return None
+    slot = earliest_start(session.engine, row.job)
+    return None if slot is None else (slot.start, session.machine.node_list(slot.nodes))

@@ -1,0 +1,313 @@
+"""Runs the jobs that the scheduler has started, and tells it when they end.
+
+What slurmd does on every node is done here for all of them: the batch script on the first node, signals before the time
+limit, SIGTERM and after KillWait SIGKILL at the limit, and no process left behind (slurm.conf(5), KillWait; sbatch(1),
+--signal).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from hpcplan.simulate.commands.environment import batch_environment, job_environment
+from hpcplan.simulate.commands.jobfiles import JobFiles, JobInfo, Step, output_path
+from hpcplan.simulate.commands.processes import Batch, Guard, send
+from hpcplan.simulate.commands.reaper import MARK, clear
+from hpcplan.simulate.commands.signals import early_signal
+from hpcplan.simulate.jobs import Job
+from hpcplan.simulate.live import REAL, is_real
+from hpcplan.simulate.store import Session
+from hpcplan.slurm.records import JobState
+
+__all__ = ["Run", "Runner"]
+
+_CANNOT_OPEN: Final = 53  # what slurmd reports where a job's files cannot be opened, as a signal
+
+
+@dataclass(slots=True)
+class Run:
+    """One attempt of one job under way. ``groups`` are the process groups of each step's tasks.
+
+    ``claims`` are the CPUs that each running step has on each node.
+    """
+
+    job_id: int
+    base_id: int
+    attempt: int
+    node: str
+    limit_end: int
+    batch: Batch | None = None
+    stderr: str | None = None
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    claims: dict[str, dict[str, int]] = field(default_factory=dict)
+    next_step: int = 0
+    early: tuple[int, int, bool] | None = None
+    outcome: tuple[JobState, int, int] | None = None
+    kill_at: float | None = None
+    released: bool = False
+    exit: tuple[int, int] = (0, 0)
+
+    @property
+    def everything(self) -> list[int]:
+        """All its process groups, the batch script's included."""
+        batch = [self.batch.pid] if self.batch is not None and self.batch.ended is None else []
+        return [*(group for groups in self.groups.values() for group in groups), *batch]
+
+
+class Runner:
+    """The jobs that really run on one mock cluster; ``wake`` is called when one has ended."""
+
+    def __init__(
+        self,
+        files: JobFiles,
+        mark: str,
+        path: str,
+        wake: Callable[[], None],
+        guard: Guard,
+        *,
+        kill_wait_s: float = 30.0,
+    ) -> None:
+        self.files = files
+        self.guard = guard
+        self.runs: dict[int, Run] = {}
+        self._mark = mark
+        self._path = path
+        self._wake = wake
+        self._kill_wait_s = kill_wait_s
+
+    def settle(self, session: Session) -> None:
+        """Bring processes and scheduler together: report ends, stop what has to stop, launch what has started."""
+        for run in list(self.runs.values()):
+            self._settle(run, session)
+        started = [job for job in session.engine.running.values() if is_real(job) and job.id not in self.runs]
+        for job in started:
+            self._launch(job, session)
+
+    @property
+    def busy(self) -> bool:
+        """Whether processes are looked after."""
+        return bool(self.runs)
+
+    # ends -----------------------------------------------------------------------------------------------------------
+
+    def _settle(self, run: Run, session: Session) -> None:
+        engine = session.engine
+        job = engine.running.get(run.job_id)
+        if job is not None and job.restarts != run.attempt:
+            job = None
+        if job is None and run.outcome is None:  # cancelled, requeued or lost by other hands
+            why = " DUE TO JOB REQUEUE" if run.job_id in engine.jobs else ""
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
+            self._stop(run, JobState.CANCELLED, words)
+        if job is not None and run.outcome is None:
+            self._watch_time(run, session)
+        done = run.batch.ended is not None if run.batch is not None else run.released
+        if run.kill_at is not None and time.monotonic() >= run.kill_at:
+            send(run.everything, signal.SIGKILL)
+            clear(self.mark(run.job_id), 0)
+            run.kill_at = time.monotonic() + 1
+        if done and (not run.groups or run.outcome is None):
+            self._end(run, job, session)
+
+    def _watch_time(self, run: Run, session: Session) -> None:
+        now = session.engine.now
+        if run.early is not None and now >= run.limit_end - run.early[1]:
+            number, _, to_batch = run.early
+            run.early = None
+            self.signal(run, number, batch=to_batch, steps=not to_batch)
+        if now >= run.limit_end:
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} DUE TO TIME LIMIT ***"
+            self._stop(run, JobState.TIMEOUT, words)
+
+    def _stop(self, run: Run, state: JobState, words: str) -> None:
+        """Ask a job to end: SIGTERM and SIGCONT now, SIGKILL after KillWait."""
+        run.outcome = (state, 0, 15 if state is JobState.CANCELLED else 0)
+        run.kill_at = time.monotonic() + self._kill_wait_s
+        if run.stderr is not None:
+            for step in run.steps:
+                if step.end is None and step.name != "batch":
+                    said = words.partition(" DUE")[0].replace(f"JOB {run.job_id}", f"STEP {run.job_id}.{step.name}", 1)
+                    _append(run.stderr, f"slurmstepd: error: {said.removesuffix(' ***')} ***\n")
+            _append(run.stderr, f"slurmstepd: error: {words}\n")
+        send(run.everything, signal.SIGCONT)
+        send(run.everything, signal.SIGTERM)
+        if run.batch is None:
+            run.released = run.released or not run.groups
+
+    def _end(self, run: Run, job: Job | None, session: Session) -> None:
+        """Take note that the last process of a job is gone."""
+        ended = run.batch.ended if run.batch is not None else None
+        batch = [run.batch.pid] if run.batch is not None else []
+        send([*run.everything, *batch], signal.SIGKILL)  # what a script leaves in the background ends with it
+        clear(self.mark(run.job_id))
+        for group in batch:
+            self.guard.ended(group)
+        outcome = run.outcome
+        if outcome is None:
+            code, number = (ended.exit_code, ended.signal) if ended is not None else run.exit
+            outcome = (JobState.FAILED if code or number else JobState.COMPLETED, code, number)
+        for step in run.steps:
+            if step.end is None:
+                self._close_step(step, run, session, outcome)
+        if ended is not None and run.steps:
+            run.steps[0].cpu_s, run.steps[0].max_rss_bytes = ended.cpu_s, ended.max_rss_bytes
+        self.files.save_steps(run.base_id, run.job_id, run.steps)
+        del self.runs[run.job_id]
+        if job is None:
+            return
+        if ended is not None:
+            cpus = session.machine.total(job.nodes, "cpus")
+            elapsed = max(1, session.engine.now - (job.start_time or 0))
+            fraction = min(1.0, ended.cpu_s / (elapsed * cpus))
+            job.behaviour = replace(REAL, cpu_fraction=fraction, max_rss_bytes=ended.max_rss_bytes)
+        session.engine.finish(job.id, *_as_accounted(outcome))
+
+    def _close_step(self, step: Step, run: Run, session: Session, outcome: tuple[JobState, int, int]) -> None:
+        step.end = session.engine.now
+        state, step.exit_code, step.signal = outcome
+        if run.outcome is not None and run.batch is not None and run.batch.ended is not None:
+            state = JobState.CANCELLED
+            step.exit_code, step.signal = run.batch.ended.exit_code, run.batch.ended.signal or 15
+        step.state = state.value
+
+    # signals --------------------------------------------------------------------------------------------------------
+
+    def signal(
+        self, run: Run, number: int, *, batch: bool = False, steps: bool = True, only: str | None = None
+    ) -> None:
+        """Send a signal to the tasks of the steps (of one, if ``only`` names it), the batch script, or both."""
+        if steps:
+            send([group for name, groups in run.groups.items() if only in (None, name) for group in groups], number)
+        if batch and run.batch is not None and run.batch.ended is None:
+            try:
+                os.kill(run.batch.pid, number)
+            except ProcessLookupError:
+                return
+
+    def cancel(self, run: Run, session: Session) -> None:
+        """Ask a running job to end as CANCELLED; it holds its nodes until it has."""
+        if run.outcome is None:
+            self._stop(run, JobState.CANCELLED, f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} ***")
+
+    def end_step(self, run: Run, name: str) -> None:
+        """Ask the tasks of a step to end, and end them after KillWait."""
+        groups = list(run.groups.get(name, ()))
+        send(groups, signal.SIGCONT)
+        send(groups, signal.SIGTERM)
+        timer = threading.Timer(self._kill_wait_s, lambda: send(self._left(run, name, groups), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
+    def _left(self, run: Run, name: str, groups: list[int]) -> list[int]:
+        """Return those process groups that are a step's still; the others' numbers may be somebody else's by now."""
+        return groups if self.runs.get(run.job_id) is run and name in run.groups else []
+
+    def end_all(self, session: Session, patience_s: float = 2.0) -> None:
+        """End every job now, as the cluster stops."""
+        for run in self.runs.values():
+            self.cancel(run, session)
+            run.kill_at = time.monotonic() + patience_s
+        deadline = time.monotonic() + patience_s + 3
+        while self.runs and time.monotonic() < deadline:
+            for run in list(self.runs.values()):
+                self._settle(run, session)
+            time.sleep(0.02)
+
+    # starts ---------------------------------------------------------------------------------------------------------
+
+    def mark(self, job_id: int) -> str:
+        """Return what the processes of a job carry in their environment."""
+        return f"{self._mark}:{job_id}"
+
+    def environment(self, job: Job, info: JobInfo, session: Session) -> dict[str, str]:
+        """Return the environment of a job's processes: the submission's, and what Slurm adds."""
+        env = self.files.environment(info.base_id)
+        env |= job_environment(job, info, session.machine, session.settings.cluster)
+        path = env.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+        if self._path not in path.split(os.pathsep):
+            path = os.pathsep.join([self._path, path])
+        return {**env, "PATH": path, MARK: self.mark(job.id)}
+
+    def _launch(self, job: Job, session: Session) -> None:
+        base_id = job.array_job_id or job.id
+        info = self.files.info(base_id)
+        if info is None or not self.files.began(base_id, job.id, job.restarts):
+            session.engine.lose(job.id)  # an earlier controller ran it, and took its end with it
+            return
+        node = session.machine.names_of(job.nodes)[0]
+        run = Run(job.id, base_id, job.restarts, node, job.limit_end, early=early_signal(job.spec.signal))
+        if info.batch:
+            run.steps = [_batch_step(job, session, node)]
+            if not self._launch_batch(run, job, info, session):
+                session.engine.finish(job.id, JobState.FAILED, 0, _CANNOT_OPEN)
+                return
+            earlier = [step for step in self.files.steps(base_id, job.id) if step.attempt < job.restarts]
+            run.steps = [*run.steps, *earlier]
+            self.files.save_steps(base_id, job.id, run.steps)
+        self.runs[job.id] = run
+
+    def _launch_batch(self, run: Run, job: Job, info: JobInfo, session: Session) -> bool:
+        codes = _codes(job, info, run.node)
+        default = "slurm-%A_%a.out" if job.array_job_id is not None else "slurm-%j.out"
+        stdout = output_path(info.std_out or default, info.work_dir, codes)
+        stderr = output_path(info.std_err, info.work_dir, codes) if info.std_err else None
+        env = self.environment(job, info, session) | batch_environment(job, session.machine)
+        env["HOSTNAME"] = run.node
+        run.stderr = stderr or stdout
+        cwd = info.work_dir if os.path.isdir(info.work_dir) else "/tmp"
+        try:
+            run.batch = Batch(
+                [str(self.files.script(info.base_id)), *info.arguments], env=env, cwd=cwd,
+                stdin=output_path(info.std_in, info.work_dir, codes), stdout=stdout, stderr=stderr,
+                append=info.append or job.restarts > 0, umask=info.umask, wake=self._wake, guard=self.guard,
+            )  # fmt: skip
+        except OSError:
+            return False
+        return True
+
+
+def _codes(job: Job, info: JobInfo, node: str) -> dict[str, str | int]:
+    """Return what sbatch's %-codes stand for in a job (sbatch(1), FILENAME PATTERN)."""
+    return {
+        "A": job.array_job_id or job.id,
+        "a": 4294967294 if job.array_task_id is None else job.array_task_id,
+        "J": job.id,
+        "j": job.id,
+        "N": node,
+        "n": 0,
+        "s": "batch",
+        "t": 0,
+        "u": info.user,
+        "x": job.spec.name,
+    }
+
+
+def _batch_step(job: Job, session: Session, node: str) -> Step:
+    cpus = session.machine.total(job.nodes & -job.nodes, "cpus")
+    return Step("batch", "batch", node, 1, 1, cpus, session.engine.now, job.restarts)
+
+
+def _as_accounted(outcome: tuple[JobState, int, int]) -> tuple[JobState, int, int]:
+    """Return what the job's own line in accounting says: that it was stopped is no signal of the script's."""
+    state, code, number = outcome
+    return outcome if state in (JobState.FAILED, JobState.COMPLETED) else (state, code, 0 if number == 15 else number)
+
+
+def _now(session: Session) -> str:
+    return datetime.fromtimestamp(session.engine.now).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _append(path: str, text: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError:
+        return

@@ -1,0 +1,158 @@
+"""sbatch(1)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from hpcplan.errors import SlurmError
+from hpcplan.simulate.backend import pretended_run
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.options import Flag, Words, read_words
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.rows import Target, find_jobs
+from hpcplan.simulate.commands.submission import (
+    absolute,
+    check_values,
+    environment_words,
+    exported,
+    fields,
+    in_words_of,
+    job_info,
+    preview,
+)
+from hpcplan.simulate.jobs import JobSpec
+from hpcplan.simulate.live import REAL
+from hpcplan.simulate.pending import earliest_start
+from hpcplan.simulate.sbatch_options import OPTIONS
+from hpcplan.simulate.script import directives, parse_script
+from hpcplan.simulate.store import Session
+from hpcplan.slurm.records import JobState
+
+__all__ = ["sbatch"]
+
+_TABLE: Final = (*OPTIONS, Flag("wrap"))
+_HELP: Final = "Usage: sbatch [OPTIONS(0)...] script [args(0)...]"
+
+
+def sbatch(controller: Controller, connection: Any, call: Call) -> int:
+    """Submit a script, a ``--wrap``'s command, or what comes on stdin."""
+    try:
+        words = read_words("sbatch", call.words, _TABLE, stop_at_first=True)
+    except Refusal as error:
+        raise Refusal(error.message, 255) from None
+    if "help" in words or "usage" in words:
+        call.reply.say(_HELP)
+        return 0
+    typed = check_values(words, "sbatch")
+    text, name, command = _script(call, words, connection)
+    spec, options = _specification(controller, call, words, typed, text, name)
+    if "test-only" in options:
+        return _test_only(controller, call, spec)
+    job_id = _submit(controller, call, spec, options, text, command, words.rest[1:])
+    if "parsable" in options:
+        call.reply.say(str(job_id))
+    elif "quiet" not in options:
+        call.reply.say(f"Submitted batch job {job_id}")
+    if "wait" not in options:
+        return 0
+    connection.reply(call.reply)
+    return _wait(controller, connection, job_id)
+
+
+def _script(call: Call, words: Words, connection: Any) -> tuple[str, str, str | None]:
+    """Return the script's text, the job's name, and the script's path."""
+    wrapped = words.last("wrap")
+    if "wrap" in words:
+        if words.rest:
+            raise Refusal("sbatch: error: Script arguments not permitted with --wrap option")
+        return f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{wrapped}\n", "wrap", None
+    if not words.rest or words.rest[0] == "-":
+        connection.send(want="stdin")
+        answer = connection.receive() or {}
+        return str(answer.get("stdin", "")), "sbatch", None
+    path = Path(absolute(words.rest[0], call.cwd))
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        raise Refusal(f"sbatch: error: Unable to open file {words.rest[0]}") from None
+    return text, path.name, str(path)
+
+
+def _specification(
+    controller: Controller, call: Call, words: Words, typed: dict[str, Any], text: str, name: str
+) -> tuple[JobSpec, dict[str, str | None]]:
+    """Return what the job asks for, and all options by name: the script's, the environment's, then those typed."""
+    from_env = environment_words("sbatch", call.env)
+    overrides = fields(from_env) | typed
+    with_version = controller.store.settings().slurm_version
+    try:
+        spec = parse_script(text, name=name, version=with_version, overrides=overrides)
+        in_script = [pair for line in directives(text) for pair in read_words("sbatch", line, _TABLE).given]
+    except SlurmError as error:
+        raise in_words_of("sbatch", error) from None
+    options = {option.name: value for option, value in (*in_script, *from_env, *words.given)}
+    work_dir = absolute(spec.work_dir, call.cwd) if spec.work_dir else call.cwd
+    fixed = {"work_dir": work_dir}
+    return JobSpec.from_dict({**spec.as_dict(), **fixed}), options
+
+
+def _test_only(controller: Controller, call: Call, spec: JobSpec) -> int:
+    with controller.session() as session:
+        try:
+            job = preview(session, spec, call.user)
+        except SlurmError as error:
+            text = error.message.replace("sbatch: error: Batch job submission failed", "allocation failure")
+            raise Refusal(text) from None
+        slot = earliest_start(session.engine, job)
+        if slot is None:
+            raise Refusal("allocation failure: Requested node configuration is not available")
+        when = datetime.fromtimestamp(slot.start).strftime("%Y-%m-%dT%H:%M:%S")
+        nodes = session.machine.node_list(slot.nodes)
+        call.reply.complain(
+            f"sbatch: Job {session.engine.next_id} to start at {when} using {job.request.cpus} processors "
+            f"on nodes {nodes} in partition {job.request.partition}"
+        )
+    return 0
+
+
+def _submit(
+    controller: Controller,
+    call: Call,
+    spec: JobSpec,
+    options: dict[str, str | None],
+    text: str,
+    command: str | None,
+    arguments: list[str],
+) -> int:
+    with controller.session() as session:
+        try:
+            job = preview(session, spec, call.user)
+            info = job_info(call, spec, job, options, command=command, real=not controller.pretend)
+            info.arguments = arguments
+            controller.files.create(info, text, exported(call.env, options.get("export")))
+            behaviour = pretended_run(spec, job.request.limit_s) if controller.pretend else REAL
+            job_id = session.engine.submit(spec, behaviour, call.user)
+        except SlurmError as error:
+            raise in_words_of("sbatch", error) from None
+    controller.wake()
+    return job_id
+
+
+def _wait(controller: Controller, connection: Any, job_id: int) -> int:
+    """Wait for the job, or all tasks of the array, and return the highest exit code (sbatch(1), --wait)."""
+
+    def done(session: Session) -> bool:
+        return not find_jobs(session, Target(job_id))
+
+    if not controller.wait_until(done, connection.gone):
+        return 1
+    with controller.session() as session:
+        records = list(session.accounting.latest_first(job_ids={job_id}))
+        records += [r for r in session.engine.ended if job_id in (r.job_id, r.array_job_id)]
+    codes = [
+        (r.exit_code or 0) or (128 + r.signal if r.signal else 0) or int(r.state is not JobState.COMPLETED)
+        for r in records
+    ]
+    return max(codes, default=1)

@@ -1,0 +1,144 @@
+"""scancel(1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hpcplan.errors import SlurmError
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.rows import Target, find_jobs, read_target
+from hpcplan.simulate.commands.signals import signal_number
+from hpcplan.simulate.commands.states import read_states
+from hpcplan.simulate.jobs import Job
+from hpcplan.simulate.live import is_real
+from hpcplan.simulate.store import Session
+from hpcplan.slurm.records import JobState
+
+__all__ = ["scancel"]
+
+_TABLE: Final = flags(
+    "account:A clusters:M jobname:n name:n nodelist:w partition:p qos:q reservation:R signal:s state:t sibling user:u "
+    "wckey",
+    "batch:b ctld full:f help hurry:H interactive:i me quiet:Q usage verbose:v version:V cron",
+)
+_FILTERS: Final = ("account", "jobname", "name", "partition", "qos", "state", "user", "me", "nodelist", "wckey")
+
+
+def scancel(controller: Controller, connection: Any, call: Call) -> int:
+    """Signal or cancel jobs."""
+    words = read_words("scancel", call.words, _TABLE)
+    if "help" in words or "usage" in words:
+        call.reply.say("Usage: scancel [OPTIONS] [job_id[_array_id][.step_id]]")
+        return 0
+    number = _signal(words)
+    targets = [_target(text) for text in words.rest]
+    if not targets and not any(name in words for name in _FILTERS):
+        raise Refusal("scancel: error: No job identification provided")
+    states = read_states("scancel", words.every("state"))
+    with controller.session() as session:
+        if targets:
+            for text, target in zip(words.rest, targets, strict=True):
+                _one(controller, session, call, words, text, target, states, number)
+        else:
+            for job in list(session.engine.jobs.values()):
+                if job.id in session.engine.jobs and _chosen(job, call, words, states):
+                    _act(controller, session, job, words, number)
+    controller.wake()
+    return call.reply.code
+
+
+def _signal(words: Words) -> int | None:
+    text = words.last("signal")
+    if text is None:
+        return None
+    number = signal_number(text)
+    if number is None:
+        raise Refusal(f"Unknown job signal: {text}")
+    return number
+
+
+def _target(text: str) -> Target:
+    target = read_target(text)
+    if target is None:
+        raise Refusal(f"scancel: error: Invalid job id {text}")
+    return target
+
+
+def _one(
+    controller: Controller,
+    session: Session,
+    call: Call,
+    words: Words,
+    text: str,
+    target: Target,
+    states: set[JobState] | None,
+    number: int | None,
+) -> None:
+    jobs = find_jobs(session, target)
+    if "verbose" in words:
+        call.reply.complain(f"scancel: Terminating job {text}")
+    if not jobs:
+        known = 0 < target.job_id < session.engine.next_id and target.tasks is None
+        if known and "verbose" not in words:
+            return  # as scancel has it: nothing is said of a job that has ended already
+        why = "Job/step already completing or completed" if known else "Invalid job id specified"
+        if "quiet" not in words:
+            call.reply.complain(f"scancel: error: Kill job error on job id {text}: {why}")
+        call.reply.code = 0 if known else 1
+        return
+    for job in jobs:
+        if job.user != call.user:
+            call.reply.complain(f"scancel: error: Kill job error on job id {text}: Access/permission denied", 1)
+        elif _chosen(job, call, words, states):
+            _act(controller, session, job, words, number, step=target.step)
+
+
+def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None) -> bool:
+    state = JobState.RUNNING if job.running else JobState.PENDING
+    names = [*words.every("name"), *words.every("jobname")]
+    return (
+        (job.user == call.user)
+        and (states is None or state in states)
+        and (not names or job.spec.name in names)
+        and ("user" not in words or job.user in words.every("user"))
+        and ("account" not in words or job.spec.account in words.every("account"))
+        and ("partition" not in words or job.request.partition in words.every("partition"))
+        and ("qos" not in words or (job.spec.qos or "normal") in words.every("qos"))
+        and ("nodelist" not in words or _runs_on(job, words.every("nodelist")))
+    )
+
+
+def _runs_on(job: Job, names: list[str]) -> bool:
+    from hpcplan.hostlist import expand
+
+    try:
+        return bool(set(expand(",".join(names))) & set(expand(job.node_list or "")))
+    except ValueError:
+        return False
+
+
+def _act(
+    controller: Controller, session: Session, job: Job, words: Words, number: int | None, *, step: str | None = None
+) -> None:
+    """Cancel a job or a step, or send what was asked for to its steps, its batch script, or both."""
+    run = controller.runner.runs.get(job.id) if is_real(job) else None
+    if step is not None and step != "batch":
+        if run is not None and number is not None:
+            controller.runner.signal(run, number, only=step)
+        elif run is not None:
+            controller.runner.end_step(run, step)
+        return
+    if number is not None and number != 9:
+        if run is not None:
+            batch, full = "batch" in words or step == "batch", "full" in words
+            controller.runner.signal(run, number, batch=batch or full, steps=not batch or full)
+        return
+    if run is not None and job.running:
+        controller.runner.cancel(run, session)
+        return
+    try:
+        session.engine.cancel(job.id)
+    except (SlurmError, KeyError):
+        return

@@ -1,0 +1,218 @@
+"""squeue(1)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.formatting import Clock, Column, fit, line_of, long_date, read_percent
+from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
+from hpcplan.simulate.commands.squeue_fields import fields, long_names
+from hpcplan.simulate.commands.states import read_states
+from hpcplan.simulate.store import Session
+from hpcplan.slurm.records import JobState
+
+__all__ = ["controller_rows", "squeue"]
+
+_TABLE: Final = flags(
+    "clusters:M account:A format:o Format:O jobs:j licenses:L name:n node partition:p qos:q reservation:R states:t "
+    "sort:S users:u nodelist:w iterate:i",
+    "all:a array:r federation help hide long:l local me noconvert noheader:h notme only-job-state priority:P sibling "
+    "start usage verbose:v version:V json yaml array-unique",
+    "steps:s",
+)
+_SHORT: Final = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+_LONG: Final = "%.18i %.9P %.8j %.8u %.8T %.10M %.9l %.6D %R"
+_START: Final = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %20Y %R"
+_STEPS: Final = "         STEPID     NAME PARTITION     USER      TIME NODELIST"
+_MIN_JOB_AGE_S: Final = 300
+
+
+def squeue(controller: Controller, connection: Any, call: Call) -> int:
+    """Print the jobs that the controller knows."""
+    words = read_words("squeue", call.words, _TABLE)
+    if "help" in words or "usage" in words:
+        call.reply.say("Usage: squeue [OPTIONS]")
+        return 0
+    clock = Clock(call.env)
+    with controller.session() as session:
+        rows = controller_rows(controller, session, whole_arrays="array" not in words)
+        rows = _chosen(rows, words, call)
+        if "start" in words:
+            rows = [row for row in rows if row.state is JobState.PENDING]
+        if "json" in words:
+            call.reply.say(json.dumps(squeue_json(session, rows), indent=2))
+            return 0
+        if "steps" in words:
+            _print_steps(call, rows, header="noheader" not in words)
+            return 0
+        before, columns = _columns(words, call, fields(session, clock))
+        lines = [
+            line_of(before, columns, [column.field.value(row) for column in columns])
+            for row in _sorted(rows, words, session)
+        ]
+    if "noheader" not in words:
+        if "long" in words:
+            call.reply.say(long_date(session.engine.now))
+        call.reply.say(line_of(before, columns, [column.field.header for column in columns]))
+    for line in lines:
+        call.reply.say(line)
+    return call.reply.code
+
+
+def controller_rows(controller: Controller, session: Session, *, whole_arrays: bool = True) -> list[JobRow]:
+    """Return what the controller remembers: live jobs, and those that ended in the last five minutes."""
+    rows = live_rows(controller, session, whole_arrays=whole_arrays)
+    live = {row.record.job_id for row in rows} | set(session.engine.jobs)
+    since = session.engine.now - _MIN_JOB_AGE_S
+    records = {}
+    for record in [*session.accounting.latest_first(since=since), *session.engine.ended]:
+        if record.job_id not in live and (record.end_time or 0) >= since:
+            records[record.job_id] = record
+    return rows + ended_rows(controller, session, records.values())
+
+
+def _date(session: Session) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(session.engine.now).strftime("%a %b %d %H:%M:%S %Y")
+
+
+def _columns(words: Words, call: Call, known: Any) -> tuple[str, list[Column[JobRow]]]:
+    percent = call.env.get("SQUEUE_FORMAT")
+    named = words.last("Format") or (call.env.get("SQUEUE_FORMAT2") if not percent else None)
+    if words.last("format") is not None or not named:
+        default = _START if "start" in words else _LONG if "long" in words else _SHORT
+        text = words.last("format") or (percent if "long" not in words and "start" not in words else None) or default
+        return read_percent(text, known, lambda code: f"squeue: error: Invalid job format specification: {code}")
+    columns = []
+    names = long_names(known)
+    for item in named.split(","):
+        name, _, size = item.strip().partition(":")
+        if name.lower() not in names:
+            raise Refusal(f"squeue: error: Invalid job format specification: {item}")
+        match = re.fullmatch(r"(\.?)(\d*)", size)
+        width = int(match[2]) if match is not None and match[2] else 20
+        columns.append(Column(names[name.lower()], width, match is not None and bool(match[1])))
+    return "", columns
+
+
+def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
+    """Return the rows that the filters let through."""
+    targets = _targets(words, call, rows)
+    states = read_states("squeue", words.every("states") or call.env.get("SQUEUE_STATES", "").split(","))
+    if states is None:
+        states = {state for state in JobState if not state.final}
+    tests: list[Callable[[JobRow], bool]] = [lambda row: row.state in states]
+    if targets:
+        tests.append(lambda row: any(_matches(row, target) for target in targets))
+    for option, of in (
+        ("account", lambda row: row.record.account or ""), ("name", lambda row: row.record.name),
+        ("partition", lambda row: row.record.partition or ""), ("qos", lambda row: row.record.qos or "normal"),
+        ("users", lambda row: row.record.user or ""),
+    ):  # fmt: skip
+        if wanted := set(words.every(option)):
+            tests.append(lambda row, of=of, wanted=wanted: of(row) in wanted)  # type: ignore[misc]
+    if unknown := [name for name in words.every("users") if not _user_exists(name, rows)]:
+        call.reply.complain(f"squeue: error: Invalid user: {unknown[0]}\n")
+    if "me" in words:
+        tests.append(lambda row: row.record.user == call.user)
+    if nodes := words.last("nodelist"):
+        tests.append(lambda row: _on(row, nodes))
+    return [row for row in rows if all(test(row) for test in tests)]
+
+
+def _user_exists(name: str, rows: list[JobRow]) -> bool:
+    import pwd
+
+    if name.isdecimal() or any(row.record.user == name for row in rows):
+        return True
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _on(row: JobRow, nodes: str) -> bool:
+    from hpcplan.hostlist import expand
+
+    try:
+        return bool(set(expand(nodes)) & set(expand(row.record.node_list or "")))
+    except ValueError:
+        return False
+
+
+def _targets(words: Words, call: Call, rows: list[JobRow]) -> list[Target]:
+    targets = []
+    for text in _ids(words):
+        target = read_target(text)
+        if target is None:
+            raise Refusal(f"squeue: error: Invalid job id: {text}")
+        targets.append(target)
+    if len(targets) == 1 and not any(_matches(row, targets[0]) for row in rows):
+        raise Refusal("slurm_load_jobs error: Invalid job id specified")
+    return targets
+
+
+def _ids(words: Words) -> list[str]:
+    """Return the ids given; a comma in brackets does not part them."""
+    texts = [value for option, value in words.given if option.name == "jobs" and value]
+    return [item for text in texts for item in re.split(r",(?![^\[]*\])", text) if item.strip()]
+
+
+def _matches(row: JobRow, target: Target) -> bool:
+    record = row.record
+    tasks = row.tasks or (record.array_task_id,)
+    return any(target.matches(record.job_id, record.array_job_id, task) for task in tasks)
+
+
+def _sorted(rows: list[JobRow], words: Words, session: Session) -> list[JobRow]:
+    """Return rows in order; ``P,t,-p`` unless ``--sort`` says otherwise."""
+    text = words.last("sort") or ("S,-p" if "start" in words else "P,t,-p")
+    result = list(rows)
+    known = fields(session, Clock({"SLURM_TIME_FORMAT": "%s"}))
+    for key in reversed(text.split(",")):
+        letter = key.lstrip("+-")[:1]
+        if letter in known:
+            result.sort(key=lambda row, letter=letter: _sort_key(row, letter, known), reverse=key.startswith("-"))  # type: ignore[misc]
+    return result
+
+
+def _sort_key(row: JobRow, letter: str, known: Any) -> tuple[int, float, str]:
+    if letter in "tT":
+        return (0, list(_STATE_ORDER).index(row.state) if row.state in _STATE_ORDER else 99, "")
+    if letter in "pQ":
+        return (0, float(row.record.priority or 0), "")
+    text = known[letter].value(row)
+    if letter in "iAF":
+        return (0, float(row.record.job_id), "")
+    return (0, float(text), "") if re.fullmatch(r"\d+", text) else (1, 0.0, text)
+
+
+_STATE_ORDER: Final = (
+    JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED, JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED,
+    JobState.TIMEOUT, JobState.NODE_FAIL, JobState.PREEMPTED, JobState.COMPLETING,
+)  # fmt: skip
+
+
+def _print_steps(call: Call, rows: list[JobRow], *, header: bool) -> None:
+    from hpcplan.simulate.commands.formatting import short_time
+
+    if header:
+        call.reply.say(_STEPS)
+    for row in rows:
+        for step in row.steps:
+            if step.end is None and row.state in (JobState.RUNNING, JobState.COMPLETING):
+                record = row.record
+                cells = (
+                    fit(f"{row.name}.{step.name}", 15, right=True), fit(step.job_name, 8, right=True),
+                    fit(record.partition or "", 9, right=True), fit(record.user or "", 8, right=True),
+                    fit(short_time(row.now - step.start), 9, right=True), step.node_list,
+                )  # fmt: skip
+                call.reply.say(" ".join(cells))
