@@ -100,6 +100,8 @@ _AXIS_NAMES: Final = {
 def _deepspeed(s: ShardingLike) -> Iterator[Refusal]:
     if s.pp > 1 and s.zero > 1:
         yield "zero", "ZeRO-2 and ZeRO-3 do not go with its pipeline engine; at most 1 with pp > 1"
+    if s.ep > 1 and s.tp > 1:
+        yield "ep", "its expert parallelism does not go with its tensor parallelism"
 
 
 def _torchtitan(s: ShardingLike) -> Iterator[Refusal]:
@@ -134,7 +136,7 @@ FRAMEWORKS: Final[dict[Framework, Traits]] = {
         "Megatron-LM", "Core 0.9 and later", "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS
     ),
     "nemo": Traits(
-        "NeMo Megatron-Bridge", "0.5", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS
+        "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS
     ),
     "deepspeed": Traits(
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),

@@ -40,6 +40,8 @@ def _sizes(plan: Plan) -> Iterator[Problem]:
     if not pools and sharding.nodes * sharding.gpus_per_node != sharding.gpus:
         message = f"is {sharding.gpus}, but {sharding.nodes} nodes of {sharding.gpus_per_node} make another number"
         yield Problem(message, field="plan.gpus")
+    if pools and plan.placement.node_order:
+        yield Problem("names nodes, which a job over unequal pools cannot be given", field="placement.node_order")
     ranks = math.prod((sharding.tp, sharding.pp, sharding.dp, sharding.cp))
     if ranks != sharding.gpus:
         yield Problem(f"is {sharding.gpus}, but tp x pp x dp x cp is {ranks}", field="plan.gpus")

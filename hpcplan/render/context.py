@@ -25,6 +25,8 @@ __all__ = ["MAX_RESTARTS", "Component", "ScriptContext", "script_contexts"]
 
 MAX_RESTARTS = 3  # a job that Slurm has requeued more often than this meets the same bad node or bug again and again
 _STAGE_WARNING_S = 60
+_CHECK_LIMIT_S = 180  # nvidia-smi takes seconds on a node that is well, and for ever on one whose driver hangs
+_ALL_REDUCE_LIMIT_S = 900  # importing an image into the nodes included
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,10 @@ class ScriptContext:
     """of the srun that starts one task on every node, spare ones included"""
     per_node_options: tuple[str, ...]
     """of the srun that starts one task on every node that takes part"""
+    check_limit_s: int
+    """how long the look at the nodes may take before those that have not answered count as bad"""
+    all_reduce_limit_s: int
+    """how long the all-reduce between pairs of nodes may take"""
     health: Health | None
     """what is looked at before training"""
     staging: Staging | None
@@ -151,6 +157,8 @@ def _common(plan: Plan) -> dict[str, Any]:
         "max_restarts": MAX_RESTARTS,
         "checkpoint_dir_is_absolute": PurePosixPath(plan.job.checkpoint_dir).is_absolute(),
         "exclude": plan.placement.exclude,
+        "check_limit_s": _CHECK_LIMIT_S,
+        "all_reduce_limit_s": _ALL_REDUCE_LIMIT_S,
     }
 
 
@@ -176,7 +184,10 @@ def _training(plan: Plan, launch: Launch) -> dict[str, Any]:
         "block_nodes": block_nodes,
         "step_file": launch.step_file,
         "step_options": tuple(_step_options(plan, components, nodes)),
-        "look_options": tuple(_each_node(components, nodes + (health.spare_nodes if health else 0))),
+        "look_options": (
+            "--kill-on-bad-exit=0",
+            *_each_node(components, nodes + (health.spare_nodes if health else 0)),
+        ),
         "per_node_options": tuple(_each_node(components, nodes)),
         "health": health,
         "staging": staging,
@@ -322,7 +333,6 @@ def _step_options(plan: Plan, components: tuple[Component, ...], nodes: int) -> 
 
 def _each_node(components: tuple[Component, ...], nodes: int) -> Iterator[str]:
     """Yield the options for one task on every node; components of a job over unequal nodes keep their own number."""
-    yield "--kill-on-bad-exit=0"
     if len(components) > 1:
         yield "--het-group=" + ",".join(map(str, range(len(components))))
         return

@@ -30,7 +30,7 @@ SINCE: Final[Mapping[str, Release]] = {
     "spread-segments": (25, 5),
 }
 _OPTION: Final = re.compile(r"(?:^#SBATCH\s+|\s)--([a-z][a-z-]*)")
-_STEP: Final = re.compile(r"^\s*(?:\"\$\{step\[@\]\}\"|srun)\s", re.ASCII)
+_STEP: Final = re.compile(r"^\s*(?:run_step |look_at_nodes \d+ )?(?:\"\$\{step\[@\]\}\"|srun)\s", re.ASCII)
 
 
 def release(version: str | None) -> Release:
@@ -47,7 +47,7 @@ def supports(option: str, version: str | None) -> bool:
 def too_new(script: str, version: str | None) -> Iterator[tuple[int, str, str]]:
     """Yield line, option and the release that brought it, for options that Slurm ``version`` does not know.
 
-    Looked at are directives and the lines that begin with ``srun``.
+    Looked at are directives and the lines that start a step.
     """
     for number, line in enumerate(script.splitlines(), start=1):
         if line.startswith("#SBATCH ") or _STEP.match(line):

@@ -38,6 +38,7 @@ class Stage:
         self.directory = directory
         self.bin = directory / "bin"
         self.bin.mkdir()
+        (directory / "jobs.json").touch()
         for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("torchrun", TORCHRUN)):
             self.executable(self.bin / name, text)
 

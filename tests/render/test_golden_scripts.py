@@ -6,6 +6,7 @@ Refresh with `pytest tests/render --update-golden`.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -70,6 +71,25 @@ def test_shellcheck_finds_nothing_in_golden_scripts(repository: Path) -> None:
     checked = [*scripts(), str(repository / "templates" / "node" / "sample.sh")]
     found = subprocess.run(["shellcheck", *checked], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_every_function_that_a_golden_script_calls_is_defined_in_it(repository: Path) -> None:
+    """Bash finds out only when it gets there, and shellcheck never does."""
+    define = re.compile(r"^ *(\w+)\(\) \{", re.MULTILINE)
+    known = {
+        name for path in (repository / "templates" / "sbatch").iterdir() for name in define.findall(path.read_text())
+    }
+    assert {"requeue_without", "run_step", "node_rank"} <= known
+    for script in scripts():
+        text = Path(script).read_text(encoding="utf-8")
+        code = "\n".join(line.partition(" # ")[0] for line in text.splitlines() if not line.lstrip().startswith("#"))
+        quoted = re.sub(r"'[^']*'", "", code)
+        called = {
+            name
+            for name in known
+            if re.search(rf"(?:^ *|[(;&|!] *|then |do |run_step |\$\(){name}\b", quoted, re.MULTILINE)
+        }
+        assert called <= set(define.findall(text)), script
 
 
 @pytest.mark.parametrize("site", SITES)

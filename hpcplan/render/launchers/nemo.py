@@ -1,6 +1,7 @@
-"""A Plan as overrides of a Megatron-Bridge recipe (NeMo), for 0.5: ``run_recipe.py --recipe … section.key=value``.
+"""A Plan as overrides of a Megatron-Bridge recipe (NeMo), for 0.6: ``run_recipe.py --recipe … section.key=value``.
 
-The names are those of its guide "Megatron-LM to Megatron Bridge" and of its ``ConfigContainer``.
+The names are those of its guide "Megatron-LM to Megatron Bridge" and of its ``ConfigContainer``. The length of
+sequences is the dataset's; the model's follows it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from hpcplan.plan import Plan
 from hpcplan.render.launchers.launch import Launch, own_words, refuse, refuse_decided
+from hpcplan.render.megatron import even_layout, stage_layout
 from hpcplan.render.quoting import option_groups
 
 __all__ = ["launch", "overrides"]
@@ -68,21 +70,24 @@ def overrides(plan: Plan) -> Iterator[tuple[str, Any]]:
     yield "train.global_batch_size", run.global_batch
     yield "train.train_iters", run.steps
     yield "train.exit_signal_handler", True
-    yield "dataset.sequence_length", run.sequence_length
+    yield "dataset.seq_length", run.sequence_length
     yield "checkpoint.save_interval", run.checkpoint_interval_steps
 
 
 def _stages(plan: Plan) -> Iterator[tuple[str, Any]]:
     sharding, layers = plan.plan, plan.job.model_arguments.get("num_layers")
     stages = sharding.pp * sharding.vpp
-    if layers is None or stages == 1 or layers % stages == 0:
+    if layers is None or stages == 1:
         return
-    if (layers + 2) % stages:
-        raise refuse(
-            "plan.pp", f"{layers} layers cannot be cut into {sharding.pp} x {sharding.vpp} stages by overrides"
-        )
-    yield "model.account_for_embedding_in_pipeline_split", True
-    yield "model.account_for_loss_in_pipeline_split", True
+    if sharding.stage_layers:
+        yield "model.pipeline_model_parallel_layout", stage_layout(sharding.stage_layers)
+    elif layers < stages:
+        raise refuse("plan.pp", f"{layers} layers cannot be cut into {sharding.pp} x {sharding.vpp} stages")
+    elif layers % stages and (layers + 2) % stages == 0:
+        yield "model.account_for_embedding_in_pipeline_split", True
+        yield "model.account_for_loss_in_pipeline_split", True
+    elif layers % stages:
+        yield "model.pipeline_model_parallel_layout", even_layout(layers, stages)
 
 
 def _recompute(plan: Plan) -> Iterator[tuple[str, Any]]:
@@ -99,6 +104,8 @@ def _data_parallel(plan: Plan) -> Iterator[tuple[str, Any]]:
     if order not in _RANK_ORDER:
         message = f"Megatron-Bridge cannot order its ranks {'-'.join(order)}; it has tp-cp-dp-pp and tp-cp-pp-dp"
         raise refuse("placement.order", message)
+    if sharding.zero >= 2 and _RANK_ORDER[order]:
+        raise refuse("placement.order", "Megatron-Bridge cannot order its ranks tp-cp-pp-dp with ZeRO 2 or 3")
     yield "dist.use_tp_pp_dp_mapping", _RANK_ORDER[order]
     yield "ddp.use_distributed_optimizer", sharding.zero >= 1
     yield "optimizer.use_distributed_optimizer", sharding.zero >= 1

@@ -2,7 +2,8 @@
 
 A rank's batch of one step is ``local_batch_size``; what is missing to ``global_batch_size`` is accumulated. With a
 pipeline the local batch is cut into micro-batches of ``pipeline_parallel_microbatch_size``, so there it is the whole
-share of the rank. Expert parallelism borrows ranks of data and context parallelism, as in the plan.
+share of the rank. Expert parallelism borrows ranks of data and context parallelism, as in the plan, where experts are
+split by tensor parallelism like the rest; left alone, torchtitan would borrow those ranks, too.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def _parallelism(plan: Plan) -> dict[str, Any]:
         "tensor_parallel_degree": sharding.tp,
         "context_parallel_degree": sharding.cp,
         "expert_parallel_degree": sharding.ep,
+        "expert_tensor_parallel_degree": sharding.tp if sharding.ep > 1 else 1,
         "pipeline_parallel_degree": sharding.pp,
     }
     if sharding.pp > 1:

@@ -3,12 +3,15 @@
 # llama3-70b. What is there already, with the same size and time, is left alone, so that the next segment
 # finds it. Written by hpcplan 1.2.3.
 set -euo pipefail
+((${SLURM_LOCALID:-0} == 0)) || exit 0 # one task a node copies
 sources=(/data)
 target=$HPCPLAN_STAGED_DATA
 streams=4
 read -r -a hosts <<<"$HPCPLAN_HOSTS"
 node=${SLURMD_NODENAME:-$(hostname -s)}
 mkdir -p "$target"
+# What copies that were killed have left half done.
+find "$target" -name '*.hpcplan-part.*' -mmin +60 -delete 2>/dev/null || true
 
 # Every file with its size, the largest first: 'BYTES PATH', ended by NUL, as names may hold anything.
 files() { find -L "${sources[@]}" -type f -printf '%s %p\0' | sort -z -k 1,1nr -k 2; }
@@ -40,8 +43,8 @@ copy() {
     return 0
   fi
   mkdir -p "${to%/*}"
-  cp -L --preserve=timestamps "$1" "$to.part.$SLURM_JOB_ID.$$"
-  mv -f "$to.part.$SLURM_JOB_ID.$$" "$to"
+  cp -L --preserve=timestamps "$1" "$to.hpcplan-part.$SLURM_JOB_ID.$$"
+  mv -f "$to.hpcplan-part.$SLURM_JOB_ID.$$" "$to"
   echo copied
 }
 export -f copy
