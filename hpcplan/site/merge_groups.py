@@ -256,7 +256,8 @@ class GroupMaker:
             return defaults.kind, Figure(defaults.inside_bytes_per_s, ASSUMED)
         if inside.links:
             rate = inside.links * nvlink_bytes_per_s(kind.value)
-            return inside.kind, Figure(rate, f"{inside.origin}: {inside.links} NVLinks")
+            what = "Infinity Fabric links" if inside.kind == "xgmi" else "NVLinks"
+            return inside.kind, Figure(rate, f"{inside.origin}: {inside.links} {what}")
         if inside.bandwidth_bytes_per_s is not None:
             return inside.kind, Figure(inside.bandwidth_bytes_per_s, f"{inside.origin}: the PCIe link")
         return inside.kind, Figure(defaults_of("").inside_bytes_per_s, ASSUMED)

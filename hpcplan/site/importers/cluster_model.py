@@ -1,8 +1,9 @@
 """Topograph's cluster models: switches by name, blocks of nodes under them, and the accelerator fabric of each block.
 
-Two layouts are read: ``switches`` as a mapping with ``blocks`` (since 2025), and the older lists of ``switches`` and
-``capacity_blocks`` (https://github.com/NVIDIA/topograph, tests/models). A block's accelerator domain stands in its
-labels or annotations under a key that begins with ``accelerat`` after its dots and slashes, or in ``nvlink``.
+Three layouts are read, as they followed each other (https://github.com/NVIDIA/topograph, tests/models): lists of
+``switches`` and ``capacity_blocks`` that have nodes; ``switches`` that have nodes, with a mapping of ``nodes`` and what
+is said of each; ``switches`` as a mapping with ``blocks``. A block's accelerator domain stands in its labels or
+annotations under a key that begins with ``accelerat`` after its dots and slashes, or in ``nvlink``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from hpcplan.documents import parse_document, read_text
 from hpcplan.errors import Problem
-from hpcplan.site.importers.findings import BlockFound, Devices, Figure, Findings, NodesFound, Place, SwitchFound
+from hpcplan.site.importers.findings import BlockFound, Devices, Figure, Findings, NodesFound, Place, SwitchFound, few
 from hpcplan.site.importers.yaml_fields import At
 
 __all__ = ["read_cluster_model"]
@@ -25,11 +26,12 @@ _DOMAIN: Final = re.compile(r"(?:^|[./])accelerat(?:or|ed)[^/]*(?:/(?:domain|lev
 @dataclass(slots=True)
 class _Block:
     name: str
-    at: At
+    place: Place
     nodes: tuple[str, ...]
-    switch: str | None
-    domain: str | None
-    type: str | None
+    switch: str | None = None
+    domain: str | None = None
+    type: str | None = None
+    gpus: int = 0
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class _Switch:
     place: Place
     children: tuple[str, ...] = ()
     blocks: list[str] = field(default_factory=list)
+    nodes: tuple[str, ...] = ()
 
 
 def read_cluster_model(path: Path) -> Findings:
@@ -51,17 +54,19 @@ def read_cluster_model(path: Path) -> Findings:
     problems: list[Problem] = []
     switches = _switches(root["switches"]) if root.get("switches") and root["switches"].value else {}
     key = "blocks" if "blocks" in root else "capacity_blocks"
-    blocks = [_block(item, n) for n, item in enumerate(root[key].items("blocks"))] if key in root else []
-    if not switches and not blocks:
+    blocks = _blocks(root[key]) if key in root and root[key].value is not None else []
+    alone = [_node(name, item) for name, item in root["nodes"].mapping().items()] if "nodes" in root else []
+    if not switches and not blocks and not alone:
         raise At(document, document.value).error("has neither 'switches' nor 'blocks'; is it a cluster model?")
     owner = {block: name for name, switch in switches.items() for block in switch.blocks}
     for block in blocks:
         block.switch = block.switch or owner.get(block.name)
+    described = [*alone, *blocks]  # what is said of a node by itself comes before what is said of its block
     return Findings(
         str(path),
-        nodes=_nodes(blocks),
-        switches=tuple(_found(switches, blocks, problems)),
-        blocks=tuple(_domains(blocks)),
+        nodes=_nodes(described),
+        switches=tuple(_found(switches, blocks, alone, problems)),
+        blocks=tuple(_domains(described)),
         problems=tuple(problems),
     )
 
@@ -87,33 +92,77 @@ def _switches(at: At) -> dict[str, _Switch]:
 def _switch(item: At, fields: dict[str, At]) -> _Switch:
     children = fields["switches"].hosts() if "switches" in fields else ()
     blocks = fields["capacity_blocks"].words() if "capacity_blocks" in fields else []
-    return _Switch(item.place, children, blocks)
+    nodes = fields["nodes"].hosts() if "nodes" in fields else ()
+    return _Switch(item.place, children, blocks, nodes)
 
 
-def _block(item: At, number: int) -> _Block:
-    fields = item.mapping()
-    if "nodes" not in fields:
-        raise item.error("'nodes' is missing")
-    domain: str | None = fields["nvlink"].word() if "nvlink" in fields and fields["nvlink"].value else None
-    for key in ("labels", "annotations"):
-        for label, value in (fields[key].mapping() if key in fields and fields[key].value else {}).items():
-            if _DOMAIN.search(label) and value.value is not None:
-                domain = value.word()
-    switch = fields["switch"].word() if "switch" in fields and fields["switch"].value else None
-    name = fields["name"].word() if "name" in fields else switch or f"block{number + 1}"
-    kind = fields["type"].word() if "type" in fields and fields["type"].value else None
-    return _Block(name, item, fields["nodes"].hosts(), switch, domain, kind)
-
-
-def _found(switches: dict[str, _Switch], blocks: list[_Block], problems: list[Problem]) -> list[SwitchFound]:
-    members: dict[str, list[str]] = {}
-    places = {name: switch.place for name, switch in switches.items()}
-    for block in blocks:
-        if block.switch is None:
-            problems.append(block.at.place.note(f"block {block.name!r} is under no switch"))
+def _blocks(at: At) -> list[_Block]:
+    """Return blocks, whether they are a list, a mapping by name, or names alone, which say nothing of nodes."""
+    if isinstance(at.value, dict) and "nodes" not in at.value:
+        return [_block(name, item, item.mapping()) for name, item in at.mapping().items() if item.value]
+    found = []
+    for number, item in enumerate(at.items("blocks")):
+        if isinstance(item.value, str):
             continue
-        members.setdefault(block.switch, []).extend(block.nodes)
-        places.setdefault(block.switch, block.at.place)
+        fields = item.mapping()
+        if "nodes" not in fields:
+            raise item.error("'nodes' is missing")
+        found.append(_block(f"block{number + 1}", item, fields))
+    return found
+
+
+def _block(name: str, item: At, fields: dict[str, At]) -> _Block:
+    switch = _word(fields, "switch")
+    nodes = fields["nodes"].hosts() if "nodes" in fields else ()
+    return _Block(_word(fields, "name") or switch or name, item.place, nodes, switch, _domain(fields), _type(fields))
+
+
+def _node(name: str, item: At) -> _Block:
+    """Return what is said of one node; its GPUs stand one by one among its attributes, if at all."""
+    fields = item.mapping() if item.value is not None else {}
+    found = _Block(name, item.place, (name,), None, _domain(fields), _type(fields))
+    attributes = fields["attributes"].mapping() if "attributes" in fields and fields["attributes"].value else {}
+    if "gpus" in attributes and attributes["gpus"].value:
+        gpus = [gpu.mapping() for gpu in attributes["gpus"].items("GPUs")]
+        found.gpus = len(gpus)
+        found.type = _word(gpus[0], "model") or found.type
+    return found
+
+
+def _word(fields: dict[str, At], key: str) -> str | None:
+    return fields[key].word() if key in fields and fields[key].value not in (None, "") else None
+
+
+def _type(fields: dict[str, At]) -> str | None:
+    return _word(fields, "type")
+
+
+def _domain(fields: dict[str, At]) -> str | None:
+    domain = _word(fields, "nvlink")
+    for key in ("attributes", "labels", "annotations"):
+        for label, value in (fields[key].mapping() if key in fields and fields[key].value else {}).items():
+            if (label == "nvlink" or _DOMAIN.search(label)) and value.value not in (None, ""):
+                domain = value.word()
+    return domain
+
+
+def _found(
+    switches: dict[str, _Switch], blocks: list[_Block], alone: list[_Block], problems: list[Problem]
+) -> list[SwitchFound]:
+    members: dict[str, dict[str, None]] = {name: dict.fromkeys(switch.nodes) for name, switch in switches.items()}
+    places = {name: switch.place for name, switch in switches.items()}
+    joined = {node for switch in switches.values() for node in switch.nodes}
+    for block in blocks:
+        if block.switch is not None:
+            members.setdefault(block.switch, {}).update(dict.fromkeys(block.nodes))
+            places.setdefault(block.switch, block.place)
+            joined.update(block.nodes)
+        elif not joined.issuperset(block.nodes):
+            problems.append(block.place.note(f"block {block.name!r} is under no switch"))
+            joined.update(block.nodes)
+    loose = [node.name for node in alone if node.name not in joined]
+    if loose:
+        problems.append(alone[0].place.note(f"nodes under no switch: {few(loose)}"))
     for switch in switches.values():  # leaves without nodes may be named as children alone
         for child in switch.children:
             places.setdefault(child, switch.place)
@@ -132,18 +181,23 @@ def _found(switches: dict[str, _Switch], blocks: list[_Block], problems: list[Pr
 
 
 def _domains(blocks: list[_Block]) -> list[BlockFound]:
-    members: dict[str, tuple[Place, list[str]]] = {}
+    members: dict[str, tuple[Place, dict[str, None]]] = {}
     for block in blocks:
         if block.domain is not None:
-            members.setdefault(block.domain, (block.at.place, []))[1].extend(block.nodes)
+            members.setdefault(block.domain, (block.place, {}))[1].update(dict.fromkeys(block.nodes))
     return [BlockFound(name, place, tuple(nodes), "domain") for name, (place, nodes) in members.items()]
 
 
 def _nodes(blocks: list[_Block]) -> tuple[NodesFound, ...]:
-    found: list[NodesFound] = []
+    """Return the nodes, those of equal accelerators together where they are described one by one."""
+    alike: dict[tuple[str | None, int, str], tuple[Place, dict[str, None]]] = {}
     for block in blocks:
-        place = block.at.place
-        gpus = Figure(Devices(0, block.type.lower()), place.origin) if block.type else None
-        if block.nodes:
-            found.append(NodesFound(block.nodes, place, gpus=gpus))
+        one = block.nodes == (block.name,)
+        key = block.type, block.gpus, "" if one else block.name
+        alike.setdefault(key, (block.place, {}))[1].update(dict.fromkeys(block.nodes))
+    found: list[NodesFound] = []
+    for (kind, count, _), (place, nodes) in alike.items():
+        gpus = Figure(Devices(count, re.sub(r"\s+", "_", kind).lower() if kind else None), place.origin)
+        if nodes:
+            found.append(NodesFound(tuple(nodes), place, gpus=gpus if kind or count else None))
     return tuple(found)

@@ -11,6 +11,7 @@ from typing import Final
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
 from hpcplan.site.importers.findings import Figure, Findings, LinkFound, NicsFound, NodesFound, Place, SwitchFound
+from hpcplan.units import format_bandwidth
 
 __all__ = ["lane_bytes_per_s", "read_ibnetdiscover"]
 
@@ -19,7 +20,11 @@ _PORT: Final = re.compile(
     r'\[(\d+)\](?:\[ext \d+\])?(?:\([0-9a-fA-F]+\))?\s+"([^"]+)"\[(\d+)\](?:\[ext \d+\])?(?:\([0-9a-fA-F]+\))?(.*)'
 )
 _SPEED: Final = re.compile(r"\b(\d{1,2})x([A-Z]{3}[0-9]*)\b")
-_GUID_LINE: Final = re.compile(r"(vendid|devid|sysimgguid|switchguid|caguid|rtguid)=\S+|DR path .*|#.*|Chassis .*")
+_GUID_LINE: Final = re.compile(
+    r"(vendid|devid|sysimgguid|switchguid|caguid|rtguid)=\S+(\s*#.*)?|DR path .*|#.*|(Non-)?Chassis .*"
+)
+_COMPLAINT: Final = re.compile(r"(ibwarn|ibpanic|ibnetdiscover|src/\S+|\S+\.c):.*")  # its stderr, into the same file
+_OTHER_OUTPUT: Final = re.compile(r"(CA|SW|RT|DIFF)\s+\d+\s+\d+\s+0x|(Ca|Switch|Rt)\s*:\s*0x")  # of -p and of -l
 
 # Data rate of one lane in Gb/s after encoding (InfiniBand Architecture Specification, volume 2): SDR to QDR lose a
 # fifth to 8b/10b; from FDR on the figure is what the product names say of four lanes (56, 100, 200, 400, 800).
@@ -76,9 +81,14 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
     current: _Device | None = None
     unknown_speeds: Counter[str] = Counter()
     named: dict[str, _Device] = {}
-    for number, raw in enumerate(text.split("\n"), start=1):
+    complaints: list[int] = []
+    lines = text.split("\n")
+    for number, raw in enumerate(lines, start=1):
         line = raw.strip()
         if not line or _GUID_LINE.fullmatch(line):
+            continue
+        if _COMPLAINT.fullmatch(line):
+            complaints.append(number)
             continue
         if (head := _HEAD.match(line)) is not None:
             current = _Device(head[1], head[3], head[4].strip(), number)
@@ -100,9 +110,17 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
                 adapter = named.setdefault(port[2], _Device("Ca", port[2], "", number))
                 adapter.name = text_there[1].strip() if text_there else ""
                 adapter.ports[int(port[3])] = (current.guid, bandwidth)
+        elif number == len(lines) and devices:
+            problems.append(Problem("the output is cut in this line", file=str(path), line=number))
         else:
             shown = line if len(line) <= 50 else line[:47] + "..."
-            raise InputError(Problem(f"is not a line of ibnetdiscover: {shown!r}", file=str(path), line=number))
+            hint = "give its output without -p and -l" if _OTHER_OUTPUT.match(line) else None
+            raise InputError(
+                Problem(f"is not a line of ibnetdiscover: {shown!r}", file=str(path), line=number), hint=hint
+            )
+    if complaints:
+        message = f"ibnetdiscover complains on {len(complaints)} lines; parts of the fabric may be missing"
+        problems.append(Problem(message, file=str(path), line=complaints[0]))
     for word, count in unknown_speeds.items():
         problems.append(Problem(f"{count} ports say no speed that is known ({word}); they count 0", file=str(path)))
     undescribed = {guid: adapter for guid, adapter in named.items() if guid not in devices}
@@ -121,6 +139,7 @@ class _Fabric:
         self.names = self._switch_names()
         self.host_ports: dict[str, dict[str, list[tuple[str, float]]]] = {}  # host: switch: (interface, bytes/s)
         self._hosts()
+        self._shorten()
         self.level = self._levels()
 
     def _switch_names(self) -> dict[str, str]:
@@ -147,6 +166,32 @@ class _Fabric:
         if nameless:
             message = f"{nameless} adapters have no host's name in their description; they are left out"
             self.problems.append(Problem(message, file=str(self.path)))
+
+    def _shorten(self) -> None:
+        """Drop the domains of full host names, which Slurm's names of nodes have not, where that leaves them apart."""
+        short = {host: host.split(".")[0] for host in self.host_ports}
+        if len(set(short.values())) == len(short) and all(short.values()):
+            self.host_ports = {short[host]: below for host, below in self.host_ports.items()}
+
+    def _slow_cables(self) -> None:
+        """Say which cables came up slower than those beside them: a fault, or a plug that sits badly."""
+        for host, below in self.host_ports.items():
+            self._compare(host, [(self.names[guid], rate) for guid, links in below.items() for _, rate in links])
+        for guid, device in self.switches.items():
+            cables = [(self.names[other], rate) for other, rate in device.ports.values() if other in self.switches]
+            self._compare(self.names[guid], [(other, rate) for other, rate in cables if other > self.names[guid]])
+
+    def _compare(self, end: str, cables: list[tuple[str, float]]) -> None:
+        rates = Counter(rate for _, rate in cables if rate)
+        if len(rates) < 2:
+            return
+        usual = max(rates, key=lambda rate: (rates[rate], rate))
+        slow: dict[tuple[str, float], int] = Counter((other, rate) for other, rate in cables if 0 < rate < usual)
+        for (other, rate), count in slow.items():
+            what = "1 cable runs" if count == 1 else f"{count} cables run"
+            slow_rate, usual_rate = format_bandwidth(rate), format_bandwidth(usual)
+            message = f"{what} at {slow_rate} between {end} and {other}, others at {usual_rate}"
+            self.problems.append(Place(str(self.path)).note(message))
 
     def _levels(self) -> dict[str, int]:
         """Return each switch's level: 1 where hosts are, else one more than the lowest neighbour."""
@@ -187,6 +232,7 @@ class _Fabric:
             message = f"{spine_hosts} hosts hang on switches above the leaves; those cables are left out"
             self.problems.append(Problem(message, file=str(self.path)))
         children, links = self._cables(origin)
+        self._slow_cables()
         for guid, device in self.switches.items():
             place = Place(str(self.path), device.line)
             below_names = tuple(self.names[child] for child in children.get(guid, ()))

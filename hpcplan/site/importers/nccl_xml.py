@@ -5,8 +5,9 @@ Read with expat; a document type, and with it every entity, is refused, so that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from xml.parsers import expat
@@ -14,7 +15,13 @@ from xml.parsers import expat
 from hpcplan.documents import MAX_DEPTH, read_text
 from hpcplan.errors import InputError, Problem
 from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, NumaFound, Place
-from hpcplan.site.importers.inside import GPU_OF_PCI_ID, nvlink_bytes_per_s, pcie_bytes_per_s
+from hpcplan.site.importers.inside import (
+    GPU_OF_CAPABILITY,
+    GPU_OF_PCI_ID,
+    nvlink_bytes_per_s,
+    pcie_bytes_per_s,
+    usual_links,
+)
 
 __all__ = ["read_nccl_xml"]
 
@@ -65,7 +72,7 @@ def parse_nccl_xml(text: str, path: Path) -> Findings:
     gpus = [pci for pci in root.every("pci") if _is(pci, _GPU_CLASSES) or any(c.name == "gpu" for c in pci.children)]
     if not gpus:
         raise InputError(Problem("no GPU is in it (a <pci> of class 0x0300, 0x0302 or 0x1200)", file=str(path)))
-    inside = _inside(root, gpus, path, problems)
+    inside = replace(_inside(root, gpus, path, problems), nics_of_gpu=_rails(root, gpus))
     return Findings(str(path), inside=inside, nics=_nics(root, path), problems=tuple(problems))
 
 
@@ -112,27 +119,59 @@ def _parse(text: str, path: Path) -> _Element:
 
 def _inside(root: _Element, gpus: list[_Element], path: Path, problems: list[Problem]) -> InsideFound:
     origin = f"from {path.name}"
-    types = {GPU_OF_PCI_ID.get(_pci_id(gpu)) for gpu in gpus}
-    gpu_type = next(iter(types)) if len(types) == 1 else None
+    gpu_type = _gpu_type(root, gpus, path, problems)
     links = [_nvlinks(gpu, path, problems) for gpu in gpus]
-    if len(set(links)) > 1:
-        problems.append(Problem("GPUs differ in their NVLinks; the fewest count for all", file=str(path)))
-    fewest = min(count for count, _ in links)
+    direct = "xgmi" if any(gpu.every("xgmi") for gpu in gpus) else "nvlink"
+    usual, others = usual_links([("nvswitch" if switched else direct, count) for count, switched in links])
+    if others:
+        names = ", ".join(gpus[number].attributes.get("busid", "one GPU") for number in others)
+        message = f"GPUs differ in their NVLinks: {names} from the others; what most have, {usual[1]}, counts for all"
+        problems.append(Problem(message, file=str(path)))
+    kind, count_each = usual
     sockets = len(root.every("cpu")) or None
     numa = _numa(root, gpus)
-    if not fewest and not root.every("gpu"):  # a file made beforehand: NCCL looks for NVLinks itself when it starts
+    if not count_each and not root.every("gpu"):  # a file made beforehand: NCCL looks for NVLinks itself when it starts
         return InsideFound(len(gpus), "unknown", origin, gpu_type=gpu_type, sockets=sockets, numa=numa)
-    if not fewest:
+    if not count_each:
         lanes = [pcie_bytes_per_s(g.attributes.get("link_speed", ""), g.attributes.get("link_width", "")) for g in gpus]
         known = [lane for lane in lanes if lane is not None]
         slowest = min(known) if known else None
         return InsideFound(
             len(gpus), "pcie", origin, bandwidth_bytes_per_s=slowest, gpu_type=gpu_type, sockets=sockets, numa=numa
         )
-    kind = "nvswitch" if all(switched for _, switched in links) else "nvlink"
-    bandwidth = fewest * nvlink_bytes_per_s(gpu_type)
-    mesh = _mesh(gpus) if kind == "nvlink" else ()
-    return InsideFound(len(gpus), kind, origin, fewest, bandwidth, gpu_type, sockets=sockets, mesh=mesh, numa=numa)
+    bandwidth = count_each * nvlink_bytes_per_s(gpu_type)
+    mesh = _mesh(gpus) if kind in ("nvlink", "xgmi") else ()
+    return InsideFound(len(gpus), kind, origin, count_each, bandwidth, gpu_type, sockets=sockets, mesh=mesh, numa=numa)
+
+
+def _rails(root: _Element, gpus: list[_Element]) -> tuple[tuple[str, ...], ...]:
+    """Return the interfaces below the nearest PCIe switch above each GPU that has any; nothing where none has."""
+    parent = {id(child): above for above in root.every("pci") for child in above.children}
+    rails: list[tuple[str, ...]] = []
+    for gpu in gpus:
+        above = parent.get(id(gpu))
+        names: list[str] = []
+        while above is not None and not names:
+            names = [net.attributes["name"] for net in above.every("net") if net.attributes.get("name")]
+            above = parent.get(id(above))
+        rails.append(tuple(dict.fromkeys(names)))
+    return tuple(rails) if any(rails) else ()
+
+
+def _gpu_type(root: _Element, gpus: list[_Element], path: Path, problems: list[Problem]) -> str | None:
+    """Return the accelerator's name: by its PCI id, else by its compute capability and the kind of processor."""
+    types = {GPU_OF_PCI_ID.get(_pci_id(gpu)) for gpu in gpus}
+    if types != {None}:
+        return next(iter(types)) if len(types) == 1 else None
+    arm = any(cpu.attributes.get("arch", "").startswith(("arm", "aarch")) for cpu in root.every("cpu"))
+    words = {element.attributes.get("sm", "") for gpu in gpus for element in gpu.every("gpu")}
+    capability = next(iter(words)) if len(words) == 1 else ""
+    found = GPU_OF_CAPABILITY.get((int(capability), arm)) if re.fullmatch(r"[0-9]{2,3}", capability) else None
+    if found is not None:
+        ids = ":".join(_pci_id(gpus[0]))
+        message = f"GPUs of PCI id {ids}, which is not known, have compute capability {capability}; taken for {found}"
+        problems.append(Place(str(path)).note(message, "sm"))
+    return found
 
 
 def _mesh(gpus: list[_Element]) -> tuple[tuple[int, ...], ...]:
@@ -140,7 +179,7 @@ def _mesh(gpus: list[_Element]) -> tuple[tuple[int, ...], ...]:
     place = {gpu.attributes.get("busid"): index for index, gpu in enumerate(gpus)}
     table = [[0] * len(gpus) for _ in gpus]
     for a, gpu in enumerate(gpus):
-        for link in gpu.every("nvlink"):
+        for link in [*gpu.every("nvlink"), *gpu.every("xgmi")]:
             b = place.get(link.attributes.get("target"))
             if b is not None and a != b:
                 table[a][b] += int(link.attributes["count"])
@@ -173,7 +212,7 @@ def _pci_id(pci: _Element) -> tuple[str, str]:
 def _nvlinks(gpu: _Element, path: Path, problems: list[Problem]) -> tuple[int, bool]:
     """Return the NVLinks of one GPU, and whether they go to switches (bridges of class 0x0680)."""
     total, switched = 0, False
-    for link in gpu.every("nvlink"):
+    for link in [*gpu.every("nvlink"), *gpu.every("xgmi")]:  # RCCL writes the latter, of Infinity Fabric
         count = link.attributes.get("count", "")
         target = link.attributes.get("target", "")
         place = Place(str(path), link.line)

@@ -10,7 +10,7 @@ from typing import Final
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
 from hpcplan.site.importers.findings import Figure, Findings, InsideFound, NicsFound, NumaFound, Place
-from hpcplan.site.importers.inside import nvlink_kind
+from hpcplan.site.importers.inside import nvlink_kind, usual_links
 
 __all__ = ["read_nvidia_smi_topo"]
 
@@ -18,11 +18,14 @@ _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _COLUMN: Final = re.compile(r"CPU Affinity|NUMA Affinity|GPU NUMA ID|\S+")
 _GPU: Final = re.compile(r"GPU\d+")
 _LINK: Final = re.compile(r"X|NV\d+|PIX|PXB|PSB|PHB|NODE|SOC|SYS|N/A")
+_RUN: Final = re.compile(r"(?:X|NV\d{1,2}|PIX|PXB|PSB|PHB|NODE|SOC|SYS)+")
+_LINK_IN_RUN: Final = re.compile(r"X|NV\d{1,2}|PIX|PXB|PSB|PHB|NODE|SOC|SYS")
 _LEGEND: Final = re.compile(r"(NIC\d+):\s*(\S+)")
 # How far apart, nearest first (the legend that the command prints); PSB and SOC are words of old versions.
 _DISTANCE: Final = {"PIX": 0, "PSB": 1, "PXB": 1, "PHB": 2, "NODE": 3, "SOC": 4, "SYS": 4}
 _CPUS: Final = re.compile(r"[0-9,-]{1,200}")
 _MAX_DEVICES: Final = 512
+_NICS_PER_GPU: Final = 2  # more are virtual functions, or ports that belong together
 _NEAR: Final = 1  # through PCIe switches alone: what a rail's interface has to its GPU
 
 
@@ -47,6 +50,11 @@ def parse_nvidia_smi_topo(text: str, path: Path) -> Findings:
     return matrix.findings()
 
 
+def _apart(word: str) -> list[str]:
+    """Return the entries of a word; where lines are longer than a terminal, blanks between two may be lost."""
+    return _LINK_IN_RUN.findall(word) if _RUN.fullmatch(word) else [word]
+
+
 class _Matrix:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,6 +77,7 @@ class _Matrix:
             return
         words = line.split()
         if words[0] in self.index:
+            words[1:] = [part for word in words[1:] for part in _apart(word)]
             self._row(words, number, last)
 
     def _header(self, line: str, number: int) -> None:
@@ -128,6 +137,11 @@ class _Matrix:
             mesh=self._mesh(gpus) if kind == "nvlink" else (),
             numa=self._near_sockets(gpus, rails, near),
         )
+        if len(near) > _NICS_PER_GPU * len(gpus):
+            message = (
+                f"{len(near)} interfaces near {len(gpus)} GPUs: if several are parts of one port, correct their number"
+            )
+            self.problems.append(Place(str(self.path)).note(message, "NIC"))
         names = tuple(self._named(near)) if self.legend or not any(nic.startswith("NIC") for nic in near) else ()
         found = NicsFound(Figure(len(near), origin), names=names) if near else None
         return Findings(str(self.path), inside=inside, nics=found, problems=tuple(self.problems))
@@ -148,10 +162,14 @@ class _Matrix:
         for gpu in gpus:
             entries = [self._entry(gpu, other) for other in gpus if other != gpu]
             per_gpu.append(nvlink_kind([int(entry[2:]) for entry in entries if entry and entry.startswith("NV")]))
-        if len(set(per_gpu)) > 1:
-            message = "GPUs differ in their NVLinks; the fewest count for all"
+        usual, others = usual_links(per_gpu)
+        if others:
+            names = ", ".join(gpus[number] for number in others)
+            message = (
+                f"GPUs differ in their NVLinks: {names} from the others; what most have, {usual[1]}, counts for all"
+            )
             self.problems.append(Problem(message, file=str(self.path)))
-        return min(per_gpu, key=lambda one: one[1])
+        return usual
 
     def _mesh(self, gpus: list[str]) -> tuple[tuple[int, ...], ...]:
         entries = [[self._entry(a, b) or "" for b in gpus] for a in gpus]

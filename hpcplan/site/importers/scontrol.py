@@ -14,6 +14,7 @@ from typing import Final
 
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
+from hpcplan.hostlist import compress
 from hpcplan.site.importers.findings import Budget, Figure, Findings, Place
 from hpcplan.site.importers.scontrol_json import json_lines, looks_like_json
 from hpcplan.site.importers.sinfo import is_sinfo_header, sinfo_lines
@@ -32,7 +33,7 @@ _TOPOLOGY: Final = ("switchname", "blockname", "ringname")
 _NODE: Final = {
     "nodename": "nodename", "cputot": "cpus", "realmemory": "realmemory", "sockets": "sockets", "gres": "gres",
     "corespersocket": "corespersocket", "threadspercore": "threadspercore", "availablefeatures": "features",
-    "features": "features", "weight": "weight", "state": "state",
+    "features": "features", "weight": "weight", "state": "state", "partitions": "partitions",
 }  # fmt: skip
 _HOSTLISTS: Final = ("nodes", "switches")
 
@@ -67,6 +68,7 @@ class _Answer:
         self.states: dict[str, tuple[ConfLine, list[str]]] = {}
         self.seen: set[str] = set()
         self.members: dict[str, tuple[ConfLine, list[str]]] = {}
+        self.named_by_nodes: dict[str, tuple[ConfLine, list[str]]] = {}
         self.sizes: set[int] = set()
         self.places = 0
 
@@ -110,7 +112,10 @@ class _Answer:
         if state.startswith("FUTURE"):
             return
         self.states.setdefault(state, (line, []))[1].append(name)
-        pairs = {key: value for key, value in line.pairs.items() if key != "state"}
+        for partition in (line.get("partitions") or "").split(","):
+            if partition:
+                self.named_by_nodes.setdefault(partition, (line, []))[1].append(name)
+        pairs = {key: value for key, value in line.pairs.items() if key not in ("state", "partitions")}
         key = tuple(sorted(item for item in pairs.items() if item[0] != "nodename"))
         self.nodes.setdefault(key, (ConfLine(line.place, pairs, line.spelling), []))[1].append(name)
 
@@ -120,6 +125,8 @@ class _Answer:
             self.conf.take_nodes(line, names)
         for state, (line, names) in self.states.items():
             self.conf.take_state(line, names, state)
+        for name, (line, names) in self.named_by_nodes.items() if not self.members else ():
+            self.conf.take(ConfLine(line.place, {"partitionname": name, "nodes": compress(names)}, {}))
         for line, lists in self.members.values():  # sinfo has a line for each state that nodes are in
             nodes = ",".join(dict.fromkeys(each for each in lists if each))
             self.conf.take(ConfLine(line.place, line.pairs | ({"nodes": nodes} if nodes else {}), line.spelling))

@@ -104,6 +104,7 @@ def _node(row: Mapping[str, Any], place: Place) -> Iterator[ConfLine]:
             "features": _words(row.get("features")) or _words(row.get("active_features")),
             "weight": _number(row.get("weight")),
             "state": _state(row),
+            "partitions": _words(row.get("partitions")),
         },
         place,
     )

@@ -219,3 +219,67 @@ def test_of_a_dump_of_several_nodes_the_first_counts() -> None:
     assert found.inside is not None
     assert (found.inside.gpus, found.inside.links, found.inside.kind) == (2, 36, "nvswitch")
     assert "2 nodes are in it" in found.problems[0].message
+
+
+def test_rails_are_the_interfaces_below_the_same_pcie_switch() -> None:
+    def net(number: int) -> str:
+        return f'<pci busid="n{number}" class="0x020700"><nic><net name="mlx5_{number}" speed="400000"/></nic></pci>'
+
+    def switch(bus: int, inside: str) -> str:
+        return f'<pci busid="s{bus}" class="0x060400">{inside}</pci>'
+
+    found = nccl(f'<cpu numaid="0">{switch(0, net(3) + gpu("0"))}{switch(1, gpu("1") + net(0))}{gpu("2")}</cpu>')
+    assert found.inside is not None
+    assert found.inside.nics_of_gpu == (("mlx5_3",), ("mlx5_0",), ())
+
+
+def test_a_gpu_without_its_links_is_named_and_the_others_count() -> None:
+    link = '<nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/>'
+    found = nccl("".join(gpu(str(n), f'<gpu dev="{n}">{link if n != 2 else ""}</gpu>') for n in range(4)))
+    assert found.inside is not None
+    assert (found.inside.kind, found.inside.links) == ("nvswitch", 18)
+    assert "NVLinks: 2 from the others" in found.problems[0].message
+    rows = ["\tGPU0\tGPU1\tGPU2", "GPU0\t X \tNV9\tSYS", "GPU1\tNV9\t X \tSYS", "GPU2\tSYS\tSYS\t X"]
+    table = smi("\n".join(rows))
+    assert table.inside is not None
+    assert table.inside.links == 9
+    assert "GPU2 from the others" in table.problems[0].message
+
+
+def test_an_unknown_chip_is_told_by_its_compute_capability_and_processor() -> None:
+    chip = gpu("0", '<gpu dev="0" sm="103"/>', device="0xffff")
+    found = nccl(f'<cpu numaid="0" arch="arm64">{chip}</cpu>')
+    assert found.inside is not None
+    assert found.inside.gpu_type == "GB300-288GB"
+    assert "capability 103" in found.problems[0].message
+    assert nccl(f'<cpu numaid="0" arch="x86_64">{chip}</cpu>').inside.gpu_type == "B300-SXM-288GB"  # type: ignore[union-attr]
+
+
+def test_infinity_fabric_links_are_a_mesh_of_their_own_kind() -> None:
+    def chip(number: int) -> str:
+        links = "".join(
+            f'<xgmi target="{other}" count="1" tclass="0x120000"/>' for other in range(4) if other != number
+        )
+        head = f'<pci busid="{number}" class="0x120000" vendor="0x1002" device="0x74a1">'
+        return f'{head}<gpu dev="{number}">{links}</gpu></pci>'
+
+    inside = nccl("".join(chip(number) for number in range(4))).inside
+    assert inside is not None
+    assert (inside.kind, inside.links, inside.gpu_type) == ("xgmi", 3, "MI300X-192GB")
+    assert inside.bandwidth_bytes_per_s == pytest.approx(3 * 64e9)
+    assert inside.mesh[0] == (0, 1, 1, 1)
+
+
+def test_entries_that_ran_together_are_taken_apart() -> None:
+    rows = ["\tGPU0\tGPU1\tNIC0\tNIC1\tCPU Affinity", "GPU0\t X \tNV4\tPIXSYS\t0-31", "GPU1\tNV4\t X \tSYSPIX\t0-31"]
+    found = smi("\n".join([*rows, "NIC0\tPIX\tSYS\t X \tSYS", "NIC1\tSYSPIX\tSYS\t X"]))
+    assert found.inside is not None
+    assert found.inside.nics_of_gpu == (("NIC0",), ("NIC1",))
+    assert found.problems == ()
+
+
+def test_more_interfaces_than_a_node_can_have_are_a_note() -> None:
+    names = [f"NIC{number}" for number in range(9)]
+    rows = ["\tGPU0\t" + "\t".join(names), "GPU0\t X \t" + "\t".join(["PIX"] * 9)]
+    found = smi("\n".join([*rows, *(f"{name}\tPIX" + "\tPIX" * 9 for name in names)]))
+    assert any("9 interfaces near 1 GPUs" in problem.message for problem in found.problems)

@@ -8,7 +8,7 @@ import pytest
 
 from hpcplan.errors import InputError
 from hpcplan.site.importers.cluster_model import read_cluster_model
-from hpcplan.site.importers.findings import Findings
+from hpcplan.site.importers.findings import Devices, Findings, Note
 from hpcplan.site.importers.ibnetdiscover import lane_bytes_per_s, parse_ibnetdiscover
 from hpcplan.site.importers.read import read_sources
 from hpcplan.site.merge import merge
@@ -224,3 +224,64 @@ def test_rails_and_spines_are_kept_with_all_their_cables(tmp_path: Path) -> None
     assert spine.switches == ("spine0", "spine1")
     assert leaf.up_bytes_per_s == pytest.approx(4 * 2 * 3 * 50e9)
     assert leaf.up_links == 4 * 2 * 3
+
+
+def test_a_cable_slower_than_those_beside_it_is_a_note() -> None:
+    whole = fabric(hosts=2, rails=2, spines=1, cables=4)
+    one = '[30]\t"S-b0"[1](0a1b) \t\t# "MF0;spine0:MQM9700/U1" lid 1 4x'
+    other = '[1]\t"S-a0"[30](0a1b) \t\t# "MF0;leaf0:MQM9700/U1" lid 1 4x'
+    assert whole.count(one) == whole.count(other) == 1
+    found = parse(whole.replace(f"{one}NDR", f"{one}HDR").replace(f"{other}NDR", f"{other}HDR"))
+    [note] = found.problems
+    assert isinstance(note, Note)
+    assert "1 cable runs at 25.0 GB/s between leaf0 and spine0, others at 50.0 GB/s" in note.message
+    assert found.counts()["switch_links"] == 8
+
+
+def test_hosts_with_domains_get_the_names_that_slurm_has() -> None:
+    found = parse(fabric(hosts=3, rails=2, spines=1).replace(" mlx5_", ".hpc.example.org mlx5_"))
+    assert sorted(name for nodes in found.nodes for name in nodes.names) == ["node00", "node01", "node02"]
+
+
+def test_grouped_output_and_complaints_among_it_are_read() -> None:
+    text = fabric(hosts=2, rails=2, spines=1)
+    grouped = text.replace("\nvendid=0x2c9\n", "\nNon-Chassis Nodes\nvendid=0x2c9\nsysimgguid=0x1\t\t# Chassis 1\n")
+    found = parse("ibwarn: [77] mad_rpc: _do_madrpc failed; dport (DR path slid 0)\n" + grouped)
+    assert found.counts() == parse(text).counts()
+    assert "complains on 1 lines" in found.problems[0].message
+
+
+def test_an_output_cut_within_a_line_is_a_problem() -> None:
+    found = parse(fabric(hosts=2, rails=1, spines=1)[:-20] + "\n[2](")
+    assert "cut in this line" in found.problems[0].message
+
+
+def test_other_outputs_are_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match="without -p and -l"):
+        parse('CA     4  1 0x0008f10403960984 4x SDR - SW     6 22 0x005442ba00003080 ( "a HCA-1" - "b" )\n')
+
+
+NODES = """
+switches:
+  S1: {switches: [S2, S3]}
+  S2: {nodes: ["I[21-22]", I25]}
+  S3: {nodes: ["I[34-35]"]}
+nodes:
+  I21: {capacity_block: CB2, type: H100, attributes: {nvlink: v1, gpus: [{model: NVIDIA H100 SXM5 80GB}, {index: 1}]}}
+  I22: {capacity_block_id: CB2, attributes: {nvlink: v1}}
+  I34:
+  I36: {}
+capacity_blocks:
+"""
+
+
+@pytest.mark.parametrize("blocks", ["- CB2\n- CB3\n", "  CB2: {nodes: ['I[21-22]', I25]}\n  CB3: {}\n", " []\n"])
+def test_a_model_whose_switches_name_the_nodes(tmp_path: Path, blocks: str) -> None:
+    found = model(tmp_path, NODES + blocks)
+    assert {switch.name: switch.nodes for switch in found.switches} == {
+        "S1": (), "S2": ("I21", "I22", "I25"), "S3": ("I34", "I35"),
+    }  # fmt: skip
+    assert [(block.name, block.nodes) for block in found.blocks] == [("v1", ("I21", "I22"))]
+    assert found.nodes[0].gpus is not None
+    assert (found.nodes[0].names, found.nodes[0].gpus.value) == (("I21",), Devices(2, "nvidia_h100_sxm5_80gb"))
+    assert "nodes under no switch: I36" in found.problems[0].message
