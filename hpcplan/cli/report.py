@@ -125,7 +125,7 @@ def _window(
             slurm_conf=slurm_conf,
         )  # fmt: skip
         text = "" if form == "table" else _text(report, form, zone, templates)
-    source.narrate_problems(report.problems.counts)
+    source.narrate_problems(found.faults)
     _write(report, form, text, output)
     if per_user is not None:
         _pages(found, report, per_user, zone, templates)

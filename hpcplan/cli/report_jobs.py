@@ -11,7 +11,7 @@ import click
 
 from hpcplan.cli import report_source as source
 from hpcplan.cli.backends import backend_option
-from hpcplan.cli.output import console, echo_json, format_option, progress, table
+from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,25 +41,29 @@ def command(
 
     \b
     Example:
-      hpcplan report jobs 4711 4712_3
+      hpcplan report jobs 4711 4712_3 4713_[1-8]
       hpcplan report jobs --sacct sacct.txt --user alice --format json
     """
     from hpcplan.errors import HpcplanError
     from hpcplan.report import jobs_of, read_sacct
+    from hpcplan.report.job_ids import chosen, parse_job_ids
 
     files = (*outer["dumps"], *dumps)
     zone = source.zone_named(zone_name or outer["zone_name"])
     with progress("reading accounting"):
         if files:
             found, faults = read_sacct(files, columns=columns or outer["columns"], zone=zone)
-            source.narrate_problems(dict(faults.counts))
+            source.narrate_problems(faults, appendix=False)
             now: int | None = None
         else:
             name = backend_name if backend_name != "auto" else outer["backend_name"]
             found, now = _live(source.opened(name), job_ids, since or outer["since"], zone)
         rows = jobs_of(found, job_ids, user=user, now=now)
+    absent = chosen(found, parse_job_ids(job_ids))[1]
     if job_ids and not rows:
         raise HpcplanError(f"accounting knows no job {', '.join(job_ids)}" + (f" of {user}" if user else ""))
+    if absent:
+        narrate(f"accounting knows no job {', '.join(absent)}")
     if output_format == "json":
         echo_json(rows)
         return

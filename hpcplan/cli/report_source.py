@@ -54,6 +54,9 @@ zone_option = click.option(
 )
 
 
+_JOB_IDS = re.compile(r"[\d_+*,%:\[\]-]+(?:\.(?:batch|extern|interactive|\d+))?")  # not files, behind --sacct
+
+
 class WithFiles(click.Command):
     """A command whose ``--sacct`` takes several files, as a shell's ``--sacct *.txt`` writes them."""
 
@@ -77,7 +80,7 @@ def _repeat_option(args: Sequence[str], stop: Any = ()) -> list[str]:
         if word in stop:
             return [*repeated, *args[position:]]
         follows = in_files and repeated[-1] != "--sacct"
-        if follows and not word.startswith("-") and not re.fullmatch(r"[\d_+]+", word):
+        if follows and not word.startswith("-") and not (_JOB_IDS.fullmatch(word) and not Path(word).exists()):
             repeated.append("--sacct")
         elif follows:
             in_files = False
@@ -333,8 +336,14 @@ def _replayed(report: Report, site: Site | None, slurm_conf: Path | None) -> Cou
     )  # fmt: skip
 
 
-def narrate_problems(counts: dict[str, int]) -> None:
-    """Say on stderr what could not be read."""
-    if counts:
-        what = ", ".join(f"{number:,} × {kind}" for kind, number in counts.items())
-        narrate(f"not everything could be read: {what}; the report's appendix quotes them")
+def narrate_problems(faults: Faults | None, *, appendix: bool = True) -> None:
+    """Say on stderr what could not be read; where no report has an appendix for it, with its first lines."""
+    if faults is None:
+        return
+    for note in faults.notes:
+        narrate(note)
+    if faults.counts:
+        what = ", ".join(f"{number:,} × {kind}" for kind, number in faults.counts.items())
+        narrate(f"not everything could be read: {what}" + ("; the report's appendix quotes them" if appendix else ""))
+    for fault in faults.quoted[:3] if not appendix else []:
+        narrate(f"  {fault.file}:{fault.line}: {fault.message}")

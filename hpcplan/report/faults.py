@@ -29,11 +29,15 @@ class Fault:
 
 @dataclass(slots=True)
 class Faults:
-    """Collects faults while data are read; ``counts`` has them all, ``quoted`` the first ``MAX_QUOTED``."""
+    """Collects faults while data are read; ``counts`` has them all, ``quoted`` the first ``MAX_QUOTED``.
+
+    ``notes`` are what the reader should know of how the data were taken.
+    """
 
     rows_read: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     quoted: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, message: str, file: str, line: int, text: str) -> None:
         """Count one fault, and quote it while there is room."""

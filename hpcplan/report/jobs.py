@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from hpcplan.report.job_ids import chosen, parse_job_ids
 from hpcplan.report.window import efficiencies
 
 __all__ = ["COLUMNS", "job_rows", "select"]
@@ -45,12 +46,11 @@ def select(table: pl.DataFrame, job_ids: Iterable[str], user: str | None = None)
     """Return the rows of these jobs (all if none are named) and of this user.
 
     An id names a job as Slurm shows it (``7``, ``7_3``, ``7+1``) or by its raw number; ``7`` alone also means every
-    task of array 7 and every part of heterogeneous job 7.
+    task of array 7 and every part of heterogeneous job 7, ``7_[1-3]`` some of its tasks, ``7-12`` a row of jobs.
+
+    Raises:
+        InputError: a text that is no job id.
     """
-    wanted = list(job_ids)
+    wanted = parse_job_ids(job_ids)
     found = table if user is None else table.filter(pl.col("user") == user)
-    if not wanted:
-        return found
-    base = pl.col("label").str.extract(r"^(\d+)[_+]", 1)
-    raw = pl.col("job_id").cast(pl.String)
-    return found.filter(pl.col("label").is_in(wanted) | base.is_in(wanted) | raw.is_in(wanted))
+    return chosen(found, wanted)[0] if wanted else found

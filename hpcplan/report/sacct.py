@@ -45,7 +45,7 @@ def read_dumps(
         if not is_json(first[0].removeprefix(b"\xef\xbb\xbf")):
             return Dump(file, faults, Clock(zone), blocks=blocks).read(columns, chain([first], pieces))
         text = b"".join(piece for piece, _ in chain([first], pieces)).decode("utf-8-sig")
-        return _Dump(file, faults, Clock(zone)).read_rows(_counted(rows_of_json(text, file), faults))
+        return _Dump(file, faults, Clock(zone)).read_rows(_counted(rows_of_json(text, file, faults), faults))
 
     return _merged(paths, read)
 

@@ -108,6 +108,7 @@ def _state(word: str) -> tuple[Any, ...]:
 _MAY_NEVER_START: Final = frozenset(
     {JobState.CANCELLED, JobState.DEADLINE, JobState.REVOKED, JobState.FAILED, JobState.NODE_FAIL}
 )
+_WAITING: Final = [state.value for state in JobState if state.waiting]
 _NO_NODES: Final = ["", "none assigned", "(null)", "none"]
 
 
@@ -141,7 +142,8 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
     never = _never_started()
     wide = wide.with_columns(pl.when(never).then(None).otherwise(pl.col("start_time")).alias("start_time"))
     measured_s = pl.col("end_time") - pl.col("start_time")
-    elapsed = pl.when(pl.col("ended")).then(pl.coalesce("elapsed_s", measured_s))
+    so_far = pl.when(pl.col("start_time").is_null() & ~pl.col("state").is_in(_WAITING)).then(pl.col("elapsed_s"))
+    elapsed = pl.when(pl.col("ended")).then(pl.coalesce("elapsed_s", measured_s)).otherwise(so_far)
     return wide.with_columns(elapsed.alias("elapsed_s")).select(pl.col(key).cast(kind) for key, kind in JOBS.items())
 
 

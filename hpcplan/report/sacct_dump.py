@@ -15,7 +15,7 @@ from hpcplan.report.sacct_columns import Columns
 from hpcplan.report.sacct_fields import Fields, Job, Step, job_of, step_of
 from hpcplan.report.sacct_files import Blocks
 from hpcplan.report.sacct_lines import Block
-from hpcplan.report.sacct_rows import HOW, Header, Lines, first_header, is_header, mended, why_not, without_mark
+from hpcplan.report.sacct_rows import HOW, SAMPLE, Header, Lines, first_header, is_header, mended, why_not, without_mark
 from hpcplan.report.sacct_steps import USED, added_up, attached, completed
 
 __all__ = ["Dump"]
@@ -133,7 +133,8 @@ class Dump:
             if line.strip():
                 header = is_header(line)
                 if header is None:
-                    self._use(first_header(line, self.lines_read + 1, self.file, columns))
+                    ahead = [row.decode() for row in text[end + 1 :].split(b"\n", SAMPLE)[:SAMPLE]]
+                    self._use(first_header(line, self.lines_read + 1, self.file, columns, ahead, self.faults))
                     return place
                 self._use(header)
                 self.lines_read += 1

@@ -168,7 +168,8 @@ def _life(
     if not ended:
         start = None if state.waiting else start
         seen = start + elapsed_s if start is not None and elapsed_s is not None else None
-        return {**life, "start_time": start, "ended": False, "seen_until": seen}
+        ran = elapsed_s if start is None and not state.waiting else None  # else start and seen_until tell
+        return {**life, "start_time": start, "ended": False, "seen_until": seen, "elapsed_s": ran}
     if end is None and start is not None and elapsed_s is not None:
         end = start + elapsed_s
     if not elapsed_s and never_started(state, start, end, node_list):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hpcplan.errors import InputError, Problem
+from hpcplan.report.faults import Faults
 from hpcplan.report.sacct_rows import Header, Row
 
 __all__ = ["is_json", "rows_of_json"]
@@ -22,8 +23,8 @@ __all__ = ["is_json", "rows_of_json"]
 _COLUMNS: Final = (
     "jobid", "jobidraw", "jobname", "cluster", "user", "account", "partition", "qos", "state", "reason", "submit",
     "eligible", "start", "end", "elapsed", "timelimit", "timelimitraw", "nnodes", "alloccpus", "reqcpus", "ntasks",
-    "reqmem", "reqtres", "alloctres", "totalcpu", "maxrss", "tresusageintot", "nodelist", "exitcode", "restartcnt",
-    "flags", "failednode", "consumedenergyraw", "admincomment", "comment",
+    "reqmem", "reqtres", "alloctres", "totalcpu", "maxrss", "tresusageintot", "allocgres", "nodelist", "exitcode",
+    "restartcnt", "flags", "failednode", "consumedenergyraw", "admincomment", "comment",
 )  # fmt: skip
 _HEADER: Final = Header(_COLUMNS, "|")
 _FLAGS: Final = {
@@ -37,8 +38,10 @@ def is_json(text: bytes) -> bool:
     return text.lstrip()[:1] in (b"{", b"[")
 
 
-def rows_of_json(text: str, file: str) -> Iterator[Row]:
+def rows_of_json(text: str, file: str, faults: Faults) -> Iterator[Row]:
     """Yield the rows of every job and its steps, in order; several documents may follow one another.
+
+    What Slurm itself reports as errors (a job that it has forgotten, say) goes into ``faults``.
 
     Raises:
         InputError: no JSON, or no list of jobs in it.
@@ -54,13 +57,18 @@ def rows_of_json(text: str, file: str) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, getattr(error, "pos", place)) + 1
             raise InputError(Problem(f"is no JSON: {error}", file=file, line=line)) from None
-        jobs = document.get("jobs") if isinstance(document, dict) else document
+        whole = document if isinstance(document, dict) else {"jobs": document}
+        told = [one for one in _list(whole, "errors") if isinstance(one, dict)]
+        for one in told:
+            words = ": ".join(str(one[key]) for key in ("description", "error") if one.get(key))
+            faults.add("Slurm reports an error", words, file, 1, json.dumps(one))
+        jobs = whole.get("jobs", [] if told else None)
         if not isinstance(jobs, list):
             raise InputError(Problem('has no list "jobs", which sacct --json writes', file=file))
         for job in jobs:
             number += 1
             if isinstance(job, dict):
-                yield from _job_rows(job, number)
+                yield from _job_rows(job, number, _number(whole.get("last_update")))
             else:
                 yield _row({}, number, job)
 
@@ -70,8 +78,8 @@ def _row(cells: Mapping[str, Any], number: int, source: object) -> Row:
     return Row(_HEADER, found, number, json.dumps(source)[:2000])
 
 
-def _job_rows(job: dict[str, Any], number: int) -> Iterator[Row]:
-    cells = _of_accounting(job) if isinstance(job.get("time"), dict) else _of_controller(job)
+def _job_rows(job: dict[str, Any], number: int, seen: int | None) -> Iterator[Row]:
+    cells = _of_accounting(job) if isinstance(job.get("time"), dict) else _of_controller(job, seen)
     short = {key: value for key, value in job.items() if key != "steps"}
     yield _row(cells, number, short)
     for step in job.get("steps") or []:
@@ -114,9 +122,11 @@ def _of_accounting(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_controller(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of a job as squeue --json has it, which knows nothing of what was used."""
+def _of_controller(job: Mapping[str, Any], seen: int | None) -> dict[str, Any]:
+    """Return the row of a job as squeue --json had it at ``seen``; it knows nothing of what was used."""
     start, state = _number(job.get("start_time")), _state(job.get("job_state"))
+    running = state == "RUNNING" and start is not None and seen is not None
+    nodes, tasks = _number(job.get("node_count")), _number(job.get("tasks"))
     return {
         **_names(job),
         "state": state,
@@ -126,11 +136,13 @@ def _of_controller(job: Mapping[str, Any]) -> dict[str, Any]:
         "eligible": _number(job.get("eligible_time")),
         "start": None if state in ("PENDING", None) else start,
         "end": _number(job.get("end_time")),
+        "elapsed": max(0, seen - start) if running and seen is not None and start is not None else None,
         **_limit(job.get("time_limit")),
-        "nnodes": _number(job.get("node_count")),
+        "nnodes": nodes,
         "alloccpus": _number(job.get("cpus")),
         "reqtres": job.get("tres_req_str"),
         "alloctres": job.get("tres_alloc_str"),
+        "allocgres": _gres(job, nodes, tasks),
         "nodelist": job.get("nodes"),
         "exitcode": _exit(job.get("exit_code")),
         "restartcnt": _number(job.get("restart_cnt")),
@@ -138,6 +150,21 @@ def _of_controller(job: Mapping[str, Any]) -> dict[str, Any]:
         "admincomment": job.get("admin_comment"),
         "comment": job.get("comment"),
     }
+
+
+def _gres(job: Mapping[str, Any], nodes: int | None, tasks: int | None) -> str | None:
+    """Return the GPUs of a job, of all its nodes: those it was given by node, else what it asked for.
+
+    A request for each socket does not say of how many, and is left out.
+    """
+    given = [str(part) for part in _list(job, "gres_detail")]
+    if given:
+        return ",".join(given)
+    for name, times in (("tres_per_job", 1), ("tres_per_node", nodes), ("tres_per_task", tasks)):
+        asked = str(job.get(name) or "")
+        if asked and times:
+            return ",".join([asked] * times)
+    return None
 
 
 def _names(job: Mapping[str, Any]) -> dict[str, Any]:

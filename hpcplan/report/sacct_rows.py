@@ -18,10 +18,12 @@ from hpcplan.errors import InputError, Problem
 from hpcplan.report import sacct_cells as cells
 from hpcplan.report.faults import Faults
 from hpcplan.report.sacct_files import Blocks
+from hpcplan.report.sacct_layouts import LAYOUTS, fitting
 from hpcplan.slurm.records import JobState
 
 __all__ = [
     "HOW",
+    "SAMPLE",
     "Header",
     "Lines",
     "Row",
@@ -58,6 +60,7 @@ _FREE_TEXT: Final = frozenset(
     }
 )  # fmt: skip
 _MAX_JOINED_LINES: Final = 20
+SAMPLE: Final = 40  # rows that tell whose columns a file without a header has
 
 
 def _state(text: str) -> None:
@@ -167,7 +170,8 @@ def rows(path: Path | str, faults: Faults, columns: tuple[str, ...] | None = Non
             header = found
             continue
         if header is None:
-            header = first_header(line, number, name, columns)
+            ahead = (lines.peek(index) for index in range(SAMPLE))
+            header = first_header(line, number, name, columns, [text for text in ahead if text is not None], faults)
         row = mended(header, number, line, lines)
         faults.rows_read += 1
         if row is None:
@@ -191,17 +195,36 @@ HOW: Final = (
 )
 
 
-def first_header(line: str, number: int, name: str, columns: tuple[str, ...] | None) -> Header:
+def first_header(
+    line: str, number: int, name: str, columns: tuple[str, ...] | None, ahead: Sequence[str], faults: Faults
+) -> Header:
+    """Return the header of a file that begins with a row; ``ahead`` are some of the rows behind it."""
     if columns is None:
-        message = "no header with sacct's field names, JobID among them"
-        if re.search(r"\bJobID\b.*\bState\b", line) or re.fullmatch(r"[-\s]+", line):
-            message = "this is sacct's output for people, which cuts long values; use --parsable2"
-        hint = f"{HOW}\n  or name the columns of a file without a header: --columns JobID,State,…"
-        raise InputError(Problem(message, file=name, line=number), hint=hint)
+        return _usual_header([line, *ahead], number, name, faults)
     delimiter = _delimiter(line, len(columns))
     if delimiter is None:
         raise InputError(Problem(f"cannot be split into the {len(columns)} columns named", file=name, line=number))
     return Header(columns, delimiter)
+
+
+def _usual_header(sample: Sequence[str], number: int, name: str, faults: Faults) -> Header:
+    def cells_of(columns: tuple[str, ...], delimiter: str, line: str) -> Sequence[str] | None:
+        header = Header(columns, delimiter)
+        found = header.split(line)
+        return found if len(found) == len(columns) and header.readable(found) else None
+
+    fits = fitting(sample, _delimiter, cells_of)
+    if len(fits) == 1:
+        ((whose, delimiter),) = fits
+        columns = LAYOUTS[whose]
+        faults.notes.append(f"{name} has no header; its columns are taken to be {whose}: {','.join(columns)}")
+        return Header(columns, delimiter)
+    message = "no header with sacct's field names, JobID among them"
+    line = sample[0]
+    if re.search(r"\bJobID\b.*\bState\b", line) or re.fullmatch(r"[-\s]+", line):
+        message = "this is sacct's output for people, which cuts long values; use --parsable2"
+    hint = f"{HOW}\n  or name the columns of a file without a header: --columns JobID,State,…"
+    raise InputError(Problem(message, file=name, line=number), hint=hint)
 
 
 def _delimiter(line: str, columns: int) -> str | None:

@@ -33,7 +33,8 @@ SCHEMA: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "end_time": pl.Int64,  # null: has not ended, or not known when
     "ended": pl.Boolean,  # holds nothing any more and waits for nothing
     "seen_until": pl.Int64,  # when the source last saw a job that has not ended
-    "elapsed_s": pl.Int64,  # of an ended attempt, suspended time left out where the source does
+    "elapsed_s": pl.Int64,  # of an ended attempt, suspended time left out where the source does; of a running one if
+    # the source does not tell when it started
     "time_limit_s": pl.Int64,
     "nodes": pl.Int64,
     "cpus": pl.Int64,

@@ -98,7 +98,41 @@ def test_several_documents_and_damaged_jobs(read_text: Read) -> None:
     assert faults.counts["row skipped"] == 2
 
 
-@pytest.mark.parametrize("text", ['{"jobs": ', '{"nodes": []}', "[1, 2"])
+@pytest.mark.parametrize(
+    ("changes", "gpus"),
+    [
+        ({"gres_detail": ["gpu:h100:4(IDX:0-3)", "gpu:h100:2(IDX:0,2)"]}, 6),
+        ({"tres_per_job": "gres/gpu:8"}, 8),
+        ({"tres_per_node": "gres:gpu:h100:2"}, 4),
+        ({"tres_per_task": "gres/gpu=1"}, 3),
+        ({"tres_per_socket": "gres/gpu:2"}, None),
+        ({}, None),
+    ],
+)
+def test_squeue_tells_gpus_of_a_site_that_does_not_account_for_them(
+    read_text: Read, changes: dict[str, object], gpus: int | None
+) -> None:
+    running = {
+        "job_id": 7, "job_state": ["RUNNING"], "submit_time": number(1000, old=False), "gres_detail": [],
+        "start_time": number(1060, old=False), "end_time": number(4660, old=False), "node_count": number(2, old=False),
+        "tasks": number(3, old=False), "tres_alloc_str": "cpu=6,mem=6G,node=2", **changes,
+    }  # fmt: skip
+    table, faults = read_text(json.dumps({"jobs": [running], "last_update": number(1100, old=False)}))
+    assert faults.total == 0
+    (found,) = jobs_of(table)
+    assert (found["gpus"], found["elapsed_s"], found["wait_s"], found["cpus"]) == (gpus, 40, 60, 6)
+
+
+def test_an_error_that_slurm_reports_is_counted_and_stops_nothing(read_text: Read) -> None:
+    refused = {"errors": [{"description": "Unable to query JobId=306", "error": "Invalid job id specified"}]}
+    text = json.dumps(refused) + json.dumps({"jobs": [job(old=True)], "errors": []})
+    table, faults = read_text(text)
+    assert len(table) == 1
+    assert faults.counts == {"Slurm reports an error": 1}
+    assert "306: Invalid job id" in faults.quoted[0].message
+
+
+@pytest.mark.parametrize("text", ['{"jobs":  '{"nodes": []}', "[1, 2"])
 def test_json_that_holds_no_jobs_is_refused(read_text: Read, text: str) -> None:
     with pytest.raises(InputError):
         read_text(text)
