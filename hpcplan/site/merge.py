@@ -99,6 +99,11 @@ class _Merger:
             names |= dict.fromkeys(n for block in findings.blocks for n in block.nodes)
             if names:
                 return source, [*names]
+        for source, findings in self.found.items():  # a file of partitions alone names nodes as well
+            names = dict.fromkeys(n for partition in findings.partitions for n in partition.nodes or ())
+            if names:
+                self.problems.append(self._place().note("no file describes the nodes; partitions name them"))
+                return source, [*names]
         message = "no file names a node; one node called 'node1' is assumed"
         self.problems.append(self._place().note(message))
         return None, ["node1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,8 @@ _BY_FAMILY: Final = {
     "MI250X": NodeDefaults(4, "xgmi", 200e9, 1, 200),
     "MI300X": NodeDefaults(8, "xgmi", 448e9, 1, 400),
 }
+_VARIANT: Final = re.compile(r"(?<=\d)(L|S|NVL|PCIE|SXM\d?)$")  # as in v100l, a100l, h100nvl: the chip's is before it
+_CHIP_OF_ARCHITECTURE: Final = {"VOLTA": "V100", "AMPERE": "A100", "HOPPER": "H100", "BLACKWELL": "B200"}
 _PCIE_CARD: Final = NodeDefaults(4, "pcie", 12e9, 0.0, 100)  # T4, RTX-3090 and what the table does not know
 
 
@@ -64,21 +67,18 @@ def catalogue_name(gres_type: str, known: list[str]) -> str | None:
     """
     word = gres_type.upper().replace("_", "-")
     parts = set(word.replace("GEFORCE", "").replace("RTX", "RTX-").replace("--", "-").split("-"))
-    chips = [
-        name
-        for name in known
-        if {name.split("-")[0], name.split("-")[0].removesuffix("X")} & parts or _card(name) <= parts
-    ]
+    parts |= {_VARIANT.sub("", part) for part in parts} | {_CHIP_OF_ARCHITECTURE.get(part, "") for part in parts}
+    chips = [name for name in known if _chip(name) & parts]
     if not chips:
         return None
     sized = [name for name in chips if name.split("-")[-1] in word or name.split("-")[-1].removesuffix("GB") in parts]
     return max(sized or chips, key=lambda name: (not name.endswith("W"), _memory(name)))
 
 
-def _card(name: str) -> set[str]:
-    """Return the words that name a graphics card: RTX and 3090."""
+def _chip(name: str) -> set[str]:
+    """Return the words that name a chip: A100; MI250X or MI250; 3090 of an RTX card."""
     words = name.split("-")
-    return set(words[:2]) if words[0] in ("RTX", "TITAN") else {name}
+    return {words[1]} if words[0] == "RTX" else {words[0], words[0].removesuffix("X")}
 
 
 def _memory(name: str) -> int:

@@ -271,6 +271,11 @@ class GroupMaker:
             if name in domains:
                 sizes[domains[name].name] = sizes.get(domains[name].name, 0) + 1
         first = domains.get(names[0])
+        if first is None and defaults.rack_scale:
+            self._note_once(
+                "no file says which nodes share one NVLink fabric, as those of a rack do; "
+                "import a cluster model or blocks, or set intra_node.domain_nodes"
+            )
         if first is None or not (first.kind == "domain" or (first.kind == "block" and defaults.rack_scale)):
             return None
         if len(set(sizes.values())) > 1:

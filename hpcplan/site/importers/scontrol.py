@@ -33,7 +33,7 @@ _TOPOLOGY: Final = ("switchname", "blockname", "ringname")
 _NODE: Final = {
     "nodename": "nodename", "cputot": "cpus", "realmemory": "realmemory", "sockets": "sockets", "gres": "gres",
     "corespersocket": "corespersocket", "threadspercore": "threadspercore", "availablefeatures": "features",
-    "features": "features", "weight": "weight", "state": "state", "partitions": "partitions",
+    "features": "features", "weight": "weight", "state": "state", "partitions": "partitions", "version": "version",
 }  # fmt: skip
 _HOSTLISTS: Final = ("nodes", "switches")
 
@@ -69,6 +69,7 @@ class _Answer:
         self.seen: set[str] = set()
         self.members: dict[str, tuple[ConfLine, list[str]]] = {}
         self.named_by_nodes: dict[str, tuple[ConfLine, list[str]]] = {}
+        self.versions: dict[str, tuple[ConfLine, list[str]]] = {}
         self.sizes: set[int] = set()
         self.places = 0
 
@@ -81,7 +82,7 @@ class _Answer:
         before = self.places
         lines = json_lines(text, label) if looks_like_json(text) else _lines(text, label)
         for line in lines:
-            self.places += 1
+            self.places += line.first != "slurm_version" or not looks_like_json(text)  # JSON of other things has it too
             self._line(line)
         if self.places == before:
             message = "holds nothing that scontrol show or sinfo print"
@@ -115,7 +116,9 @@ class _Answer:
         for partition in (line.get("partitions") or "").split(","):
             if partition:
                 self.named_by_nodes.setdefault(partition, (line, []))[1].append(name)
-        pairs = {key: value for key, value in line.pairs.items() if key not in ("state", "partitions")}
+        if (release := line.get("version")) is not None:
+            self.versions.setdefault(release, (line, []))[1].append(name)
+        pairs = {key: value for key, value in line.pairs.items() if key not in ("state", "partitions", "version")}
         key = tuple(sorted(item for item in pairs.items() if item[0] != "nodename"))
         self.nodes.setdefault(key, (ConfLine(line.place, pairs, line.spelling), []))[1].append(name)
 
@@ -134,11 +137,10 @@ class _Answer:
             self.topology.block_sizes = tuple(sorted(size for size in self.sizes if size))
         found = self.conf.findings(source)
         tree = self.topology.findings(source)
-        version = self.conf.settings.get("slurm_version")
         return Findings(
             source,
             cluster=found.cluster,
-            version=Figure(version[0], version[1].place.origin) if version else None,
+            version=self._version(),
             nodes=found.nodes,
             partitions=found.partitions,
             switches=tree.switches,
@@ -151,6 +153,16 @@ class _Answer:
             drained=found.drained,
             problems=tuple(dict.fromkeys(self.problems)),
         )
+
+    def _version(self) -> Figure[str] | None:
+        """Return the controller's release; where only nodes are shown, that of most of them."""
+        told = self.conf.settings.get("slurm_version")
+        if told is not None:
+            return Figure(told[0], told[1].place.origin)
+        if not self.versions:
+            return None
+        release, (line, _) = max(self.versions.items(), key=lambda item: len(item[1][1]))
+        return Figure(release, line.place.origin)
 
 
 def _lines(text: str, label: str) -> Iterator[ConfLine]:

@@ -105,6 +105,7 @@ def _node(row: Mapping[str, Any], place: Place) -> Iterator[ConfLine]:
             "weight": _number(row.get("weight")),
             "state": _state(row),
             "partitions": _words(row.get("partitions")),
+            "version": _words(row.get("version")),
         },
         place,
     )

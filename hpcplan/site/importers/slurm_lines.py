@@ -2,7 +2,8 @@
 
 As ``src/common/parse_config.c`` reads them: a backslash at the end of a line joins the next; ``#`` starts a comment
 unless a backslash stands before it; keys know no case; blanks may stand around ``=``; a value in double quotes may hold
-blanks; ``Include FILE`` reads another file, relative to the folder of the first (slurm.conf(5)).
+blanks; ``Include FILE`` reads another file, relative to the folder of the first (slurm.conf(5)). A file included by its
+full path that is not there is looked for beside the first, since what is imported is often a copy.
 """
 
 from __future__ import annotations
@@ -128,6 +129,9 @@ class Reader:
         if depth >= MAX_INCLUDE_DEPTH or self._files > MAX_FILES:
             raise InputError(place.problem("files include each other without end", "Include"))
         path = folder / name.replace("%c", self.cluster or "%c")
+        if path.is_absolute() and not path.exists() and (folder / path.name).is_file():
+            self.problems.append(place.note(f"{path} is not here; {folder / path.name} is read for it", "Include"))
+            path = folder / path.name  # the folder is a copy of the site's
         try:
             text = read_text(path)
         except InputError as error:

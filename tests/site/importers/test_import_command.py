@@ -393,6 +393,9 @@ def test_ten_thousand_nodes_come_back_whole(tmp_path: Path) -> None:
         ("rtx3090", "RTX-3090-24GB"),
         ("gb200", "GB200-186GB"),
         ("mi250", "MI250X-128GB"),
+        ("a100l", "A100-SXM4-80GB"),
+        ("volta", "V100-SXM2-32GB"),
+        ("rtx6000", None),
         ("gtx560", None),
     ],
 )

@@ -101,6 +101,13 @@ def test_an_include_that_cannot_be_read_is_a_problem_and_no_end(tmp_path: Path) 
     assert only(found).names == ("n1",)
 
 
+def test_an_include_by_its_full_path_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "nodes.conf").write_text("NodeName=n[1-3]\n")
+    found = read(tmp_path, "Include /etc/slurm-of-another-machine/nodes.conf\n")
+    assert found.counts()["nodes"] == 3
+    assert "is not here" in found.problems[0].message
+
+
 def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="without end"):
         read(tmp_path, "Include slurm.conf\n")
