@@ -132,7 +132,7 @@ def test_an_error_that_slurm_reports_is_counted_and_stops_nothing(read_text: Rea
     assert "306: Invalid job id" in faults.quoted[0].message
 
 
-@pytest.mark.parametrize("text", ['{"jobs":  '{"nodes": []}', "[1, 2"])
+@pytest.mark.parametrize("text", ['{"jobs": ', '{"nodes": []}', "[1, 2"])
 def test_json_that_holds_no_jobs_is_refused(read_text: Read, text: str) -> None:
     with pytest.raises(InputError):
         read_text(text)
