@@ -66,7 +66,8 @@ def exec_command(words: tuple[str, ...], **options: Any) -> None:
     """Run a command that finds a mock Slurm: sbatch, squeue, sacct, scancel, scontrol, sinfo, srun, salloc and others.
 
     Jobs really run, on this machine, with the environment that Slurm gives them; with --pretend they are timed only.
-    When the command ends, jobs that still run are cancelled, and nothing is left behind. The exit code is the command's.
+    When the command ends, jobs that still run are cancelled, and nothing is left behind. The exit code is that of the
+    command.
 
     \b
     Example:
@@ -114,7 +115,7 @@ def _within(
 
     if speed is not None and not pretend:
         raise click.UsageError("jobs that really run need a clock that goes as fast as yours: --speed needs --pretend")
-    store, ours = _find_or_start(name, site, sites_dir, speed=speed, load=load)
+    store, ours = _find_or_start(name, site, sites_dir, speed=speed, load=load, real=not pretend)
     delay_s = None if requeue_delay_s is None else round(requeue_delay_s)
     options = EnterOptions(pretend=pretend, purge=ours, kill_wait_s=kill_wait_s, requeue_delay_s=delay_s)
     with enter(store, options) as entered:
@@ -123,7 +124,7 @@ def _within(
 
 
 def _find_or_start(
-    name: str | None, site: str | None, sites_dir: Path | None, *, speed: float | None, load: float | None
+    name: str | None, site: str | None, sites_dir: Path | None, *, speed: float | None, load: float | None, real: bool
 ) -> tuple[ClusterStore, bool]:
     """Return the cluster to enter, and whether it was started for this command alone."""
     from hpcplan.errors import SlurmUnreachableError
@@ -139,7 +140,8 @@ def _find_or_start(
             if load is not None or speed is not None:
                 raise click.UsageError("a cluster runs already; --speed and --load are for one that is started: --site")
             return store, False
-    return _start(name, site or DEFAULT_SITE, sites_dir, speed=speed, load=load), True
+    # Where jobs really run, the clock goes as fast as the wall's from the first second on.
+    return _start(name, site or DEFAULT_SITE, sites_dir, speed=1.0 if real else speed, load=load), True
 
 
 def _start(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
+from hpcplan.errors import SlurmError
+from hpcplan.simulate.admission import resolve
+from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.engine import Engine
-from hpcplan.simulate.jobs import Behaviour, Job
+from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
 from hpcplan.slurm.records import JobState
 
 __all__ = ["REAL", "LiveEngine", "is_real"]
@@ -21,7 +26,10 @@ def is_real(job: Job) -> bool:
 
 
 class LiveEngine(Engine):
-    """An engine that is told when the jobs end that really run."""
+    """An engine that is told when the jobs end that really run, and whose jobs can be changed."""
+
+    requeue_delay_s: int | None = None
+    """How long a requeued job waits, where it is not :data:`~hpcplan.simulate.engine.REQUEUE_DELAY_S`."""
 
     def end_of(self, job: Job) -> tuple[int, tuple[JobState, int, int]]:
         """Return when a running job ends by itself; one that really runs does not."""
@@ -29,6 +37,55 @@ class LiveEngine(Engine):
             assert job.start_time is not None
             return job.start_time + _NEVER_S, (JobState.TIMEOUT, 0, 0)
         return super().end_of(job)
+
+    def change(
+        self, job_id: int, spec: JobSpec, *, priority: int | None = None, anew: Collection[str] = ()
+    ) -> None:
+        """Let a job ask for something else from now on, as ``scontrol update`` does.
+
+        ``anew`` says what is to be settled again: its ``dependency``, its ``begin``.
+
+        Raises:
+            SlurmError: the controller would refuse it; nothing has changed.
+        """
+        job = self.jobs[job_id]
+        request = resolve(spec, self.machine)
+        begin = begin_time(spec.begin, self.now) if "begin" in anew else job.begin_time
+        if job.running:
+            request = replace(job.request, limit_s=request.limit_s)
+        else:
+            self._leave_queue(job)
+            job.eligible_time = None
+        before = job.spec, job.dependency
+        job.spec = spec
+        try:
+            if "dependency" in anew:
+                job.dependency = None
+                self._dependents.resolve(job, self.now)
+        except SlurmError:
+            job.spec, job.dependency = before
+            raise
+        finally:
+            self._classify(job)
+        self._leave_queue(job)
+        job.eligible_time = None if not job.running else job.eligible_time
+        job.request, job.begin_time = request, begin
+        job.priority = max(1, priority if priority is not None else job.priority + before[0].nice - spec.nice)
+        self._array_limits |= spec.array_limit is not None
+        if job.running:
+            self._plan_end(job)
+        self._dependents.watch(job)
+        self._wake(job)
+        self._classify(job)
+        self.changes += 1
+        self._schedule()
+
+    def _requeue(self, job: Job, state: JobState) -> None:
+        super()._requeue(job, state)
+        if self.requeue_delay_s is not None:
+            job.begin_time = self.now + self.requeue_delay_s
+            self._wake(job)
+            self._classify(job)
 
     def finish(self, job_id: int, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
         """Take note that a live job has ended."""

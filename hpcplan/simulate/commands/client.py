@@ -5,6 +5,8 @@ starts in some hundredths of a second. The words, the folder and the environment
 JSON; what comes back is text to print, a question for stdin, a plan of tasks to launch, or an exit code.
 """
 
+# ruff: noqa: PTH (pathlib takes longer to import than everything else here)
+
 from __future__ import annotations
 
 import json

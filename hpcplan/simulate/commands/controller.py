@@ -25,11 +25,19 @@ class Controller:
     """A store, the jobs that it really runs, and the thread that keeps both going."""
 
     def __init__(
-        self, store: ClusterStore, bin_directory: Path, guard: Guard, *, pretend: bool, kill_wait_s: float = 30.0
+        self,
+        store: ClusterStore,
+        bin_directory: Path,
+        guard: Guard,
+        *,
+        pretend: bool,
+        kill_wait_s: float = 30.0,
+        requeue_delay_s: int | None = None,
     ) -> None:
         self.store = store
         self.pretend = pretend
         self.kill_wait_s = kill_wait_s
+        self.requeue_delay_s = requeue_delay_s
         self.files = JobFiles(store.directory / "jobs")
         self.bin_directory = bin_directory
         self.runner = Runner(
@@ -53,6 +61,7 @@ class Controller:
             SlurmUnreachableError: it has been stopped.
         """
         with self._lock, self.store.session() as session:
+            session.engine.requeue_delay_s = self.requeue_delay_s
             self.runner.settle(session)
             yield session
             self.runner.settle(session)

@@ -6,21 +6,34 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.diagnostics import sdiag, sprio, sshare, sstat
 from hpcplan.simulate.commands.reply import Call
+from hpcplan.simulate.commands.sacct import sacct
+from hpcplan.simulate.commands.sacctmgr import sacctmgr
 from hpcplan.simulate.commands.salloc import salloc
 from hpcplan.simulate.commands.sbatch import sbatch
 from hpcplan.simulate.commands.scancel import scancel
+from hpcplan.simulate.commands.scontrol import scontrol
+from hpcplan.simulate.commands.sinfo import sinfo
 from hpcplan.simulate.commands.squeue import squeue
 from hpcplan.simulate.commands.srun import srun
 
 __all__ = ["COMMANDS", "answer"]
 
 COMMANDS: Final[dict[str, Callable[[Controller, Any, Call], int]]] = {
+    "sacct": sacct,
+    "sacctmgr": sacctmgr,
     "salloc": salloc,
     "sbatch": sbatch,
     "scancel": scancel,
+    "scontrol": scontrol,
+    "sdiag": sdiag,
+    "sinfo": sinfo,
+    "sprio": sprio,
     "squeue": squeue,
     "srun": srun,
+    "sshare": sshare,
+    "sstat": sstat,
 }
 
 

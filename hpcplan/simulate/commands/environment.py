@@ -27,7 +27,7 @@ def compact_counts(counts: Sequence[int]) -> str:
 def layout(ntasks: int, nodes: int, per_node: int | None = None) -> list[int]:
     """Return how many tasks each node gets: as many as asked for on each, else spread evenly, the first ones more."""
     if per_node:
-        counts = []
+        counts: list[int] = []
         for _ in range(nodes):
             counts.append(max(0, min(per_node, ntasks - sum(counts))))
         return counts

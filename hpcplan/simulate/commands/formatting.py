@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Final, Generic, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from hpcplan.simulate.commands.reply import Refusal
+from hpcplan.simulate.commands.reply import Call
 
 __all__ = [
     "Clock",
@@ -130,23 +130,47 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 
 def read_percent(
-    text: str, fields: Mapping[str, Field[Row]], invalid: Callable[[str], str]
+    text: str, fields: Mapping[str, Field[Row]], invalid: Callable[[str], object]
 ) -> tuple[str, list[Column[Row]]]:
     """Return the text before the first code of a format like ``%.18i %j``, and its columns.
 
-    Raises:
-        Refusal: a code that no field has, in the words of ``invalid``.
+    A code that no field has is printed as it stands, and ``invalid`` is told of it, as Slurm's commands do.
     """
     columns: list[Column[Row]] = []
-    before = text.partition("%")[0]
     matches = list(_PERCENT.finditer(text))
+    before = text[: matches[0].start()] if matches else text
     for index, match in enumerate(matches):
         end = matches[index + 1].start() if index + 1 < len(matches) else len(text)
-        field = fields.get(match[3])
+        after, field = text[match.end() : end], fields.get(match[3])
         if field is None:
-            raise Refusal(invalid(match[3]))
-        columns.append(Column(field, int(match[2] or 0), bool(match[1]), text[match.end() : end], match[3]))
+            invalid(match[3])
+            if columns:
+                columns[-1] = replace(columns[-1], after=columns[-1].after + match[0] + after)
+            else:
+                before += match[0] + after
+            continue
+        columns.append(Column(field, int(match[2] or 0), bool(match[1]), after, match[3]))
     return before, columns
+
+
+def read_long(text: str, fields: Mapping[str, Field[Row]], command: str, call: Call) -> list[Column[Row]]:
+    """Return the columns of ``--Format``: ``JobID:10,Name:.20``, each 20 wide unless it says otherwise.
+
+    ``:10|`` puts a bar after the column. What no field is called is complained of and left out.
+    """
+    columns: list[Column[Row]] = []
+    for item in text.split(","):
+        name, _, size = item.strip().partition(":")
+        if not name:
+            continue
+        field = fields.get(name.lower())
+        match = re.fullmatch(r"(\.?)(-?\d*)(.*)", size)
+        if field is None or match is None:
+            call.reply.complain(f"{command}: error: Invalid job format specification: {item.strip()}")
+            continue
+        width = int(match[2]) if match[2] not in {"", "-"} else 20
+        columns.append(Column(field, width, bool(match[1]), match[3], name.lower()))
+    return columns
 
 
 def line_of(before: str, columns: Sequence[Column[Row]], texts: Sequence[str]) -> str:

@@ -157,4 +157,4 @@ def output_path(pattern: str, work_dir: str, codes: Mapping[str, str | int]) -> 
             return text.zfill(min(10, int(width))) if width and text.isdecimal() else text
 
         name = _PATTERN.sub(one, pattern)
-    return os.path.join(work_dir, name)
+    return str(Path(work_dir) / name)

@@ -4,9 +4,12 @@ Tasks write where srun writes, unless output files or labels are asked for. Each
 which the controller signals; it is told their ids when all have begun.
 """
 
+# ruff: noqa: PTH (pathlib takes longer to import than everything else here)
+
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,7 +29,9 @@ def launch(line: Any, plan: dict[str, Any]) -> None:
     step.begin()
     line.send({"groups": [process.pid for process in step.processes.values()], "foreground": plan["foreground"]})
     step.finish()
-    line.send({"exits": step.exits})
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = {"cpu_s": round(usage.ru_utime + usage.ru_stime, 3), "max_rss_bytes": usage.ru_maxrss * 1024}
+    line.send({"exits": step.exits, **used})
 
 
 class _Step:
@@ -39,6 +44,7 @@ class _Step:
         self.files: dict[str, Any] = {}
         self.interrupted = 0.0
         self.aborting = False
+        self.kill_at = 0.0
 
     def begin(self) -> None:
         """Start every task."""
@@ -134,7 +140,11 @@ class _Step:
     def _abort(self, left: dict[int, subprocess.Popen[bytes]]) -> None:
         if not self.aborting:
             self.aborting = True
-            self._say("srun: Job step aborted: Waiting up to 32 seconds for job step to finish.")
+            self._say(f"srun: launch/slurm: _step_signal: Terminating StepId={self.plan['step']}")
+            for process in left.values():
+                _send(process.pid, signal.SIGTERM)
+            self.kill_at = time.monotonic() + self.plan["kill_wait_s"]
+        elif time.monotonic() >= self.kill_at:
             for process in left.values():
                 _send(process.pid, signal.SIGKILL)
 

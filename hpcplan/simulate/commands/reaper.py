@@ -1,9 +1,11 @@
-"""Sees to it that nothing is left when a controller has gone, however it went: run as a process of its own, by its path.
+"""Sees to it that nothing is left when a controller has gone, however it went: a process of its own, run by its path.
 
 ``python -I -S reaper.py MARK PATH…`` reads process groups from its stdin, ``+123`` as one begins and ``-123`` as it has
-ended. When stdin closes, which a controller that is killed cannot help, every group that is left, and every process that
-carries the mark in its environment, is killed, and the paths are deleted. It knows the standard library alone.
+ended. When stdin closes, which a controller that is killed cannot help, every group that is left, and every process
+that carries the mark in its environment, is killed, and the paths are deleted. It knows the standard library alone.
 """
+
+# ruff: noqa: PTH (pathlib takes longer to import than everything else here)
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class JobRow:
         default = "slurm-%A_%a.out" if record.array_job_id is not None else "slurm-%j.out"
         pattern = getattr(info, which) or info.std_out or default
         node = (record.node_list or "").partition(",")[0]
-        codes = {
+        codes: dict[str, str | int] = {
             "A": record.array_job_id or record.job_id,
             "a": 4294967294 if record.array_task_id is None else record.array_task_id,
             "J": record.job_id, "j": record.job_id, "N": node, "u": info.user, "x": record.name,
@@ -159,6 +159,8 @@ def _live(controller: Controller, session: Session, job: Job, reason: str | None
     state = record.state
     if job.running and run is not None and run.outcome is not None:
         state = JobState.COMPLETING
+    elif job.running and run is not None and run.suspended_at is not None:
+        state = JobState.SUSPENDED
     base_id = job.array_job_id or job.id
     info = controller.files.info(base_id)
     steps = list(run.steps) if run is not None else controller.files.steps(base_id, job.id) if info else []

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from hpcplan.simulate.commands.environment import batch_environment, job_environment
@@ -54,6 +55,7 @@ class Run:
     kill_at: float | None = None
     released: bool = False
     exit: tuple[int, int] = (0, 0)
+    suspended_at: int | None = None
 
     @property
     def everything(self) -> list[int]:
@@ -107,7 +109,7 @@ class Runner:
             why = " DUE TO JOB REQUEUE" if run.job_id in engine.jobs else ""
             words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
             self._stop(run, JobState.CANCELLED, words)
-        if job is not None and run.outcome is None:
+        if job is not None and run.outcome is None and run.suspended_at is None:
             self._watch_time(run, session)
         done = run.batch.ended is not None if run.batch is not None else run.released
         if run.kill_at is not None and time.monotonic() >= run.kill_at:
@@ -197,6 +199,19 @@ class Runner:
         if run.outcome is None:
             self._stop(run, JobState.CANCELLED, f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} ***")
 
+    def suspend(self, run: Run, session: Session) -> None:
+        """Stop the processes of a job; its time limit waits for it."""
+        if run.suspended_at is None:
+            run.suspended_at = session.engine.now
+            send(run.everything, signal.SIGSTOP)
+
+    def resume(self, run: Run, session: Session) -> None:
+        """Undo :meth:`suspend`."""
+        if run.suspended_at is not None:
+            run.limit_end += session.engine.now - run.suspended_at
+            run.suspended_at = None
+            send(run.everything, signal.SIGCONT)
+
     def end_step(self, run: Run, name: str) -> None:
         """Ask the tasks of a step to end, and end them after KillWait."""
         groups = list(run.groups.get(name, ()))
@@ -262,7 +277,7 @@ class Runner:
         env = self.environment(job, info, session) | batch_environment(job, session.machine)
         env["HOSTNAME"] = run.node
         run.stderr = stderr or stdout
-        cwd = info.work_dir if os.path.isdir(info.work_dir) else "/tmp"
+        cwd = info.work_dir if Path(info.work_dir).is_dir() else "/tmp"
         try:
             run.batch = Batch(
                 [str(self.files.script(info.base_id)), *info.arguments], env=env, cwd=cwd,
@@ -307,7 +322,7 @@ def _now(session: Session) -> str:
 
 def _append(path: str, text: str) -> None:
     try:
-        with open(path, "a", encoding="utf-8") as stream:
+        with Path(path).open("a", encoding="utf-8") as stream:
             stream.write(text)
     except OSError:
         return

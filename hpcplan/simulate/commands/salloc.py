@@ -9,7 +9,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.environment import job_environment
-from hpcplan.simulate.commands.options import flags, read_words
+from hpcplan.simulate.commands.options import OptionLike, flags, read_words
 from hpcplan.simulate.commands.reaper import MARK
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.srun import ALLOCATION_OPTIONS, await_start, release
@@ -18,7 +18,10 @@ from hpcplan.simulate.jobs import JobSpec
 
 __all__ = ["salloc"]
 
-_TABLE: Final = (*ALLOCATION_OPTIONS, *flags("immediate:I bell", "no-shell no-bell", "kill-command:K"))
+_TABLE: Final[tuple[OptionLike, ...]] = (
+    *ALLOCATION_OPTIONS,
+    *flags("immediate:I bell", "no-shell no-bell", "kill-command:K"),
+)
 _NOT_OF_THE_JOB: Final = ("SLURM_CPUS_ON_NODE", "SLURM_GTIDS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_PROCID")
 
 
@@ -76,10 +79,10 @@ def _run(controller: Controller, connection: Any, call: Call, job_id: int, argv:
         # The job's own mark would end this command, which is the user's, with the job.
         env[MARK] = f"{controller.store.directory}:salloc"
     connection.reply(call.reply)
-    task = {"argv": argv, "env": {}, "cwd": call.cwd, "node": "", "stdout": None, "stderr": None}
+    task: dict[str, Any] = {"argv": argv, "env": {}, "cwd": call.cwd, "node": "", "stdout": None, "stderr": None}
     connection.send(launch={
         "env": env, "tasks": [task], "stdin": "all", "label": False, "append": False, "foreground": True,
-        "kill_on_bad_exit": False, "quiet": True, "step": str(job_id),
+        "kill_on_bad_exit": False, "quiet": True, "step": str(job_id), "kill_wait_s": 0,
     })  # fmt: skip
     if connection.receive() is None:
         return os.EX_SOFTWARE

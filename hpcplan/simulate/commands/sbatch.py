@@ -9,7 +9,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.backend import pretended_run
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.options import Flag, Words, read_words
+from hpcplan.simulate.commands.options import Flag, OptionLike, Words, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import Target, find_jobs
 from hpcplan.simulate.commands.submission import (
@@ -32,7 +32,7 @@ from hpcplan.slurm.records import JobState
 
 __all__ = ["sbatch"]
 
-_TABLE: Final = (*OPTIONS, Flag("wrap"))
+_TABLE: Final[tuple[OptionLike, ...]] = (*OPTIONS, Flag("wrap"))
 _HELP: Final = "Usage: sbatch [OPTIONS(0)...] script [args(0)...]"
 
 

@@ -36,7 +36,7 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
     targets = [_target(text) for text in words.rest]
     if not targets and not any(name in words for name in _FILTERS):
         raise Refusal("scancel: error: No job identification provided")
-    states = read_states("scancel", words.every("state"))
+    states = _states(words)
     with controller.session() as session:
         if targets:
             for text, target in zip(words.rest, targets, strict=True):
@@ -47,6 +47,14 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
                     _act(controller, session, job, words, number)
     controller.wake()
     return call.reply.code
+
+
+def _states(words: Words) -> set[JobState] | None:
+    try:
+        return read_states("scancel", words.every("state"))
+    except Refusal:
+        said = f"Invalid job state specified: {words.last('state')}"
+        raise Refusal(f"{said}\nValid job states are PENDING, RUNNING, and SUSPENDED") from None
 
 
 def _signal(words: Words) -> int | None:
@@ -80,13 +88,13 @@ def _one(
     if "verbose" in words:
         call.reply.complain(f"scancel: Terminating job {text}")
     if not jobs:
-        known = 0 < target.job_id < session.engine.next_id and target.tasks is None
-        if known and "verbose" not in words:
-            return  # as scancel has it: nothing is said of a job that has ended already
-        why = "Job/step already completing or completed" if known else "Invalid job id specified"
-        if "quiet" not in words:
+        if target.step is not None:
+            message = f"scancel: error: Kill job error on job step id {text}: Invalid job id specified"
+            call.reply.complain(message, 1)
+        elif "verbose" in words:  # without it, scancel says nothing of a job that is not there
+            known = 0 < target.job_id < session.engine.next_id
+            why = "Job/step already completing or completed" if known else "Invalid job id specified"
             call.reply.complain(f"scancel: error: Kill job error on job id {text}: {why}")
-        call.reply.code = 0 if known else 1
         return
     for job in jobs:
         if job.user != call.user:

@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,6 +143,10 @@ class Server:
         except HpcplanError as error:
             call.reply.complain(error.message, int(getattr(error, "code", 1)))
             code = call.reply.code
+        except Exception as error:  # a fault of ours must not look like a controller that is gone
+            traceback.print_exc()
+            call.reply.complain(f"{call.command}: error: the mock cluster failed: {error!r}", 1)
+            code = 1
         connection.reply(call.reply)
         return code
 
@@ -173,7 +178,10 @@ def _serve(options: argparse.Namespace, store: ClusterStore, private: Path) -> N
         listener.bind(str(address))
         listener.listen(128)
         _write_commands(commands, address)
-        controller = Controller(store, commands, guard, pretend=options.pretend, kill_wait_s=options.kill_wait)
+        controller = Controller(
+            store, commands, guard, pretend=options.pretend, kill_wait_s=options.kill_wait,
+            requeue_delay_s=options.requeue_delay,
+        )  # fmt: skip
         controller.start(_last_speed(note))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: threading.Thread(target=controller.stop).start())

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import Clock, Column, fit, line_of, long_date, read_percent
+from hpcplan.simulate.commands.formatting import Clock, Column, fit, line_of, long_date, read_long, read_percent
+from hpcplan.simulate.commands.job_json import squeue_json
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
@@ -88,18 +89,12 @@ def _columns(words: Words, call: Call, known: Any) -> tuple[str, list[Column[Job
     named = words.last("Format") or (call.env.get("SQUEUE_FORMAT2") if not percent else None)
     if words.last("format") is not None or not named:
         default = _START if "start" in words else _LONG if "long" in words else _SHORT
-        text = words.last("format") or (percent if "long" not in words and "start" not in words else None) or default
-        return read_percent(text, known, lambda code: f"squeue: error: Invalid job format specification: {code}")
-    columns = []
-    names = long_names(known)
-    for item in named.split(","):
-        name, _, size = item.strip().partition(":")
-        if name.lower() not in names:
-            raise Refusal(f"squeue: error: Invalid job format specification: {item}")
-        match = re.fullmatch(r"(\.?)(\d*)", size)
-        width = int(match[2]) if match is not None and match[2] else 20
-        columns.append(Column(names[name.lower()], width, match is not None and bool(match[1])))
-    return "", columns
+        plain = "long" not in words and "start" not in words
+        text = words.last("format") or (percent if plain else None) or default
+        return read_percent(
+            text, known, lambda code: call.reply.complain(f"squeue: error: Invalid job format specification: {code}")
+        )
+    return "", read_long(named, long_names(known), "squeue", call)
 
 
 def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.environment import job_environment
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.runner import Run
 from hpcplan.simulate.commands.steps import OpenStep, StepWish, close_step, open_step, plan_of, register
@@ -30,7 +30,10 @@ _OWN: Final = flags(
     "interactive send-libs debugger-test",
     "bcast kill-on-bad-exit:K compress",
 )
-_TABLE: Final = (*ALLOCATION_OPTIONS, *(flag for flag in _OWN if flag.name not in {o.name for o in ALLOCATION_OPTIONS}))
+_TABLE: Final[tuple[OptionLike, ...]] = (
+    *ALLOCATION_OPTIONS,
+    *(flag for flag in _OWN if flag.name not in {o.name for o in ALLOCATION_OPTIONS}),
+)
 _STEP_VARIABLES: Final = {
     "SLURM_NTASKS": "ntasks", "SLURM_NPROCS": "ntasks", "SLURM_NTASKS_PER_NODE": "ntasks-per-node",
     "SRUN_CPUS_PER_TASK": "cpus-per-task", "SLURM_STEP_GPUS_PER_TASK": "gpus-per-task",
@@ -129,9 +132,11 @@ def _step(controller: Controller, connection: Any, call: Call, job_id: int, wish
     run, opened, plan = made
     connection.reply(call.reply)
     connection.send(launch=plan)
-    exits = _watch(controller, connection, run, opened)
+    ended = _watch(controller, connection, run, opened)
     with controller.session() as session:
-        code = close_step(controller, session, run, opened.step, exits)
+        code = close_step(controller, session, run, opened.step, ended)
+        if not run.batch:
+            run.exit = (opened.step.exit_code, opened.step.signal)
     controller.wake()
     return code
 
@@ -176,8 +181,8 @@ def _no_job(session: Session, job_id: int) -> Refusal:
     )
 
 
-def _watch(controller: Controller, connection: Any, run: Run, opened: OpenStep) -> list[int] | None:
-    """Return how each task ended, ``None`` where srun itself was killed."""
+def _watch(controller: Controller, connection: Any, run: Run, opened: OpenStep) -> dict[str, Any] | None:
+    """Return the launcher's word of how the tasks ended, ``None`` where srun itself was killed."""
     began = connection.receive()
     if began is None:
         return None
@@ -190,7 +195,7 @@ def _watch(controller: Controller, connection: Any, run: Run, opened: OpenStep) 
         with controller.session():
             controller.runner.end_step(run, opened.step.name)
         return None
-    return [int(code) for code in ended["exits"]]
+    return dict(ended)
 
 
 # on its own ---------------------------------------------------------------------------------------------------------
@@ -242,11 +247,11 @@ def await_start(controller: Controller, connection: Any, call: Call, job: Job, c
     return True
 
 
-def release(controller: Controller, job_id: int, state: tuple[int, int] = (0, 0)) -> None:
-    """Give an allocation back: its job has ended with this exit code and signal."""
+def release(controller: Controller, job_id: int, state: tuple[int, int] | None = None) -> None:
+    """Give an allocation back: its job has ended, with this exit code and signal unless its step said others."""
     with controller.session():
         run = controller.runner.runs.get(job_id)
         if run is not None:
-            run.exit = state
+            run.exit = run.exit if state is None else state
             run.released = True
     controller.wake()

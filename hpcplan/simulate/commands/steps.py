@@ -136,7 +136,8 @@ def plan_of(controller: Controller, job: Job, opened: OpenStep, wish: StepWish, 
             env |= gpu_ids(range(gpus_on_node(job)))
         tasks.append({
             "argv": wish.argv, "env": env, "cwd": wish.cwd, "node": node,
-            "stdout": _stream(wish.stdout, rank, codes, wish.cwd), "stderr": _stream(wish.stderr, rank, codes, wish.cwd),
+            "stdout": _stream(wish.stdout, rank, codes, wish.cwd),
+            "stderr": _stream(wish.stderr, rank, codes, wish.cwd),
         })  # fmt: skip
         if wish.stderr is None and wish.stdout is not None and not wish.stdout.isdecimal():
             tasks[-1]["stderr"] = tasks[-1]["stdout"]
@@ -144,7 +145,7 @@ def plan_of(controller: Controller, job: Job, opened: OpenStep, wish: StepWish, 
         "env": {**wish.env, MARK: controller.runner.mark(job.id)},
         "tasks": tasks, "stdin": _stdin(wish.stdin, wish.cwd), "label": wish.label, "append": wish.append,
         "foreground": False, "kill_on_bad_exit": wish.kill_on_bad_exit, "quiet": wish.quiet,
-        "step": f"{job.id}.{opened.step.name}",
+        "step": f"{job.id}.{opened.step.name}", "kill_wait_s": controller.kill_wait_s,
     }  # fmt: skip
 
 
@@ -183,11 +184,14 @@ def register(controller: Controller, run: Run, name: str, groups: list[int]) -> 
     run.groups[name] = groups
 
 
-def close_step(controller: Controller, session: Session, run: Run, step: Step, exits: list[int] | None) -> int:
+def close_step(controller: Controller, session: Session, run: Run, step: Step, ended: Mapping[str, Any] | None) -> int:
     """Take note that a step has ended and return srun's exit code; ``None`` stands for a srun that was killed.
 
-    An exit is an exit code, or a signal as its negative.
+    ``ended`` is the launcher's word: ``exits`` (exit codes, or signals as negatives), ``cpu_s``, ``max_rss_bytes``.
     """
+    exits = None if ended is None else [int(code) for code in ended["exits"]]
+    if ended is not None:
+        step.cpu_s, step.max_rss_bytes = ended["cpu_s"], ended["max_rss_bytes"]
     codes = [code if code >= 0 else 128 - code for code in exits or ()]
     worst = max(codes, default=137 if exits is None else 0)
     stopped = run.outcome is not None or exits is None
@@ -200,6 +204,7 @@ def close_step(controller: Controller, session: Session, run: Run, step: Step, e
         step.exit_code = max((code for code in exits or () if code >= 0), default=0)
         step.signal = max(signals, default=0) or (15 if stopped else 0)
         good = not worst and not stopped
-        step.state = (JobState.COMPLETED if good else JobState.CANCELLED if stopped else JobState.FAILED).value
+        signalled = stopped or bool(step.signal)
+        step.state = (JobState.COMPLETED if good else JobState.CANCELLED if signalled else JobState.FAILED).value
         controller.files.save_steps(run.base_id, run.job_id, run.steps)
     return worst

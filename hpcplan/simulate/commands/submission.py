@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -179,4 +178,4 @@ def per_node_counts(ntasks: int, nodes: int, per_node: int | None) -> Sequence[i
 
 def absolute(path: str, cwd: str) -> str:
     """Return a path as the caller meant it."""
-    return str(Path(os.path.join(cwd, path)))
+    return str(Path(cwd) / path)

@@ -1,0 +1,298 @@
+"""sacct(1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.formatting import Clock
+from hpcplan.simulate.commands.job_json import sacct_json
+from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
+from hpcplan.simulate.commands.sacct_fields import ALL_FIELDS, Line, fields_of_line, width_of
+from hpcplan.simulate.store import Session
+from hpcplan.slurm.records import JobState
+
+__all__ = ["sacct"]
+
+_TABLE: Final = flags(
+    "accounts:A association:x clusters:M delimiter endtime:E format:o file:f gid:g group jobs:j name ncpus:I "
+    "nnodes:i nodelist:N partition:r qos:q starttime:S state:s timelimit-max:K timelimit-min:k uid:u user reason:R "
+    "units wckeys:W flags:F constraints:C",
+    "allclusters:L allocations:X allusers:a batch-script brief:b completion:c duplicates:D env-vars federation "
+    "helpformat:e help:h json local long:l noheader:n noconvert parsable:p parsable2:P truncate:T use-local-uid usage "
+    "verbose:v version:V whole-hetjob yaml",
+)
+_DEFAULT: Final = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
+_BRIEF: Final = "JobID,State,ExitCode"
+_LONG: Final = (
+    "JobID,JobIDRaw,JobName,Partition,MaxVMSize,MaxVMSizeNode,MaxVMSizeTask,AveVMSize,MaxRSS,MaxRSSNode,MaxRSSTask,"
+    "AveRSS,MaxPages,MaxPagesNode,MaxPagesTask,AvePages,MinCPU,MinCPUNode,MinCPUTask,AveCPU,NTasks,AllocCPUS,Elapsed,"
+    "State,ExitCode,AveCPUFreq,ReqCPUFreqMin,ReqCPUFreqMax,ReqCPUFreqGov,ReqMem,ConsumedEnergy,MaxDiskRead,"
+    "MaxDiskReadNode,MaxDiskReadTask,AveDiskRead,MaxDiskWrite,MaxDiskWriteNode,MaxDiskWriteTask,AveDiskWrite,ReqTRES,"
+    "AllocTRES"
+)
+
+
+def sacct(controller: Controller, connection: Any, call: Call) -> int:
+    """Print what accounting knows of jobs and their steps."""
+    words = read_words("sacct", call.words, _TABLE)
+    if "help" in words or "usage" in words:
+        call.reply.say("sacct [<OPTION>]")
+        return 0
+    if "helpformat" in words:
+        _help_format(call)
+        return 0
+    columns = _columns(words, call)
+    clock = Clock(call.env)
+    with controller.session() as session:
+        rows = _chosen(controller, session, words, call)
+        if "json" in words:
+            call.reply.say(json.dumps(sacct_json(session, rows), indent=2))
+            return 0
+    lines = [Line(row, step) for row in rows for step in (None, *_steps(row, words))]
+    _print(call, words, columns, _with_targets(lines, words), clock)
+    return 0
+
+
+def _help_format(call: Call) -> None:
+    for start in range(0, len(ALL_FIELDS), 4):
+        call.reply.say("".join(f"{name:<20}" for name in ALL_FIELDS[start : start + 4]).removesuffix(" "))
+
+
+def _columns(words: Words, call: Call) -> list[tuple[str, int]]:
+    """Return (field, width) of each column; a negative width is to the left."""
+    text = words.last("format") or call.env.get("SACCT_FORMAT") or _DEFAULT
+    if "brief" in words:
+        text = _BRIEF
+    if "long" in words:
+        text = _LONG
+    known = {name.lower(): name for name in ALL_FIELDS}
+    columns = []
+    for item in text.split(","):
+        name, _, size = item.strip().partition("%")
+        if not name:
+            continue
+        if name.lower() == "all":
+            columns += [(field.lower(), width_of(field)) for field in ALL_FIELDS]
+            continue
+        close = [field for field in known if field.startswith(name.lower())]
+        field = name.lower() if name.lower() in known else close[0] if close else None
+        if field is None:
+            raise Refusal(f'sacct: error: Invalid field requested: "{name}"')
+        columns.append((field, int(size) if re.fullmatch(r"-?\d+", size) else width_of(field)))
+    return columns
+
+
+def _steps(row: JobRow, words: Words) -> list[Any]:
+    """Return the steps in sacct's order, the batch script first."""
+    if "allocations" in words or row.tasks:
+        return []
+    if row.job is None or row.job.running:
+        return sorted(row.steps, key=lambda step: -1 if step.name == "batch" else int(step.name))
+    return []
+
+
+def _with_targets(lines: list[Line], words: Words) -> list[Line]:
+    """Leave out the steps that were not named where a step was."""
+    targets = _targets(words)
+    if not any(target.step for target in targets):
+        return lines
+
+    def wanted(line: Line) -> bool:
+        record = line.row.record
+        step = line.step.name if line.step is not None else None
+        return any(
+            target.matches(record.job_id, record.array_job_id, record.array_task_id) and target.step in (None, step)
+            for target in targets
+        )
+
+    return [line for line in lines if wanted(line)]
+
+
+def _print(call: Call, words: Words, columns: list[tuple[str, int]], lines: Iterable[Line], clock: Clock) -> None:
+    known = fields_of_line(clock)
+    parsable = "parsable" in words or "parsable2" in words
+    between = words.last("delimiter") or "|"
+    end = between if "parsable" in words and "parsable2" not in words else ""
+
+    def say(cells: list[str]) -> None:
+        if parsable:
+            call.reply.say(between.join(cells) + end)
+            return
+        call.reply.say("".join(_cell(text, name, width) for text, (name, width) in zip(cells, columns, strict=True)))
+
+    if "noheader" not in words:
+        say([known[name][0] for name, _ in columns])
+        if not parsable:
+            call.reply.say("".join("-" * abs(width) + " " for _, width in columns))
+    for line in lines:
+        say([known[name][1](line) for name, _ in columns])
+
+
+def _cell(text: str, name: str, width: int) -> str:
+    size = abs(width)
+    if len(text) > size:
+        text = text[: size - 1] + "+"
+    left = width < 0 or name in {"jobid", "jobidraw"}
+    return (text.ljust(size) if left else text.rjust(size)) + " "
+
+
+# which jobs ---------------------------------------------------------------------------------------------------------
+
+
+def _targets(words: Words) -> list[Target]:
+    targets = []
+    for text in words.every("jobs"):
+        target = read_target(text)
+        if target is None:
+            raise Refusal(f"sacct: fatal: Bad job/step specified: {text}")
+        targets.append(target)
+    return targets
+
+
+def _chosen(controller: Controller, session: Session, words: Words, call: Call) -> list[JobRow]:
+    targets = _targets(words)
+    now = session.engine.now
+    start, end = _span(words, call, now, anything=bool(targets))
+    rows = _rows(controller, session, start, targets, every="duplicates" in words)
+    tests: list[Callable[[JobRow], bool]] = [lambda row: _overlaps(row, start, end, now)]
+    if targets:
+        tests.append(lambda row: any(_named(row, target) for target in targets))
+    if (states := _states(words)) is not None:
+        tests.append(lambda row: row.record.state in states)
+    users = {*words.every("uid"), *words.every("user")}
+    for name in users:
+        if not _is_user(name, rows):
+            raise Refusal(f"sacct: error: Invalid user id: {name}")
+    if users:
+        tests.append(lambda row: row.record.user in users or str(row.info.uid if row.info else 0) in users)
+    elif "allusers" not in words and not targets and os.getuid() != 0:
+        tests.append(lambda row: row.record.user == call.user)
+    for option, of in (
+        ("accounts", lambda row: row.record.account or ""), ("name", lambda row: row.record.name),
+        ("partition", lambda row: row.record.partition or ""), ("qos", lambda row: row.record.qos or "normal"),
+    ):  # fmt: skip
+        if wanted := set(words.every(option)):
+            tests.append(lambda row, of=of, wanted=wanted: of(row) in wanted)  # type: ignore[misc]
+    if nodes := words.last("nodelist"):
+        tests.append(lambda row: _on(row, nodes))
+    return [row for row in rows if all(test(row) for test in tests)]
+
+
+def _rows(
+    controller: Controller, session: Session, start: int | None, targets: list[Target], *, every: bool
+) -> list[JobRow]:
+    """Return jobs in order of submission; of each the last attempt unless ``every`` is wanted."""
+    ids = {target.job_id for target in targets} or None
+    records = [*session.accounting.latest_first(since=start, job_ids=ids)]
+    records = [*reversed(records), *session.engine.ended]
+    live = live_rows(controller, session)
+    rows = ended_rows(controller, session, records) + live
+    if not every:
+        # A job that was requeued is shown as it stands now; until then, as it was stopped.
+        last: dict[tuple[int, tuple[int, ...]], JobRow] = {}
+        for row in rows:
+            last[(row.record.job_id, ())] = row
+        rows = list(last.values())
+    return sorted(rows, key=lambda row: (row.record.submit_time or 0, row.record.job_id, row.record.restarts))
+
+
+def _named(row: JobRow, target: Target) -> bool:
+    record = row.record
+    tasks = row.tasks or (record.array_task_id,)
+    return any(target.matches(record.job_id, record.array_job_id, task) for task in tasks)
+
+
+def _overlaps(row: JobRow, start: int | None, end: int | None, now: int) -> bool:
+    record = row.record
+    ended = record.end_time if record.state.final or record.state is JobState.REQUEUED else now
+    return (start is None or (ended or 0) >= start) and (end is None or (record.submit_time or 0) <= end)
+
+
+def _states(words: Words) -> set[JobState] | None:
+    found: set[JobState] = set()
+    for word in words.every("state"):
+        state = JobState.parse(word)
+        if state is JobState.UNKNOWN:
+            raise Refusal(f"sacct: fatal: unrecognized job state value '{word}'")
+        found.add(state)
+    return found or None
+
+
+def _is_user(name: str, rows: list[JobRow]) -> bool:
+    import pwd
+
+    if name.isdecimal() or any(row.record.user == name for row in rows):
+        return True
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _on(row: JobRow, nodes: str) -> bool:
+    from hpcplan.hostlist import expand
+
+    try:
+        return bool(set(expand(nodes)) & set(expand(row.record.node_list or "")))
+    except ValueError:
+        return False
+
+
+# times --------------------------------------------------------------------------------------------------------------
+
+
+def _span(words: Words, call: Call, now: int, *, anything: bool) -> tuple[int | None, int | None]:
+    """Return the time asked about: from midnight unless said, or from ever where jobs are named (sacct(1))."""
+    given = words.last("starttime")
+    midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0)
+    start = _moment(given, now) if given else None if anything else int(midnight.timestamp())
+    end = words.last("endtime")
+    return start, _moment(end, now) if end else None
+
+
+_FORMS: Final = (
+    "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d", "%Y-%m-%d-%H:%M:%S", "%m/%d/%y", "%m/%d/%y-%H:%M:%S",
+    "%m/%d/%y-%H:%M", "%m/%d/%Y", "%H:%M:%S", "%H:%M", "%m%d%y",
+)  # fmt: skip
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _moment(text: str, now: int) -> int:
+    """Return the unix time that a word of ``--starttime`` means.
+
+    Raises:
+        Refusal: it means none.
+    """
+    word = text.strip().lower()
+    here = datetime.fromtimestamp(now)
+    midnight = here.replace(hour=0, minute=0, second=0)
+    named = {
+        "now": here, "today": midnight, "midnight": midnight, "noon": midnight + timedelta(hours=12),
+        "tomorrow": midnight + timedelta(days=1), "yesterday": midnight - timedelta(days=1),
+    }  # fmt: skip
+    if word in named:
+        return int(named[word].timestamp())
+    if match := re.fullmatch(r"now([+-])(\d+)([a-z]*)", word):
+        unit = _UNITS.get(match[3][:1] or "s")
+        if unit is not None:
+            return now + (1 if match[1] == "+" else -1) * int(match[2]) * unit
+    if word.isdecimal() and len(word) >= 9:
+        return int(word)
+    for form in _FORMS:
+        try:
+            found = datetime.strptime(text.strip(), form)
+        except ValueError:
+            continue
+        if "%d" not in form:
+            found = found.replace(year=here.year, month=here.month, day=here.day)
+        return int(found.timestamp())
+    raise Refusal(f"Invalid time specification (pos=0): {text}")

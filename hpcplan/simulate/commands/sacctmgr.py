@@ -1,0 +1,220 @@
+"""sacctmgr(1): ``show`` (or ``list``) of what a mock cluster has: itself, its users, one account, the QoS, the TRES."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.options import flags, read_words
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.store import Session
+
+__all__ = ["sacctmgr"]
+
+_TABLE: Final = flags(
+    "",
+    "help:h immediate:i json noheader:n oneliner:o parsable:p parsable2:P quiet:Q readonly:r "
+    "associations:s usage verbose:v version:V",
+)
+_Rows = list[dict[str, str]]
+_DEFAULTS: Final = {
+    "account": "account,descr,org",
+    "associations": "cluster,account,user,partition,share,priority,grpjobs,grptres,grpsubmit,grpwall,grptresmins,"
+    "maxjobs,maxtres,maxtrespernode,maxsubmit,maxwall,maxtresmins,qos,defaultqos,grptresrunmin",
+    "clusters": "cluster,controlhost,controlport,rpc,share,grpjobs,grptres,grpsubmit,maxjobs,maxtres,maxsubmit,maxwall,"
+    "qos,defaultqos",
+    "qos": "name,priority,gracetime,preempt,preemptexempttime,preemptmode,flags,usagethres,usagefactor,grptres,"
+    "grptresmins,grptresrunmin,grpjobs,grpsubmit,grpwall,maxtres,maxtrespernode,maxtresmins,maxwall,maxtrespu,"
+    "maxjobspu,maxsubmitpu,maxtrespa,maxjobspa,maxsubmitpa,mintres",
+    "tres": "type,name,id",
+    "users": "user,defaultaccount,admin",
+}
+_WITH_ASSOC: Final = (
+    ",cluster,account,partition,share,priority,maxjobs,maxnodes,maxcpus,maxsubmit,maxwall,maxcpumins,qos,defaultqos"
+)
+_HEADERS: Final = {
+    "account": "Account", "admin": "Admin", "cluster": "Cluster", "controlhost": "ControlHost",
+    "controlport": "ControlPort", "defaultaccount": "Def Acct", "defaultqos": "Def QOS", "descr": "Descr",
+    "flags": "Flags", "gracetime": "GraceTime", "grpjobs": "GrpJobs", "grpsubmit": "GrpSubmit", "grptres": "GrpTRES",
+    "grptresmins": "GrpTRESMins", "grptresrunmin": "GrpTRESRunMin", "grpwall": "GrpWall", "id": "ID",
+    "maxcpumins": "MaxCPUMins", "maxcpus": "MaxCPUs", "maxjobs": "MaxJobs", "maxjobspa": "MaxJobsPA",
+    "maxjobspu": "MaxJobsPU", "maxnodes": "MaxNodes", "maxsubmit": "MaxSubmit", "maxsubmitpa": "MaxSubmitPA",
+    "maxsubmitpu": "MaxSubmitPU", "maxtres": "MaxTRES", "maxtresmins": "MaxTRESMins",
+    "maxtrespernode": "MaxTRESPerNode", "maxtrespa": "MaxTRESPA", "maxtrespu": "MaxTRESPU", "maxwall": "MaxWall",
+    "mintres": "MinTRES", "name": "Name", "org": "Org", "partition": "Partition", "preempt": "Preempt",
+    "preemptexempttime": "PreemptExemptTime", "preemptmode": "PreemptMode", "priority": "Priority", "qos": "QOS",
+    "rpc": "RPC", "share": "Share", "type": "Type", "usagefactor": "UsageFactor", "usagethres": "UsageThres",
+    "user": "User",
+}  # fmt: skip
+_WIDTHS: Final = {
+    "qos": 20, "descr": 20, "org": 20, "name": 10, "share": 9, "controlhost": 15, "controlport": 12, "rpc": 5, "id": 6,
+    "type": 8, "admin": 9, "defaultqos": 9, "flags": 40, "preemptexempttime": 19, "preemptmode": 11, "usagefactor": 11,
+    "grptres": 13, "grptresmins": 13, "grptresrunmin": 13, "grpjobs": 7, "grpsubmit": 9, "grpwall": 11, "maxtres": 13,
+    "maxtrespernode": 14, "maxtresmins": 13, "maxwall": 11, "maxtrespu": 13, "maxjobspu": 9, "maxsubmitpu": 11,
+    "maxtrespa": 13, "maxjobspa": 9, "maxsubmitpa": 11, "mintres": 13, "maxjobs": 7, "maxsubmit": 9,
+}  # fmt: skip
+_ENTITIES: Final = {
+    "accounts": "account", "associations": "associations", "clusters": "clusters", "qos": "qos", "tres": "tres",
+    "users": "users",
+}  # fmt: skip
+_ALIASES: Final = {"acct": "account", "defacct": "defaultaccount", "defaultqos": "defaultqos", "names": "name"}
+_FIXED: Final = (
+    "events",
+    "federations",
+    "problems",
+    "resources",
+    "reservations",
+    "runawayjobs",
+    "transactions",
+    "wckeys",
+)
+
+
+def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
+    """Answer ``show`` and ``list``; nothing can be changed."""
+    words = read_words("sacctmgr", call.words, _TABLE)
+    if "help" in words or not words.rest:
+        call.reply.say("sacctmgr [<OPTION>] [<COMMAND>]")
+        return 0
+    keyword, *rest = words.rest
+    if keyword.lower() not in {"show", "list"}:
+        if keyword.lower() in {"add", "create", "modify", "delete", "remove", "archive", "load", "dump"}:
+            raise Refusal("sacctmgr: error: the accounts of a mock cluster cannot be changed")
+        raise Refusal(f"invalid keyword: {keyword}")
+    entity = rest[0].lower() if rest else ""
+    if len(entity) >= 2 and any(name.startswith(entity) for name in _FIXED):
+        return 0
+    found = next(
+        (name for name in _ENTITIES if (name.startswith(entity) and len(entity) >= 3) or name[:-1] == entity), None
+    )
+    if found is None:
+        raise Refusal(
+            'No valid entity in list command\nInput line must include "Account", "Association", "Cluster", '
+            '"Configuration",\n"Event", "Federation", "Problem", "QOS", "Resource", "Reservation",\n'
+            '"RunAwayJobs", "Stats", "Transaction", "TRES", "User", or "WCKey"'
+        )
+    kind = _ENTITIES[found]
+    options, assoc = _conditions(rest[1:], kind)
+    assoc = assoc or "associations" in words
+    with controller.session() as session:
+        rows = _rows(session, call, kind)
+    rows = [
+        row for row in rows if all(row.get(key, "") in values for key, values in options.items() if key != "format")
+    ]
+    columns = _columns(options.get("format"), kind, assoc=assoc)
+    _print(call, words, columns, rows)
+    return 0
+
+
+def _conditions(rest: list[str], kind: str) -> tuple[dict[str, list[str]], bool]:
+    """Return what rows must have (``user=root``, or a bare name), the ``format``, and whether associations are meant."""
+    options: dict[str, list[str]] = {}
+    assoc = False
+    for word in rest:
+        key, given, value = word.partition("=")
+        name = key.lower()
+        if name in {"where", "set"}:
+            continue
+        if name in {"withassoc", "withassocs", "withcoord", "withdeleted", "wopi", "wopinfo", "tree"} and not given:
+            assoc |= name.startswith("withassoc")
+        elif name.startswith("format"):
+            options["format"] = [item for item in value.split(",") if item]
+        elif given:
+            options[{"accounts": "account", "users": "user", "clusters": "cluster"}.get(name, name)] = value.split(",")
+        else:
+            options[{"users": "user", "account": "account", "clusters": "cluster", "qos": "name"}.get(kind, "user")] = [
+                word
+            ]
+    return options, assoc
+
+
+def _rows(session: Session, call: Call, kind: str) -> _Rows:
+    cluster = session.settings.cluster
+    users = sorted({call.user, *(job.user for job in session.engine.jobs.values())})
+    names = sorted({"normal", *(name for part in session.machine.partitions.values() for name in part.qos)})
+    qos = ",".join(names)
+    if kind == "clusters":
+        return [
+            {
+                "cluster": cluster,
+                "controlhost": "127.0.0.1",
+                "controlport": "6817",
+                "rpc": "9728",
+                "share": "1",
+                "qos": qos,
+            }
+        ]
+    if kind == "qos":
+        return [
+            {
+                "name": name,
+                "priority": "0",
+                "gracetime": "00:00:00",
+                "preemptmode": "cluster",
+                "usagefactor": "1.000000",
+            }
+            for name in names
+        ]
+    if kind == "tres":
+        known = [
+            ("cpu", "", 1),
+            ("mem", "", 2),
+            ("energy", "", 3),
+            ("node", "", 4),
+            ("billing", "", 5),
+            ("fs", "disk", 6),
+        ]
+        known += [("vmem", "", 7), ("pages", "", 8), ("gres", "gpu", 1001)]
+        return [{"type": type_, "name": name, "id": str(number)} for type_, name, number in known]
+    root = {"account": "root", "descr": "default root account", "org": "root"}
+    if kind == "account":
+        return [root]
+    base = {"cluster": cluster, "account": "root", "share": "1", "qos": qos}
+    found: _Rows = [] if kind == "users" else [dict(base)]
+    for user in users:
+        found.append({**base, "user": user, "defaultaccount": "root", "admin": "None"})
+    return found
+
+
+def _columns(given: list[str] | None, kind: str, *, assoc: bool) -> list[tuple[str, int]]:
+    items = given or (_DEFAULTS[kind] + (_WITH_ASSOC if assoc and kind == "users" else "")).split(",")
+    columns = []
+    for item in items:
+        name, _, size = item.strip().lower().partition("%")
+        name = _ALIASES.get(name, name)
+        close = [known for known in _HEADERS if known.startswith(name)]
+        field = name if name in _HEADERS else close[0] if close else None
+        if field is None:
+            raise Refusal(
+                f"sacctmgr: fatal: Unknown field '{item}'"
+                if name
+                else " Bad format on : End your option with an '=' sign"
+            )
+        columns.append((field, int(size) if size.lstrip("-").isdecimal() else _WIDTHS.get(field, 10)))
+    return columns
+
+
+def _print(call: Call, words: Any, columns: list[tuple[str, int]], rows: _Rows) -> None:
+    parsable = "parsable" in words or "parsable2" in words
+    end = "|" if "parsable" in words else ""
+
+    def say(cells: Mapping[str, str]) -> None:
+        texts = [cells.get(name, "") for name, _ in columns]
+        if parsable:
+            call.reply.say("|".join(texts) + end)
+            return
+        call.reply.say("".join(_cell(text, width) for text, (_, width) in zip(texts, columns, strict=True)))
+
+    if "noheader" not in words:
+        say(_HEADERS)
+        if not parsable:
+            call.reply.say("".join("-" * abs(width) + " " for _, width in columns))
+    for row in rows:
+        say(row)
+
+
+def _cell(text: str, width: int) -> str:
+    size = abs(width)
+    text = text[: size - 1] + "+" if len(text) > size else text
+    return (text.ljust(size) if width < 0 else text.rjust(size)) + " "

@@ -1,0 +1,256 @@
+"""scontrol(1)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from hpcplan.simulate.commands import scontrol_update as update
+from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.formatting import Clock
+from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.rows import JobRow, read_target
+from hpcplan.simulate.commands.scontrol_jobs import block, job_block, step_block
+from hpcplan.simulate.commands.scontrol_show import (
+    config_lines,
+    hostlist_words,
+    hostname_words,
+    node_block,
+    nodes_named,
+    partition_block,
+    topology_lines,
+)
+from hpcplan.simulate.commands.squeue import controller_rows
+
+__all__ = ["scontrol"]
+
+_TABLE: Final = flags(
+    "clusters:M uid:u",
+    "all:a details:d federation:F future help:h hide local oneliner:o quiet:Q sibling verbose:v version:V",
+)
+Action = Callable[[Controller, Call, Words, list[str]], None]
+
+
+def scontrol(controller: Controller, connection: Any, call: Call) -> int:
+    """Show and change what the controller knows."""
+    words = read_words("scontrol", call.words, _TABLE)
+    if "help" in words:
+        call.reply.say("scontrol [<OPTION>] [<COMMAND>]")
+        return 0
+    if not words.rest:
+        raise Refusal("scontrol: error: the mock cluster has no interactive mode; give a command")
+    keyword, *rest = words.rest
+    name = _keyword(keyword.lower())
+    if name is None:
+        raise Refusal(f"invalid keyword: {keyword}")
+    _ACTIONS[name](controller, call, words, rest)
+    return call.reply.code
+
+
+def _keyword(word: str) -> str | None:
+    """Return the command that a word means: it may be shortened to three letters or so."""
+    if word in _ACTIONS:
+        return word
+    close = [name for name in _ACTIONS if name.startswith(word) and len(word) >= 3]
+    return close[0] if close else None
+
+
+# show ---------------------------------------------------------------------------------------------------------------
+
+
+def _show(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    if not rest:
+        raise Refusal("too few arguments for keyword:show")
+    entity, identity = rest[0].lower(), rest[1] if len(rest) > 1 else None
+    head, given, value = entity.partition("=")
+    if given:  # 'show job=12'
+        entity, identity = head, rest[0].partition("=")[2] or value
+    for names, action in _ENTITIES:
+        if any((name.startswith(entity) and len(entity) >= 3) or name == entity for name in names):
+            action(controller, call, words, identity)
+            return
+    raise Refusal(f"invalid entity:{rest[0]} for keyword:show ")
+
+
+def _show_job(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    clock, one_line = Clock(call.env), "oneliner" in words
+    with controller.session() as session:
+        rows = controller_rows(controller, session)
+        if identity is not None:
+            target = read_target(identity)
+            if target is None:
+                raise Refusal("scontrol_print_job error: Invalid job id specified")
+            if target.tasks is not None:
+                rows = controller_rows(controller, session, whole_arrays=False)
+            rows = [row for row in rows if target.matches(row.record.job_id, row.record.array_job_id, _task(row))]
+            if not rows:
+                raise Refusal("slurm_load_jobs error: Invalid job id specified")
+        if not rows:
+            call.reply.say("No jobs in the system")
+        for row in rows:
+            call.reply.out += block(job_block(session, row, clock, detail="details" in words), one_line=one_line)
+
+
+def _task(row: JobRow) -> int | None:
+    return row.record.array_task_id
+
+
+def _show_step(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    clock, one_line = Clock(call.env), "oneliner" in words
+    target = read_target(identity) if identity is not None else None
+    if identity is not None and target is None:
+        raise Refusal(f"scontrol: error: Invalid job id specified: {identity}")
+    with controller.session() as session:
+        for row in controller_rows(controller, session, whole_arrays=False):
+            record = row.record
+            if target is not None and not target.matches(record.job_id, record.array_job_id, record.array_task_id):
+                continue
+            for step in row.steps:
+                if (step.end is None and target is not None and target.step in (None, step.name)) or (
+                    step.end is None and target is None
+                ):
+                    call.reply.out += block(step_block(row, step, clock), one_line=one_line)
+    if not call.reply.out and target is not None:
+        raise Refusal(f"Job step {identity} not found")
+
+
+def _show_node(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    clock = Clock(call.env)
+    with controller.session() as session:
+        try:
+            found = nodes_named(session, identity)
+        except KeyError as error:
+            call.reply.say(f"Node {error.args[0]} not found")
+            call.reply.code = 1
+            return
+        for node, group in found:
+            call.reply.out += block(node_block(session, node, group, clock), one_line="oneliner" in words)
+
+
+def _show_partition(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    with controller.session() as session:
+        machine = session.machine
+        if identity is not None and identity not in machine.partitions:
+            call.reply.say(f"Partition {identity} not found")
+            call.reply.code = 1
+            return
+        for name, part in machine.partitions.items():
+            if identity in (None, name):
+                call.reply.out += block(partition_block(machine, part), one_line="oneliner" in words)
+
+
+def _show_config(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    with controller.session() as session:
+        for line in config_lines(controller, session, Clock(call.env)):
+            call.reply.say(line)
+
+
+def _show_hostnames(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    for name in hostname_words(call, identity):
+        call.reply.say(name)
+
+
+def _show_hostlist(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say(hostlist_words(identity, in_order=False))
+
+
+def _show_sorted(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say(hostlist_words(identity, in_order=True))
+
+
+def _show_topology(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    text = (controller.store.directory / "site.json").read_text(encoding="utf-8")
+    for line in topology_lines(text, identity.partition("=")[2] or identity if identity else None):
+        call.reply.say(line)
+
+
+def _show_none(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say("No reservations in the system")
+
+
+def _show_licenses(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say("No licenses configured in Slurm.")
+
+
+_ENTITIES: Final = (
+    (("jobs", "job", "jobid"), _show_job),
+    (("nodes", "node", "nodename"), _show_node),
+    (("partitions", "partition", "partitionname"), _show_partition),
+    (("configuration", "config"), _show_config),
+    (("hostnames", "hostname"), _show_hostnames),
+    (("hostlistsorted",), _show_sorted),
+    (("hostlist",), _show_hostlist),
+    (("steps", "step", "stepid"), _show_step),
+    (("topology",), _show_topology),
+    (("reservations", "reservation"), _show_none),
+    (("licenses",), _show_licenses),
+)
+
+
+# the rest -----------------------------------------------------------------------------------------------------------
+
+
+def _ping(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    call.reply.say(f"Slurmctld(primary) at {socket.gethostname()} is UP")
+
+
+def _version(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    call.reply.say(f"slurm {controller.store.settings().slurm_version}")
+
+
+def _write(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    if len(rest) < 2 or rest[0].lower() != "batch_script":
+        raise Refusal("invalid write argument")
+    target = read_target(rest[1])
+    if target is None or not controller.files.script(target.job_id).is_file():
+        raise Refusal(
+            "scontrol: error: Invalid job id specified"
+            if target is None
+            else "job script retrieval failed: Invalid job id specified"
+        )
+    text = controller.files.script(target.job_id).read_text(encoding="utf-8", errors="surrogateescape")
+    name = rest[2] if len(rest) > 2 else f"slurm-{target.job_id}.sh"
+    if name == "-":
+        call.reply.out += text
+        return
+    path = Path(os.path.join(call.cwd, name))  # noqa: PTH118 (an absolute name wins)
+    try:
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise Refusal(f"failed to open file `{name}`: {error.strerror}") from None
+    call.reply.say(f"batch script for job {target.job_id} written to {name}")
+
+
+def _wait_job(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    """Nodes are ready as soon as a job starts here."""
+    if not rest or not rest[0].isdecimal():
+        raise Refusal("scontrol: error: invalid job id")
+
+
+def _nothing(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    """Commands that ask the daemons for what a mock cluster always does."""
+
+
+_ACTIONS: Final[dict[str, Action]] = {
+    "show": _show,
+    "ping": _ping,
+    "version": _version,
+    "write": _write,
+    "wait_job": _wait_job,
+    "hold": update.hold,
+    "uhold": update.hold,
+    "release": update.release,
+    "requeue": update.requeue,
+    "requeuehold": update.requeue_hold,
+    "suspend": update.suspend,
+    "resume": update.resume,
+    "update": update.update,
+    "top": update.top,
+    "listpids": update.list_pids,
+    "reconfigure": _nothing,
+    "setdebug": _nothing,
+}
