@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["bandwidth_between"]
 
-_WHOLE = 2**30  # capacities of the maximum flow are whole numbers of this part of the largest
+_WHOLE = 2**31 - 1  # capacities of the maximum flow are whole numbers of 32 bits
 
 
 def bandwidth_between(topology: Topology, sources: Sequence[str], targets: Sequence[str]) -> float:
     """Return what ``sources`` together can send to ``targets``, bytes/s one way, when nobody else talks.
 
-    Nodes of both sets that share an accelerator domain use its links beside the fabric; no node forwards for another.
+    Nodes of both sets that share an accelerator domain use its links beside the fabric; no node forwards for another,
+    but on a torus, whose nodes are its switches.
 
     Raises:
         HpcplanError: an empty set, an unknown node, or a node in both sets.
@@ -79,11 +80,13 @@ def _maximum_flow(topology: Topology, sources: Sequence[str], targets: Sequence[
         (index[a], index[b], float(data["bandwidth_bytes_per_s"])) for a, b, data in topology.graph.edges(data=True)
     ]
     start, end = len(index), len(index) + 1
-    largest = max(rate for _, _, rate in edges)
-    scale = _WHOLE / largest
+    joined = np.zeros(len(index))  # what all links of a vertex carry together: more can neither leave nor enter it
+    for a, b, rate in edges:
+        joined[[a, b]] += rate
+    scale = _WHOLE / joined.max(initial=1.0)
     arcs = [(u, v, int(rate * scale)) for a, b, rate in edges for u, v in ((a, b), (b, a))]
-    unlimited = 2**31 - 1
-    arcs += [(start, index[name], unlimited) for name in sources] + [(index[name], end, unlimited) for name in targets]
+    arcs += [(start, index[name], int(joined[index[name]] * scale)) for name in sources]
+    arcs += [(index[name], end, int(joined[index[name]] * scale)) for name in targets]
     rows, columns, rates = zip(*arcs, strict=True)
     capacity = csr_matrix((np.array(rates, dtype=np.int32), (rows, columns)), shape=(end + 1, end + 1))
     flow: float = maximum_flow(capacity, start, end).flow_value / scale
