@@ -138,7 +138,8 @@ def check(plan_file: Path | None, templates_dir: Path | None, output_format: str
     if output_format == "json":
         echo_json({"templates": own, "rendered": rendered})
         return
-    click.echo(f"{len(own)} templates of your own, nothing wrong" + (f": {', '.join(own)}" if own else ""))
+    count = f"{len(own)} template{'' if len(own) == 1 else 's'}"
+    click.echo(f"{count} of your own, nothing wrong" + (f": {', '.join(own)}" if own else ""))
     if rendered:
         click.echo(f"rendered and read by bash -n: {', '.join(rendered)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,13 +14,17 @@ from hpcplan import resources
 from hpcplan.errors import ConflictError, InputError, Problem, nearest
 from hpcplan.render.context import Component, ScriptContext
 from hpcplan.render.environment import FILTERS, SHIPPED, template_environment
+from hpcplan.render.kubernetes import JOBSET_VARIABLES
 
 if TYPE_CHECKING:
     import jinja2
 
 __all__ = ["Template", "blocks_of", "check_templates", "find_template", "list_templates", "new_template", "variables"]
 
-_OTHER_COMMENT: Final = re.compile(r"^# ([^\n]*)|^\"\"\"([^\n]*)", re.MULTILINE)
+_COMMENT: Final = re.compile(r"\{#(.*?)#\}", re.DOTALL)
+_PROGRAM_COMMENT: Final = re.compile(r"^# ([^\n]*\n(?:# [^\n]*\n)*)|^\"\"\"([^\n]*)", re.MULTILINE)
+# What only some templates are given, beside the variables of all.
+_NAMES: Final = frozenset({"config", "least_gbps", "container", *JOBSET_VARIABLES})
 FOLDERS: Final = ("sbatch", "launch", "launchers", "node", "kubernetes")
 
 
@@ -54,10 +59,10 @@ def list_templates(templates_dir: Path | None = None) -> list[Template]:
 
 def _template(name: str, path: Path, origin: str) -> Template:
     text = path.read_text(encoding="utf-8", errors="replace")
-    comment = re.search(r"\{#(.*?)#\}", text, re.DOTALL) or re.search(
-        r"^# ([^\n]*)|^\"\"\"([^\n]*)", text, re.MULTILINE
+    comment = _COMMENT.search(text) or _PROGRAM_COMMENT.search(text)
+    words = (
+        " ".join(" ".join(group or "" for group in comment.groups()).replace("\n# ", " ").split()) if comment else ""
     )
-    words = " ".join(" ".join(group or "" for group in comment.groups()).split()) if comment else ""
     return Template(name, path, origin, re.split(r"(?<=\.)\s|\.$", words)[0], blocks_of(text))
 
 
@@ -82,22 +87,37 @@ def find_template(name: str, templates_dir: Path | None = None) -> Template:
 
 
 def new_template(template: Template, block: str | None, folder: Path) -> Path:
-    """Write a template that extends another and overrides one block of it, and return its file.
+    """Write a template that overrides one block of another, and return its file; one without blocks is copied whole.
 
     Raises:
-        InputError: the template or those that it extends have no such block, or it is a program that is only copied.
+        InputError: neither the template nor those that it extends have such a block.
         ConflictError: the file is there already.
     """
-    if not template.name.endswith(".j2"):
-        raise InputError(f"{template.name} is copied as it is; put a file of that name into {folder / template.name}")
-    blocks = list(_all_blocks(template.name))
-    chosen = block or ("extra_directives" if "extra_directives" in blocks else blocks[-1] if blocks else None)
-    if chosen is None or chosen not in blocks:
-        raise InputError(f"{template.name} has no block {block!r}" + nearest(block or "", blocks))
+    from hpcplan.documents import write_text
+
+    text = _text_of_new(template, block)
     path = folder / template.name
     if path.exists():
         raise ConflictError(f"{path} is there already", hint="edit it, or name another folder with --templates")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be made: {error.strerror}") from None
+    write_text(path, text)
+    return path
+
+
+def _text_of_new(template: Template, block: str | None) -> str:
+    shipped = resources.shipped("templates") / template.name
+    if not shipped.is_file():
+        raise InputError(f"{template.path} is nobody's but yours; edit it as it is")
+    blocks = list(_all_blocks(template.name)) if template.name.endswith(".j2") else []
+    if block is not None and block not in blocks:
+        known = f"it has {', '.join(sorted(blocks))}" if blocks else "it has none, and is copied whole without --block"
+        raise InputError(f"{template.name} has no block {block!r}" + nearest(block, blocks), hint=known)
+    if not blocks:
+        return shipped.read_text(encoding="utf-8")
+    chosen = block or ("extra_directives" if "extra_directives" in blocks else blocks[-1])
     lines = [
         f"{{# Overrides the block {chosen} of the shipped {template.name}. #}}",
         f'{{% extends "{SHIPPED}/{template.name}" %}}',
@@ -105,10 +125,7 @@ def new_template(template: Template, block: str | None, folder: Path) -> Path:
         "{{ super() }}",
         "{% endblock %}",
     ]
-    from hpcplan.documents import write_text
-
-    write_text(path, "\n".join(lines) + "\n")
-    return path
+    return "\n".join(lines) + "\n"
 
 
 def _all_blocks(name: str) -> tuple[str, ...]:
@@ -119,7 +136,7 @@ def _all_blocks(name: str) -> tuple[str, ...]:
 
 
 def check_templates(templates_dir: Path | None = None) -> list[Problem]:
-    """Return what is wrong with templates that are not the shipped ones: syntax, and blocks that nothing has."""
+    """Return what is wrong with templates that are not the shipped ones: syntax, filters, unknown names and blocks."""
     environment = template_environment(templates_dir)
     problems: list[Problem] = []
     for template in list_templates(templates_dir):
@@ -133,23 +150,36 @@ def _problems(environment: jinja2.Environment, template: Template) -> list[Probl
 
     text = template.path.read_text(encoding="utf-8", errors="replace")
     try:
-        environment.parse(text)
+        environment.compile(text)
     except jinja2.TemplateSyntaxError as error:
         return [Problem(str(error.message), file=str(template.path), line=error.lineno)]
-    parent = re.search(r"\{%\s*extends\s+\"(?:shipped/)?([^\"]+)\"", text)
-    if parent is None:
-        return []
-    shipped = resources.shipped("templates") / parent[1]
-    if not shipped.is_file():
-        return []
+    found = [*_unknown_names(environment, text), *_unknown_blocks(environment, text)]
+    return [Problem(message, file=str(template.path), line=line) for line, message in sorted(found)]
+
+
+def _unknown_names(environment: jinja2.Environment, text: str) -> Iterator[tuple[int, str]]:
+    from jinja2 import meta, nodes
+
+    tree = environment.parse(text)
+    known = {*_NAMES, *environment.globals, *(name.partition("[")[0] for name in variables())}
+    unknown = meta.find_undeclared_variables(tree) - known
+    for name in sorted(unknown):
+        line = min(node.lineno for node in tree.find_all(nodes.Name) if node.name == name)
+        yield line, f"{name!r} is undefined" + nearest(name, known)
+
+
+def _unknown_blocks(environment: jinja2.Environment, text: str) -> Iterator[tuple[int, str]]:
+    """Yield the blocks that would never be written; those inside others are new ones, to be overridden further on."""
+    from jinja2 import nodes
+
+    parent = re.search(r"\{%-?\s*extends\s+[\"'](?:shipped/)?([^\"']+)[\"']", text)
+    if parent is None or not (resources.shipped("templates") / parent[1]).is_file():
+        return
     known = _all_blocks(parent[1])
-    found = []
-    for name in template.blocks:
-        if name not in known:
-            line = text[: text.index(re.search(rf"block\s+{name}\b", text)[0])].count("\n") + 1  # type: ignore[index]
-            message = f"overrides no block: {parent[1]} has none called {name!r}" + nearest(name, known)
-            found.append(Problem(message, file=str(template.path), line=line))
-    return found
+    for block in environment.parse(text).body:
+        if isinstance(block, nodes.Block) and block.name not in known:
+            message = f"overrides no block: {parent[1]} has none called {block.name!r}"
+            yield block.lineno, message + nearest(block.name, known)
 
 
 def variables() -> dict[str, tuple[str, str]]:

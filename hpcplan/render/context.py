@@ -34,11 +34,15 @@ class Component:
     """What a job asks of nodes of one kind; only a job over unequal nodes has more than one."""
 
     partition: str
+    """value of --partition"""
     nodes: int
-    """spare ones included"""
+    """value of --nodes, spare ones included"""
     tasks_per_node: int
+    """value of --ntasks-per-node: one, or one a GPU"""
     cpus_per_task: int
+    """value of --cpus-per-task"""
     gpus_per_node: int
+    """accelerators that take part, on each node"""
     gpu_count: str | None
     """value of --gpus-per-node, as in ``8`` or ``h100:8``; none where the site wants --gres or has no GPU GRES"""
     gres: str | None
@@ -78,6 +82,7 @@ class ScriptContext:
     exclusive: bool
     """whether the job takes whole nodes"""
     time_limit_s: int
+    """value of --time, in seconds"""
     node_list: str | None
     """value of --nodelist, where the plan was made for given nodes"""
     switches: int | None
@@ -97,6 +102,7 @@ class ScriptContext:
     max_restarts: int
     """how often Slurm may requeue the job before it gives up"""
     checkpoint_dir_is_absolute: bool
+    """whether it is; a relative one is below the campaign's directory"""
     step_file: str | None
     """file under the checkpoint folder with the last step saved, where the framework writes one itself"""
     step_options: tuple[str, ...]

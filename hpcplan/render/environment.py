@@ -6,6 +6,7 @@ that forgets to quote is an error, not a hole.
 
 from __future__ import annotations
 
+import importlib
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +36,10 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "json": quoting.json_text,
     "toml": quoting.toml_value,
     "runtime_word": quoting.runtime_word,
+    "yaml": quoting.yaml_value,
     "yaml_block": quoting.yaml_block,
 }
-_LOOP_VARIABLE: Final = re.compile(r"l_[1-9][0-9]*_(\w+)")  # as Jinja compiles the names that a loop sets
+_NO_ATTRIBUTE: Final = re.compile(r"'(hpcplan[\w.]*)\.(\w+) object' has no attribute '(\w+)'")
 _MOST_SHOWN: Final = 40
 SHIPPED: Final = "shipped"  # {% extends "shipped/sbatch/base.sbatch.j2" %} from a file that overrides it
 
@@ -130,6 +132,9 @@ def _file(error: jinja2.TemplateSyntaxError, name: str) -> str:
 def _hint(error: Exception, variables: Mapping[str, Any]) -> str:
     if not isinstance(error, jinja2.UndefinedError) or "'" not in str(error):
         return ""
+    if match := _NO_ATTRIBUTE.fullmatch(str(error)):
+        kind = getattr(importlib.import_module(match[1]), match[2], None)
+        return nearest(match[3], getattr(kind, "__annotations__", ()))
     return nearest(str(error).split("'")[1], [*variables, *FILTERS])
 
 
@@ -137,12 +142,16 @@ def _scope(error: BaseException, variables: Mapping[str, Any]) -> str:
     """Return the values that the line could use: those of loops around it first, text and numbers as they are."""
     inner: dict[str, Any] = {}
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename.endswith(".j2"):
-            for name, value in frame.f_locals.items():
-                if (match := _LOOP_VARIABLE.fullmatch(name)) and not isinstance(value, jinja2.Undefined):
-                    inner[match[1]] = value
+        if frame.f_code.co_filename.endswith(".j2"):  # Jinja gives it the names that the template has there
+            inner |= {name: value for name, value in frame.f_locals.items() if _is_set_here(name, value, variables)}
     values = {**inner, **{name: value for name, value in variables.items() if name not in inner}}
     return ", ".join(f"{name}={_short(value)}" for name, value in values.items() if name != "loop")
+
+
+def _is_set_here(name: str, value: Any, variables: Mapping[str, Any]) -> bool:
+    if name.startswith("__") or callable(value) or isinstance(value, jinja2.Undefined):
+        return False
+    return name not in variables or variables[name] is not value
 
 
 def _short(value: Any) -> str:

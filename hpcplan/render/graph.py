@@ -14,6 +14,9 @@ from hpcplan.units import format_duration
 
 if TYPE_CHECKING:
     import networkx as nx
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 __all__ = ["draw_jobs", "job_graph", "jobs_as_text"]
 
@@ -22,6 +25,9 @@ _STYLE: Final[dict[str, tuple[Literal["-", "--"], str]]] = {
     "afterany": ("--", "#8c6d33"),
 }
 _FORMATS: Final = (".svg", ".pdf", ".png")
+_COLUMN_IN: Final = 1.9
+_ROW_IN: Final = 0.85
+_MOST_TITLE: Final = 80
 _MOST_ROWS: Final = 12  # of a chain; the middle of a longer one is not drawn
 
 
@@ -32,7 +38,9 @@ def job_graph(files: Mapping[str, str]) -> nx.DiGraph[str]:
     manifest = Manifest.model_validate_json(files[MANIFEST_NAME], by_name=True)
     graph: nx.DiGraph[str] = nx.DiGraph()
     for job in manifest.jobs:
-        graph.add_node(job.key, text=f"{job.nodes} nodes, at most {format_duration(job.time_limit_s)}")
+        graph.add_node(
+            job.key, text=f"{job.nodes} node{'s' if job.nodes > 1 else ''}, at most {format_duration(job.time_limit_s)}"
+        )
         graph.add_edges_from(((other, job.key) for other in job.after), kind="afterany")
         graph.add_edges_from(((other, job.key) for other in job.after_ok), kind="afterok")
     for layer, names in enumerate(nx.topological_generations(graph)):
@@ -63,38 +71,74 @@ def draw_jobs(title: str, files: Mapping[str, str], file: Path) -> None:
     if file.suffix not in _FORMATS:
         raise InputError(f"--graph {file}: must end in {', '.join(_FORMATS)}, or be '-' for text")
     import matplotlib
-    import networkx as nx
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-    graph = _shortened(job_graph(files))
-    layers = max(data["layer"] for _, data in graph.nodes(data=True)) + 1
-    places = nx.multipartite_layout(graph, subset_key="layer", align="vertical")
-    rows = max(len([n for n in graph if graph.nodes[n]["layer"] == layer]) for layer in range(layers))
+    graph = _shortened(_without_repeats(job_graph(files)))
+    layers = [[n for n in graph if graph.nodes[n]["layer"] == layer] for layer in range(_layers(graph))]
+    rows = max(map(len, layers))
+    height = rows + (1 if len(layers) > 2 else 0)  # room for what passes over others
     with matplotlib.rc_context({"svg.hashsalt": "hpcplan", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(max(4.0, 2.3 * layers), max(2.0, 1.2 * rows + 1)))
-        axes = figure.add_subplot(frameon=False)
+        figure = Figure(figsize=(max(4.0, _COLUMN_IN * len(layers)), _ROW_IN * height + 0.9))
+        axes = figure.add_axes((0.0, 0.45 / (_ROW_IN * height + 0.9), 1.0, _ROW_IN * height / (_ROW_IN * height + 0.9)))
         axes.set_axis_off()
-        axes.margins(0.2, 0.35)
-        for kind, (style, colour) in _STYLE.items():
-            edges = [(a, b) for a, b, data in graph.edges(data=True) if data["kind"] == kind]
-            nx.draw_networkx_edges(
-                graph, places, edgelist=edges, ax=axes, style=style, edge_color=colour, arrowsize=14, node_size=3200,
-                node_shape="s", connectionstyle="arc3,rad=0.08",
-            )  # fmt: skip
-        for name, (x, y) in places.items():
-            text = f"{name}\n{graph.nodes[name]['text'].replace(', ', chr(10))}"
-            box = {"boxstyle": "round,pad=0.4", "facecolor": "#e9f0f7", "edgecolor": "#33608c"}
-            axes.text(x, y, text.replace("$", r"\$"), ha="center", va="center", fontsize=8, bbox=box)
-        handles = [
-            Line2D([], [], linestyle=style, color=colour, label=kind) for kind, (style, colour) in _STYLE.items()
-        ]
-        figure.legend(handles=handles, loc="lower right", fontsize=8, frameon=False)
-        axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
+        axes.set_xlim(-0.5, len(layers) - 0.5)
+        axes.set_ylim(-0.5 * rows, height - 0.5 * rows)
+        boxes = {}
+        for x, names in enumerate(layers):
+            for row, name in enumerate(names):
+                boxes[name] = _box(axes, name, graph.nodes[name]["text"], x, 0.5 * (len(names) - 1) - row)
+        for source, target, data in graph.edges(data=True):
+            _arrow(axes, boxes[source], boxes[target], data["kind"])
+        _legend(figure)
+        figure.text(0.01, 0.99, _plain(title), fontsize=10, va="top")
         buffer = io.BytesIO()
         dated = {"Date": None} if file.suffix == ".svg" else {"CreationDate": None} if file.suffix == ".pdf" else {}
-        figure.savefig(buffer, format=file.suffix[1:], metadata=dated, bbox_inches="tight")
+        figure.savefig(buffer, format=file.suffix[1:], metadata=dated)
     write_bytes(file, buffer.getvalue())
+
+
+def _layers(graph: nx.DiGraph[str]) -> int:
+    return 1 + max(int(data["layer"]) for _, data in graph.nodes(data=True))
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib does not take for a formula, on one line of a length that fits."""
+    line = "".join(char if char.isprintable() else "?" for char in text)
+    return (line if len(line) <= _MOST_TITLE else line[: _MOST_TITLE - 1] + "…").replace("$", r"\$")
+
+
+def _box(axes: Axes, name: str, text: str, x: float, y: float) -> Text:
+    style = {"boxstyle": "round,pad=0.4", "facecolor": "#e9f0f7", "edgecolor": "#33608c"}
+    label = f"{name}\n{text.replace(', ', chr(10))}"
+    return axes.text(x, y, label, ha="center", va="center", fontsize=8, bbox=style)
+
+
+def _arrow(axes: Axes, source: Text, target: Text, kind: str) -> None:
+    """Draw an arrow from box to box; one that would pass behind boxes goes over them in an arc."""
+    (x0, y0), (x1, y1) = source.get_position(), target.get_position()
+    line, colour = _STYLE[kind]
+    bend = -0.3 if x1 - x0 > 1 and y0 == y1 else 0.0
+    style = {
+        "arrowstyle": "-|>", "linestyle": line, "color": colour, "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0,
+        "shrinkB": 0, "patchA": source.get_bbox_patch(), "patchB": target.get_bbox_patch(),
+    }  # fmt: skip
+    axes.annotate("", xy=(x1, y1), xytext=(x0, y0), arrowprops=style)
+
+
+def _legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    words = {"afterok": "starts after its success (afterok)", "afterany": "starts after its end (afterany)"}
+    handles = [Line2D([], [], linestyle=line, color=colour, label=words[k]) for k, (line, colour) in _STYLE.items()]
+    figure.legend(handles=handles, loc="lower left", fontsize=8, frameon=False, ncols=2)
+
+
+def _without_repeats(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:
+    """Return the graph without what later segments of training wait for because the first one does."""
+    chain = [name for name in graph if name.startswith("train-")]
+    shown = graph.copy()
+    shown.remove_edges_from([(a, b) for a, b in graph.edges if b in chain[1:] and a not in chain])
+    return shown
 
 
 def _shortened(graph: nx.DiGraph[str]) -> nx.DiGraph[str]:

@@ -17,10 +17,16 @@ from hpcplan.render.quoting import job_name
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["JOBSET_NAME", "render_jobset"]
+__all__ = ["JOBSET_NAME", "JOBSET_VARIABLES", "render_jobset"]
 
 JOBSET_NAME: Final = "jobset.yaml"
+# What its templates are given, beside the variables of the first segment's script.
+JOBSET_VARIABLES: Final = (
+    "name", "image", "port", "gpu_resource", "mounts", "launcher", "save_signal", "options", "environment",
+    "config_files", "launch_script",
+)  # fmt: skip
 _PORT: Final = 29400
+_MAX_NAME: Final = 40  # NAME-train-0-INDEX is the name of a host, of at most 63 characters
 _LAUNCHERS: Final = {"accelerate": "accelerate", "tensorflow": "tensorflow", "jax": "jax", "srun": "srun"}
 # What the sbatch templates add to the trainer's words, with the paths that a pod has.
 _CHECKPOINTS: Final = "$HPCPLAN_CHECKPOINT_DIR"
@@ -65,9 +71,10 @@ def render_jobset(
     if plan.placement.pools:
         raise _refused("placement.pools", "a JobSet of unequal nodes is not written; use Slurm")
     own: dict[str, Any] = {
-        "name": job_name(plan.name).lower().replace("_", "-").replace(".", "-")[:50].rstrip("-"),
+        "name": _name(plan),
         "image": _image(plan),
         "port": _PORT,
+        "gpu_resource": _gpu_resource(plan),
         "mounts": list(_mounts(plan)),
         "launcher": _LAUNCHERS.get(framework, "torchrun"),
         "save_signal": "TERM" if framework in {"megatron-lm", "nemo"} else "USR1",
@@ -77,6 +84,18 @@ def render_jobset(
     }
     script = render_template(environment, "kubernetes/launch.sh.j2", {**variables, **own})
     return render_template(environment, "kubernetes/jobset.yaml.j2", {**variables, **own, "launch_script": script})
+
+
+def _name(plan: Plan) -> str:
+    """Return a DNS label (RFC 1035): small letters, digits and ``-``, a letter first."""
+    label = re.sub(r"[^a-z0-9]+", "-", job_name(plan.name).lower()).strip("-")
+    return (label if label[:1].isalpha() else f"plan-{label}")[:_MAX_NAME].rstrip("-")
+
+
+def _gpu_resource(plan: Plan) -> str:
+    """Return what the device plugin of the accelerators' vendor calls them; AMD's are known by their type, mi300x."""
+    kind = f"{plan.job.gres or ''} {plan.placement.node_group}"
+    return "amd.com/gpu" if re.search(r"(?i)\bmi\d{2,3}", kind) else "nvidia.com/gpu"
 
 
 def _image(plan: Plan) -> str:
@@ -115,7 +134,7 @@ def _environment(context: ScriptContext) -> dict[str, str]:
         **plan.job.environment.variables,
         **plan.job.variables,
     }
-    return {name: value.replace("$(", "$$(") for name, value in values.items()}  # else Kubernetes would expand it
+    return {name: value.replace("$", "$$") for name, value in values.items()}  # Kubernetes reads $(NAME), and $$ as $
 
 
 def _refused(field: str, message: str) -> InputError:

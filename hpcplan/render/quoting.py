@@ -32,6 +32,7 @@ __all__ = [
     "toml_value",
     "variable_name",
     "yaml_block",
+    "yaml_value",
 ]
 
 PLAIN: Final = re.compile(r"[A-Za-z0-9_./:=@%+,-]*")  # means the same to sbatch, to bash and to a reader
@@ -216,10 +217,26 @@ def runtime_word(text: str) -> str:
     return '"' + re.sub(r'(["`\\\\])', r"\\\1", text) + '"' if "$" in text else shell_word(text)
 
 
+def yaml_value(value: Any) -> str:
+    """Return a number, a boolean or text as a YAML value; text in double quotes, in ASCII (YAML 1.2, 5.7)."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return '"' + "".join(map(_yaml_char, _encodable(value))) + '"'
+
+
+def _yaml_char(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    if " " <= char <= "~":
+        return char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def yaml_block(text: str, indent: int = 2) -> str:
     """Return text as a YAML value: a literal block, or one quoted line where a block could not hold it as it is."""
     lines = text.split("\n")
     printable = all(line.isprintable() for line in lines) and not text.startswith((" ", "\n"))
     if not printable or not text.endswith("\n") or text.endswith("\n\n"):
-        return json.dumps(text)
+        return yaml_value(text)
     return "|\n" + "\n".join(" " * indent + line if line else "" for line in lines[:-1])

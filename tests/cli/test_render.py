@@ -130,3 +130,43 @@ def test_what_the_trainer_will_miss_is_said(run: Run, plan_file: Path, plans: Mo
     code, _, err = run(str(plan_file), "-o", "campaign")
     assert code == 0
     assert "Megatron-LM will ask for --lr (a learning rate), --tokenizer-type (a tokenizer)" in err
+
+
+def test_the_graph_is_text_or_a_picture_and_needs_no_directory(run: Run, plan_file: Path, tmp_path: Path) -> None:
+    code, out, _ = run(str(plan_file), "--graph", "-")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["train-01", "train-02", "train-03"]
+    assert out.splitlines()[1].endswith("afterany train-01")
+    code, out, err = run(str(plan_file), "--graph", "jobs.svg")
+    assert (code, out) == (0, "")
+    assert "wrote jobs.svg" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs.svg", "plan.json"]
+
+
+def test_a_graph_of_another_kind_is_bad_input(run: Run, plan_file: Path) -> None:
+    code, _, err = run(str(plan_file), "--graph", "jobs.bmp")
+    assert code == 2
+    assert "must end in .svg, .pdf, .png" in err
+
+
+def test_neither_directory_nor_graph_is_wrong_usage(run: Run, plan_file: Path) -> None:
+    code, _, err = run(str(plan_file))
+    assert code == 2
+    assert "-o DIR" in err
+
+
+def test_kubernetes_gets_a_manifest_beside_the_scripts(
+    run: Run, plan_file: Path, plans: ModuleType, tmp_path: Path
+) -> None:
+    plan_file.write_text(plans.torchrun_plan().text(), encoding="utf-8")
+    code, out, _ = run(str(plan_file), "-o", "campaign", "--target", "kubernetes")
+    assert code == 0
+    assert "jobset.yaml" in out
+    assert "kind: JobSet" in (tmp_path / "campaign" / "jobset.yaml").read_text()
+    assert (tmp_path / "campaign" / "train-01.sbatch").exists()
+
+
+def test_what_kubernetes_cannot_run_is_said_of_the_plans_file_and_field(run: Run, plan_file: Path) -> None:
+    code, _, err = run(str(plan_file), "-o", "campaign", "--target", "kubernetes")
+    assert code == 2
+    assert "plan.json: job.environment.container: Kubernetes runs containers; name an image" in err
