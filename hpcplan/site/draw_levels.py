@@ -99,6 +99,11 @@ def _draw_links(
 
 
 _DENSE: Final = 120
+_CROWDED: Final = 8  # vertices in a row; the names of more are tilted
+
+
+def _crowded(rows: list[list[str | None]]) -> bool:
+    return max(len(row) for row in rows) > _CROWDED
 
 
 def _draw_vertices(axes: Axes, topology: Topology, places: dict[str, tuple[float, float]], widest: int) -> None:
@@ -106,7 +111,7 @@ def _draw_vertices(axes: Axes, topology: Topology, places: dict[str, tuple[float
         switch = topology.graph.nodes[name]["kind"] == "switch"
         colour = SWITCH if switch else DRAINED if name in topology.drained else NODE
         axes.scatter([x], [y], s=170, marker="s" if switch else "o", color=colour, zorder=2)
-        crowded = widest > 8
+        crowded = widest > _CROWDED
         if switch:
             tilted: dict[str, Any] = {"rotation": 35, "ha": "left"} if crowded and len(name) > 5 else {"ha": "center"}
         else:
@@ -137,7 +142,10 @@ def _draw_labels(axes: Axes, site: Site, topology: Topology, rows: list[list[str
     axes.set_xlim(0, 1)
     longest = max((len(name) for name in rows[-1] if name is not None), default=0)
     tilted = len(rows[-1]) > 8 and longest > 5
-    axes.set_ylim(-0.65, len(rows) - 0.55 + (0.03 * min(longest, 24) if tilted else 0.0))
+    below = max((len(name) for name in rows[0] if name is not None), default=0) if _crowded(rows) else 0
+    axes.set_ylim(
+        min(-0.65, -0.3 - 0.033 * min(below, 30)), len(rows) - 0.55 + (0.03 * min(longest, 24) if tilted else 0.0)
+    )
 
 
 _MAX_GROUPS: Final = 6
