@@ -45,7 +45,7 @@ def _sizes(plan: Plan) -> Iterator[Problem]:
     ranks = math.prod((sharding.tp, sharding.pp, sharding.dp, sharding.cp))
     if ranks != sharding.gpus:
         yield Problem(f"is {sharding.gpus}, but tp x pp x dp x cp is {ranks}", field="plan.gpus")
-    batch = sharding.dp * sharding.micro_batch * sharding.micro_batches
+    batch = _batch(plan)
     if batch != plan.training.global_batch:
         message = f"is {plan.training.global_batch}, but dp x micro_batch x micro_batches is {batch}"
         yield Problem(message, field="training.global_batch")
@@ -54,6 +54,16 @@ def _sizes(plan: Plan) -> Iterator[Problem]:
         yield Problem(f"names {len(order)} nodes, but the plan has {sharding.nodes}", field="placement.node_order")
     if plan.job.framework not in {"megatron-lm", "nemo"} and not plan.job.command:
         yield Problem("is empty; say what to run, one word each", field="job.command")
+
+
+def _batch(plan: Plan) -> int:
+    """Return the sequences of a step; pools that hold whole replicas may have micro-batches of their own."""
+    sharding, pools = plan.plan, plan.placement.pools
+    if not any(pool.micro_batch for pool in pools) or any(pool.layers for pool in pools):
+        return sharding.dp * sharding.micro_batch * sharding.micro_batches
+    replica = sharding.tp * sharding.cp * sharding.pp
+    each = ((pool.nodes * pool.gpus_per_node, pool.micro_batch or sharding.micro_batch) for pool in pools)
+    return sum(gpus * micro_batch for gpus, micro_batch in each) * sharding.micro_batches // replica
 
 
 def _chain(plan: Plan) -> Iterator[Problem]:

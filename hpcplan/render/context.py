@@ -43,6 +43,8 @@ class Component:
     """value of --cpus-per-task"""
     gpus_per_node: int
     """accelerators that take part, on each node"""
+    micro_batch: int | None
+    """sequences, where the components' differ"""
     gpu_count: str | None
     """value of --gpus-per-node, as in ``8`` or ``h100:8``; none where the site wants --gres or has no GPU GRES"""
     gres: str | None
@@ -173,7 +175,8 @@ def _training(plan: Plan, launch: Launch) -> dict[str, Any]:
     job, placement = plan.job, plan.placement
     staging, health = job.staging, job.health
     components = tuple(_components(plan))
-    nodes = sum(component.nodes for component in components) - (health.spare_nodes if health else 0)
+    asked = sum(component.nodes for component in components)
+    nodes = asked if placement.pools else plan.plan.nodes
     order = placement.node_order
     block_nodes, switches = _locality(plan)
     folder = f"{staging.target}/hpcplan-{digest([plan.name, *staging.sources])[:12]}" if staging else ""
@@ -192,7 +195,7 @@ def _training(plan: Plan, launch: Launch) -> dict[str, Any]:
         "step_options": tuple(_step_options(plan, components, nodes)),
         "look_options": (
             "--kill-on-bad-exit=0",
-            *_each_node(components, nodes + (health.spare_nodes if health else 0)),
+            *_each_node(components, asked),
         ),
         "per_node_options": tuple(_each_node(components, nodes)),
         "health": health,
@@ -232,6 +235,7 @@ def _of_stage(plan: Plan, stage: Stage) -> dict[str, Any]:
         tasks_per_node=stage.tasks_per_node,
         cpus_per_task=stage.cpus_per_task,
         gpus_per_node=0,
+        micro_batch=None,
         **_gpu_request(plan, stage.gres),
     )
     tasks = stage.nodes * stage.tasks_per_node
@@ -284,6 +288,7 @@ def _components(plan: Plan) -> Iterator[Component]:
             tasks_per_node=tasks,
             cpus_per_task=max(1, job.cpus_per_node // tasks),
             gpus_per_node=sharding.gpus_per_node,
+            micro_batch=None,
             **_gpu_request(plan, job.gres),
         )
     for pool in plan.placement.pools:
@@ -294,6 +299,7 @@ def _components(plan: Plan) -> Iterator[Component]:
             tasks_per_node=tasks,
             cpus_per_task=max(1, pool.cpus_per_node // tasks),
             gpus_per_node=pool.gpus_per_node,
+            micro_batch=pool.micro_batch,
             **_gpu_request(plan, pool.gres),
         )
 
@@ -328,7 +334,7 @@ def _step_options(plan: Plan, components: tuple[Component, ...], nodes: int) -> 
     if plan.job.framework == "mpi" and plan.job.mpi is not None:
         yield f"--mpi={plan.job.mpi}"
     if len(components) > 1:
-        yield "--het-group=" + ",".join(map(str, range(len(components))))
+        yield f"--het-group=0-{len(components) - 1}"
         return
     one = components[0]
     yield f"--nodes={nodes}"
@@ -340,7 +346,7 @@ def _step_options(plan: Plan, components: tuple[Component, ...], nodes: int) -> 
 def _each_node(components: tuple[Component, ...], nodes: int) -> Iterator[str]:
     """Yield the options for one task on every node; components of a job over unequal nodes keep their own number."""
     if len(components) > 1:
-        yield "--het-group=" + ",".join(map(str, range(len(components))))
+        yield f"--het-group=0-{len(components) - 1}"
         return
     one = components[0]
     yield f"--nodes={nodes}"

@@ -10,6 +10,9 @@ __all__ = ["stage_facts", "training_facts"]
 def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
     """Return the variables of a training job."""
     sharding, training, data = plan.plan, plan.training, plan.data_shards
+    of_stages: dict[str, object] = {}
+    if sharding.stage_layers:
+        of_stages = {"STAGE_LAYERS": " ".join(map(str, sharding.stage_layers))}
     of_data: dict[str, object] = {} if data is None else {"DATA_MANIFEST": data.manifest, "DATA_LANES": data.lanes}
     return _named(
         {
@@ -28,6 +31,7 @@ def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
             "CP": sharding.cp,
             "EP": sharding.ep,
             "SCHEDULE": sharding.schedule,
+            **of_stages,
             "RANK_ORDER": "-".join(plan.placement.order),
             "SEQUENCE_PARALLEL": int(sharding.sequence_parallel),
             "ZERO": sharding.zero,

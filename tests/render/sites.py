@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpcplan.frameworks import FRAMEWORKS, Framework
-from hpcplan.plan import Health, Placement, Plan, Stage, Staging
+from hpcplan.plan import Health, Placement, Plan, Pool, Stage, Staging
 from hpcplan.site.model import Container, Environment
 from tests.render import plans
 
@@ -104,6 +104,32 @@ def framework_plan(framework: Framework, site: str, **changes: Any) -> Plan:
         "job": plans.job(**settings),
     }
     return plans.plan(**(fields | changes))
+
+
+def pooled_plan(framework: Framework) -> Plan:
+    """Return a plan for two nodes of 8 GPUs and one of 4 as one job, with micro-batches of their own."""
+    pools = (
+        Pool(
+            node_group="h100",
+            partition="batch",
+            nodes=2,
+            gpus_per_node=8,
+            cpus_per_node=16,
+            gres="gpu:8",
+            micro_batch=2,
+        ),
+        Pool(
+            node_group="a100", partition="long", nodes=1, gpus_per_node=4, cpus_per_node=8, gres="gpu:4", micro_batch=1
+        ),
+    )
+    sharding = plans.sharding(
+        tp=1, pp=1, vpp=1, dp=20, micro_batch=2, micro_batches=2, zero=2, nodes=3, gpus=20, gpus_per_node=8,
+        sequence_parallel=False,
+    )  # fmt: skip
+    return framework_plan(
+        framework, "lab", plan=sharding, training=plans.training(global_batch=72, steps=300),
+        placement=Placement(partition="batch", node_group="h100", pools=pools, exclude="n7"),
+    )  # fmt: skip
 
 
 def staged_plan(site: str) -> Plan:

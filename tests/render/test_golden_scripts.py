@@ -18,7 +18,7 @@ import yaml
 
 from hpcplan.frameworks import Framework
 from hpcplan.render import render_plan
-from tests.render.sites import FRAMEWORK_NAMES, SITES, framework_plan, staged_plan
+from tests.render.sites import FRAMEWORK_NAMES, SITES, framework_plan, pooled_plan, staged_plan
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = [(framework, site) for framework in FRAMEWORK_NAMES for site in SITES]
@@ -54,6 +54,23 @@ def test_stages_are_the_golden_ones(site: str, request: pytest.FixtureRequest) -
     files = render_plan(staged_plan(site))
     stages = {name: files[name] for name in ("preprocess.sbatch", "sweep.sbatch", "convert.sbatch")}
     check_golden(stages, GOLDEN / "stages" / site, request)
+
+
+@pytest.mark.parametrize("framework", ["torchrun", "srun"])
+def test_jobs_over_unequal_pools_are_the_golden_ones(framework: Framework, request: pytest.FixtureRequest) -> None:
+    check_golden(render_plan(pooled_plan(framework)), GOLDEN / "pools" / framework, request)
+
+
+@pytest.mark.parametrize("framework", ["torchrun", "srun"])
+def test_what_is_of_the_whole_job_is_asked_for_in_its_first_part(framework: Framework) -> None:
+    """Slurm runs the script in the first component of a heterogeneous job and takes its options from there."""
+    first, second = render_plan(pooled_plan(framework))["train-01.sbatch"].split("#SBATCH hetjob")
+    for option in ("job-name", "output", "error", "open-mode", "signal", "requeue", "kill-on-invalid-dep"):
+        assert f"#SBATCH --{option}" in first
+        assert f"#SBATCH --{option}" not in second
+    for option in ("partition", "account", "nodes", "ntasks-per-node", "gres", "time", "exclude", "exclusive"):
+        assert f"#SBATCH --{option}" in first
+        assert f"#SBATCH --{option}" in second
 
 
 def scripts() -> list[str]:

@@ -42,6 +42,30 @@ def test_trainer_is_told_what_the_plan_decided(plans: ModuleType, stage: Any) ->
     assert told["MASTER_PORT"] == str(10000 + 70123 % 20000)
 
 
+def test_setup_that_reads_unset_variables_is_stood_but_one_that_fails_is_not(plans: ModuleType, stage: Any) -> None:
+    script = srun_script(plans, 'touch "$STAGE/ran"', setup=('export GREETING="hello$CONDA_UNSET"',))
+    assert stage.run(script)[0] == 0
+    assert (stage.directory / "ran").exists()
+    (stage.directory / "ran").unlink()
+    assert stage.run(srun_script(plans, 'touch "$STAGE/ran"', setup=("false",)))[0] == 1
+    assert not (stage.directory / "ran").exists()
+
+
+def test_modules_are_loaded_where_the_shell_knows_them_and_missing_ones_stop_the_job(
+    plans: ModuleType, stage: Any
+) -> None:
+    environment = type(plans.H100_ENVIRONMENT)(modules=("cuda/12.4", "a $(b)"))
+    script = srun_script(plans, 'touch "$STAGE/ran"', environment=environment)
+    stage.executable(stage.bin / "module", '#!/bin/bash\nprintf "%s\\n" "$@" >"$STAGE/modules"\n')
+    assert stage.run(script)[0] == 0
+    assert (stage.directory / "modules").read_text().splitlines() == ["load", "cuda/12.4", "a $(b)"]
+    stage.executable(stage.bin / "module", "#!/bin/bash\nexit 1\n")
+    (stage.directory / "ran").unlink()
+    (stage.directory / "state" / "done").unlink(missing_ok=True)
+    assert stage.run(script)[0] == 1
+    assert not (stage.directory / "ran").exists()
+
+
 def test_master_port_is_below_the_ephemeral_range_for_any_job_id(plans: ModuleType, stage: Any) -> None:
     script = srun_script(plans, 'echo "$MASTER_PORT" >"$STAGE/port"')
     for job_id in ("1", "19999", "20000", "67108863"):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hpcplan.campaign import submit
-from hpcplan.plan import Health, Placement, Plan, Stage, Staging
+from hpcplan.plan import Health, Placement, Plan, Pool, Stage, Staging
 from hpcplan.render import render_plan, write_campaign
 from hpcplan.slurm.command import CommandBackend
 from tests.render import plans
@@ -30,7 +30,8 @@ import json, os, pathlib, signal, sys, time
 
 rank, env = int(os.environ["RANK"]), os.environ
 names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
-         "SLURMD_NODENAME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "HPCPLAN_HOSTS", "HPCPLAN_STAGED_DATA")
+         "SLURMD_NODENAME", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "HPCPLAN_HOSTS", "HPCPLAN_STAGED_DATA",
+         "HPCPLAN_MICRO_BATCH")
 note = {name: env.get(name) for name in names} | {"words": sys.argv[1:]}
 # The groups that a trainer would make: ranks that differ in one axis alone, in the plan's order of axes.
 left, at = rank, {}
@@ -190,6 +191,51 @@ def check_inside(campaign: Path, ids: Sequence[int]) -> None:
         for rank, note in seen.items():
             tensor_groups[rank // 4].add(note["SLURMD_NODENAME"])
         assert all(len(nodes) == 1 for nodes in tensor_groups.values()), "tensor-parallel groups stay inside nodes"
+
+
+def unequal_plan() -> Plan:
+    """Return a plan for two nodes of 8 GPUs and one of 4, with micro-batches of their own."""
+    pools = (
+        Pool(
+            node_group="big", partition="batch", nodes=2, gpus_per_node=8, cpus_per_node=16, gres="gpu:8", micro_batch=2
+        ),
+        Pool(
+            node_group="small", partition="long", nodes=1, gpus_per_node=4, cpus_per_node=8, gres="gpu:4", micro_batch=1
+        ),
+    )
+    sharding = plans.sharding(
+        tp=1, pp=1, vpp=1, dp=20, micro_batch=2, micro_batches=2, zero=0, nodes=3, gpus=20, gpus_per_node=8,
+        sequence_parallel=False, recompute="none",
+    )  # fmt: skip
+    placement = Placement(partition="batch", node_group="big", pools=pools, exclude="n7")
+    return stand_in_plan(
+        (20, 20), plan=sharding, training=plans.training(global_batch=72, steps=40), placement=placement,
+        job={"health": Health(gpus=4)},
+    )  # fmt: skip
+
+
+def test_unequal_pools_are_one_job_whose_ranks_know_their_share(slurm: SlurmCluster, backend: CommandBackend) -> None:
+    campaign = campaign_of(unequal_plan(), slurm.job_folder())
+    ids = list(job_ids(campaign, backend).values())
+    assert wait_until_over(slurm, ids) == ["COMPLETED"] * 2, logs(campaign)
+    assert [int(line) for line in (campaign / "steps.log").read_text().split()] == list(range(1, 41))
+    assert logs(campaign).count("the time limit is near") == 1, "the warning reaches the script of a job in parts"
+    for segment in (1, 2):
+        seen = notes(campaign, segment)
+        hosts = seen[0]["HPCPLAN_HOSTS"].split()
+        assert sorted(seen) == list(range(20))
+        assert len(set(hosts)) == 3
+        assert "n7" not in hosts
+        for rank, note in seen.items():
+            node = min(rank // 8, 2)
+            assert note["SLURMD_NODENAME"] == hosts[node]
+            assert (note["WORLD_SIZE"], note["NODE_RANK"], note["LOCAL_RANK"]) == (
+                "20",
+                str(node),
+                str(rank - 8 * node),
+            )
+            assert (note["LOCAL_WORLD_SIZE"], note["HPCPLAN_MICRO_BATCH"]) == (("8", "2") if node < 2 else ("4", "1"))
+            assert len(note["CUDA_VISIBLE_DEVICES"].split(",")) == int(note["LOCAL_WORLD_SIZE"])
 
 
 def test_a_job_whose_node_dies_is_requeued_and_goes_on(slurm: SlurmCluster, backend: CommandBackend) -> None:
