@@ -1,0 +1,65 @@
+"""``hpcplan site``: listing, showing, checking, drawing, and the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.campaigns import Run
+
+
+def test_list_names_every_site_and_a_broken_file_hides_none(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("name: [\n")
+    entries = json.loads(run("site", "list", "--sites", str(tmp_path), "--format", "json")[1])
+    names = {entry["name"]: entry["error"] for entry in entries}
+    assert {"selene", "dgx-h100", "gb200-nvl72", "broken"} <= names.keys()
+    assert [name for name, error in names.items() if error] == ["broken"]
+
+
+def test_show_says_where_the_bandwidth_is(run: Run) -> None:
+    text = run("site", "show", "grand-teton-h100-700w")[1]
+    assert "each node gets" in text
+    assert "bisection bandwidth" in text
+    found = json.loads(run("site", "show", "grand-teton-h100-700w", "--format", "json")[1])["topology"]
+    assert found["bisection_bytes_per_s"] > 0
+    assert found["levels"][-1]["oversubscription"] is None
+    assert max(level["oversubscription"] or 0 for level in found["levels"]) == pytest.approx(7, rel=0.01)
+
+
+def test_check_names_every_mistake_with_its_line(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nnode_groups:\n  g: {nodes: n1, cpus: 4, memory: 8, nics: {bandwidth: 10 Gb/s}}\n"
+        "partitions:\n  p: {nodes: h}\nfabric:\n  switches: [{name: a, nodes: n1}]\n"
+    )
+    code, _, err = run("site", "check", str(path))
+    assert code == 2
+    assert f"{path}:3: node_groups.g.memory" in err
+    path.write_text(path.read_text().replace("memory: 8", "memory: 8 GiB").replace("nodes: h", "nodes: g"))
+    code, out, err = run("site", "check", str(path), "--format", "json")
+    assert code == 0, err
+    assert json.loads(out)["nodes"] == 1
+
+
+@pytest.mark.parametrize("form", ["svg", "png", "graphml", "json", "dot"])
+def test_graph_writes_the_format_of_the_suffix(run: Run, tmp_path: Path, form: str) -> None:
+    output = tmp_path / f"site.{form}"
+    code, out, err = run("site", "graph", "mixed-lab", "-o", str(output))
+    assert (code, out) == (0, "")
+    assert output.stat().st_size > 500
+    assert str(output) in err
+
+
+def test_graph_refuses_what_it_cannot_write(run: Run, tmp_path: Path) -> None:
+    assert run("site", "graph", "mixed-lab", "-o", str(tmp_path / "site.xyz"))[0] == 2
+    assert run("site", "graph", "no-such-site", "-o", str(tmp_path / "site.svg"))[0] == 2
+    assert run("site", "graph", "mixed-lab", "--inside", "-o", str(tmp_path / "site.svg"))[0] == 2
+
+
+def test_schema_is_one_json_document(run: Run, tmp_path: Path) -> None:
+    printed = json.loads(run("site", "schema")[1])
+    assert "node_groups" in printed["properties"]
+    run("site", "schema", "-o", str(tmp_path / "schema.json"))
+    assert json.loads((tmp_path / "schema.json").read_text()) == printed
