@@ -1,13 +1,14 @@
 """What a submission comes to on a machine: the door at which the controller refuses, in its own words.
 
-Whole nodes are given out, as with ``OverSubscribe=EXCLUSIVE`` (slurm.conf(5)). The texts are those of Slurm 22.05; a
-limit of the partition lets a job in and keeps it pending, as with ``EnforcePartLimits=NO``.
+Whole nodes are given out, as with ``OverSubscribe=EXCLUSIVE`` (slurm.conf(5)), but where the machine and the partition
+let jobs share them. The texts are those of Slurm 22.05; a limit of the partition lets a job in and keeps it pending, as
+with ``EnforcePartLimits=NO``.
 """
 
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from hpcplan.errors import SlurmError, nearest
 from hpcplan.hostlist import expand
@@ -19,7 +20,7 @@ __all__ = ["Admission", "refusal", "resolve"]
 _ASKED: Final = attrgetter(
     "partition", "qos", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "time_limit_s", "gpus",
     "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
-    "memory_per_gpu_bytes", "switches", "exclude", "nodelist", "constraint",
+    "memory_per_gpu_bytes", "switches", "exclude", "nodelist", "constraint", "exclusive", "account",
 )  # fmt: skip
 _REMEMBERED: Final = 4096  # requests; a trace of a million jobs has a few hundred kinds
 _UNAVAILABLE: Final = "Requested node configuration is not available"
@@ -34,8 +35,9 @@ def refusal(reason: str, *before: str, hint: str | None = None) -> SlurmError:
 class Admission:
     """The door of one machine, which remembers what it was asked last: most jobs are like others."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, whole_nodes: bool = True) -> None:
         self._machine = machine
+        self._whole_nodes = whole_nodes
         self._known: dict[object, Request] = {}
 
     def resolve(self, spec: JobSpec) -> Request:
@@ -47,15 +49,15 @@ class Admission:
         asked = _ASKED(spec)
         found = self._known.get(asked)
         if found is None:
-            found = resolve(spec, self._machine)
+            found = resolve(spec, self._machine, whole_nodes=self._whole_nodes)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[asked] = found
         return found
 
 
-def resolve(spec: JobSpec, machine: Machine) -> Request:
-    """Return what ``spec`` asks of ``machine``.
+def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Request:
+    """Return what ``spec`` asks of ``machine``; without ``whole_nodes``, jobs may share nodes as the machine has it.
 
     Raises:
         SlurmError: the controller would refuse it.
@@ -69,11 +71,14 @@ def resolve(spec: JobSpec, machine: Machine) -> Request:
             eligible &= ~group.mask
     minimum, maximum = _node_count(spec, fitting, required)
     limit_s = _limit(spec, partition)
-    reason = _limit_reason(partition, minimum, limit_s)
+    reason = _limit_reason(partition, minimum, maximum, limit_s)
     if reason is None and (eligible.bit_count() < minimum or required & ~eligible):
         raise refusal(_UNAVAILABLE, hint=_what_there_is(partition, machine))
     if partition.max_nodes is not None:
         maximum = max(minimum, min(maximum, partition.max_nodes))
+    share = _share(spec, machine, partition, minimum) if not whole_nodes else {}
+    if share.get("spread"):
+        maximum = max(maximum, partition.max_nodes or eligible.bit_count())
     return Request(
         partition=partition.name,
         minimum=minimum,
@@ -81,12 +86,54 @@ def resolve(spec: JobSpec, machine: Machine) -> Request:
         limit_s=limit_s,
         eligible=eligible,
         required=required,
-        cpus=_cpus(spec, minimum),
+        cpus=share.pop("cpus", _cpus(spec, minimum)),
         gpus=_gpus(spec, minimum),
         memory_per_node_bytes=_memory(spec),
         limit_reason=reason,
         switches=int(spec.switches.partition("@")[0]) if spec.switches else 0,
+        **share,
     )
+
+
+def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: int) -> dict[str, Any]:
+    """Return what a job asks of each node that it shares, as fields of its request; none, if it gets whole nodes."""
+    sharing = machine.sharing
+    if sharing is None or not machine.shares_nodes:
+        return {}
+    over = {"jobs_per_resource": 1 if spec.exclusive else partition.jobs_per_resource}
+    if partition.exclusive or spec.exclusive or not sharing.cpus:
+        return over if not partition.exclusive else {}
+    node_gpus = max(spec.gpus_per_node or 0, (spec.gpus_per_task or 0) * (spec.ntasks_per_node or 1))
+    if spec.gpus and not node_gpus:
+        node_gpus = -(-spec.gpus // nodes)
+    cpus = spec.cpus_per_task * (spec.ntasks_per_node or 1)
+    if spec.cpus_per_task == 1 and node_gpus and sharing.default_cpus_per_gpu:
+        cpus = max(cpus, node_gpus * sharing.default_cpus_per_gpu)
+    memory: int | None = 0
+    if sharing.memory:
+        per_cpu = partition.default_memory_per_cpu_bytes or sharing.default_memory_per_cpu_bytes
+        asked = _memory(spec)
+        if spec.memory_per_node_bytes == 0:
+            memory = None
+        elif asked is not None:
+            memory = asked
+        elif per_cpu:
+            memory = per_cpu * cpus
+        else:
+            memory = partition.default_memory_per_node_bytes or sharing.default_memory_per_node_bytes
+        if memory and sharing.max_memory_per_cpu_bytes:
+            cpus = max(cpus, -(-memory // sharing.max_memory_per_cpu_bytes))
+    tasks = (spec.ntasks or 0) * spec.cpus_per_task
+    spread = spec.nodes_min is None and spec.ntasks_per_node is None and tasks > cpus * nodes
+    return {
+        "node_cpus": cpus,
+        "node_cpus_most": cpus if spec.ntasks_per_node else 0,
+        "node_gpus": node_gpus,
+        "node_memory_bytes": memory,
+        "cpus": max(cpus * nodes, tasks),
+        "spread": spread,
+        **over,
+    }
 
 
 def _partition(spec: JobSpec, machine: Machine) -> PartitionShape:
@@ -99,6 +146,9 @@ def _partition(spec: JobSpec, machine: Machine) -> PartitionShape:
             hint = close.removeprefix("; ")
         raise refusal("Invalid partition name specified", f"invalid partition specified: {name}", hint=hint)
     partition = machine.partitions[name]
+    if spec.account is not None and partition.accounts and spec.account not in partition.accounts:
+        allowed = f"{name} allows {', '.join(partition.accounts)}"
+        raise refusal("Invalid account or account/partition combination specified", hint=allowed)
     if spec.qos is not None and partition.qos and spec.qos not in partition.qos:
         raise refusal("Invalid qos specification", hint=f"{name} allows {', '.join(partition.qos)}")
     return partition
@@ -199,10 +249,10 @@ def _limit(spec: JobSpec, partition: PartitionShape) -> int:
     return partition.default_time_s or partition.max_time_s or UNLIMITED_S
 
 
-def _limit_reason(partition: PartitionShape, minimum: int, limit_s: int) -> str | None:
+def _limit_reason(partition: PartitionShape, minimum: int, maximum: int, limit_s: int) -> str | None:
     """Return Slurm's word for the partition limit that the job breaks."""
     most = min(partition.mask.bit_count(), partition.max_nodes or partition.mask.bit_count())
-    if minimum > most:
+    if minimum > most or maximum < (partition.min_nodes or 0):
         return "PartitionNodeLimit"
     if partition.max_time_s is not None and limit_s > partition.max_time_s:
         return "PartitionTimeLimit"

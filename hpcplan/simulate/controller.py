@@ -17,22 +17,26 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hpcplan.simulate.admission import refusal
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
+from hpcplan.simulate.limits import LimitKeeper
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
+from hpcplan.simulate.preemption import Preemption, victims
+from hpcplan.simulate.reservations import Reservation, Reservations
 from hpcplan.simulate.slurm_backfill import BackfillPass
 from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
     from hpcplan.simulate.engine import ArrivalSource
-    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.jobs import Job, JobSpec, Request
+    from hpcplan.simulate.resources import Holding, Resources
     from hpcplan.simulate.slurm_cluster import SlurmCluster
 
 __all__ = ["Controller"]
@@ -42,15 +46,26 @@ class Controller(Engine):
     """A cluster that schedules like the slurmctld whose slurm.conf was read, second by second."""
 
     def __init__(self, cluster: SlurmCluster, *, now: int = 0, arrivals: ArrivalSource | None = None) -> None:
-        super().__init__(cluster.machine, Fcfs(), now=now, arrivals=arrivals)
         self.settings = cluster.settings
         self.placement = Placement(cluster.machine, cluster.switches)
+        self._resources: Resources | None = None
+        if cluster.machine.shares_nodes:
+            from hpcplan.simulate.resources import Capacity, Resources
+
+            self._resources = Resources(Capacity(cluster.machine))
+        self._holdings: dict[int, Holding] = {}
+        policy = cluster.policy
+        self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
+        self._preemption = Preemption(cluster.machine, self.settings, policy)
+        self.reservations = Reservations(cluster.reservations)
+        self._licenses = dict(self.settings.licenses)
+        super().__init__(cluster.machine, Fcfs(), now=now, arrivals=arrivals)
         self._tiers = {name: part.priority_tier for name, part in cluster.machine.partitions.items()}
         self._one_tier = len(set(self._tiers.values())) == 1
         self._by_id = self.settings.builtin and not self.settings.multifactor
-        self._multifactor = Multifactor(cluster.machine, self.settings) if self.settings.multifactor else None
-        self._promised: list[tuple[int, int]] = []  # (end by limit, nodes) of what runs or completes, sorted
-        self._completing: list[tuple[int, int, int]] = []  # ends not yet seen: (when they are, nodes, end by limit)
+        self._multifactor = Multifactor(cluster.machine, self.settings, policy) if self.settings.multifactor else None
+        self._promised: list[tuple[int, int, int]] = []  # (end by limit, nodes, job) of what runs or completes, sorted
+        self._completing: list[tuple[int, tuple[int, int, int]]] = []  # ends not yet seen: when they are, and of what
         self._switch_waits: list[tuple[int, int]] = []  # (until when a job waits for few switches, its id)
         self._seen_changes = -1
         self._triggered = False
@@ -83,6 +98,8 @@ class Controller(Engine):
     def _due(self) -> list[int]:
         """Return when passes, and nodes coming free, are due."""
         times = [heap[0][0] for heap in (self._completing, self._switch_waits) if heap]
+        if self.reservations and (change := self.reservations.next_change(self.now)) is not None:
+            times.append(change)
         if self.queue:
             for time in (self._next_pass(), self._whole_due, self._backfill_due):
                 if time is not None:
@@ -109,6 +126,8 @@ class Controller(Engine):
 
     def _classify(self, job: Job) -> None:
         was_queued = job.eligible_time is not None
+        if self._multifactor is not None and not was_queued:
+            self._multifactor.update((job,), self.now)
         super()._classify(job)
         if not was_queued and job.eligible_time == job.submit_time == self.now:
             self._triggered = True
@@ -121,37 +140,52 @@ class Controller(Engine):
         _, _, wait = (job.spec.switches or "").partition("@")
         return min(longest, parse_slurm_time(wait) or longest) if wait else longest
 
-    def _start(self, job: Job, nodes: int, backfilled: bool) -> None:
-        super()._start(job, nodes, backfilled)
-        insort(self._promised, (job.limit_end, nodes))
+    def _whole_nodes(self) -> bool:
+        return self._resources is None
 
-    def restore(self, jobs: Iterable[Job]) -> None:
-        """Take over the jobs of a saved engine and rebuild everything that follows from them."""
-        super().restore(jobs)
-        self._promised = sorted((job.limit_end, job.nodes) for job in self.running.values())
+    def _hold(self, job: Job) -> None:
+        resources = self._resources
+        if resources is None:
+            super()._hold(job)
+        else:
+            holding = self._holdings[job.id] = resources.holding(job.request, job.nodes, job.node_cpus)
+            if job.request.spread:
+                job.node_cpus = holding.cpus
+            resources.take(holding)
+            self.busy = resources.full()
+        insort(self._promised, (job.limit_end, job.nodes, job.id))
+        if self._limits is not None:
+            self._limits.started(job)
+        if job.spec.licenses:
+            self._count_licenses(job, -1)
 
-    def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
-        super()._end(job, state, exit_code, signal)
-        if job.start_time is not None:
-            # What the controller ends itself it sees ending.
-            lag_s = self.settings.end_lag_s(self.now - job.start_time) if state is not JobState.TIMEOUT else 0
-            self._clean_up(job.nodes, lag_s, job.limit_end)
+    def _give_back(self, job: Job, state: JobState) -> None:
+        """Let the nodes of a job be cleaned up; what the controller ends itself it sees ending."""
+        assert job.start_time is not None
+        own = state in (JobState.TIMEOUT, JobState.REQUEUED, JobState.PREEMPTED)
+        lag_s = int(state is JobState.REQUEUED) if own else self.settings.end_lag_s(self.now - job.start_time)
+        heapq.heappush(self._completing, (self.now + lag_s, (job.limit_end, job.nodes, job.id)))
+        if self._limits is not None:
+            self._limits.ended(job)
+        if job.spec.licenses:
+            self._count_licenses(job, 1)
+        if self._multifactor is not None and self._multifactor.fair_share is not None:
+            self._multifactor.fair_share.ended(job, self.now)
 
-    def _requeue(self, job: Job, state: JobState) -> None:
-        nodes, limit_end = job.nodes, job.limit_end
-        super()._requeue(job, state)
-        self._clean_up(nodes, 1, limit_end)
-
-    def _clean_up(self, nodes: int, lag_s: int, limit_end: int) -> None:
-        self.busy |= nodes
-        heapq.heappush(self._completing, (self.now + lag_s, nodes, limit_end))
+    def _clean_up(self, ended: tuple[int, int, int]) -> None:
+        """Let nodes be given out again."""
+        _, nodes, job_id = ended
+        if self._resources is None:
+            self.busy &= ~nodes
+        else:
+            self._resources.give_back(self._holdings.pop(job_id))
+            self.busy = self._resources.full()
+        del self._promised[bisect_left(self._promised, ended)]
 
     def _schedule(self) -> None:
         """Do what the controller's threads do at this second."""
         while self._completing and self._completing[0][0] <= self.now:
-            _, nodes, limit_end = heapq.heappop(self._completing)
-            self.busy &= ~nodes
-            del self._promised[bisect_left(self._promised, (limit_end, nodes))]
+            self._clean_up(heapq.heappop(self._completing)[1])
             self.changes += 1
             self._triggered = True
         while self._switch_waits and self._switch_waits[0][0] <= self.now:
@@ -196,8 +230,61 @@ class Controller(Engine):
         return self._last_backfill + max(1, -(-gone // every)) * every
 
     def _reprioritise(self) -> None:
-        if self._multifactor is not None and self.queue:
-            self._multifactor.update(self.queue, self.now)
+        factors = self._multifactor
+        if factors is None or not factors.due(self.now):
+            return
+        if factors.fair_share is not None:
+            factors.fair_share.update(self.now, self.running.values())
+        factors.update(self.queue, self.now)
+        self.queue.sort(key=lambda job: job.order)
+
+    # what else than nodes a job needs ---------------------------------------------------------------------------------
+
+    def waits_for(self, job: Job) -> str | None:
+        """Return squeue's word for what keeps a job of the queue from starting that is no lack of nodes."""
+        if job.spec.licenses and any(self._licenses.get(name, 0) < count for name, count in _licenses(job.spec)):
+            return "Licenses"
+        if job.spec.reservation is not None and not self.reservations.usable(job, self.now, job.request.eligible):
+            return "Reservation"
+        return self._limits.broken(job) if self._limits is not None else None
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Make a reservation, or change the one of that name; a pass follows."""
+        self.reservations.by_name[reservation.name] = reservation
+        self._disturbed()
+
+    def unreserve(self, name: str) -> None:
+        """Delete a reservation.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        del self.reservations.by_name[name]
+        self._disturbed()
+
+    def _disturbed(self) -> None:
+        self.changes += 1
+        self._triggered = True
+        self._schedule()
+
+    def _check(self, spec: JobSpec, user: str) -> None:
+        if spec.licenses and any(self.licenses.get(name, 0) < count for name, count in _licenses(spec)):
+            raise refusal("Invalid license specification")
+        if spec.reservation is not None:
+            own = self.reservations.by_name.get(spec.reservation)
+            if own is None:
+                raise refusal("Requested reservation is invalid")
+            if not own.admits(user, spec.account):
+                raise refusal("Access denied to requested reservation")
+
+    @property
+    def licenses(self) -> dict[str, int]:
+        """The licences that there are, by name."""
+        return dict(self.settings.licenses)
+
+    def _count_licenses(self, job: Job, sign: int) -> None:
+        for name, count in _licenses(job.spec):
+            self._licenses[name] += sign * count
 
     def _ordered(self) -> list[Job]:
         queue = self.candidates()
@@ -224,23 +311,96 @@ class Controller(Engine):
             looked_at[job.request.partition] += 1
             if 0 < self.settings.partition_job_depth < looked_at[job.request.partition]:
                 continue
-            nodes = self.placement.choose(job.request, usable)
+            if self._constrained and self.waits_for(job) is not None:
+                continue
+            nodes = self._choose(job.request, self.reservations.usable(job, self.now, usable))
             if nodes:
                 self._start(job, nodes, backfilled=False)
-                usable &= ~nodes
+                usable &= self.free
+                continue
+            if self._preemption.possible and self._preempt_for(job, usable):
+                usable &= self.free
+            if job.spec.reservation is not None:
+                continue
+            if job.request.required and job.request.required.bit_count() >= job.request.minimum:
+                usable &= ~job.request.required  # no more jobs on the nodes that it insists on; the rest go on
             elif self.placement.fits(job.request, self.available):
                 usable &= ~self._partition_masks[job.request.partition]
         self._drop_started()
+
+    def _choose(self, request: Request, usable: int) -> int:
+        """Return the nodes that a job would be given now, 0 if it does not fit."""
+        if self._resources is None:
+            return self.placement.choose(request, usable)
+        return self._resources.choose(request, self.placement, usable)
+
+    @property
+    def _constrained(self) -> bool:
+        return self._limits is not None or bool(self._licenses) or bool(self.reservations)
+
+    def _preempt_for(self, job: Job, usable: int) -> bool:
+        """Stop running jobs so that ``job`` can start once their nodes are cleaned up; whether any were."""
+        candidates = self._preemption.candidates(job, self.running.values())
+        if not candidates:
+            return False
+        usable = self.reservations.usable(job, self.now, self.available)
+
+        def fits(gone: list[Job]) -> int:
+            if self._resources is None:
+                nodes = self.free
+                for one in gone:
+                    nodes |= one.nodes
+                return self.placement.choose(job.request, nodes & usable)
+            state = self._resources.copy()
+            for one in gone:
+                state.give_back(self._holdings[one.id])
+            return state.choose(job.request, self.placement, usable)
+
+        chosen = victims(candidates, fits)
+        for one in chosen:
+            if self._preemption.mode(one) == "requeue":
+                self._requeue(one, JobState.PREEMPTED)
+            else:
+                self._end(one, JobState.PREEMPTED)
+        self._triggered |= bool(chosen)
+        return bool(chosen)
 
     def _backfill_pass(self) -> None:
         self._last_backfill, self._backfill_due = self.now, None
         available = self.available
         running = self._promised.copy()
         if available != self.machine.all_nodes:
-            running = sorted((limit_end, nodes & available) for limit_end, nodes in running)
-        pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
-        if pass_.run(self._ordered(), lambda job, nodes: self._start(job, nodes, backfilled=True)):
+            running = sorted((limit_end, nodes & available, job_id) for limit_end, nodes, job_id in running)
+        pass_: BackfillPass
+        if self._resources is None:
+            pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
+        else:
+            from hpcplan.simulate.shared_backfill import SharedBackfillPass
+
+            pass_ = SharedBackfillPass(
+                self.settings, self.placement, self.now, available, running, self._resources, self._holdings
+            )
+        queue = self._ordered()
+        if self._constrained:
+            pass_.may_start = self._may_backfill
+            queue = [job for job in queue if job.spec.reservation is None]
+            for one in self.reservations.by_name.values():
+                pass_.block(one.start_s, one.end_s, one.nodes)
+        if pass_.run(queue, lambda job, nodes: self._start(job, nodes, backfilled=True)):
             self._drop_started()
+
+    def _may_backfill(self, job: Job) -> bool:
+        return self.waits_for(job) is None
 
     def _drop_started(self) -> None:
         self.queue = [job for job in self.queue if not job.running]
+
+
+def _licenses(spec: JobSpec) -> list[tuple[str, int]]:
+    """Return (name, count) of ``matlab:2,ansys``."""
+    found = []
+    for word in (spec.licenses or "").lower().split(","):
+        name, _, count = word.strip().partition(":")
+        if name:
+            found.append((name, int(count) if count.isdecimal() else 1))
+    return found

@@ -12,11 +12,11 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from hpcplan.simulate.admission import Admission
+from hpcplan.simulate.admission import Admission, refusal
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.dependents import Dependents, History
 from hpcplan.simulate.job_records import ended_record, natural_end
-from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec
+from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import ClusterView, Policy
 from hpcplan.slurm.records import JobRecord, JobState
@@ -79,7 +79,7 @@ class Engine:
         self._planned_ends: dict[int, int] = {}
         self._wakes: list[tuple[int, int]] = []
         self._dependents = Dependents(self.jobs, history)
-        self._admission = Admission(machine)
+        self._admission = Admission(machine, whole_nodes=self._whole_nodes())
         self._array_limits = False
         self._all_up = all(part.up for part in machine.partitions.values())
         self._partition_masks = {name: part.mask for name, part in machine.partitions.items()}
@@ -237,6 +237,41 @@ class Engine:
 
     # inside ---------------------------------------------------------------------------------------------------------
 
+    def resolve(self, spec: JobSpec) -> Request:
+        """Return what ``spec`` asks of this cluster.
+
+        Raises:
+            SlurmError: refused, in sbatch's words.
+        """
+        return self._admission.resolve(spec)
+
+    def waits_for(self, job: Job) -> str | None:
+        """Return squeue's word for what keeps a job of the queue from starting that is no lack of nodes."""
+        return None
+
+    def _check(self, spec: JobSpec, user: str) -> None:
+        """Refuse what names things that this cluster does not have.
+
+        Raises:
+            SlurmError: in sbatch's words.
+        """
+        if spec.licenses:
+            raise refusal("Invalid license specification")
+        if spec.reservation:
+            raise refusal("Requested reservation is invalid")
+
+    def _whole_nodes(self) -> bool:
+        """Whether every job gets whole nodes, whatever the machine says."""
+        return True
+
+    def _hold(self, job: Job) -> None:
+        """Take a starting job's nodes."""
+        self.busy |= job.nodes
+
+    def _give_back(self, job: Job, state: JobState) -> None:
+        """Give back the nodes of a running job that ends in ``state``, or is requeued."""
+        self.busy &= ~job.nodes
+
     def restore(self, jobs: Iterable[Job]) -> None:
         """Take over the jobs of a saved engine and rebuild everything that follows from them."""
         for job in jobs:
@@ -245,7 +280,7 @@ class Engine:
         for job in self.jobs.values():
             if job.running:
                 self.running[job.id] = job
-                self.busy |= job.nodes
+                self._hold(job)
                 self._plan_end(job)
                 continue
             self._dependents.watch(job)
@@ -268,6 +303,7 @@ class Engine:
         return jobs[0].id
 
     def _new_jobs(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> list[Job]:
+        self._check(spec, user)
         request = self._admission.resolve(spec)
         begin = begin_time(spec.begin, self.now)
         first = self.next_id
@@ -316,7 +352,7 @@ class Engine:
         job.nodes = nodes
         job.node_list = self.machine.node_list(nodes) if self.names_nodes else None
         job.backfilled = backfilled
-        self.busy |= nodes
+        self._hold(job)
         self.running[job.id] = job
         self._plan_end(job)
         self._dependents.started(job)
@@ -326,7 +362,7 @@ class Engine:
         """Take a job out of the cluster for good."""
         self._record(job, state, exit_code, signal)
         if job.running:
-            self.busy &= ~job.nodes
+            self._give_back(job, state)
             del self.running[job.id], self._planned_ends[job.id]
         else:
             self._leave_queue(job)
@@ -347,13 +383,15 @@ class Engine:
             self._end(job, JobState.NODE_FAIL, exit_code=1)
 
     def _requeue(self, job: Job, state: JobState) -> None:
+        """Stop a running job and let it wait again."""
         self._record(job, state)
-        self.busy &= ~job.nodes
+        self._give_back(job, state)
         del self.running[job.id], self._planned_ends[job.id]
         job.restarts += 1
         job.submit_time = self.now + 1  # as slurmctld does, so that accounting can tell the attempts apart
         job.begin_time = self.now + REQUEUE_DELAY_S
         job.start_time, job.nodes, job.node_list, job.backfilled, job.eligible_time = None, 0, None, None, None
+        job.node_cpus = None
         self.changes += 1
         self._wake(job)
         self._classify(job)

@@ -81,6 +81,8 @@ class JobSpec(Compact):
     priority: int | None = None
     expected_runtime_s: int | None = None
     pretend_exit: int | None = None
+    reservation: str | None = None
+    licenses: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class Request:
     ``eligible`` is the mask of the nodes that may serve, ``required`` of those that must. ``limit_reason`` is Slurm's
     word for the partition limit that keeps the job from ever starting, as squeue shows it. ``switches`` is the most
     leaf switches that its nodes may be under, 0 for any number.
+
+    A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all) and ``node_cpus_most`` at most (0 for
+    any number), until it has ``cpus``; ``node_gpus`` and ``node_memory_bytes`` (``None`` for all) of each. With
+    ``spread`` any number of nodes up to ``maximum`` will do, few rather than many.
     """
 
     partition: str
@@ -103,6 +109,17 @@ class Request:
     memory_per_node_bytes: int | None = None
     limit_reason: str | None = None
     switches: int = 0
+    node_cpus: int = 0
+    node_cpus_most: int = 0
+    node_gpus: int = 0
+    node_memory_bytes: int | None = 0
+    spread: bool = False
+    jobs_per_resource: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether it gets whole nodes."""
+        return not self.node_cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +170,7 @@ class Job:
     start_time: int | None = None
     nodes: int = 0
     node_list: str | None = None
+    node_cpus: tuple[int, ...] | None = None  # of each of its nodes, where they are not all alike
     restarts: int = 0
     backfilled: bool | None = None
 

@@ -16,7 +16,7 @@ from hpcplan.hostlist import compress, expand
 if TYPE_CHECKING:
     from hpcplan.site.model import NodeGroup, Site
 
-__all__ = ["Machine", "NodeGroupShape", "PartitionShape", "lowest"]
+__all__ = ["Machine", "NodeGroupShape", "PartitionShape", "Sharing", "lowest"]
 
 
 def lowest(mask: int, count: int) -> int:
@@ -50,6 +50,7 @@ class NodeGroupShape:
     gpu_type: str | None = None
     features: tuple[str, ...] = ()
     weight: int = 1
+    threads_per_core: int = 1  # CPUs of one core go to one job
 
     @property
     def gres(self) -> str | None:
@@ -64,7 +65,10 @@ class PartitionShape:
     """A partition: its nodes and its limits; ``None`` is no limit.
 
     Jobs of a higher ``priority_tier`` go before all others; ``priority_job_factor`` goes into the multifactor priority
-    (slurm.conf(5)).
+    (slurm.conf(5)). ``exclusive`` gives every job whole nodes; ``jobs_per_resource`` is how many jobs may have the same
+    CPUs, or with select/linear the same nodes (``OverSubscribe=FORCE:4``). ``limits_qos`` is the QOS whose limits hold
+    for every job here; ``preempt_mode`` is what preemption does to them (``off``, ``requeue``, ``cancel``), ``None``
+    for what it does elsewhere.
     """
 
     name: str
@@ -77,6 +81,32 @@ class PartitionShape:
     up: bool = True
     priority_tier: int = 1
     priority_job_factor: int = 1
+    min_nodes: int | None = None
+    exclusive: bool = True
+    jobs_per_resource: int = 1
+    max_cpus_per_node: int | None = None
+    default_memory_per_cpu_bytes: int | None = None
+    default_memory_per_node_bytes: int | None = None
+    limits_qos: str | None = None
+    accounts: tuple[str, ...] = ()
+    preempt_mode: str | None = None
+    grace_time_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What jobs may share a node by (slurm.conf(5), ``SelectTypeParameters``), and what they get who do not say.
+
+    Without ``cpus`` (select/linear) nodes are shared whole or not at all. Where ``memory`` is counted and there is no
+    default, a job gets all of a node's.
+    """
+
+    cpus: bool = True
+    memory: bool = False
+    default_memory_per_cpu_bytes: int | None = None
+    default_memory_per_node_bytes: int | None = None
+    max_memory_per_cpu_bytes: int | None = None
+    default_cpus_per_gpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +116,21 @@ class Machine:
     names: tuple[str, ...]
     groups: tuple[NodeGroupShape, ...]
     partitions: Mapping[str, PartitionShape]
+    sharing: Sharing | None = None
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
     _numbering: _Numbering = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", {name: position for position, name in enumerate(self.names)})
         object.__setattr__(self, "_numbering", _Numbering(self.names))
+
+    @property
+    def shares_nodes(self) -> bool:
+        """Whether a node may hold more than one job."""
+        if self.sharing is None:
+            return False
+        parts = self.partitions.values()
+        return any(not part.exclusive and (self.sharing.cpus or part.jobs_per_resource > 1) for part in parts)
 
     @property
     def all_nodes(self) -> int:
@@ -137,6 +176,7 @@ class Machine:
             "nodes": compress(self.names),
             "groups": [{**asdict(group), "mask": hex(group.mask)} for group in self.groups],
             "partitions": [{**asdict(part), "mask": hex(part.mask)} for part in self.partitions.values()],
+            "sharing": None if self.sharing is None else asdict(self.sharing),
         }
 
     @classmethod
@@ -147,10 +187,18 @@ class Machine:
             for group in data["groups"]
         )
         partitions = (
-            PartitionShape(**{**part, "mask": int(part["mask"], 16), "qos": tuple(part["qos"])})
+            PartitionShape(
+                **{
+                    **part,
+                    "mask": int(part["mask"], 16),
+                    "qos": tuple(part["qos"]),
+                    "accounts": tuple(part.get("accounts", ())),
+                }
+            )
             for part in data["partitions"]
         )
-        return cls(tuple(expand(data["nodes"])), tuple(groups), {part.name: part for part in partitions})
+        sharing = Sharing(**data["sharing"]) if data.get("sharing") else None
+        return cls(tuple(expand(data["nodes"])), tuple(groups), {part.name: part for part in partitions}, sharing)
 
     @classmethod
     def from_site(cls, site: Site) -> Machine:
@@ -176,9 +224,25 @@ class Machine:
                 max_time_s=None if part.max_time_s is None else int(part.max_time_s),
                 default_time_s=None if part.default_time_s is None else int(part.default_time_s),
                 max_nodes=part.max_nodes,
+                min_nodes=part.min_nodes,
                 qos=part.qos,
+                up=part.state in {"up", "drain"},
+                priority_tier=part.priority_tier,
+                exclusive=part.exclusive,
+                default_memory_per_cpu_bytes=part.default_memory_per_cpu_bytes,
+                default_memory_per_node_bytes=part.default_memory_per_node_bytes,
+                limits_qos=part.partition_qos,
+                accounts=part.accounts,
+                preempt_mode=part.preempt_mode,
+                grace_time_s=int(part.grace_time_s or 0),
             )
-        return cls(tuple(names), tuple(groups), partitions)
+        shared = any(not part.exclusive for part in site.partitions.values())
+        memory = any(
+            part.default_memory_per_cpu_bytes or part.default_memory_per_node_bytes for part in site.partitions.values()
+        )
+        cpus_per_gpu = {part.default_cpus_per_gpu for part in site.partitions.values()} - {None}
+        sharing = Sharing(memory=memory, default_cpus_per_gpu=min(cpus_per_gpu, default=None)) if shared else None  # type: ignore[type-var]
+        return cls(tuple(names), tuple(groups), partitions, sharing)
 
     @classmethod
     def of_processors(cls, count: int, partition: str = "batch") -> Machine:

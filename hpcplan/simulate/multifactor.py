@@ -1,15 +1,20 @@
 """Slurm's multifactor priority (priority_multifactor: https://slurm.schedmd.com/priority_multifactor.html).
 
-The factors of age, job size and partition, each from 0 to 1, times their weights of slurm.conf, less ``--nice``. Ages
-grow every ``PriorityCalcPeriod``. Fair share and QOS live in the accounting database, which slurm.conf does not tell.
+The factors of age, job size, partition, QOS, TRES and fair share, each from 0 to 1, times their weights of slurm.conf,
+less ``--nice``. They are worked out when a job becomes eligible, and for all every ``PriorityCalcPeriod``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hpcplan.simulate.fairshare import FairShare
+from hpcplan.simulate.limits import tres_of
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hpcplan.simulate.account_policy import AccountPolicy
     from hpcplan.simulate.jobs import Job
     from hpcplan.simulate.machine import Machine
     from hpcplan.simulate.slurm_settings import SlurmSettings
@@ -20,41 +25,78 @@ __all__ = ["Multifactor"]
 class Multifactor:
     """Priorities of the jobs of one machine."""
 
-    def __init__(self, machine: Machine, settings: SlurmSettings) -> None:
+    def __init__(self, machine: Machine, settings: SlurmSettings, policy: AccountPolicy) -> None:
         self.settings = settings
+        self.policy = policy
+        self.fair_share = FairShare(policy, settings) if settings.priority_weight_fair_share else None
+        self._machine = machine
         self._nodes = len(machine.names)
         self._cpus = machine.total(machine.all_nodes, "cpus")
         highest = max((part.priority_job_factor for part in machine.partitions.values()), default=1) or 1
-        self._partitions = {name: part.priority_job_factor / highest for name, part in machine.partitions.items()}
-        self._period = -1
+        scale = 1 if "no_normal_part" in settings.priority_flags else highest
+        self._partitions = {name: part.priority_job_factor / scale for name, part in machine.partitions.items()}
+        self._totals = {
+            name: {
+                "cpu": machine.total(part.mask, "cpus"),
+                "node": part.mask.bit_count(),
+                "mem": machine.total(part.mask, "memory_bytes"),
+                "gres/gpu": machine.total(part.mask, "gpus"),
+            }
+            for name, part in machine.partitions.items()
+        }
+        self.period: int | None = None
 
-    def update(self, queue: list[Job], now: int) -> None:
-        """Give every job in ``queue`` its priority, and put them in order."""
-        period = now // self.settings.priority_calc_period_s
-        new = [job for job in queue if job.spec.priority is None] if period != self._period else _unset(queue)
-        if not new:
-            return
-        self._period = period
-        for job in new:
-            job.priority = self.priority(job, now)
-        queue.sort(key=lambda job: job.order)
+    def due(self, now: int) -> bool:
+        """Whether a new ``PriorityCalcPeriod`` has begun since this was last asked."""
+        period = (now - self.settings.started_s) // self.settings.priority_calc_period_s
+        if period == self.period:
+            return False
+        self.period = period
+        return True
+
+    def update(self, jobs: Iterable[Job], now: int) -> None:
+        """Give jobs their priorities anew, but for those whose priority was given."""
+        for job in jobs:
+            if job.spec.priority is None:
+                job.priority = self.priority(job, now)
 
     def priority(self, job: Job, now: int) -> int:
         """Return the job's priority at ``now``, 1 at least."""
         settings = self.settings
-        eligible = job.eligible_time if job.eligible_time is not None else now
-        age = min(1.0, max(0, now - eligible) / settings.priority_max_age_s)
-        size = (job.request.minimum / self._nodes + job.request.cpus / self._cpus) / 2
-        if settings.priority_favor_small:
-            size = 1 - size
+        since = job.submit_time if "accrue_always" in settings.priority_flags else job.eligible_time
+        age = min(1.0, max(0, now - since) / settings.priority_max_age_s) if since is not None else 0.0
         total = (
             settings.priority_weight_age * age
-            + settings.priority_weight_job_size * size
+            + settings.priority_weight_job_size * self._size(job)
             + settings.priority_weight_partition * self._partitions[job.request.partition]
         )
+        if settings.priority_weight_qos:
+            total += settings.priority_weight_qos * self._qos(job)
+        if self.fair_share is not None:
+            account = self.policy.account_of(job.user, job.spec.account)
+            total += settings.priority_weight_fair_share * self.fair_share.factor(account, job.user)
+        if settings.priority_weight_tres:
+            total += self._tres(job)
         return max(1, int(total) - job.spec.nice)
 
+    def _size(self, job: Job) -> float:
+        settings, request = self.settings, job.request
+        if "small_relative_to_time" in settings.priority_flags:
+            size = request.cpus / max(1, request.limit_s // 60) / self._cpus
+        else:
+            size = (request.minimum / self._nodes + request.cpus / self._cpus) / 2
+        return min(1.0, max(0.0, 1 - size if settings.priority_favor_small else size))
 
-def _unset(queue: Sequence[Job]) -> list[Job]:
-    """Return the jobs whose priority is still the one that every job is born with under priority/basic."""
-    return [job for job in queue if job.spec.priority is None and job.priority > 2**31]
+    def _qos(self, job: Job) -> float:
+        qos = self.policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        if qos is None or not self.policy.highest_qos:
+            return 0.0
+        return qos.priority / (1 if "no_normal_qos" in self.settings.priority_flags else self.policy.highest_qos)
+
+    def _tres(self, job: Job) -> float:
+        asked, there = tres_of(job, self._machine), self._totals[job.request.partition]
+        return sum(
+            weight * min(1.0, asked.get(name, 0) / there[name])
+            for name, weight in self.settings.priority_weight_tres
+            if there.get(name)
+        )

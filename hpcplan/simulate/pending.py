@@ -25,6 +25,8 @@ def reasons(engine: Engine) -> dict[int, str]:
             result[job.id] = "PartitionDown"
         elif job.id not in candidates:
             result[job.id] = "JobArrayTaskLimit"
+        elif (reason := engine.waits_for(job)) is not None:
+            result[job.id] = reason
         elif not choose(job.request, engine.available):
             lost = job.request.eligible & ~engine.available
             result[job.id] = f"ReqNodeNotAvail, UnavailableNodes:{engine.machine.node_list(lost)}"

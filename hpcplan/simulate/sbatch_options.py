@@ -244,6 +244,7 @@ _SET: Final = (
     Option("hold", "H", "none", reader=_flag(hold=True)),
     Option("job-name", "J", reader=_text("name")),
     Option("kill-on-invalid-dep", reader=_kill_on_invalid_dep),
+    Option("licenses", "L", reader=_text("licenses")),
     Option("mem", reader=_memory("memory_per_node_bytes")),
     Option("mem-per-cpu", reader=_memory("memory_per_cpu_bytes")),
     Option("mem-per-gpu", reader=_memory("memory_per_gpu_bytes")),
@@ -259,6 +260,7 @@ _SET: Final = (
     Option("priority", reader=_number("priority", least=0)),
     Option("qos", "q", reader=_text("qos")),
     Option("requeue", argument="none", reader=_flag(requeue=True)),
+    Option("reservation", reader=_text("reservation")),
     Option("signal", reader=_signal),
     Option("switches", reader=_switches),
     Option("time", "t", reader=_time),
@@ -267,9 +269,7 @@ _SET: Final = (
 _REFUSED: Final = (
     Option("clusters", "M", refused=_without("clusters")),
     Option("deadline", refused=_without("deadline")),
-    Option("licenses", "L", refused="sbatch: error: Batch job submission failed: Invalid license specification"),
     Option("nodefile", "F", refused=_without("nodefile")),
-    Option("reservation", refused="sbatch: error: Batch job submission failed: Requested reservation is invalid"),
     Option("segment", since="24.05", refused=_without("segment")),
     Option("wrap", refused=_without("wrap")),
 )

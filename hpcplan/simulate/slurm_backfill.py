@@ -37,16 +37,17 @@ class BackfillPass:
         now: int,
         free: int,
         available: int,
-        running: list[tuple[int, int]],
+        running: list[tuple[int, int, int]],
     ) -> None:
         self.settings = settings
         self.placement = placement
         self.now = now
         self.available = available
         self.promises: dict[int, Slot] = {}
+        self.may_start: Callable[[Job], bool] | None = None  # who is not skipped, where that is more than numbers
         self._free = free
         self._ends = running
-        self._end_times = [end for end, _ in running]
+        self._end_times = [end for end, _, _ in running]
         self._levels: list[int] = []
         self._begins = [now]
         self._unpromised = [available]
@@ -73,6 +74,8 @@ class BackfillPass:
                 break
             if counted and not self._may_test(job, tested):
                 continue
+            if self.may_start is not None and not self.may_start(job):
+                continue
             slot = self._find(job.request)
             if slot is None:
                 continue
@@ -81,16 +84,29 @@ class BackfillPass:
                 last = self._last_that_can_start(queue, last)
                 continue
             start(job, slot.nodes)
-            self._free &= ~slot.nodes
-            insort(self._ends, (slot.end, slot.nodes))
-            insort(self._end_times, slot.end)
-            self._levels.clear()
-            self._firsts.clear()
+            self._started(job, slot)
             last = self._last_that_can_start(queue, last)
             started += 1
             if started == settings.bf_max_job_start:
                 break
         return bool(started)
+
+    def block(self, start: int, end: int, nodes: int) -> None:
+        """Promise nodes to nobody for a time."""
+        if end > self.now:
+            self._take(Slot(max(start, self.now), end, nodes))
+
+    def _started(self, job: Job, slot: Slot) -> None:
+        """Count a job among the running ones."""
+        self._free &= ~slot.nodes
+        insort(self._ends, (slot.end, slot.nodes, job.id))
+        insort(self._end_times, slot.end)
+        self._levels.clear()
+        self._firsts.clear()
+
+    def _free_for(self, request: Request) -> int:
+        """Return the nodes that the request could be given now, promises aside."""
+        return self._free
 
     def _may_test(self, job: Job, tested: Counter[str]) -> bool:
         """Count a job towards ``bf_max_job_part`` and ``bf_max_job_user``; whether it is within them."""
@@ -105,7 +121,7 @@ class BackfillPass:
     def _last_that_can_start(self, queue: Sequence[Job], last: int) -> int:
         """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
         begins, now = self._begins, self.now
-        nodes = self._free
+        nodes = self.available
         until_end = []  # the nodes that are free now and unpromised to the end of each span
         for unpromised in self._unpromised:
             nodes &= unpromised
@@ -113,7 +129,7 @@ class BackfillPass:
         while last >= 0:
             request = queue[last].request
             nodes = until_end[max(0, bisect_right(begins, now + request.limit_s) - 1)]
-            if (nodes & request.eligible).bit_count() >= request.minimum:
+            if (nodes & request.eligible & self._free_for(request)).bit_count() >= request.minimum:
                 break
             last -= 1
         return last
@@ -173,10 +189,13 @@ class BackfillPass:
             if monotone:
                 self._hopeless.setdefault(kind, earliest)
                 monotone = False
-            slot = Slot(start, start + limit_s, self.placement.choose(request, pool))
+            slot = Slot(start, start + limit_s, self._choose(request, pool))
             if start <= self.now or not self._overlaps(self._rounded(slot)):
                 return slot
             earliest = max(start, earliest + 1)
+
+    def _choose(self, request: Request, pool: int) -> int:
+        return self.placement.choose(request, pool)
 
     def _rounded(self, slot: Slot) -> Slot:
         resolution = self.settings.bf_resolution_s
@@ -275,7 +294,7 @@ class BackfillPass:
         level, window_s, opened = usable & self._free, 30, None
         linear_s, need, fits = self.settings.bf_window_linear_s, request.minimum, self.placement.fits
         before = None  # the end of the last job that gives something back, which a later one may go with
-        for end, given_back in self._ends:
+        for end, given_back, _ in self._ends:
             given_back &= usable
             if not given_back:
                 continue

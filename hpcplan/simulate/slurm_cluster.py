@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.hostlist import expand
-from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.account_policy import AccountPolicy, Limits, QosPolicy
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
 from hpcplan.simulate.placement import SwitchShape
-from hpcplan.simulate.slurm_settings import SlurmSettings, scheduling
+from hpcplan.simulate.reservations import Reservation
+from hpcplan.simulate.slurm_settings import SlurmSettings, consumes_cpus, scheduling
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
 
@@ -29,6 +32,8 @@ class SlurmCluster:
     machine: Machine
     settings: SlurmSettings
     switches: tuple[SwitchShape, ...] = ()
+    policy: AccountPolicy = field(default_factory=AccountPolicy)
+    reservations: tuple[Reservation, ...] = ()
 
 
 def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster:
@@ -46,14 +51,14 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
         settings = scheduling(values)
     except ValueError as error:
         raise InputError(Problem(str(error), file=str(path))) from None
-    machine = _machine(lines, path)
+    machine = _machine(lines, path, _sharing(values))
     if topology is None and values.get("topologyplugin", "").lower() == "topology/tree":
         topology = path.with_name("topology.conf")
     return SlurmCluster(machine, settings, _switches(topology, machine) if topology is not None else ())
 
 
 def cluster_of_site(site: Site) -> SlurmCluster:
-    """Return the cluster of a site file, scheduled with Slurm's defaults; leaf switches are those of its fabric."""
+    """Return the cluster of a site file, scheduled as it says; leaf switches are those of its fabric."""
     machine = Machine.from_site(site)
     switches = []
     if site.fabric.switches:
@@ -63,14 +68,66 @@ def cluster_of_site(site: Site) -> SlurmCluster:
         switches = [SwitchShape(name, mask, 0) for mask, name in leaves.items() if mask]
         if len(switches) > 1:
             switches.append(SwitchShape("all", machine.all_nodes, 1))
-    return SlurmCluster(machine, SlurmSettings(), tuple(switches))
+    return SlurmCluster(machine, _site_settings(site), tuple(switches), _site_policy(site))
+
+
+def _site_settings(site: Site) -> SlurmSettings:
+    """Return the scheduling that the site file gives, else Slurm's defaults."""
+    policy = site.scheduler
+    parameters = ",".join(f"{name}={value}" if value else name for name, value in policy.parameters.items())
+    shared = any(not part.exclusive for part in site.partitions.values())
+    weights = {f"priorityweight{name.replace('_', '')}": str(weight) for name, weight in policy.weights.items()}
+    values = {
+        "schedulertype": f"sched/{policy.scheduler}",
+        "schedulerparameters": parameters,
+        "prioritytype": f"priority/{policy.priority if policy.weights else 'basic'}",
+        "selecttype": "select/cons_tres" if shared else "select/linear",
+        "preempttype": f"preempt/{policy.preempt_type}",
+        "preemptmode": policy.preempt_mode,
+        **weights,
+    }
+    return scheduling(values)
+
+
+def _site_policy(site: Site) -> AccountPolicy:
+    """Return the QOS of the site file."""
+    found = {}
+    for name, qos in site.qos.items():
+        limits = Limits(
+            job_wall_s=None if qos.max_time_s is None else int(qos.max_time_s),
+            job_tres={} if qos.max_nodes is None else {"node": qos.max_nodes},
+            user_tres={} if qos.max_gpus_per_user is None else {"gres/gpu": qos.max_gpus_per_user},
+            user_jobs=qos.max_jobs_per_user,
+        )
+        found[name] = QosPolicy(name, qos.priority, limits, tuple(qos.preempts))
+    return AccountPolicy(found)
 
 
 def _defines(line: ConfLine) -> bool:
     return line.first in {"nodename", "partitionname", "downnodes", "nodeset", "frontendname"}
 
 
-def _machine(lines: list[ConfLine], path: Path) -> Machine:
+def _sharing(values: Mapping[str, str]) -> Sharing:
+    """Return how jobs share nodes. Of 22.05's defaults: select/linear, and with select/cons_tres ``CR_Core_Memory``."""
+
+    def mib(key: str) -> int | None:
+        value = values.get(key, "")
+        return int(value) * _MIB if value.isdecimal() and int(value) else None
+
+    by = values.get("selecttypeparameters", "").upper()
+    by = by if any(word in by for word in ("CPU", "CORE", "SOCKET", "MEMORY")) else "CR_CORE_MEMORY"
+    per_gpu = values.get("jobdefaults", "").lower().partition("defcpupergpu=")[2].partition(",")[0]
+    return Sharing(
+        cpus=consumes_cpus(values),
+        memory="MEMORY" in by and consumes_cpus(values),
+        default_memory_per_cpu_bytes=mib("defmempercpu"),
+        default_memory_per_node_bytes=mib("defmempernode"),
+        max_memory_per_cpu_bytes=mib("maxmempercpu"),
+        default_cpus_per_gpu=int(per_gpu) if per_gpu.isdecimal() else None,
+    )
+
+
+def _machine(lines: list[ConfLine], path: Path, sharing: Sharing) -> Machine:
     names: list[str] = []
     groups: list[NodeGroupShape] = []
     defaults: dict[str, dict[str, str]] = {"nodename": {}, "partitionname": {}}
@@ -94,7 +151,7 @@ def _machine(lines: list[ConfLine], path: Path) -> Machine:
     index = {name: 1 << position for position, name in enumerate(names)}
     for line, pairs in partitions:
         shapes[pairs["partitionname"]] = _partition(line, pairs, index)
-    return Machine(tuple(names), tuple(groups), shapes)
+    return Machine(tuple(names), tuple(groups), shapes, sharing)
 
 
 def _hosts(line: ConfLine, key: str) -> list[str]:
@@ -113,6 +170,7 @@ def _group(line: ConfLine, pairs: dict[str, str], mask: int) -> NodeGroupShape:
 
     sockets = number("sockets", 0) or number("boards", 1) * number("socketsperboard", 1)
     cpus = number("cpus", number("procs", 0)) or sockets * number("corespersocket", 1) * number("threadspercore", 1)
+    cores = sockets * number("corespersocket", 1) or number("boards", 1) * number("corespersocket", 1)
     gpus, gpu_type = _gpus(pairs.get("gres", ""))
     features = pairs.get("features", pairs.get("feature", ""))
     return NodeGroupShape(
@@ -123,6 +181,7 @@ def _group(line: ConfLine, pairs: dict[str, str], mask: int) -> NodeGroupShape:
         gpu_type=gpu_type,
         features=tuple(feature for feature in features.split(",") if feature),
         weight=number("weight", 1),
+        threads_per_core=number("threadspercore", 1) if sockets and cpus > cores else 1,
     )
 
 
@@ -149,6 +208,8 @@ def _partition(line: ConfLine, pairs: dict[str, str], index: dict[str, int]) -> 
         value = pairs.get(key, "")
         return int(value) if value.isdecimal() else None
 
+    share, _, times = (pairs.get("oversubscribe") or pairs.get("shared") or "no").partition(":")
+    force = share.lower() == "force"
     nodes = pairs.get("nodes", "")
     hosts = list(index) if nodes.upper() == "ALL" else _hosts(line, "nodes") if nodes else []
     mask = 0
@@ -166,7 +227,22 @@ def _partition(line: ConfLine, pairs: dict[str, str], index: dict[str, int]) -> 
         up=pairs.get("state", "up").upper() in {"UP", "DRAIN"},
         priority_tier=number("prioritytier") or number("priority") or 1,
         priority_job_factor=number("priorityjobfactor") or number("priority") or 1,
+        min_nodes=number("minnodes"),
+        exclusive=share.lower() == "exclusive",
+        jobs_per_resource=(int(times) if times.isdecimal() else 4) if force else 1,
+        max_cpus_per_node=number("maxcpuspernode"),
+        default_memory_per_cpu_bytes=_MIB * (number("defmempercpu") or 0) or None,
+        default_memory_per_node_bytes=_MIB * (number("defmempernode") or 0) or None,
+        limits_qos=pairs.get("qos"),
+        qos=_words(pairs.get("allowqos", "all")),
+        accounts=_words(pairs.get("allowaccounts", "all")),
+        preempt_mode=pairs.get("preemptmode", "").lower() or None,
+        grace_time_s=number("gracetime") or 0,
     )
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return () if value.lower() == "all" else tuple(word for word in value.split(",") if word)
 
 
 def _switches(path: Path, machine: Machine) -> tuple[SwitchShape, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-__all__ = ["SlurmSettings", "scheduling"]
+__all__ = ["SlurmSettings", "consumes_cpus", "scheduling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,15 @@ class SlurmSettings:
     priority_weight_age: int = 0
     priority_weight_job_size: int = 0
     priority_weight_partition: int = 0
+    priority_weight_qos: int = 0
+    priority_weight_fair_share: int = 0
+    priority_weight_tres: tuple[tuple[str, int], ...] = ()
+    priority_decay_half_life_s: int = 7 * 86400
+    priority_flags: frozenset[str] = frozenset()
+    preempt_type: str = "none"
+    preempt_mode: str = "off"
+    requeue_delay_s: int = 121
+    licenses: tuple[tuple[str, int], ...] = ()
     priority_max_age_s: int = 7 * 86400
     priority_favor_small: bool = False
     priority_calc_period_s: int = 300
@@ -97,7 +106,7 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
     found: dict[str, Any] = {
         "builtin": values.get("schedulertype", "sched/backfill").lower() == "sched/builtin",
         "multifactor": values.get("prioritytype", "priority/basic").lower() == "priority/multifactor",
-        "consumable": values.get("selecttype", "select/cons_tres").lower() != "select/linear",
+        "consumable": consumes_cpus(values),
         "priority_favor_small": values.get("priorityfavorsmall", "no").lower() in {"yes", "true", "1"},
     }
     for word in values.get("schedulerparameters", "").split(","):
@@ -106,19 +115,40 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
             field, factor = _NUMBERS[name.lower()]
             if int(value) or field not in _AT_LEAST_ONE:
                 found[field] = int(value) * factor
+    found["priority_flags"] = frozenset(values.get("priorityflags", "").lower().split(",")) - {""}
+    found["preempt_type"] = values.get("preempttype", "preempt/none").lower().removeprefix("preempt/")
+    found["preempt_mode"] = values.get("preemptmode", "off").lower().replace("gang", "").strip(",") or "off"
+    found["priority_weight_tres"] = _counts(values.get("priorityweighttres", ""), "=")
+    found["licenses"] = _counts(values.get("licenses", ""), ":")
     found |= _own_keys(values)
     assert found.keys() <= {field.name for field in fields(SlurmSettings)}
     return SlurmSettings(**found)
 
 
-def _own_keys(values: Mapping[str, str]) -> dict[str, int]:
+def _counts(text: str, sign: str) -> tuple[tuple[str, int], ...]:
+    """Return (name, count) of ``CPU=1000,GRES/gpu=2000`` or ``matlab:5,ansys``."""
+    found = []
+    for word in text.lower().replace("*", sign).split(","):
+        name, _, count = word.strip().partition(sign)
+        if name:
+            found.append((name, int(count) if count.isdecimal() else int(sign == ":")))
+    return tuple(found)
+
+
+def consumes_cpus(values: Mapping[str, str]) -> bool:
+    """Return whether jobs are given CPUs (select/cons_tres, cons_res), not whole nodes (select/linear, the default)."""
+    return values.get("selecttype", "select/linear").lower() in {"select/cons_tres", "select/cons_res"}
+
+
+def _own_keys(values: Mapping[str, str]) -> dict[str, Any]:
     from hpcplan.units import parse_slurm_time
 
-    found = {}
+    found: dict[str, Any] = {}
     for key, field, factor in (
         ("overtimelimit", "over_time_limit_s", 60),
         ("priorityweightage", "priority_weight_age", 1), ("priorityweightjobsize", "priority_weight_job_size", 1),
-        ("priorityweightpartition", "priority_weight_partition", 1),
+        ("priorityweightpartition", "priority_weight_partition", 1), ("priorityweightqos", "priority_weight_qos", 1),
+        ("priorityweightfairshare", "priority_weight_fair_share", 1),
     ):  # fmt: skip
         if key in values:
             if values[key].lower() in {"unlimited", "infinite"} and key == "overtimelimit":
@@ -127,7 +157,10 @@ def _own_keys(values: Mapping[str, str]) -> dict[str, int]:
             if not values[key].isdecimal():
                 raise ValueError(f"{key}: {values[key]!r} is not a whole number")
             found[field] = int(values[key]) * factor
-    for key, field in (("prioritymaxage", "priority_max_age_s"), ("prioritycalcperiod", "priority_calc_period_s")):
+    for key, field in (
+        ("prioritymaxage", "priority_max_age_s"), ("prioritycalcperiod", "priority_calc_period_s"),
+        ("prioritydecayhalflife", "priority_decay_half_life_s"),
+    ):  # fmt: skip
         if key in values:
             try:
                 seconds = parse_slurm_time(values[key])

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcplan.simulate.admission import resolve
 from hpcplan.simulate.dependencies import Dependency
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
-from hpcplan.simulate.machine import Machine
 
 __all__ = ["restore", "snapshot"]
 
@@ -40,7 +38,7 @@ def restore(engine: Engine, data: Mapping[str, Any]) -> None:
     engine.down = int(data["down"], 16)
     engine.drained = int(data["drained"], 16)
     engine.node_reasons = dict(data["node_reasons"])
-    engine.restore(_job(row, engine.machine) for row in data["jobs"])
+    engine.restore(_job(row, engine) for row in data["jobs"])
 
 
 def _job_data(job: Job) -> dict[str, Any]:
@@ -49,19 +47,22 @@ def _job_data(job: Job) -> dict[str, Any]:
     data["behaviour"] = job.behaviour.as_dict()
     if job.nodes:
         data["nodes"] = hex(job.nodes)
+    if job.node_cpus is not None:
+        data["node_cpus"] = list(job.node_cpus)
     if job.dependency is not None:
         data["dependency"] = job.dependency.as_dict()
     return data
 
 
-def _job(data: Mapping[str, Any], machine: Machine) -> Job:
+def _job(data: Mapping[str, Any], engine: Engine) -> Job:
     spec = JobSpec.from_dict(data["spec"])
     fields = {name: data[name] for name in _PLAIN if name in data}
     return Job(
         **fields,
         spec=spec,
-        request=resolve(spec, machine),
+        request=engine.resolve(spec),
         behaviour=Behaviour.from_dict(data["behaviour"]),
+        node_cpus=tuple(data["node_cpus"]) if "node_cpus" in data else None,
         nodes=int(data.get("nodes", "0x0"), 16),
         dependency=Dependency.from_dict(data["dependency"]) if "dependency" in data else None,
     )

@@ -2,7 +2,7 @@
 
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``cpus`` and ``gres`` (both a node; absent
-means whole nodes), ``dependency`` (``afterok:JOB``), ``features``, ``switches``. Other columns are left alone.
+means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``. Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -129,6 +129,14 @@ class _Row:
         if cpus is not None:
             asks["cpus_per_task"] = int(cpus)
         asks |= self._gres()
+        memory = self.number("mem", least=1)
+        if memory is not None:
+            asks["memory_per_node_bytes"] = int(memory) * 1024**2
+        if nodes is not None:
+            if cpus is None and not self.text("gres"):
+                asks["exclusive"] = True
+            else:
+                asks["ntasks_per_node"] = 1
         if self.text("dependency"):
             asks["dependency"] = self._dependency()
         return asks

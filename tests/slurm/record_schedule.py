@@ -91,6 +91,7 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     try:
         if subprocess.run(["munge", "--no-input"], env=env, capture_output=True, check=False).returncode:
             raise SystemExit("munged does not answer: start it, or a test cluster (python -m tests.slurm.cluster up)")
+        env["RECORDING_STARTED"] = str(time.time())
         spawn("slurmctld", "-D")
         for node in nodes:
             spawn("slurmd", "-D", "-N", node)
@@ -118,15 +119,14 @@ def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
     for column, option in {
         "time_limit_min": "time", "partition": "partition", "priority": "priority", "features": "constraint",
         "switches": "switches",
-        "gres": "gres", "cpus": "cpus-per-task", "qos": "qos", "account": "account",
+        "gres": "gres", "cpus": "cpus-per-task", "mem": "mem", "qos": "qos", "account": "account",
     }.items():  # fmt: skip
         if row.get(column):
             options.append(f"--{option}={row[column]}")
-    if not whole:
-        options.append("--ntasks-per-node=1")
+    options.append("--exclusive" if whole else "--ntasks-per-node=1")
     if row.get("dependency"):
         kind, _, job = row["dependency"].partition(":")
-        options.append(f"--dependency={kind}:{ids[job]}")
+        options.append(f"--dependency={kind}:{ids[job]}" if job else f"--dependency={kind}")
     return options
 
 
@@ -137,6 +137,7 @@ def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
     with _cluster(folder, conf) as env:
         ids: dict[str, str] = {}
         begin = float(int(time.time()) + 1)
+        print(f"{jobs.stem}: slurmctld started at {float(env['RECORDING_STARTED']) - begin:.1f} s", file=sys.stderr)
         for row in sorted(rows, key=lambda row: float(row["submit_s"])):
             time.sleep(max(0.0, begin + float(row["submit_s"]) - time.time()))
             script = f"--wrap=sleep {shlex.quote(row['run_s'])}"

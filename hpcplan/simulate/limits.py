@@ -1,0 +1,138 @@
+"""Limits of QOS and associations while jobs run: which waiting job breaks which (``acct_policy`` of slurmctld).
+
+A job that breaks one waits, under the reason that squeue shows, and holds up nobody behind it (slurm.conf(5),
+``assoc_limit_stop`` is off).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.account_policy import AccountPolicy, Limits, QosPolicy
+    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.machine import Machine
+
+__all__ = ["LimitKeeper", "tres_of"]
+
+_WORDS: Final = {"cpu": "Cpu", "node": "Node", "mem": "Mem", "gres/gpu": "GRES", "billing": "Billing"}
+
+
+def tres_of(job: Job, machine: Machine) -> dict[str, int]:
+    """Return what a job asks for, or has, by Slurm's names (``mem`` in bytes)."""
+    request = job.request
+    nodes = job.nodes.bit_count() if job.running else request.minimum
+    cpus, gpus, memory = request.cpus, request.gpus, (request.memory_per_node_bytes or 0) * nodes
+    if request.whole and job.nodes:
+        cpus, gpus = machine.total(job.nodes, "cpus"), machine.total(job.nodes, "gpus")
+        memory = memory or machine.total(job.nodes, "memory_bytes")
+    elif not request.whole:
+        gpus = max(gpus, request.node_gpus * nodes)
+        memory = (request.node_memory_bytes or 0) * nodes
+    return {"cpu": cpus, "node": nodes, "mem": memory, "gres/gpu": gpus, "billing": cpus}
+
+
+class LimitKeeper:
+    """Counts what runs by QOS, user and account, and holds waiting jobs against the limits."""
+
+    def __init__(self, policy: AccountPolicy, machine: Machine) -> None:
+        self.policy = policy
+        self._machine = machine
+        self._jobs: Counter[Hashable] = Counter()
+        self._tres: defaultdict[Hashable, Counter[str]] = defaultdict(Counter)
+        self._counted: dict[int, tuple[tuple[Hashable, ...], dict[str, int]]] = {}
+
+    def started(self, job: Job) -> None:
+        """Count a job that starts."""
+        used = tres_of(job, self._machine)
+        keys = tuple(self._keys(job))
+        self._counted[job.id] = keys, used
+        for key in keys:
+            self._jobs[key] += 1
+            self._tres[key].update(used)
+
+    def ended(self, job: Job) -> None:
+        """Count a job no longer."""
+        keys, used = self._counted.pop(job.id)
+        for key in keys:
+            self._jobs[key] -= 1
+            self._tres[key].subtract(used)
+
+    def broken(self, job: Job) -> str | None:
+        """Return squeue's word for the first limit that would be broken if the job started now."""
+        asked = tres_of(job, self._machine)
+        account = self.policy.account_of(job.user, job.spec.account)
+        for first, qos in enumerate(found := self._qos(job)):
+            over = found[0].limits if first else None  # a partition's QOS goes before the job's own
+            reason = self._qos_limit(qos.name, _less(qos.limits, over), asked, job, account)
+            if reason is not None:
+                return f"QOS{reason}"
+        for position, one in enumerate(self.policy.chain(job.user, job.spec.account)):
+            key: Hashable = ("assoc", one.account, one.user)
+            reason = (
+                self._over("Grp{}Limit", one.limits.group_tres, asked, key)
+                or self._jobs_over("GrpJobsLimit", one.limits.group_jobs, key)
+                or self._too_large(one.limits, asked, job)
+                or (self._jobs_over("MaxJobsLimit", one.limits.user_jobs, key) if not position else None)
+            )
+            if reason is not None:
+                return f"Assoc{reason}"
+        return None
+
+    def _qos(self, job: Job) -> list[QosPolicy]:
+        part = self._machine.partitions[job.request.partition].limits_qos
+        found = [self.policy.qos.get(part or ""), self.policy.qos_of(job.user, job.spec.account, job.spec.qos)]
+        return [qos for qos in found if qos is not None]
+
+    def _qos_limit(
+        self, name: str, limits: Limits, asked: Mapping[str, int], job: Job, account: str | None
+    ) -> str | None:
+        group, user, team = ("qos", name), ("qos", name, "user", job.user), ("qos", name, "account", account)
+        return (
+            self._too_large(limits, asked, job)
+            or self._jobs_over("GrpJobsLimit", limits.group_jobs, group)
+            or self._over("Grp{}Limit", limits.group_tres, asked, group)
+            or self._jobs_over("MaxJobsPerUserLimit", limits.user_jobs, user)
+            or self._over("Max{}PerUserLimit", limits.user_tres, asked, user)
+            or self._jobs_over("MaxJobsPerAccountLimit", limits.account_jobs, team)
+            or self._over("Max{}PerAccountLimit", limits.account_tres, asked, team)
+        )
+
+    def _too_large(self, limits: Limits, asked: Mapping[str, int], job: Job) -> str | None:
+        if limits.job_wall_s is not None and job.request.limit_s > limits.job_wall_s:
+            return "MaxWallDurationPerJobLimit"
+        for name, most in limits.job_tres.items():
+            if asked.get(name, 0) > most:
+                return f"Max{_WORDS.get(name, 'GRES')}PerJobLimit"
+        return None
+
+    def _jobs_over(self, reason: str, most: int | None, key: Hashable) -> str | None:
+        return reason if most is not None and self._jobs[key] >= most else None
+
+    def _over(self, reason: str, most: Mapping[str, int], asked: Mapping[str, int], key: Hashable) -> str | None:
+        for name, limit in most.items():
+            if asked.get(name, 0) and self._tres[key][name] + asked[name] > limit:
+                return reason.format(_WORDS.get(name, "GRES"))
+        return None
+
+    def _keys(self, job: Job) -> Iterator[Hashable]:
+        account = self.policy.account_of(job.user, job.spec.account)
+        for name in {qos.name for qos in self._qos(job)}:
+            yield from (("qos", name), ("qos", name, "user", job.user), ("qos", name, "account", account))
+        for one in self.policy.chain(job.user, job.spec.account):
+            yield ("assoc", one.account, one.user)
+
+
+def _less(limits: Limits, over: Limits | None) -> Limits:
+    """Return the limits without those kinds that ``over`` sets."""
+    if over is None:
+        return limits
+    from dataclasses import fields, replace
+
+    empty = type(limits)()
+    taken = {
+        info.name: getattr(empty, info.name) for info in fields(limits) if getattr(over, info.name) not in (None, {})
+    }
+    return replace(limits, **taken)

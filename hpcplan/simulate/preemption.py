@@ -1,0 +1,83 @@
+"""Preemption (https://slurm.schedmd.com/preempt.html): which running jobs make room for one that waits.
+
+``preempt/partition_prio``: jobs of partitions of a lower ``PriorityTier``; ``preempt/qos``: jobs of the QOS that the
+job's own may preempt. They are requeued or cancelled; other modes preempt nobody here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.account_policy import AccountPolicy
+    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.machine import Machine
+    from hpcplan.simulate.slurm_settings import SlurmSettings
+
+__all__ = ["Preemption", "victims"]
+
+
+class Preemption:
+    """Who may preempt whom on one cluster."""
+
+    def __init__(self, machine: Machine, settings: SlurmSettings, policy: AccountPolicy) -> None:
+        self._machine = machine
+        self._settings = settings
+        self._policy = policy
+        self.possible = settings.preempt_type in {"partition_prio", "qos"}
+
+    def mode(self, job: Job) -> str:
+        """Return what preemption does to a job: ``requeue``, ``cancel``, or ``off`` and others that do nothing here."""
+        own = None
+        if self._settings.preempt_type == "qos":
+            qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+            own = qos.preempt_mode if qos is not None else None
+        own = own or self._machine.partitions[job.request.partition].preempt_mode
+        mode = own or self._settings.preempt_mode
+        return "cancel" if mode == "requeue" and not job.spec.requeue else mode
+
+    def candidates(self, job: Job, running: Iterable[Job]) -> list[Job]:
+        """Return the running jobs that may be preempted for ``job``, least important and smallest first."""
+        found = [one for one in running if self._may(job, one) and self.mode(one) in {"requeue", "cancel"}]
+        return sorted(found, key=lambda one: (self._rank(one), one.nodes.bit_count(), one.id))
+
+    def _may(self, job: Job, other: Job) -> bool:
+        if self._settings.preempt_type == "partition_prio":
+            return self._tier(other) < self._tier(job)
+        qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        theirs = self._policy.qos_of(other.user, other.spec.account, other.spec.qos)
+        return qos is not None and theirs is not None and theirs.name in qos.preempts
+
+    def _tier(self, job: Job) -> int:
+        return self._machine.partitions[job.request.partition].priority_tier
+
+    def _rank(self, job: Job) -> int:
+        if self._settings.preempt_type == "partition_prio":
+            return self._tier(job)
+        qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        return qos.priority if qos is not None else 0
+
+
+def victims(candidates: list[Job], fits: Callable[[list[Job]], int]) -> list[Job]:
+    """Return the jobs to preempt, none if even all are not enough.
+
+    ``fits`` returns the nodes that the waiting job would get if the jobs given were gone, 0 if it does not fit. They go
+    one after another until it fits; then again in the order of how much of what it would get each holds, so that few go.
+    """
+    for again in (False, True):
+        gone: list[Job] = []
+        nodes = 0
+        for one in candidates:
+            gone.append(one)
+            nodes = fits(gone)
+            if nodes:
+                break
+        if not nodes:
+            return []
+        needed = [one for one in gone if one.nodes & nodes]
+        if again:
+            return needed
+        target = nodes
+        candidates = sorted(needed, key=lambda one: -(one.nodes & target).bit_count())
+    return []

@@ -1,0 +1,176 @@
+"""What is left of nodes that jobs share: CPUs, GPUs and memory of each, and who has them whole (select/cons_tres)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import Request
+    from hpcplan.simulate.machine import Machine
+    from hpcplan.simulate.placement import Placement
+
+__all__ = ["Capacity", "Holding", "Resources", "indices", "mask_of"]
+
+_MIB: Final = 1024**2
+_CPUS, _GPUS, _MEMORY, _JOBS, _WHOLE = range(5)
+Vector = NDArray[np.int32]
+Table = NDArray[np.int32]
+Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+
+def indices(mask: int, count: int) -> Indices:
+    """Return the positions of the bits of ``mask``, of ``count`` nodes."""
+    packed = np.frombuffer(mask.to_bytes((count + 7) // 8, "little"), np.uint8)
+    return np.flatnonzero(np.unpackbits(packed, count=count, bitorder="little"))
+
+
+def mask_of(chosen: Flags) -> int:
+    """Return the mask of the positions that are true."""
+    return int.from_bytes(np.packbits(chosen, bitorder="little").tobytes(), "little")
+
+
+class Holding:
+    """What one job has: a column for each of its nodes, in their order."""
+
+    __slots__ = ("amounts", "nodes")
+
+    def __init__(self, nodes: Indices, amounts: Table) -> None:
+        self.nodes = nodes
+        self.amounts = amounts
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """The CPUs of each node."""
+        return tuple(int(count) for count in self.amounts[_CPUS])
+
+
+class Capacity:
+    """What the nodes have when nobody uses them, and what requests come to on each."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.count = len(machine.names)
+        self.full = np.zeros((5, self.count), np.int32)
+        self.threads = np.ones(self.count, np.int32)
+        for group in machine.groups:
+            where = indices(group.mask, self.count)
+            self.full[_CPUS, where] = group.cpus
+            self.full[_GPUS, where] = group.gpus
+            self.full[_MEMORY, where] = group.memory_bytes // _MIB
+            self.threads[where] = group.threads_per_core
+        self._needs: dict[tuple[int, int, int | None], Table] = {}
+
+    def need(self, request: Request) -> Table:
+        """Return the CPUs (in whole cores), GPUs and memory (MiB) that the request takes of each node at least."""
+        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes)
+        found = self._needs.get(key)
+        if found is None:
+            found = np.zeros((3, self.count), np.int32)
+            found[_CPUS] = -(-request.node_cpus // self.threads) * self.threads
+            found[_GPUS] = request.node_gpus
+            memory = request.node_memory_bytes
+            found[_MEMORY] = self.full[_MEMORY] if memory is None else -(-memory // _MIB)
+            self._needs[key] = found
+        return found
+
+
+class Resources:
+    """What is free now, or will be at some time: rows of CPUs, GPUs, memory, and minus the jobs and those that are
+    alone.
+    """
+
+    def __init__(self, capacity: Capacity, free: Table | None = None) -> None:
+        self.capacity = capacity
+        self.free = capacity.full.copy() if free is None else free
+
+    def copy(self) -> Self:
+        """Return the same, to be changed apart."""
+        return type(self)(self.capacity, self.free.copy())
+
+    def room(self, request: Request, times: int = 1) -> int:
+        """Return the nodes that have what the request takes of a node, if CPUs may be given out ``times`` times."""
+        return mask_of(self._fitting(request, times))
+
+    def idle(self) -> int:
+        """Return the nodes without a job."""
+        return mask_of(self.free[_JOBS] == 0)
+
+    def full(self) -> int:
+        """Return the nodes whose CPUs are all given out."""
+        return mask_of((self.free[_CPUS] <= 0) | (self.free[_WHOLE] < 0))
+
+    def _fitting(self, request: Request, times: int) -> Flags:
+        free = self.free
+        if request.whole:
+            idle: Flags = (free[_JOBS] > -times) & (free[_WHOLE] == 0)
+            return idle
+        need = self.capacity.need(request)
+        cpus = free[_CPUS] if times == 1 else free[_CPUS] + (times - 1) * self.capacity.full[_CPUS]
+        fits: Flags = (
+            (cpus >= need[_CPUS])
+            & (free[_GPUS] >= need[_GPUS])
+            & (free[_MEMORY] >= need[_MEMORY])
+            & (free[_WHOLE] == 0)
+        )
+        return fits
+
+    def usable_cpus(self, request: Request, times: int = 1) -> Vector:
+        """Return how many CPUs of each node the request could use."""
+        full: Vector = self.capacity.full[_CPUS]
+        if request.whole:
+            return full
+        cpus: Vector = self.free[_CPUS] + (times - 1) * full
+        if request.node_cpus_most:
+            return np.minimum(cpus, np.int32(request.node_cpus_most))
+        usable: Vector = cpus // request.node_cpus * request.node_cpus
+        return usable
+
+    def choose(self, request: Request, placement: Placement, mask: int) -> int:
+        """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit: idle CPUs first."""
+        for times in range(1, request.jobs_per_resource + 1):
+            usable = self.room(request, times) & mask & request.eligible
+            if usable.bit_count() < request.minimum:
+                continue
+            if request.whole:
+                nodes = placement.choose(request, usable)
+            else:
+                nodes = placement.choose_shared(request, usable, self.usable_cpus(request, times).tolist())
+            if nodes:
+                return nodes
+        return 0
+
+    def holding(self, request: Request, nodes: int, cpus: Sequence[int] | None = None) -> Holding:
+        """Return what the request takes of these nodes; ``cpus`` of each, where that is settled already."""
+        capacity = self.capacity
+        where = indices(nodes, capacity.count)
+        amounts = np.zeros((5, len(where)), np.int32)
+        amounts[_JOBS] = 1
+        if request.whole:
+            amounts[:_JOBS] = capacity.full[:_JOBS, where]
+            amounts[_WHOLE] = request.jobs_per_resource == 1
+            return Holding(where, amounts)
+        amounts[:_JOBS] = capacity.need(request)[:, where]
+        if cpus is not None:
+            amounts[_CPUS] = cpus
+            return Holding(where, amounts)
+        left = request.cpus - request.node_cpus * len(where)
+        if left > 0:
+            more = self.usable_cpus(request)[where]
+            threads = capacity.threads[where]
+            for position in range(len(where)):
+                extra = max(0, min(left, int(more[position]) - request.node_cpus))
+                amounts[_CPUS, position] = -(-(request.node_cpus + extra) // threads[position]) * threads[position]
+                left -= extra
+        return Holding(where, amounts)
+
+    def take(self, holding: Holding) -> None:
+        """Give out what a job gets."""
+        self.free[:, holding.nodes] -= holding.amounts
+
+    def give_back(self, holding: Holding) -> None:
+        """Take back what a job had."""
+        self.free[:, holding.nodes] += holding.amounts
