@@ -233,5 +233,5 @@ def _print(report: Report) -> None:
         pieces = [(one.who, one.kind, one.finding, one.action) for one in report.advice[:10]]
         screen.print(table("What to change", ("who", "what", "evidence", "do"), pieces))
     if report.counterfactual is not None:
-        saved = formats.number(report.counterfactual.saved_wait_hours)
-        screen.print(f"Replayed with right-sized requests: {saved} wait hours saved", highlight=False)
+        saved = formats.saved(report.counterfactual.saved_wait_hours)
+        screen.print(f"Replayed with right-sized requests: {saved}", highlight=False)

@@ -38,8 +38,7 @@ def advise(seen: pl.DataFrame, *, nodes_shared: bool = True, nodes: Sequence[Nod
         pl.col("name").fill_null("").str.replace_all(r"[0-9]+", "#").alias("kind")  # run-17 and run-18 are of a kind
     )
     freeing = [*_idle_gpus(ended, seen), *_failures(ended, seen), *_bad_nodes(nodes, seen)]
-    if nodes_shared:
-        freeing += [*_memory(ended), *_cpus(ended, seen)]
+    freeing += [*_memory(ended), *_cpus(ended, seen)] if nodes_shared else _nodes(ended, seen)
     planning = [*_time_limits(ended), *_partitions(seen)]
     ranked = [
         sorted((one for one in found if one.gain_share >= _WORTH), key=lambda one: (-one.gain_share, one.who, one.kind))
@@ -137,6 +136,36 @@ def _cpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
             finding=f"{_jobs(row)} {_where(row)} held {row['cpus']} CPUs each and kept {row['busiest']:.1f} of "
             f"them busy at most ({percent(row['mean'])} on average)",
             action=f"ask for {needed} CPUs in all, as in #SBATCH --cpus-per-task={needed} with one task",
+            gain=gain,
+            unit="core-hours",
+            gain_share=_share(gain, held),
+            jobs=row["jobs"],
+        )
+
+
+def _nodes(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
+    """Name jobs that got more whole nodes than the CPUs and memory they used fill; GPU jobs are left out."""
+    held = float(seen["core_s"].sum()) / 3600
+    measured = pl.col("cpu_efficiency").is_not_null() & pl.col("memory_efficiency").is_not_null()
+    known = ended.filter(measured & (pl.col("nodes") > 1) & (pl.col("gpus").fill_null(0) == 0))
+    filled = pl.max_horizontal("cpu_efficiency", "memory_efficiency") * pl.col("nodes")
+    rows = _groups(
+        known,
+        ["user", "kind", "partition", "nodes"],
+        fullest=filled.max(),
+        hours=pl.col("core_s").sum() / 3600,
+    )
+    for row in rows:
+        needed = max(1, math.ceil(row["fullest"] * MARGIN))
+        if needed > _LOW * row["nodes"]:
+            continue
+        gain = row["hours"] * (1 - needed / row["nodes"])
+        yield Advice(
+            kind="nodes",
+            who=row["user"],
+            finding=f"{_jobs(row)} {_where(row)} held {row['nodes']} whole nodes each and used as much as fills "
+            f"{row['fullest']:.1f} of them at most",
+            action=f"#SBATCH --nodes={needed}, if the program can run so",
             gain=gain,
             unit="core-hours",
             gain_share=_share(gain, held),

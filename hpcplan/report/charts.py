@@ -217,7 +217,8 @@ def account_chart(rows: Sequence[Usage], most: int = 10) -> BarChart:
     shown = [row for row in rows if row.core_hours][:most]
     largest = max((row.core_hours or 0.0 for row in shown), default=0.0)
     left, room = 150, 26
-    wide = WIDTH - left - 150
+    longest = max((len(_hours_text(row)) for row in shown), default=0)
+    wide = max(60.0, WIDTH - left - 14 - 8.4 * longest)  # the text behind the longest bar fits, at a phone's size too
     bars = tuple(
         Bar(
             row.name if row.name is not None else "(no account)",

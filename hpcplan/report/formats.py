@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 
 from hpcplan.units import format_duration
 
-__all__ = ["UNKNOWN", "change", "coverage", "duration", "figure", "number", "percent", "when"]
+__all__ = ["UNKNOWN", "change", "coverage", "duration", "figure", "number", "percent", "saved", "when"]
 
 UNKNOWN = "–"
 
@@ -36,7 +36,16 @@ def duration(seconds: float | None) -> str:
         return UNKNOWN
     if 0 < seconds < 0.5:
         return "< 1 s"
-    return f"{seconds:.0f} s" if seconds < 60 else format_duration(seconds)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    return format_duration(seconds)
+
+
+def saved(hours: float) -> str:
+    """Return what became of hours waited: ``12 wait hours saved``, ``3.5 wait hours more``."""
+    return f"{number(abs(hours))} wait hours {'saved' if hours >= 0 else 'more, as other jobs came first'}"
 
 
 def when(moment: int | None, zone: tzinfo | None, form: str = "%Y-%m-%d %H:%M") -> str:

@@ -47,8 +47,8 @@ def plain_text(report: Report, zone: tzinfo | None = None) -> str:
         lines += _wrapped(f"{number:>2}. {piece.who}, {piece.kind}: {piece.finding}. {piece.action}.")
     lines += [] if report.advice else ["  Nothing stands out."]
     if report.counterfactual is not None:
-        saved = formats.number(report.counterfactual.saved_wait_hours)
-        lines += ["", *_wrapped(f"Replayed with right-sized requests: {saved} wait hours saved.")]
+        saved = formats.saved(report.counterfactual.saved_wait_hours)
+        lines += ["", *_wrapped(f"Replayed with right-sized requests: {saved}.")]
     lines += ["", f"  {'user':<20}{'core-hours':>14}{'idle':>12}{'CPU eff.':>12}{'median wait':>14}"]
     for row in report.by_user[:10]:
         name = "(none on record)" if row.name is None else row.name

@@ -15,6 +15,13 @@ BEFORE_ELIGIBLE: Final = "not yet eligible (held, dependent, or begin time)"
 NOT_ON_RECORD: Final = "not on record"
 
 
+# squeue(1), JOB REASON CODES: why a job ended, which says nothing of why it had waited
+_OF_THE_END: Final = [
+    "nonzeroexitcode", "timelimit", "outofmemory", "joblaunchfailure", "nodedown", "systemfailure", "inactivelimit",
+    "cleaning", "prolog", "nodefail",
+]  # fmt: skip
+
+
 def wait_reasons(seen: pl.DataFrame, start: int, end: int) -> tuple[WaitReason, ...]:
     """Return the hours waited inside the window by reason, most first; they add up to all hours waited.
 
@@ -29,7 +36,8 @@ def wait_reasons(seen: pl.DataFrame, start: int, end: int) -> tuple[WaitReason, 
         .clip(start, end).alias("_b"),
         until.clip(start, end).alias("_c"),
     )  # fmt: skip
-    known = pl.col("reason").is_not_null() & ~pl.col("reason").str.to_lowercase().is_in(["none", "n/a", ""])
+    word = pl.col("reason").str.to_lowercase().str.strip_chars()
+    known = ~(word.is_in(["none", "n/a", "", *_OF_THE_END]) | word.str.starts_with("raisedsignal")).fill_null(True)
     parts = [
         waits.select(pl.lit(BEFORE_ELIGIBLE).alias("reason"), (pl.col("_b") - pl.col("_a")).alias("s"),
                      (pl.col("pending") & (pl.col("eligible_time") >= end).fill_null(False)).alias("still")),

@@ -66,7 +66,7 @@ def _from_template(report: Report, name: str, zone: tzinfo | None, templates: Pa
     environment.filters.update(
         percent=formats.percent, number=formats.number, duration=formats.duration, coverage=formats.coverage,
         when=partial(formats.when, zone=zone), cell=_markdown_cell,
-        figure=formats.figure, change=formats.change,
+        figure=formats.figure, change=formats.change, saved=formats.saved,
         capitalize_first=lambda text: text[:1].upper() + text[1:],
     )  # fmt: skip
     try:

@@ -1,14 +1,15 @@
-"""Waiting times from queueing theory: M/M/1, M/M/c (Erlang C) and M/G/1 (Pollaczek–Khinchine).
+"""Waiting times from queueing theory: M/M/1, M/M/c (Erlang C), M/G/1 (Pollaczek–Khinchine), G/G/c (Allen–Cunneen).
 
 Rates are per second (or per any unit, as long as it is the same one); waits exclude service. Sources: Kleinrock,
-Queueing Systems I (1975), eqs. 3.22–3.24 (M/M/1), 3.40 (Erlang C), 5.63 (Pollaczek–Khinchine).
+Queueing Systems I (1975), eqs. 3.22–3.24 (M/M/1), 3.40 (Erlang C), 5.63 (Pollaczek–Khinchine); Allen, Probability,
+Statistics, and Queueing Theory, 2nd ed. (1990), section 5.2 (the Allen–Cunneen approximation).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Wait", "erlang_c", "mg1", "mm1", "mmc"]
+__all__ = ["Wait", "allen_cunneen", "erlang_c", "mg1", "mm1", "mmc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,28 @@ def mg1(arrival_rate: float, mean_service: float, second_moment: float) -> Wait:
     if load >= 1:
         return Wait(load, None, None)
     return Wait(load, load, arrival_rate * second_moment / (2 * (1 - load)))
+
+
+def allen_cunneen(
+    arrival_rate: float, service_rate: float, servers: int, arrival_variation: float, service_variation: float
+) -> Wait:
+    """``servers`` alike, any arrivals and service: W_q ≈ (C_a² + C_s²)/2 · W_q of M/M/c.
+
+    ``arrival_variation`` and ``service_variation`` are the squared coefficients of variation (variance / mean²) of the
+    times between arrivals and of the service. Exact for M/M/c and M/G/1; otherwise an approximation.
+
+    >>> round(allen_cunneen(0.8, 1.0, 1, 1.0, 0.0).mean_wait, 9)  # M/D/1
+    2.0
+
+    Raises:
+        ValueError: a rate, a number of servers or a variation that cannot be.
+    """
+    if arrival_variation < 0 or service_variation < 0:
+        raise ValueError("a squared coefficient of variation is zero or more")
+    found = mmc(arrival_rate, service_rate, servers)
+    if found.mean_wait is None:
+        return found
+    return Wait(found.load, found.wait_probability, found.mean_wait * (arrival_variation + service_variation) / 2)
 
 
 def _load(arrival_rate: float, service_rate: float, servers: int) -> float:

@@ -77,12 +77,11 @@ def area_between(first: Any, last: Any, weight: Any, at: NDArray[np.float64]) ->
 
 
 def _ramp(moments: Any, weight: Any, at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Σ w·(t−moment)⁺ at each of the ascending ``at``: what began before each is added up, bin by bin."""
     import numpy as np
 
-    order = np.argsort(moments, kind="stable")
-    sorted_moments, sorted_weight = moments[order], weight[order]
-    weights = np.concatenate([[0.0], np.cumsum(sorted_weight)])
-    moments_sum = np.concatenate([[0.0], np.cumsum(sorted_weight * sorted_moments)])
-    before = np.searchsorted(sorted_moments, at, side="right")
-    result: NDArray[np.float64] = weights[before] * at - moments_sum[before]
+    place = np.searchsorted(at, moments)
+    started = np.cumsum(np.bincount(place, weight, len(at) + 1))[: len(at)]
+    since = np.cumsum(np.bincount(place, weight * moments, len(at) + 1))[: len(at)]
+    result: NDArray[np.float64] = started * at - since
     return result

@@ -89,3 +89,18 @@ def test_repeated_failures_are_named_with_a_remedy() -> None:
     (piece,) = advice([dataclasses.replace(JOB, state=JobState.OUT_OF_MEMORY)] * 3)
     assert (piece.kind, piece.gain) == ("failures", 24.0)
     assert "memory" in piece.action
+
+
+def test_whole_nodes_that_were_not_filled_are_counted_unless_their_gpus_or_memory_were() -> None:
+    wide = dataclasses.replace(JOB, nodes=8, node_list="n[1-8]", cpus=512, total_cpu_s=40.0 * HOUR)
+    small = dataclasses.replace(wide, max_rss_bytes=2 * 2**30)
+
+    def one_by_one(job: JobRecord) -> tuple[Advice, ...]:
+        return advice(dataclasses.replace(job, start_time=k * HOUR, end_time=k * HOUR + HOUR) for k in range(3))
+
+    (piece,) = one_by_one(small)
+    assert (piece.kind, piece.unit) == ("nodes", "core-hours")
+    assert piece.action.startswith("#SBATCH --nodes=1,")
+    assert piece.gain == pytest.approx(3 * 512 * 7 / 8)
+    for full in ({"max_rss_bytes": 60 * 2**30}, {"max_rss_bytes": None}, {"gpus": 64, "gpu_utilisation": 0.5}):
+        assert one_by_one(dataclasses.replace(small, **full)) == ()  # type: ignore[arg-type]

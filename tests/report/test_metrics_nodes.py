@@ -35,6 +35,9 @@ def test_hours_waited_go_to_their_reasons_and_add_up(made_up: ModuleType) -> Non
     report = build_report(records, start=START, end=START + 4 * HOUR)
     found = {row.reason: row.wait_hours for row in report.wait_reasons}
     assert found == {"Priority": 4.0, BEFORE_ELIGIBLE: 0.5, NOT_ON_RECORD: 0.5}
+    ended = [job(state=JobState.TIMEOUT, reason=word) for word in ("TimeLimit", "RaisedSignal:9(Killed)", "None")]
+    (row,) = build_report(ended, start=START, end=START + 4 * HOUR).wait_reasons  # why it ended, not why it waited
+    assert row.reason == NOT_ON_RECORD
     many = build_report(made_up.records(400), start=made_up.START, end=made_up.START + made_up.DAY)
     assert sum(row.wait_hours for row in many.wait_reasons) == pytest.approx(sum(many.series.pending))
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcplan.report.queueing import erlang_c, mg1, mm1, mmc
+from hpcplan.report import build_report, render
+from hpcplan.report.queueing import allen_cunneen, erlang_c, mg1, mm1, mmc
 
 
 def test_published_values() -> None:
@@ -55,3 +57,29 @@ def test_impossible_rates_are_refused() -> None:
         mm1(1.0, 0.0)
     with pytest.raises(ValueError, match="below"):
         mg1(0.5, 1.0, 0.5)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 40), st.floats(0.0, 9.0))
+def test_allen_cunneen_is_exact_where_theory_is(load: float, servers: int, variation: float) -> None:
+    poisson = mmc(load * servers, 1.0, servers).mean_wait
+    assert allen_cunneen(load * servers, 1.0, servers, 1.0, 1.0).mean_wait == pytest.approx(poisson)
+    one = allen_cunneen(load, 1.0, 1, 1.0, variation).mean_wait
+    assert one == pytest.approx(mg1(load, 1.0, 1.0 + variation).mean_wait)
+
+
+def test_allen_cunneen_of_regular_arrivals_and_service_waits_not_at_all() -> None:
+    assert allen_cunneen(0.9, 1.0, 1, 0.0, 0.0).mean_wait == 0
+    assert not allen_cunneen(2.0, 1.0, 2, 1.0, 1.0).stable
+    with pytest.raises(ValueError, match="variation"):
+        allen_cunneen(0.5, 1.0, 1, -1.0, 1.0)
+
+
+def test_a_report_has_the_four_models_and_says_unstable(made_up: ModuleType) -> None:
+    start, end = made_up.START, made_up.START + made_up.DAY
+    for count, stable in ((64, True), (1, False)):
+        report = build_report(made_up.records(300), start=start, end=end, nodes=made_up.nodes(count))
+        assert report.queueing is not None
+        assert [one.model for one in report.queueing.models] == ["M/M/1", "M/M/c", "M/G/1", "Allen–Cunneen"]
+        assert {one.stable for one in report.queueing.models} == {stable}
+        assert ("unstable" in render(report, "html")) == (not stable)
+        assert ("unstable" in render(report, "md")) == (not stable)
