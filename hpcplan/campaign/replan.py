@@ -123,7 +123,9 @@ def adopt(
             journal.append("withdrawn", job_ids=ids)
         generation = ledger.generation + 1
         folder = generation_folder(generation)
-        write_campaign(render_plan(plan), directory / folder, force=True)  # of a try that died in between
+        write_campaign(
+            render_plan(plan, folder=folder), directory / folder, force=True
+        )  # of a try that died in between
         unblock(directory)
         carried = _carried(current_manifest(directory, ledger), {job.key: job.state for job in result.jobs})
         journal.append(

@@ -73,6 +73,10 @@ class ScriptContext:
     """a name that Slurm takes"""
     script_name: str
     """the file's own name: ``train-01.sbatch``"""
+    folder: str
+    """where the files of this plan are in the campaign's directory: empty, or ``plan-02`` for one that took over"""
+    script_path: str
+    """the script's path in the campaign's directory: ``plan-02/train-01.sbatch``"""
     version: str
     """of hpcplan"""
     plan_sha256: str
@@ -141,19 +145,21 @@ class ScriptContext:
     """the trainer: its first element is the program, each further one an option with its values"""
 
 
-def script_contexts(plan: Plan) -> list[ScriptContext]:
+def script_contexts(plan: Plan, folder: str = "") -> list[ScriptContext]:
     """Return the variables of every script: of the segments, in order, and of the stages beside training.
 
     Raises:
         InputError: the framework, or the site's Slurm, cannot do what the plan asks for.
     """
     launch = launch_of(plan)
-    common = _common(plan)
+    common = _common(plan) | {"folder": folder}
     training = common | _training(plan, launch)
-    return [
-        *(ScriptContext(**(training | _of_segment(plan, segment))) for segment in plan.segments),
-        *(ScriptContext(**(common | _of_stage(plan, stage))) for stage in plan.stages),
+    fields = [
+        *(training | _of_segment(plan, segment) for segment in plan.segments),
+        *(common | _of_stage(plan, stage) for stage in plan.stages),
     ]
+    prefix = f"{folder}/" if folder else ""
+    return [ScriptContext(**of_script, script_path=prefix + of_script["script_name"]) for of_script in fields]
 
 
 def _common(plan: Plan) -> dict[str, Any]:

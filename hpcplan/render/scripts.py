@@ -38,10 +38,13 @@ def launch_notes(plan: Plan) -> tuple[str, ...]:
     return launch_of(plan).notes
 
 
-def render_plan(plan: Plan, templates_dir: Path | None = None, *, kubernetes: bool = False) -> dict[str, str]:
+def render_plan(
+    plan: Plan, templates_dir: Path | None = None, *, kubernetes: bool = False, folder: str = ""
+) -> dict[str, str]:
     """Return file names and their text. The same plan and templates give the same bytes; nothing is written.
 
-    With ``kubernetes`` there is a JobSet for the same plan beside the scripts.
+    With ``kubernetes`` there is a JobSet for the same plan beside the scripts. Jobs run in the campaign's directory;
+    ``folder`` says where in it these files will be, if not at its top.
 
     Raises:
         InputError: the plan does not hold together, its framework or the site's Slurm cannot do what it asks for (with
@@ -51,7 +54,7 @@ def render_plan(plan: Plan, templates_dir: Path | None = None, *, kubernetes: bo
 
     check_plan(plan)
     environment = template_environment(templates_dir, slurm_version=plan.job.slurm_version)
-    contexts = script_contexts(plan)
+    contexts = script_contexts(plan, folder)
     files = {PLAN_NAME: plan.text()}
     for context in contexts:
         files[context.script_name] = _script(environment, context)

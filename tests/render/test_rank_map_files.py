@@ -65,7 +65,7 @@ def test_the_script_takes_the_order_and_keeps_slurms_where_the_program_fails(pla
     (tmp_path / PROGRAM_NAME).write_text(files[PROGRAM_NAME])
 
     def order() -> list[str]:
-        code = f'set -euo pipefail; campaign_dir="$PWD"; hosts=(d1 d3)\n{part}\necho "${{hosts[@]}}"'
+        code = f'set -euo pipefail; HPCPLAN_FILES_DIR="$PWD"; hosts=(d1 d3)\n{part}\necho "${{hosts[@]}}"'
         return subprocess.run(
             ["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout.split()

@@ -259,3 +259,18 @@ def test_step_file_that_is_no_number_counts_as_no_step(megatron_script: str, sta
     status, output = stage.run(megatron_script)
     assert status == 0
     assert "goes on from step 1 of 2500" in output
+
+
+def test_a_plan_that_took_over_finds_its_own_files(plans: ModuleType, stage: Any) -> None:
+    """Its jobs run in the campaign's directory, where the files of the plan before still are."""
+    from tests.render.sites import framework_plan
+
+    files = render_plan(framework_plan("deepspeed", "lab"), folder="plan-02")
+    script = files["train-01.sbatch"].replace("source ~/venv/bin/activate", ":")
+    script = script.replace("module load cuda/12.4 nccl/2.21", ":")
+    stage.run(script)
+    words = (stage.directory / "torchrun.words").read_text().split("\0")
+    assert words[words.index("--deepspeed_config") + 1] == f"{stage.directory}/plan-02/deepspeed.json"
+    assert "run: sbatch plan-02/train-01.sbatch" in script
+    assert "hpcplan replan wrote it" in script
+    assert "hpcplan render plan.json" not in script
