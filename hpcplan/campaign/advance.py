@@ -127,7 +127,8 @@ class _Turn:
     def _lost_any(self, result: CampaignStatus) -> bool:
         """Write down jobs that Slurm gave an id and knows nothing of, neither the controller nor accounting.
 
-        A controller that is killed forgets what it took in the last seconds, and gives the ids to others.
+        A controller that is killed forgets what it took in the last seconds, and gives the ids to others. A job that
+        has left a log was started all the same: what became of it nobody knows, so it is not started again.
         """
         ledger = self._ledger()
         now = self.backend.now()
@@ -137,6 +138,9 @@ class _Turn:
             if job.state == JobState.UNKNOWN.value and job.job_id is not None and not ledger.cancelled
         ]
         gone = [known for known in gone if _LOST_AFTER_S < now - (known.answered_at or now) < _LOST_BEFORE_S]
+        if gone:
+            manifest = {job.key: job for job in current_manifest(self.directory, ledger).jobs}
+            gone = [one for one in gone if not log_path(self.directory, manifest[one.key], one.job_id or 0).exists()]
         if not gone or not self.backend.ping().accounting:
             return False
         records = self.backend.jobs(None, since=since([ledger.opened_at], now))

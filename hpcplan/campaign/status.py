@@ -276,9 +276,7 @@ def _reason(record: JobRecord) -> str | None:
     return words
 
 
-def _campaign_state(
-    ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress, due: Sequence[str]
-) -> CampaignState:
+def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress, due: Sequence[str]) -> CampaignState:
     states = [JobState.parse(job.state) for job in jobs]
     submitted = [job for job in jobs if job.job_id is not None]
     if any(state.active for state in states):

@@ -75,9 +75,7 @@ def test_a_turn_submits_what_is_missing_also_while_a_job_runs(directory: Path, s
     assert (found.status.state.value, found.status.due) == ("running", ())
 
 
-def test_a_job_that_needs_a_success_that_did_not_come_is_not_waited_for(
-    directory: Path, slurm: Any, turn: Any
-) -> None:
+def test_a_job_that_needs_a_success_that_did_not_come_is_not_waited_for(directory: Path, slurm: Any, turn: Any) -> None:
     manifest = json.loads((directory / "jobs.json").read_text())
     manifest["jobs"][2] |= {"after": [], "after_ok": [manifest["jobs"][1]["key"]]}
     del manifest["sha256"]
@@ -334,6 +332,17 @@ def test_a_job_that_the_controller_lost_in_a_crash_is_submitted_anew(directory: 
     assert [job.state for job in found.status.jobs] == ["PENDING"] * 3
     assert found.status.jobs[1].attempt == 2
     assert turn().acts == ()
+
+
+def test_a_job_that_was_lost_after_it_had_begun_is_not_started_again(directory: Path, slurm: Any, turn: Any) -> None:
+    submit(directory, slurm)
+    name = json.loads((directory / "jobs.json").read_text())["jobs"][1]["job_name"]
+    (directory / f"{name}-101.out").write_text("training begins\n")
+    slurm.forget(101)
+    slurm.clock += 100
+    found = turn()
+    assert found.acts == ()
+    assert found.status.jobs[1].state == "UNKNOWN"
 
 
 def test_without_accounting_nothing_is_taken_for_lost(directory: Path, slurm: Any, turn: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpcplan.render.manifest import MANIFEST_NAME, Manifest, ManifestJob, file_digest
 
-__all__ = ["ran", "write_tiny_campaign"]
+__all__ = ["ran", "ran_as", "write_tiny_campaign"]
 
 
 def write_tiny_campaign(
@@ -22,7 +22,7 @@ def write_tiny_campaign(
         key = f"train-{number:04d}"
         script = "\n".join([
             "#!/bin/bash", f"#SBATCH --job-name={name}-{key}", f"#SBATCH --partition={partition}", "#SBATCH --nodes=1",
-            "#SBATCH --time=5", "#SBATCH --output=/dev/null", "#SBATCH --requeue",
+            "#SBATCH --time=5", "#SBATCH --output=%x-%j.out", "#SBATCH --requeue",
             f"# hpcplan: expected-runtime-s={max(1, round(seconds))}",
             f"echo $SLURM_JOB_ID $SLURM_RESTART_COUNT >> ran/{key}", f"sleep {seconds}", f"exit {exit_code}",
         ])  # fmt: skip
@@ -46,4 +46,12 @@ def write_tiny_campaign(
 
 def ran(directory: Path) -> dict[str, int]:
     """Return how often each job has begun to run."""
-    return {path.name: len(path.read_text().splitlines()) for path in sorted((directory / "ran").iterdir())}
+    return {key: len(ids) for key, ids in ran_as(directory).items()}
+
+
+def ran_as(directory: Path) -> dict[str, list[str]]:
+    """Return under which ids each job has begun to run, once a start; Slurm itself may start one id again."""
+    return {
+        path.name: [line.split()[0] for line in path.read_text().splitlines()]
+        for path in sorted((directory / "ran").iterdir())
+    }
