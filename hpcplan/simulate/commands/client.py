@@ -5,8 +5,6 @@ starts in some hundredths of a second. The words, the folder and the environment
 JSON; what comes back is text to print, a question for stdin, a plan of tasks to launch, or an exit code.
 """
 
-# ruff: noqa: PTH (pathlib takes longer to import than everything else here)
-
 from __future__ import annotations
 
 import json
@@ -56,7 +54,7 @@ def main(arguments: list[str]) -> int:
         os.umask(mask)
         line.send(
             {
-                "command": command, "words": words, "cwd": os.getcwd(), "env": dict(os.environ), "umask": mask,
+                "command": command, "words": words, "cwd": os.getcwd(), "env": dict(os.environ), "umask": mask,  # noqa: PTH109
                 "uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid(),
             }
         )  # fmt: skip
@@ -76,7 +74,7 @@ def _converse(line: Line, command: str) -> int:
         if message.get("want") == "stdin":
             line.send({"stdin": sys.stdin.buffer.read().decode("utf-8", "surrogateescape")})
         if "launch" in message:
-            sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+            sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
             import launcher  # type: ignore[import-not-found]
 
             launcher.launch(line, message["launch"])

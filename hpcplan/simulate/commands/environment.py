@@ -82,6 +82,8 @@ def job_environment(job: Job, info: JobInfo, machine: Machine, cluster: str) -> 
         "SLURM_GPUS": spec.gpus,
         "SLURM_GPUS_PER_NODE": spec.gpus_per_node,
         "SLURM_GPUS_PER_TASK": spec.gpus_per_task,
+        "SLURM_OPEN_MODE": spec.open_mode and spec.open_mode[:1].lower(),
+        "SLURM_PRIO_PROCESS": 0,
         "SLURM_RESTART_COUNT": job.restarts or None,
         **_array(job, info),
         **_gpus(job),
@@ -152,6 +154,9 @@ def task_environment(
         "SLURM_NPROCS": total,
         "SLURM_NNODES": len(names),
         "SLURM_NODELIST": compress(names),
+        "SLURM_DISTRIBUTION": "block",
+        "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
+        "SLURM_SRUN_COMM_HOST": "127.0.0.1",
     }
     result = []
     rank = 0

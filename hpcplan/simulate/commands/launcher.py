@@ -4,8 +4,6 @@ Tasks write where srun writes, unless output files or labels are asked for. Each
 which the controller signals; it is told their ids when all have begun.
 """
 
-# ruff: noqa: PTH (pathlib takes longer to import than everything else here)
-
 from __future__ import annotations
 
 import os
@@ -91,8 +89,9 @@ class _Step:
         if path is None:
             return subprocess.PIPE if self.plan["label"] else target
         if path not in self.files:
-            mode = "ab" if self.plan["append"] else "wb"
-            self.files[path] = open(path, mode, buffering=0)  # noqa: SIM115 (closed with the process)
+            if not self.plan["append"]:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
+            self.files[path] = open(path, "ab", buffering=0)  # noqa: PTH123, SIM115
         return self.files[path]
 
     def _copy(self, rank: int, pipe: Any, target: int) -> None:

@@ -81,7 +81,7 @@ class Batch:
         """
         self.ended: Ended | None = None
         self._wake, self._guard = wake, guard
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC)
         opened: list[int] = []
         try:
             opened.append(os.open(stdin, os.O_RDONLY))

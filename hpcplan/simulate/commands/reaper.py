@@ -5,8 +5,6 @@ ended. When stdin closes, which a controller that is killed cannot help, every g
 that carries the mark in its environment, is killed, and the paths are deleted. It knows the standard library alone.
 """
 
-# ruff: noqa: PTH (pathlib takes longer to import than everything else here)
-
 from __future__ import annotations
 
 import os
@@ -26,14 +24,14 @@ def marked(mark: str) -> list[int]:
     exact = f"{MARK}={mark}".encode()
     found = []
     try:
-        names = os.listdir("/proc")
+        names = os.listdir("/proc")  # noqa: PTH208
     except OSError:
         return []
     for name in names:
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
-            with open(f"/proc/{name}/environ", "rb") as stream:
+            with open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
                 variables = stream.read().split(b"\0")
         except OSError:
             continue

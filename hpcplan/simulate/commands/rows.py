@@ -24,7 +24,10 @@ _TARGET: Final = re.compile(r"(\d+)(?:_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\]|\*))?(?:\
 
 @dataclass(slots=True)
 class JobRow:
-    """One job to be shown. ``tasks`` are the tasks of an array that wait together and are shown as one."""
+    """One job to be shown. ``tasks`` are the tasks of an array that wait together and are shown as one.
+
+    ``ending`` is, of a job that was stopped and whose processes are still there, how and when it was.
+    """
 
     record: JobRecord
     spec: JobSpec
@@ -34,6 +37,7 @@ class JobRow:
     job: Job | None = None
     tasks: tuple[int, ...] = ()
     gpus_per_node: int = 0
+    ending: tuple[JobState, int] | None = None
     steps: list[Step] = field(default_factory=list)
 
     @property
@@ -164,7 +168,11 @@ def _live(controller: Controller, session: Session, job: Job, reason: str | None
     base_id = job.array_job_id or job.id
     info = controller.files.info(base_id)
     steps = list(run.steps) if run is not None else controller.files.steps(base_id, job.id) if info else []
-    return JobRow(record, job.spec, info, state, session.engine.now, job, gpus_per_node=gpus_on_node(job), steps=steps)
+    ending = None
+    if run is not None and run.outcome is not None and run.stopped_at is not None:
+        ending = (run.outcome[0], run.stopped_at)
+    now = session.engine.now
+    return JobRow(record, job.spec, info, state, now, job, gpus_per_node=gpus_on_node(job), steps=steps, ending=ending)
 
 
 def ended_rows(controller: Controller, session: Session, records: Iterable[JobRecord]) -> list[JobRow]:

@@ -29,6 +29,7 @@ from hpcplan.slurm.records import JobState
 
 __all__ = ["Run", "Runner"]
 
+_SIGNAL_LAG_S: Final = 0.1
 _CANNOT_OPEN: Final = 53  # what slurmd reports where a job's files cannot be opened, as a signal
 
 
@@ -52,6 +53,8 @@ class Run:
     next_step: int = 0
     early: tuple[int, int, bool] | None = None
     outcome: tuple[JobState, int, int] | None = None
+    stopped_at: int | None = None
+    term_at: float | None = None
     kill_at: float | None = None
     released: bool = False
     exit: tuple[int, int] = (0, 0)
@@ -108,9 +111,13 @@ class Runner:
         if job is None and run.outcome is None:  # cancelled, requeued or lost by other hands
             why = " DUE TO JOB REQUEUE" if run.job_id in engine.jobs else ""
             words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
-            self._stop(run, JobState.CANCELLED, words)
+            self._stop(run, JobState.CANCELLED, words, session)
         if job is not None and run.outcome is None and run.suspended_at is None:
             self._watch_time(run, session)
+        if run.term_at is not None and time.monotonic() >= run.term_at:
+            run.term_at = None
+            send(run.everything, signal.SIGCONT)
+            send(run.everything, signal.SIGTERM)
         done = run.batch.ended is not None if run.batch is not None else run.released
         if run.kill_at is not None and time.monotonic() >= run.kill_at:
             send(run.everything, signal.SIGKILL)
@@ -127,20 +134,24 @@ class Runner:
             self.signal(run, number, batch=to_batch, steps=not to_batch)
         if now >= run.limit_end:
             words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} DUE TO TIME LIMIT ***"
-            self._stop(run, JobState.TIMEOUT, words)
+            self._stop(run, JobState.TIMEOUT, words, session)
 
-    def _stop(self, run: Run, state: JobState, words: str) -> None:
-        """Ask a job to end: SIGTERM and SIGCONT now, SIGKILL after KillWait."""
+    def _stop(self, run: Run, state: JobState, words: str, session: Session) -> None:
+        """Ask a job to end: SIGCONT and SIGTERM soon, SIGKILL after KillWait.
+
+        The signals come a moment later than the word, as on Slurm, where they go by another daemon: a job that asks for
+        its own requeue must see scontrol return.
+        """
         run.outcome = (state, 0, 15 if state is JobState.CANCELLED else 0)
-        run.kill_at = time.monotonic() + self._kill_wait_s
+        run.stopped_at = session.engine.now
+        run.term_at = time.monotonic() + _SIGNAL_LAG_S
+        run.kill_at = run.term_at + self._kill_wait_s
         if run.stderr is not None:
             for step in run.steps:
                 if step.end is None and step.name != "batch":
                     said = words.partition(" DUE")[0].replace(f"JOB {run.job_id}", f"STEP {run.job_id}.{step.name}", 1)
                     _append(run.stderr, f"slurmstepd: error: {said.removesuffix(' ***')} ***\n")
             _append(run.stderr, f"slurmstepd: error: {words}\n")
-        send(run.everything, signal.SIGCONT)
-        send(run.everything, signal.SIGTERM)
         if run.batch is None:
             run.released = run.released or not run.groups
 
@@ -197,7 +208,8 @@ class Runner:
     def cancel(self, run: Run, session: Session) -> None:
         """Ask a running job to end as CANCELLED; it holds its nodes until it has."""
         if run.outcome is None:
-            self._stop(run, JobState.CANCELLED, f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} ***")
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} ***"
+            self._stop(run, JobState.CANCELLED, words, session)
 
     def suspend(self, run: Run, session: Session) -> None:
         """Stop the processes of a job; its time limit waits for it."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -193,7 +194,7 @@ def _rows(
     ids = {target.job_id for target in targets} or None
     records = [*session.accounting.latest_first(since=start, job_ids=ids)]
     records = [*reversed(records), *session.engine.ended]
-    live = live_rows(controller, session)
+    live = [_as_ended(row) for row in live_rows(controller, session)]
     rows = ended_rows(controller, session, records) + live
     if not every:
         # A job that was requeued is shown as it stands now; until then, as it was stopped.
@@ -202,6 +203,14 @@ def _rows(
             last[(row.record.job_id, ())] = row
         rows = list(last.values())
     return sorted(rows, key=lambda row: (row.record.submit_time or 0, row.record.job_id, row.record.restarts))
+
+
+def _as_ended(row: JobRow) -> JobRow:
+    """Return a job that was stopped as accounting has it: it has ended, though its processes may still be there."""
+    if row.ending is None or row.state is not JobState.COMPLETING:
+        return row
+    state, when = row.ending
+    return replace(row, record=replace(row.record, state=state, end_time=when))
 
 
 def _named(row: JobRow, target: Target) -> bool:

@@ -108,7 +108,7 @@ def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
 
 
 def _conditions(rest: list[str], kind: str) -> tuple[dict[str, list[str]], bool]:
-    """Return what rows must have (``user=root``, or a bare name), the ``format``, and whether associations are meant."""
+    """Return what rows must have (``user=root``, a bare name), the ``format``, and whether associations are asked."""
     options: dict[str, list[str]] = {}
     assoc = False
     for word in rest:

@@ -217,7 +217,7 @@ def _write(controller: Controller, call: Call, words: Words, rest: list[str]) ->
     if name == "-":
         call.reply.out += text
         return
-    path = Path(os.path.join(call.cwd, name))  # noqa: PTH118 (an absolute name wins)
+    path = Path(os.path.join(call.cwd, name))  # noqa: PTH118
     try:
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:

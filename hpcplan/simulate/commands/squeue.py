@@ -16,7 +16,7 @@ from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows
 from hpcplan.simulate.commands.squeue_fields import fields, long_names
 from hpcplan.simulate.commands.states import read_states
 from hpcplan.simulate.store import Session
-from hpcplan.slurm.records import JobState
+from hpcplan.slurm.records import JobRecord, JobState
 
 __all__ = ["controller_rows", "squeue"]
 
@@ -71,10 +71,10 @@ def controller_rows(controller: Controller, session: Session, *, whole_arrays: b
     rows = live_rows(controller, session, whole_arrays=whole_arrays)
     live = {row.record.job_id for row in rows} | set(session.engine.jobs)
     since = session.engine.now - _MIN_JOB_AGE_S
-    records = {}
-    for record in [*session.accounting.latest_first(since=since), *session.engine.ended]:
-        if record.job_id not in live and (record.end_time or 0) >= since:
-            records[record.job_id] = record
+    records: dict[int, JobRecord] = {}
+    for record in [*reversed(session.engine.ended), *session.accounting.latest_first(since=since)]:
+        if record.job_id not in live and (record.end_time or 0) >= since and record.state.final:
+            records.setdefault(record.job_id, record)
     return rows + ended_rows(controller, session, records.values())
 
 
