@@ -10,16 +10,17 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from hpcplan.errors import InputError
 from hpcplan.simulate.conservative import Conservative
 from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["Order", "TracePolicy", "replay"]
+__all__ = ["Order", "TracePolicy", "replay", "start_of"]
 
 TracePolicy = Literal["fcfs", "sjf", "priority", "easy", "conservative"]
 Order = Literal["submit", "sjf"]
+_NOT_YET: Final = -(2**62)
 
 
 def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy", order: Order = "submit") -> list[int]:
@@ -50,6 +51,17 @@ def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy"
     return starts
 
 
+def start_of(jobs: Sequence[TraceJob], procs: int, index: int, *, runs: Sequence[int], backfill: bool = True) -> int:
+    """Return the start of the job at ``index`` alone, in seconds, under EASY (or FCFS, without ``backfill``).
+
+    The jobs come in the order of their submission, and run ``runs`` in the place of what they say. Nothing after that
+    start is simulated.
+    """
+    pool = _Pool(jobs, procs, backfill=backfill, orders=None, runs=runs)
+    pool.run(until=index)
+    return pool.starts[index]
+
+
 def _orders(jobs: Sequence[TraceJob], policy: TracePolicy, order: Order) -> list[int] | None:
     """Return what the queue is sorted by before submission, ``None`` where submission alone counts."""
     shortest_first = order == "sjf" or policy == "sjf"
@@ -67,15 +79,23 @@ class _Pool:
     new jobs are looked at, against the same shadow time and extra processors.
     """
 
-    def __init__(self, jobs: Sequence[TraceJob], procs: int, *, backfill: bool, orders: list[int] | None) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[TraceJob],
+        procs: int,
+        *,
+        backfill: bool,
+        orders: list[int] | None,
+        runs: Sequence[int] | None = None,
+    ) -> None:
         self.submits = [job.submit_s for job in jobs]
-        self.runs = [min(job.run_s, job.limit_s) for job in jobs]
+        self.runs = runs if runs is not None else [min(job.run_s, job.limit_s) for job in jobs]
         self.limits = [job.limit_s for job in jobs]
         self.widths = [job.procs for job in jobs]
         self.procs = self.free = procs
         self.backfill = backfill
         self.orders = orders
-        self.starts = [0] * len(jobs)
+        self.starts = [_NOT_YET] * len(jobs)
         self.ends: list[tuple[int, int]] = []
         self.promised: list[tuple[int, int]] = []
         self.waiting: list[tuple[int, int]] = []
@@ -83,11 +103,13 @@ class _Pool:
         self.settled = False
         self.shadow = self.extra = 0
 
-    def run(self) -> None:
-        """Run until every job has started."""
+    def run(self, until: int | None = None) -> None:
+        """Run until every job has started, or the one of the rank ``until``."""
         submits, ends, count = self.submits, self.ends, len(self.submits)
         rank = 0
         while rank < count or self.waiting:
+            if until is not None and self.starts[until] != _NOT_YET:
+                return
             now = submits[rank] if rank < count else ends[0][0]
             if ends and ends[0][0] <= now:
                 now = ends[0][0]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trace", "TraceJob", "read_swf", "text_lines"]
 
-_JOB, _SUBMIT, _RUN, _PROCS, _REQUESTED_PROCS, _REQUESTED_TIME = 0, 1, 3, 4, 7, 8
+_JOB, _SUBMIT, _RUN, _PROCS, _REQUESTED_PROCS, _REQUESTED_TIME, _USER = 0, 1, 3, 4, 7, 8, 11
 _FIELDS: Final = 18
 _MAX_BYTES: Final = 4 * 1024**3  # of text; the largest trace of the archive has about 0.5 GB
 
@@ -116,7 +116,8 @@ def _job(words: list[str], procs: int | None, path: Path, number: int) -> TraceJ
     run_s = max(1, values[_RUN])
     limit_s = values[_REQUESTED_TIME] if values[_REQUESTED_TIME] > 0 else run_s
     width = width if procs is None else min(width, procs)
-    return TraceJob(values[_JOB], values[_SUBMIT], run_s, limit_s, width)
+    user = words[_USER] if words[_USER].isdecimal() else None  # -1 where it is not known
+    return TraceJob(values[_JOB], values[_SUBMIT], run_s, limit_s, width, user=user)
 
 
 def text_lines(path: Path) -> Iterator[str]:

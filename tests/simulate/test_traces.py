@@ -25,7 +25,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_line_gives_submission_run_time_limit_and_processors(tmp_path: Path) -> None:
     trace = read_swf(written(tmp_path, HEADER + line(3, 70, 100, 16, asked_procs=32, asked_time=600)))
-    assert trace.jobs == (TraceJob(3, 70, 100, 600, 16),)
+    assert trace.jobs == (TraceJob(3, 70, 100, 600, 16, user="1"),)
     assert (trace.procs, trace.skipped) == (128, 0)
 
 

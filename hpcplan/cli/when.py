@@ -1,0 +1,109 @@
+"""``hpcplan when``: when a job would start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpcplan.cli.backends import backend_option
+from hpcplan.cli.output import console, echo_json, format_option, narrate, progress_bar, table
+
+if TYPE_CHECKING:
+    from hpcplan.schedule.forecast.answer import Answer
+    from hpcplan.schedule.forecast.snapshot import QueueJob
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("what", required=False, type=_FILE, metavar="[PLAN|SCRIPT]")
+@click.option("--nodes", metavar="A,B,…", help="How many nodes (or processors of a pool): one number or several.")
+@click.option("--time", "time_limit", metavar="TIME", help="The job's time limit.  [default: the plan's, or 1 hour]")
+@click.option("--partition", help="Where to.  [default: the plan's, or the cluster's default]")
+@click.option("--user", help="Whose job it is; only told to the engine.", hidden=True)
+@backend_option
+@click.option("--snapshot", type=_FILE, help="A queue that --save wrote, instead of asking Slurm.")
+@click.option("--trace", type=_FILE, help="The queue of a trace under EASY backfill, at the moment --at.")
+@click.option("--at", "at_s", type=int, metavar="SECONDS", help="The moment, on the trace's clock.")
+@click.option("--procs", type=click.IntRange(1), help="The trace's processors.  [default: what it says]")
+@click.option("--history", "histories", multiple=True, type=_FILE, metavar="FILE",
+              help="What ended before: sacct's output, or a trace.  [default: the last --history-days]")  # fmt: skip
+@click.option("--history-days", type=click.IntRange(0), default=14, show_default=True)
+@click.option("--save", type=_FILE, help="Write the queue and its history here, for --snapshot.")
+@click.option("--samples", type=click.IntRange(20, 5000), default=200, show_default=True, help="Futures to draw.")
+@click.option("--back-tests", "backtests", type=click.IntRange(0, 5000), default=200, show_default=True,
+              help="Past starts to check forecasts against, and to correct the intervals by; 0 for none.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@format_option
+def command(what: Path | None, nodes: str | None, output_format: str, **options: Any) -> None:
+    """Say when a job would start if it were submitted now, for several node counts at once.
+
+    The queue is run forward many times by the scheduler of the mock cluster: each time the running and waiting jobs use
+    another share of their limits, as their users' jobs did before, and others submit what they submitted at such times.
+    Of those starts come the median and the interval. Past starts are forecast in the same way, and the interval is
+    corrected by how far off that was.
+
+    \b
+    Examples:
+      hpcplan when plan.json --nodes 8,16,32
+      hpcplan when train.sbatch --save queue.json
+      hpcplan when --snapshot queue.json --nodes 1,4,16 --time 12:00:00 --partition batch
+      hpcplan when --trace trace.swf.gz --at 2000000 --nodes 16,64 --time 4h
+    """
+    from hpcplan.cli.when_sources import asked_jobs, queue_asked
+    from hpcplan.schedule.forecast.answer import answer
+    from hpcplan.schedule.forecast.snapshot import write_snapshot
+
+    snapshot = queue_asked(options)
+    if options["save"] is not None:
+        write_snapshot(options["save"], snapshot)
+        narrate(f"wrote {options['save']}")
+    targets: list[QueueJob] = asked_jobs(what, nodes, options, snapshot)
+    with progress_bar("checking past forecasts", options["backtests"]) as advance:
+        found = answer(
+            snapshot, targets, samples=options["samples"], backtests=options["backtests"], seed=options["seed"],
+            each=advance,
+        )  # fmt: skip
+    if output_format == "json":
+        echo_json(found.as_dict())
+    else:
+        _show(found)
+
+
+def _show(found: Answer) -> None:
+    from hpcplan.units import format_duration
+
+    queue = found.snapshot
+    unit = "nodes" if queue.procs is None else "processors"
+    rows = []
+    for size in found.sizes:
+        waits = [size.quantiles_s[level] for level in (0.1, 0.5, 0.9)]
+        rows.append((size.target.width, format_duration(size.target.limit_s), *(_wait(wait) for wait in waits),
+                     *(_moment(queue.now_s + wait, queue.now_s) for wait in waits[1:])))  # fmt: skip
+    title = f"{queue.source or 'the queue'}: {len(queue.running):,} jobs run, {len(queue.pending):,} wait"
+    columns = (f">{unit}", ">limit", ">wait P10", ">P50", ">P90", "start P50", "start P90")
+    out = console()
+    out.print(table(title, columns, rows))
+    if found.backtests:
+        out.print(f"Intervals corrected by {found.backtests:,} past starts.", markup=False)
+    for note in found.notes:
+        out.print(f"Note: {note}.", markup=False)
+
+
+def _wait(seconds: float) -> str:
+    from hpcplan.units import format_duration
+
+    return "0 s" if seconds < 1 else format_duration(seconds)
+
+
+def _moment(time: float, now: int) -> str:
+    """Return a date and time of day; seconds on the clock of a trace, which has none."""
+    from datetime import datetime
+
+    if now < 10**9 // 2:
+        return f"{time:,.0f} s"
+    return datetime.fromtimestamp(time).astimezone().strftime("%a %d %b %H:%M")

@@ -1,0 +1,1 @@
+"""When jobs will start: the queue's future from its present and its past."""

@@ -1,0 +1,68 @@
+"""Jobs that others will submit while one waits: drawn from what they submitted at such times before."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from hpcplan.schedule.forecast.snapshot import QueueJob
+
+__all__ = ["Arrivals"]
+
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
+_WEEK_S: Final = 7 * _DAY_S
+_WEEKS: Final = 3  # of history that it takes to tell weekdays apart
+_MOST: Final = 400  # jobs of one sample; those further off hardly matter for a job that is first in line
+_JITTER_S: Final = 2 * _HOUR_S
+
+
+class Arrivals:
+    """Past submissions, in order. A future is a stretch of the past, moved to the present as it stands.
+
+    Copying stretches keeps bursts together (a block bootstrap: Künsch, Ann. Stat. 17(3), 1989). A stretch begins at the
+    same hour, give or take two: of the same weekday where there are three weeks of history, of any day otherwise, and
+    anywhere in a history of less than two days. Jobs that were wider or narrower than usual, in bursts or alone, come
+    as often as they did.
+    """
+
+    def __init__(self, past: Sequence[QueueJob]) -> None:
+        self._past = [*past]
+        self._times = [job.submit_s for job in self._past]
+
+    def add(self, job: QueueJob) -> None:
+        """Take note of a submission, later than all before."""
+        self._past.append(job)
+        self._times.append(job.submit_s)
+
+    def future(self, now_s: int, horizon_s: int, random: np.random.Generator) -> list[tuple[int, QueueJob]]:
+        """Return one future: when each job comes, and the past job that it is like. Empty without a past."""
+        if not self._past or horizon_s <= 0:
+            return []
+        start = self._stretch(now_s, horizon_s, random)
+        if start is None:
+            return []
+        first = bisect_left(self._times, start)
+        moved = []
+        for job in self._past[first : first + _MOST]:
+            ahead_s = job.submit_s - start
+            if ahead_s > horizon_s:
+                break
+            moved.append((now_s + ahead_s, job))
+        return moved
+
+    def _stretch(self, now_s: int, horizon_s: int, random: np.random.Generator) -> int | None:
+        """Return where a stretch begins that ends before now, ``None`` where there is none."""
+        first = self._times[0]
+        last = now_s - min(horizon_s, (now_s - first) // 2)
+        period_s = _WEEK_S if now_s - first >= _WEEKS * _WEEK_S else _DAY_S
+        count = int((last - first) // period_s)
+        if count < 2:
+            return None if last <= first else int(random.integers(first, last))
+        newest = -(-(now_s - last) // period_s)
+        periods = random.integers(newest, max(newest, (now_s - first) // period_s) + 1)
+        start = now_s - int(periods) * period_s + int(random.integers(-_JITTER_S, _JITTER_S + 1))
+        return int(min(max(start, first), last))

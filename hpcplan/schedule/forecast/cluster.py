@@ -1,0 +1,252 @@
+"""The future of a cluster of nodes under the scheduler of the mock cluster, one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hpcplan.errors import InputError, SlurmError
+from hpcplan.hostlist import expand
+from hpcplan.schedule.forecast.pool import Coming
+from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, Reservation
+from hpcplan.simulate.admission import Admission
+from hpcplan.simulate.controller import Controller
+from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
+from hpcplan.simulate.machine import Machine, lowest
+from hpcplan.simulate.policies import POLICIES, Backfill
+from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_settings import SlurmSettings
+
+__all__ = ["ClusterFuture"]
+
+_FIRST: Final = 2**30  # priority of the first in line; each later one has one less
+_LONGEST_S: Final = 400 * 86400  # what has not started by then never does: nodes that are down, limits
+
+
+class ClusterFuture:
+    """What happens next on the nodes of a cluster, under Slurm's own scheduling or a policy of the theory.
+
+    The queue keeps the order that it has: priorities that change while jobs wait (age, fair share) are not foretold.
+    A job submitted now, and those that others submit later, go to its end. Jobs whose limits reach into a reservation
+    keep off its nodes.
+    """
+
+    def __init__(self, snapshot: QueueSnapshot, cluster: SlurmCluster | None = None) -> None:
+        """Take over a snapshot; ``cluster`` adds what it does not say: switches and the scheduler's parameters.
+
+        Raises:
+            InputError: it is not of a cluster.
+        """
+        if snapshot.machine is None:
+            raise InputError("the snapshot is of a pool of processors, not of a cluster of nodes")
+        self.now_s = snapshot.now_s
+        self.policy = snapshot.policy
+        self.machine = Machine.from_dict(snapshot.machine)
+        settings = cluster.settings if cluster is not None else SlurmSettings()
+        switches = cluster.switches if cluster is not None and cluster.machine.names == self.machine.names else ()
+        self._cluster = SlurmCluster(self.machine, replace(settings, multifactor=False, builtin=False), switches)
+        self._admission = Admission(self.machine)
+        self._unusable = _mask(self.machine, snapshot.unusable)
+        self._reservations = [(one, _mask(self.machine, one.nodes)) for one in snapshot.reservations]
+        self._templates: list[Job] = []
+        live: list[QueueJob] = []
+        for job in (*snapshot.running, *snapshot.pending):
+            template = self._template(job, len(live) + 1)
+            if template is not None:
+                live.append(job)
+                self._templates.append(template)
+        self.live = tuple(live)
+        self._waiting = [job.id for job in self._templates if not job.running]
+
+    def certain(self, target: QueueJob) -> int | None:
+        """Return ``None``: slurmctld looks at the queue when it does, also at an empty one."""
+        return None
+
+    def check(self, target: QueueJob) -> None:
+        """Refuse a job that can never start.
+
+        Raises:
+            InputError: what sbatch would say, or which limit of the partition holds it back.
+        """
+        try:
+            request = self._admission.resolve(_spec(target))
+        except SlurmError as error:
+            raise InputError(error.message.splitlines()[-1], hint=error.hint) from None
+        if request.limit_reason is not None:
+            raise InputError(
+                f"a job of {target.width} nodes for {target.limit_s} s would wait for ever ({request.limit_reason}) in "
+                f"partition {request.partition!r}"
+            )
+        if (request.eligible & ~self._unusable).bit_count() < request.minimum:
+            raise InputError(f"{target.width} nodes were asked for; fewer of {request.partition!r} can be used now")
+
+    def start_of(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> int:
+        """Return when the target, submitted now, starts (unix seconds); 400 days from now if it never does."""
+        engine = self._engine(runs_s, arrivals)
+        number = engine.next_id
+        request = self._kept_off(self._admission.resolve(_spec(target)))
+        spec = replace(_spec(target), priority=_FIRST - len(self.live) - 1)
+        job_id = engine.submit(spec, Behaviour(target.limit_s), target.user or "user")
+        assert job_id == number
+        job = engine.jobs[job_id]
+        job.request = replace(request, limit_reason=None)
+        while job.start_time is None:
+            time = engine.next_event_time()
+            if time is None or time > self.now_s + _LONGEST_S:
+                return self.now_s + _LONGEST_S
+            engine.step(time)
+        return job.start_time
+
+    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int]:
+        """Return when each waiting job, and after those each arrival that is not refused, starts (unix seconds)."""
+        engine = self._engine(runs_s, arrivals)
+        coming = engine.arrivals
+        assert isinstance(coming, _Coming)
+        watched = {job.id: job for job in engine.jobs.values() if not job.running}
+        wanted = len(watched) + len(coming)
+        found: dict[int, int] = {}
+        while len(found) < wanted:
+            time = engine.next_event_time()
+            if time is None or time > self.now_s + _LONGEST_S:
+                break
+            first = engine.next_id
+            engine.step(time)
+            watched |= {number: engine.jobs[number] for number in range(first, engine.next_id) if number in engine.jobs}
+            begun = [number for number, job in watched.items() if job.start_time is not None]
+            for number in begun:
+                found[number] = watched.pop(number).start_time or 0
+        never = self.now_s + _LONGEST_S
+        first_new = len(self.live) + 1
+        return [found.get(number, never) for number in (*self._waiting, *range(first_new, first_new + len(coming)))]
+
+    def _template(self, job: QueueJob, number: int) -> Job | None:
+        """Return a live job as the engine has it; ``None`` for one that this machine would refuse."""
+        spec = replace(_spec(job), priority=_FIRST - number)
+        try:
+            request = self._admission.resolve(spec)
+        except SlurmError:
+            return None
+        if request.limit_reason is not None and job.pending:
+            return None
+        return Job(
+            id=number, spec=spec, request=request if job.running else self._kept_off(request),
+            behaviour=Behaviour(1), user=job.user or "user", submit_time=job.submit_s, priority=_FIRST - number,
+            eligible_time=job.submit_s, start_time=job.start_s, nodes=self._nodes(job, request) if job.running else 0,
+        )  # fmt: skip
+
+    def _nodes(self, job: QueueJob, request: Request) -> int:
+        """Return where a running job runs; any free nodes of its partition where the snapshot does not say."""
+        if job.nodes is not None:
+            return _mask(self.machine, job.nodes)
+        taken = 0
+        for other in self._templates:
+            taken |= other.nodes
+        return lowest(request.eligible & ~taken, job.width)
+
+    def _kept_off(self, request: Request) -> Request:
+        """Return the request without the nodes of reservations that a job submitted now would run into."""
+        for reservation, nodes in self._reservations:
+            if reservation.end_s > self.now_s and self.now_s + request.limit_s > reservation.start_s:
+                request = replace(
+                    request, eligible=request.eligible & ~(nodes if not _active(reservation, self.now_s) else 0)
+                )
+        return request
+
+    def _engine(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> Engine:
+        coming = _Coming(self, arrivals)
+        engine: Engine
+        if self.policy == "slurm":
+            engine = Controller(self._cluster, now=self.now_s, arrivals=coming)
+        else:
+            policy = Backfill() if self.policy == "conservative" else POLICIES[self.policy]
+            engine = Engine(self.machine, policy, now=self.now_s, arrivals=coming)
+        engine.names_nodes = False
+        engine.on_end = _forget
+        engine.down = self._unusable
+        jobs = [_copy(job, Behaviour(run_s)) for job, run_s in zip(self._templates, runs_s, strict=True)]
+        jobs += self._held(len(jobs))
+        engine.next_id = len(self.live) + 1
+        engine.restore(jobs)
+        return engine
+
+    def _held(self, count: int) -> list[Job]:
+        """Return the reservations that have begun, as jobs that run on their nodes until they end."""
+        held = []
+        for index, (reservation, nodes) in enumerate(self._reservations):
+            if not _active(reservation, self.now_s) or not nodes:
+                continue
+            left_s = reservation.end_s - self.now_s
+            request = Request(self.machine.default_partition(), nodes.bit_count(), nodes.bit_count(), left_s, nodes)
+            held.append(
+                Job(
+                    id=-1 - index, spec=JobSpec(), request=request, behaviour=Behaviour(left_s), user="root",
+                    submit_time=self.now_s, priority=1, start_time=self.now_s, nodes=nodes,
+                )
+            )  # fmt: skip
+        return held
+
+    def accepts(self, job: QueueJob) -> bool:
+        """Whether the machine would take a job like this one."""
+        try:
+            return self._admission.resolve(_spec(job)).limit_reason is None
+        except SlurmError:
+            return False
+
+
+@dataclass(slots=True)
+class _Coming:
+    """Arrivals as the engine takes them; those that would be refused are left out."""
+
+    future: ClusterFuture
+    left: list[Arrival]
+
+    def __init__(self, future: ClusterFuture, arrivals: Sequence[Coming]) -> None:
+        self.future = future
+        first = _FIRST - len(future.live) - 2
+        self.left = [
+            Arrival(
+                max(future.now_s, time), job.user or "user", replace(_spec(job), priority=first - number),
+                Behaviour(run_s),
+            )
+            for number, (time, job, run_s) in enumerate(arrivals)
+            if future.accepts(job)
+        ][::-1]  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def next_time(self) -> int | None:
+        """When the next job comes."""
+        return self.left[-1].time if self.left else None
+
+    def pop(self) -> Arrival:
+        """Return the next job."""
+        return self.left.pop()
+
+
+def _spec(job: QueueJob) -> JobSpec:
+    return JobSpec(partition=job.partition, nodes_min=job.width, nodes_max=job.width, time_limit_s=job.limit_s)
+
+
+def _mask(machine: Machine, nodes: str | None) -> int:
+    known = set(machine.names)
+    return machine.mask_of(name for name in expand(nodes) if name in known) if nodes else 0
+
+
+def _active(reservation: Reservation, now_s: int) -> bool:
+    return reservation.start_s <= now_s < reservation.end_s
+
+
+def _copy(job: Job, behaviour: Behaviour) -> Job:
+    return Job(
+        id=job.id, spec=job.spec, request=job.request, behaviour=behaviour, user=job.user,
+        submit_time=job.submit_time, priority=job.priority, eligible_time=job.eligible_time,
+        start_time=job.start_time, nodes=job.nodes,
+    )  # fmt: skip
+
+
+def _forget(job: Job, state: object) -> None:
+    """Nobody asks for the records of a job that ended in a forecast."""

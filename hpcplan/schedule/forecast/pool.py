@@ -1,0 +1,107 @@
+"""The future of a pool of equal processors under EASY or FCFS, one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpcplan.errors import InputError
+from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, Reservation
+from hpcplan.simulate.replay import TracePolicy, replay, start_of
+from hpcplan.simulate.traces import TraceJob
+
+__all__ = ["Coming", "PoolFuture"]
+
+Coming = tuple[int, QueueJob, int]  # when a job will be submitted (unix seconds), what it is like, how long it runs (s)
+
+
+class PoolFuture:
+    """What happens next on a pool: the rules are those of :mod:`hpcplan.simulate.replay`, the same engine's.
+
+    Running jobs are replayed as jobs that start together a second ago, with what is left of their limits; reservations
+    that have begun as jobs that run to their end. A reservation that has still to begin is not seen by the pool.
+    """
+
+    def __init__(self, snapshot: QueueSnapshot) -> None:
+        """Take over a snapshot.
+
+        Raises:
+            InputError: it is not of a pool.
+        """
+        if snapshot.procs is None:
+            raise InputError("the snapshot is of a cluster of nodes, not of a pool of processors")
+        self.now_s = snapshot.now_s
+        self.procs = snapshot.procs
+        self.policy: TracePolicy = "easy" if snapshot.policy in {"slurm", "backfill"} else snapshot.policy  # type: ignore[assignment]
+        self.live = (*snapshot.running, *snapshot.pending)
+        self._running = len(snapshot.running)
+        self._held = [_held(one, snapshot.now_s) for one in snapshot.reservations if one.start_s <= snapshot.now_s]
+        self._jobs = [*(job for job in self._held if job is not None), *(self._trace_job(job) for job in self.live)]
+        self._free = self.procs - sum(job.procs for job in self._jobs if job.submit_s < self.now_s)
+
+    def _trace_job(self, job: QueueJob) -> TraceJob:
+        if job.start_s is None:
+            return TraceJob(0, self.now_s, job.limit_s, job.limit_s, job.width)
+        left_s = max(1, job.start_s + job.limit_s - self.now_s)
+        return TraceJob(0, self.now_s - 1, left_s + 1, left_s + 1, job.width)
+
+    def certain(self, target: QueueJob) -> int | None:
+        """Return the start, if it does not depend on chance: nothing waits and there is room."""
+        return self.now_s if len(self.live) == self._running and target.width <= self._free else None
+
+    def check(self, target: QueueJob) -> None:
+        """Refuse a job that can never start.
+
+        Raises:
+            InputError: it is wider than the pool.
+        """
+        if target.width > self.procs:
+            raise InputError(f"{target.width} processors were asked for; there are {self.procs}")
+
+    def start_of(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> int:
+        """Return when the target, submitted now, starts (unix seconds).
+
+        Args:
+            target: the job.
+            runs_s: how long each live job runs, from its start.
+            arrivals: what others submit later, in order.
+        """
+        jobs, runs = self._line_up([target], runs_s, arrivals)
+        position = len(self._jobs)
+        if self.policy == "conservative":
+            return replay(_with(jobs, runs), self.procs, policy="conservative")[position]
+        return start_of(jobs, self.procs, position, runs=runs, backfill=self.policy == "easy")
+
+    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int]:
+        """Return when each job that waits now starts, and after those each arrival that fits (unix seconds)."""
+        jobs, runs = self._line_up([], runs_s, arrivals)
+        found = replay(_with(jobs, runs), self.procs, policy=self.policy)
+        return found[len(self._jobs) - (len(self.live) - self._running) :]
+
+    def _line_up(
+        self, targets: Sequence[QueueJob], runs_s: Sequence[int], arrivals: Sequence[Coming]
+    ) -> tuple[list[TraceJob], list[int]]:
+        """Return everything in the order of submission, and how long it runs."""
+        runs = [job.run_s for job in self._jobs[: len(self._jobs) - len(self.live)]]
+        for job, run_s in zip(self.live, runs_s, strict=True):
+            runs.append(run_s if job.start_s is None else max(1, job.start_s + run_s - self.now_s) + 1)
+        jobs = [*self._jobs, *(self._trace_job(job) for job in targets)]
+        runs += [job.limit_s for job in targets]
+        for submit_s, job, run_s in arrivals:
+            if job.width <= self.procs:
+                jobs.append(TraceJob(0, max(self.now_s, submit_s), job.limit_s, job.limit_s, job.width))
+                runs.append(run_s)
+        return jobs, runs
+
+
+def _held(reservation: Reservation, now_s: int) -> TraceJob | None:
+    left_s = reservation.end_s - now_s
+    if left_s <= 0 or reservation.width is None:
+        return None
+    return TraceJob(0, now_s - 1, left_s + 1, left_s + 1, reservation.width)
+
+
+def _with(jobs: Sequence[TraceJob], runs: Sequence[int]) -> list[TraceJob]:
+    return [
+        TraceJob(job.id, job.submit_s, max(1, run_s), job.limit_s, job.procs)
+        for job, run_s in zip(jobs, runs, strict=True)
+    ]

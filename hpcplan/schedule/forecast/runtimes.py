@@ -1,0 +1,141 @@
+"""How long jobs run, as a share of their time limits: what users' finished jobs say of those that run and wait.
+
+People ask for more time than they need, each in their own way, and repeat themselves (Tsafrir, Etsion & Feitelson,
+*Backfilling Using System-Generated Predictions Rather than User Runtime Estimates*, IEEE TPDS 18(6), 2007). So the
+share of its limit that a job uses is drawn from what came before, at the most telling level that knows enough: jobs of
+the same user, name, size and limit; of the user and name; of the user and limit; of the user; of all; and failing that
+anything between nothing and all. Level by level, a history of weight *n* is believed with n / (n + k), and the rest is
+passed on (the predictive rule of a hierarchical Dirichlet process: Teh et al., JASA 101(476), 2006).
+
+Jobs of one user are not independent: a batch of a hundred like jobs ends soon or late together. So jobs are drawn one
+after another, and each may repeat what was drawn for another live job (Pólya's urn: Blackwell & MacQueen, Ann. Stat.
+1(2), 1973). Running jobs, which are drawn first and longest-running first, are known to last longer than they have
+lasted; through the urn that also tells about the jobs of theirs that still wait.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hpcplan.schedule.forecast.snapshot import QueueJob
+
+__all__ = ["RunTimes"]
+
+# Per level: how much history it takes to be believed half, how many of the newest jobs count, and how fast they age.
+_BELIEF: Final = (2.0, 3.0, 4.0, 8.0, 8.0)
+_NEWEST: Final = (8, 10, 12, 30, 200)
+_AGEING: Final = (0.85, 0.85, 0.85, 0.85, 1.0)
+_LIVE_WEIGHT: Final = 2.0  # of a live job in the urn, beside 1 for the newest finished one
+_BASE: Final = np.arange(1, 11) / 10  # what is drawn from where nothing is known
+_DIGITS: Final = re.compile(r"\d+")
+
+
+class RunTimes:
+    """The finished jobs of a site, in the order of their ends."""
+
+    def __init__(self) -> None:
+        self._levels: list[dict[Hashable, list[float]]] = [{} for _ in _BELIEF]
+        self.count = 0
+
+    def add(self, job: QueueJob) -> None:
+        """Take note of a job that ran; one that did not, or has not ended, tells nothing."""
+        if job.start_s is None or job.end_s is None:
+            return
+        self.count += 1
+        ratio = min(1.0, max(0, job.end_s - job.start_s) / job.limit_s)
+        for level, key, newest in zip(self._levels, _keys(job), _NEWEST, strict=True):
+            if key is not None:
+                known = level.setdefault(key, [])
+                known.append(ratio)
+                if len(known) > 2 * newest:
+                    del known[:-newest]
+
+    def draw(
+        self, jobs: Sequence[QueueJob], now_s: int, samples: int, random: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return run times in seconds, one row a job and one column a sample.
+
+        Those of running jobs are longer than they have run by ``now_s``, except where that is past their limit.
+        """
+        live: list[dict[Hashable, list[NDArray[np.float64]]]] = [{} for _ in _BELIEF]
+        found = np.empty((len(jobs), samples), dtype=np.int64)
+        gone = [0 if job.start_s is None else max(0, now_s - job.start_s) for job in jobs]
+        for position in sorted(range(len(jobs)), key=lambda i: -gone[i] / jobs[i].limit_s):
+            job, lasted = jobs[position], gone[position] / jobs[position].limit_s
+            keys = _keys(job)
+            ratio = self._ratios(keys, live, lasted, samples, random)
+            for level, key in zip(live[:-1], keys[:-1], strict=True):
+                if key is not None:
+                    level.setdefault(key, []).append(ratio)
+            least = gone[position] + 1 if job.start_s is not None else 1
+            found[position] = np.maximum(least, np.rint(ratio * job.limit_s))
+        return found
+
+    def _ratios(
+        self,
+        keys: Sequence[Hashable],
+        live: Sequence[dict[Hashable, list[NDArray[np.float64]]]],
+        lasted: float,
+        samples: int,
+        random: np.random.Generator,
+    ) -> NDArray[np.float64]:
+        values: list[NDArray[np.float64]] = []
+        weights: list[NDArray[np.float64]] = []
+        left = 1.0
+        for number, key in enumerate(keys):
+            if key is None:
+                continue
+            past = self._levels[number].get(key, [])[-_NEWEST[number] :]
+            others = live[number].get(key, [])[-_NEWEST[number] :]
+            if not past and not others:
+                continue
+            aged = _AGEING[number] ** np.arange(len(past))[::-1]
+            weight = np.concatenate([aged, np.full(len(others), _LIVE_WEIGHT)])
+            total = float(weight.sum())
+            share = left * total / (total + _BELIEF[number])
+            left -= share
+            weights.append(weight * (share / total))
+            if past:
+                values.append(np.broadcast_to(np.array(past)[:, None], (len(past), samples)))
+            values += [other[None, :] for other in others]
+        values.append(np.broadcast_to(_BASE[:, None], (len(_BASE), samples)))
+        weights.append(np.full(len(_BASE), left / len(_BASE)))
+        return _pick(np.concatenate(values), np.concatenate(weights), lasted, samples, random)
+
+
+def _pick(
+    values: NDArray[np.float64], weights: NDArray[np.float64], lasted: float, samples: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return one value of each column by weight, among those above ``lasted``."""
+    columns = np.arange(samples)
+    if lasted <= 0:
+        summed = weights.cumsum()
+        picked = np.searchsorted(summed, random.random(samples) * summed[-1], side="right")
+        chosen: NDArray[np.float64] = values[np.minimum(picked, len(weights) - 1), columns]
+        return chosen
+    left = ((values > lasted) * weights[:, None]).cumsum(axis=0)
+    total = left[-1]
+    picked = np.minimum((left <= random.random(samples) * total).sum(axis=0), len(weights) - 1)
+    uniform = lasted + max(0.0, 1.0 - lasted) * random.random(samples)  # it has outlasted all that is known
+    return np.where(total > 0, values[picked, columns], uniform)
+
+
+def _keys(job: QueueJob) -> tuple[Hashable, ...]:
+    """Return what the levels know a job by; ``None`` where it does not say."""
+    if job.user is None:
+        return (None, None, None, None, "all")
+    name = _DIGITS.sub("#", job.name) if job.name else None
+    return (
+        (job.user, name, job.width, job.limit_s),
+        None if name is None else (job.user, name),
+        (job.user, job.limit_s),
+        job.user,
+        "all",
+    )
