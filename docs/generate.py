@@ -16,6 +16,7 @@ from pathlib import Path
 
 from published_systems import published_page
 from schemas import file_page, output_page
+from template_names import templates_page
 from transcripts import record
 
 from hpcplan.campaign.policy import Policy
@@ -130,6 +131,7 @@ def _pages() -> dict[str, str]:
             first={"schema": f"`{SCHEMA_NAME}`"},
         ),
         "catalogue.md": catalogue_page(),
+        "templates.md": templates_page(),
     }
 
 

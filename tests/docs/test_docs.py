@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -18,12 +19,14 @@ import pytest
 from hpcplan.cli import hpcplan
 from hpcplan.demo import run as demo
 from hpcplan.errors import ExitCode
+from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.plan import DataShards
 from hpcplan.render import render_plan
 from hpcplan.render.context import ScriptContext
 from hpcplan.render.environment import FILTERS
 from hpcplan.report.jobs import COLUMNS
 from hpcplan.resources import shipped
+from tests.render.sites import framework_plan, pooled_plan, staged_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -172,9 +175,14 @@ def test_the_page_of_exit_codes_has_each_of_them() -> None:
 
 def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_no_others(plans: ModuleType) -> None:
     data = DataShards(manifest="shards.jsonl", sha256="0" * 64, files=1, lanes=1, tokens=1, imbalance=0)
-    made = (plans.plan(data_shards=data), plans.torchrun_plan(), plans.srun_plan())
-    scripts = "".join("".join(render_plan(plan).values()) for plan in made)
-    exported = set(re.findall(r"^export (HPCPLAN_\w+)=", scripts, re.MULTILINE))
+    uneven = plans.sharding(stage_layers=(4,) * 20)
+    made = (
+        plans.plan(data_shards=data, plan=uneven), plans.torchrun_plan(), framework_plan("jax", "superpod"),
+        pooled_plan("srun"), staged_plan("superpod"),
+    )  # fmt: skip
+    scripts = "\n".join("\n".join(render_plan(plan).values()) for plan in made)
+    lines = "\n".join(re.findall(r"^ *export (.*)", scripts, re.MULTILINE))
+    exported = set(re.findall(r"(?:^| )(HPCPLAN_\w+)=", lines, re.MULTILINE))
     sources = "".join(text_of(path) for path in (ROOT / "hpcplan").rglob("*.py"))
     read = set(re.findall(r'environ(?:\.get\(|\[)"((?:HPCPLAN|XDG)_\w+)"', sources))
     read |= set(re.findall(r'_VARIABLE: Final = "(HPCPLAN_\w+)"', sources))
@@ -198,14 +206,16 @@ def test_keys_of_a_job_in_the_report_are_all_documented_in_order() -> None:
     assert sorted(documented) == sorted(COLUMNS)
 
 
-def test_blocks_variables_and_filters_of_templates_are_documented() -> None:
+def test_blocks_variables_and_filters_of_templates_are_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     page = text_of(DOCS / "howto" / "change-the-templates.md")
     base = text_of(shipped("templates") / "sbatch" / "base.sbatch.j2")
     tables = dict(re.findall(r"^\| `([a-z_]+)` \| (.*) \|$", page, re.MULTILINE))
     assert set(tables) == set(re.findall(r"{% block (\w+)", base.partition("#}")[2]))
-    named = set(re.findall(r"`(\w+)`", page))
+    monkeypatch.syspath_prepend(str(DOCS))
+    named = set(re.findall(r"`([\w-]+)`", importlib.import_module("template_names").templates_page()))
     assert {field.name for field in fields(ScriptContext)} <= named
     assert set(FILTERS) <= named
+    assert set(FRAMEWORKS) <= named
 
 
 def first_screen(readme: str) -> re.Match[str]:
