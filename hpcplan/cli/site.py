@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcplan.cli import site_export, site_graph, site_import, site_schema
+from hpcplan.cli import site_ask, site_export, site_graph, site_import, site_schema
 from hpcplan.cli.output import console, echo_json, format_option, narrate, table
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def check(file: Path, output_format: str) -> None:
         click.echo(f"{file}: site {loaded.site.name!r} is valid: {nodes} nodes, {switches} switches")
 
 
+command.add_command(site_ask.command)
 command.add_command(site_graph.command)
 command.add_command(site_schema.command)
 command.add_command(site_import.command)

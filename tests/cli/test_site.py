@@ -63,3 +63,31 @@ def test_schema_is_one_json_document(run: Run, tmp_path: Path) -> None:
     assert "node_groups" in printed["properties"]
     run("site", "schema", "-o", str(tmp_path / "schema.json"))
     assert json.loads((tmp_path / "schema.json").read_text()) == printed
+
+
+def test_ask_answers_in_json(run: Run) -> None:
+    words = ("--between", "dgx001", "dgx033", "--best", "4", "--busy", "dgx[001-030]", "--without", "spine1",
+             "--bisection", "dgx[001-064]", "--job", "dgx[001,033]", "--job", "dgx002")  # fmt: skip
+    answers = json.loads(run("site", "ask", "superpod-h100", *words, "--format", "json")[1])
+    assert answers["between"]["path"][0::4] == ["dgx001", "dgx033"]
+    assert answers["between"]["bandwidth_bytes_per_s"] == pytest.approx(8 * 50e9)
+    assert answers["best"]["nodes"] == ["dgx033", "dgx034", "dgx035", "dgx036"]
+    assert len(answers["without"]["lost"]) == 128 - 32
+    assert answers["bisection"]["bandwidth_bytes_per_s"] == pytest.approx(32 * 8 * 50e9)
+    assert [job["bandwidth_bytes_per_s"] for job in answers["jobs"]] == [pytest.approx(8 * 50e9), None]
+
+
+def test_ask_answers_in_words(run: Run) -> None:
+    code, out, _ = run("site", "ask", "mixed-lab", "--without", "ib0", "--between", "h1", "a[1-2]")
+    assert code == 0
+    assert "nodes cut off" in out
+    assert "between h1 and a[1-2]: " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [((), 2), (("--between", "h1", "nowhere"), 2), (("--between", "h[1", "h2"), 2), (("--best", "5000"), 3),
+     (("--busy", "h1"), 2), (("--without", "h1:h2"), 2), (("--cables", "1"), 2), (("--bisection", "h1"), 2)],
+)  # fmt: skip
+def test_ask_says_what_cannot_be_answered(run: Run, words: tuple[str, ...], code: int) -> None:
+    assert run("site", "ask", "mixed-lab", *words)[0] == code
