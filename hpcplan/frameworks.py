@@ -133,7 +133,8 @@ def _own(title: str, versions: str, tasks: Literal["node", "gpu"], command: tupl
 _MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp8", "fp4"})
 FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "megatron-lm": Traits(
-        "Megatron-LM", "Core 0.9 and later", "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS
+        "Megatron-LM", "Core 0.9 and later; uneven stages 0.13, ZeRO 2 and 3 0.14, fp4 0.15", "node",
+        ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS,
     ),
     "nemo": Traits(
         "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS

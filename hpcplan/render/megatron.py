@@ -1,4 +1,4 @@
-"""A Plan in the words of Megatron-LM's training scripts (``megatron/training/arguments.py``, Core 0.9 and later).
+"""A Plan in the words of Megatron-LM's training scripts (``megatron/training/arguments.py``, Core 0.9 to 0.20).
 
 Everything that the plan decides becomes an option; what it leaves open (learning rate, tokenizer, logging) is the
 trainer's own command. An option that both would give is refused, for then the plan would not be what runs.

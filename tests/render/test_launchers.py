@@ -1,0 +1,201 @@
+"""What each framework's configuration says of a plan, and what is refused because it cannot say it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+
+from hpcplan.errors import InputError
+from hpcplan.frameworks import FRAMEWORKS, Framework
+from hpcplan.plan import Plan
+from hpcplan.render import render_plan
+from hpcplan.render.launchers import launch_of
+from tests.render import plans
+from tests.render.sites import framework_plan
+
+MOE = plans.MIXTRAL
+
+
+def planned(framework: Framework, *, model: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    """Return a plan on 4 nodes of 8 GPUs with a sharding changed; ``dp`` takes what the other axes leave."""
+    order = changes.pop("order", None)
+    base = {
+        "tp": 1, "pp": 1, "vpp": 1, "cp": 1, "ep": 1, "micro_batch": 1, "micro_batches": 8, "zero": 1,
+        "recompute": "none", "sequence_parallel": False, "nodes": 4, "gpus": 32,
+    }  # fmt: skip
+    sizes: dict[str, Any] = base | changes
+    sizes["dp"] = 32 // (sizes["tp"] * sizes["pp"] * sizes["cp"])
+    sharding = plans.sharding(**sizes)
+    batch = sharding.dp * sharding.micro_batch * sharding.micro_batches
+    plan = framework_plan(framework, "lab", plan=sharding, training=plans.training(global_batch=batch, steps=300))
+    update: dict[str, Any] = {}
+    if model is not None:
+        update["job"] = plan.job.model_copy(update={"model_arguments": model})
+    if order is not None:
+        update["placement"] = plan.placement.model_copy(update={"order": order})
+    return plan.model_copy(update=update)
+
+
+def titan(**changes: Any) -> dict[str, Any]:
+    return tomllib.loads(render_plan(planned("torchtitan", **changes))["torchtitan.toml"])
+
+
+def deepspeed(**changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(render_plan(planned("deepspeed", **changes))["deepspeed.json"])
+    return found
+
+
+def accelerate(**changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(render_plan(planned("accelerate", **changes))["accelerate.yaml"])
+    return found
+
+
+def bridge(**changes: Any) -> dict[str, str]:
+    words = [word for group in launch_of(planned("nemo", **changes)).command for word in group]
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def test_torchtitan_counts_stages_micro_batches_and_layers() -> None:
+    found = titan(tp=2, pp=4, vpp=2, zero=3, sequence_parallel=True, micro_batch=2, recompute="full")
+    assert found["parallelism"] == {
+        "data_parallel_replicate_degree": 1, "data_parallel_shard_degree": 4, "fsdp_reshard_after_forward": "always",
+        "tensor_parallel_degree": 2, "context_parallel_degree": 1, "expert_parallel_degree": 1,
+        "expert_tensor_parallel_degree": 1, "pipeline_parallel_degree": 4,
+        "pipeline_parallel_schedule": "Interleaved1F1B", "pipeline_parallel_microbatch_size": 2,
+        "pipeline_parallel_layers_per_stage": 10, "pipeline_parallel_first_stage_less_layers": 0,
+        "pipeline_parallel_last_stage_less_layers": 0,
+    }  # fmt: skip
+    assert (found["training"]["local_batch_size"], found["training"]["global_batch_size"]) == (16, 64)
+    assert found["activation_checkpoint"] == {"mode": "full"}
+
+
+def test_torchtitan_accumulates_without_a_pipeline_and_shards_as_zero_says() -> None:
+    found = titan(zero=2, micro_batch=2)
+    assert (found["training"]["local_batch_size"], found["training"]["global_batch_size"]) == (2, 512)
+    assert found["parallelism"]["fsdp_reshard_after_forward"] == "never"
+    assert titan(zero=0)["parallelism"]["data_parallel_replicate_degree"] == 32
+
+
+def test_torchtitan_names_the_layers_of_uneven_stages() -> None:
+    found = titan(pp=4, zero=2, stage_layers=(19, 21, 21, 19))
+    parts = found["parallelism"]["module_fqns_per_model_part"]
+    assert [sum(name.startswith("layers.") for name in part) for part in parts] == [19, 21, 21, 19]
+    assert (parts[0][0], parts[1][0], parts[3][-2:]) == ("tok_embeddings", "layers.19", ["norm", "output"])
+
+
+def test_torchtitans_experts_are_split_by_tensor_parallelism_too_as_the_plan_has_it() -> None:
+    parallelism = titan(tp=2, ep=8, zero=3, sequence_parallel=True)["parallelism"]
+    assert (parallelism["expert_parallel_degree"], parallelism["expert_tensor_parallel_degree"]) == (8, 2)
+
+
+def test_deepspeeds_batch_is_consistent_and_zero_offloads_where_the_plan_says() -> None:
+    found = deepspeed(tp=2, zero=3, micro_batch=2, offload="nvme", recompute="full")
+    assert found["train_batch_size"] == 16 * 2 * 8
+    assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (2, 8)
+    assert found["tensor_parallel"] == {"autotp_size": 2}
+    assert found["zero_optimization"]["stage"] == 3
+    assert found["zero_optimization"]["offload_optimizer"]["device"] == "nvme"
+    assert found["bf16"] == {"enabled": True}
+    assert "activation_checkpointing" in found
+
+
+def test_deepspeeds_pipeline_and_experts() -> None:
+    assert deepspeed(pp=4, recompute="full")["pipeline"] == {"stages": 4, "activation_checkpoint_interval": 1}
+    assert deepspeed(ep=8, model=MOE)["expert_parallel"] == {"enabled": True, "autoep_size": 8}
+
+
+def test_accelerates_mesh_has_every_axis() -> None:
+    found = accelerate(tp=2, cp=2, zero=2, recompute="full", offload="cpu")
+    assert found["parallelism_config"] == {
+        "parallelism_config_dp_replicate_size": 1,
+        "parallelism_config_dp_shard_size": 8,
+        "parallelism_config_tp_size": 2,
+        "parallelism_config_cp_size": 2,
+        "parallelism_config_cp_comm_strategy": "allgather",
+    }
+    fsdp = found["fsdp_config"]
+    assert (fsdp["fsdp_version"], fsdp["fsdp_reshard_after_forward"], fsdp["fsdp_offload_params"]) == (2, False, True)
+    assert (found["distributed_type"], found["num_processes"], found["mixed_precision"]) == ("FSDP", 32, "bf16")
+    assert accelerate(zero=0)["distributed_type"] == "MULTI_GPU"
+
+
+def test_bridge_overrides_say_the_whole_plan() -> None:
+    found = bridge(tp=2, pp=4, vpp=5, cp=2, zero=1, recompute="full", sequence_parallel=True, precision="fp8")
+    assert found.items() >= {
+        "model.tensor_model_parallel_size": "2", "model.pipeline_model_parallel_size": "4",
+        "model.virtual_pipeline_model_parallel_size": "5", "model.context_parallel_size": "2",
+        "model.sequence_parallel": "true", "model.recompute_granularity": "full", "model.recompute_num_layers": "1",
+        "mixed_precision": "bf16_with_fp8_current_scaling_mixed", "ddp.use_distributed_optimizer": "true",
+        "train.micro_batch_size": "1", "train.global_batch_size": "16", "train.train_iters": "300",
+        "dataset.seq_length": "8192", "checkpoint.save_interval": "100", "train.exit_signal_handler": "true",
+    }.items()  # fmt: skip
+
+
+def test_bridge_cuts_uneven_stages_by_a_layout() -> None:
+    assert bridge(pp=2, stage_layers=(39, 41))["model.pipeline_model_parallel_layout"] == "Et*39|t*41L"
+    uneven = bridge(pp=4, model={**plans.LLAMA_70B, "num_layers": 79})
+    assert uneven["model.pipeline_model_parallel_layout"] == "Et*20|t*20|t*20|t*19L"
+    embedding = bridge(pp=8, model={**plans.LLAMA_70B, "num_layers": 126})
+    assert embedding["model.account_for_embedding_in_pipeline_split"] == "true"
+    assert "model.pipeline_model_parallel_layout" not in embedding
+
+
+def test_bridge_shards_parameters_with_megatron_fsdp() -> None:
+    found = bridge(zero=3)
+    assert found["ddp.data_parallel_sharding_strategy"] == "optim_grads_params"
+    assert (found["ddp.use_megatron_fsdp"], found["checkpoint.ckpt_format"]) == ("true", "fsdp_dtensor")
+
+
+def test_the_mesh_of_jax_is_in_the_order_of_ranks() -> None:
+    mesh = json.loads(render_plan(planned("jax", tp=4, pp=2, ep=8, order=("tp", "cp", "pp", "dp")))["mesh.json"])
+    assert (mesh["axes"], mesh["shape"], mesh["expert_parallel"]) == (["dp", "pp", "cp", "tp"], [4, 2, 1, 4], 8)
+
+
+@pytest.mark.parametrize(
+    ("framework", "changes", "field"),
+    [
+        ("deepspeed", {"pp": 2, "zero": 2}, "plan.zero"),
+        ("deepspeed", {"cp": 2}, "plan.cp"),
+        ("deepspeed", {"tp": 2, "ep": 8, "model": MOE}, "plan.ep"),
+        ("deepspeed", {"tp": 2, "order": ("dp", "tp", "cp", "pp")}, "placement.order"),
+        ("torchtitan", {"tp": 2, "zero": 3}, "plan.sequence_parallel"),
+        ("torchtitan", {"zero": 1}, "plan.zero"),
+        ("torchtitan", {"tp": 2, "zero": 3, "sequence_parallel": True, "order": ("tp", "pp", "cp", "dp")},
+         "placement.order"),
+        ("accelerate", {"pp": 2, "zero": 2}, "plan.pp"),
+        ("accelerate", {"zero": 0, "tp": 2}, "plan.zero"),
+        ("nemo", {"pp": 2, "zero": 3, "order": ("tp", "cp", "pp", "dp")}, "placement.order"),
+        ("nemo", {"precision": "int8"}, "plan.precision"),
+        ("tensorflow", {"zero": 0}, "plan.micro_batches"),
+        ("tensorflow", {"zero": 0, "tp": 2, "micro_batches": 1}, "plan.tp"),
+        ("megatron-lm", {"order": ("pp", "tp", "cp", "dp"), "pp": 2}, "placement.order"),
+    ],
+)  # fmt: skip
+def test_what_a_framework_cannot_say_is_refused_by_field(
+    framework: Framework, changes: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        render_plan(planned(framework, **changes))
+    assert [problem.field for problem in caught.value.problems] == [field]
+    assert FRAMEWORKS[framework].title.split()[-1] in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("framework", "word"),
+    [
+        ("megatron-lm", "--tensor-model-parallel-size"),
+        ("nemo", "model.pipeline_model_parallel_size=2"),
+        ("nemo", "--save_dir"),
+        ("deepspeed", "--deepspeed_config=mine.json"),
+        ("torchtitan", "--training.steps"),
+    ],
+)
+def test_a_command_that_sets_what_the_plan_decides_is_refused(framework: Framework, word: str) -> None:
+    plan = framework_plan(framework, "lab")
+    command = (*plan.job.command, word, "1")
+    with pytest.raises(InputError, match="is decided by the plan"):
+        render_plan(plan.model_copy(update={"job": plan.job.model_copy(update={"command": command})}))
