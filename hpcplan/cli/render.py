@@ -60,6 +60,7 @@ def command(
     """
     from hpcplan.plan import read_plan
     from hpcplan.render import write_campaign
+    from hpcplan.render.files import differences
 
     if directory is None and graph is None:
         raise click.UsageError("say where to write the scripts (-o DIR), or the picture (--graph FILE)")
@@ -70,7 +71,10 @@ def command(
     if directory is None:
         return
     _refuse_submitted(files, directory)
+    changes = differences(files, directory)
     written = write_campaign(files, directory, force=force)
+    if changes:
+        narrate(changes)
     if output_format == "json":
         echo_json(_as_dict(directory, written))
     else:

@@ -12,9 +12,9 @@ from hpcplan.documents import read_text, write_text
 from hpcplan.errors import ConflictError, HpcplanError, InputError
 from hpcplan.render.manifest import MANIFEST_NAME, Manifest, file_digest, read_manifest
 
-__all__ = ["Written", "changed_files", "write_campaign"]
+__all__ = ["Written", "changed_files", "differences", "write_campaign"]
 
-_MOST_LINES: Final = 20  # of the diff of a file that is not ours
+_MOST_LINES: Final = 20  # of the diff of a file that nobody edited, or that is not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,19 @@ class Written:
 def changed_files(files: Mapping[str, str], directory: Path) -> list[str]:
     """Return the names of ``files`` that the directory does not have with this very text."""
     return [name for name, text in files.items() if _current(directory / name) != text]
+
+
+def differences(files: Mapping[str, str], directory: Path) -> str:
+    """Return a diff from the scripts and configuration that are there to those rendered now; ``jobs.json`` left out.
+
+    What is not there yet, or is no text, is left out, too; of each file at most some lines are shown.
+    """
+    parts: list[str] = []
+    for name in changed_files(files, directory):
+        current = _current(directory / name)
+        if current is not None and name != MANIFEST_NAME:
+            parts += _cut(_diff_of(name, current, files[name]))
+    return "\n".join(parts)
 
 
 def write_campaign(files: Mapping[str, str], directory: Path, *, force: bool = False) -> Written:
@@ -99,9 +112,16 @@ def _diff(files: Mapping[str, str], directory: Path, edited: list[str]) -> str:
         if current is None:
             parts.append(f"{name}: is not a readable text file")
             continue
-        new = files.get(name, "")
-        titles = (f"{name} (as it is)", f"{name} (as rendered now)")
-        lines = list(difflib.unified_diff(current.splitlines(), new.splitlines(), *titles, lineterm=""))
-        hidden = 0 if ours else len(lines) - _MOST_LINES
-        parts += [*lines[: len(lines) - hidden], f"… {hidden} more lines"] if hidden > 0 else lines
+        lines = _diff_of(name, current, files.get(name, ""))
+        parts += lines if ours else _cut(lines)
     return "\n".join(parts)
+
+
+def _diff_of(name: str, current: str, new: str) -> list[str]:
+    titles = (f"{name} (as it is)", f"{name} (as rendered now)")
+    return list(difflib.unified_diff(current.splitlines(), new.splitlines(), *titles, lineterm=""))
+
+
+def _cut(lines: list[str]) -> list[str]:
+    hidden = len(lines) - _MOST_LINES
+    return [*lines[:_MOST_LINES], f"… {hidden} more lines"] if hidden > 0 else lines

@@ -170,3 +170,17 @@ def test_what_kubernetes_cannot_run_is_said_of_the_plans_file_and_field(run: Run
     code, _, err = run(str(plan_file), "-o", "campaign", "--target", "kubernetes")
     assert code == 2
     assert "plan.json: job.environment.container: Kubernetes runs containers; name an image" in err
+
+
+def test_rendering_another_plan_over_the_first_shows_what_changes(
+    run: Run, plan_file: Path, plans: ModuleType, tmp_path: Path
+) -> None:
+    run(str(plan_file), "-o", "campaign")
+    plan_file.write_text(plans.plan(segments=plans.segments(950, 950, 600, time_limit_s=7200)).text(), encoding="utf-8")
+    code, out, err = run(str(plan_file), "-o", "campaign", "--format", "json")
+    assert code == 0
+    assert "-#SBATCH --time=1-00:00:00" in err
+    assert "+#SBATCH --time=02:00:00" in err
+    assert "jobs.json" not in err
+    assert json.loads(out)["unchanged"] == []
+    assert run(str(plan_file), "-o", "campaign")[2] == "next: hpcplan submit campaign\n", "nothing changes, no diff"
