@@ -13,6 +13,7 @@ from hpcplan.cli.output import console, echo_json, format_option, narrate, progr
 if TYPE_CHECKING:
     from hpcplan.schedule.forecast.answer import Answer
     from hpcplan.schedule.forecast.snapshot import QueueJob
+    from hpcplan.schedule.forecast.whatif import Saved
 
 __all__ = ["command"]
 
@@ -37,6 +38,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--samples", type=click.IntRange(20, 5000), default=200, show_default=True, help="Futures to draw.")
 @click.option("--back-tests", "backtests", type=click.IntRange(0, 5000), default=200, show_default=True,
               help="Past starts to check forecasts against, and to correct the intervals by; 0 for none.")  # fmt: skip
+@click.option("--what-if", "changes", multiple=True, metavar="CHANGE",
+              help="What a change would save: limits (right-sized), merge=A+B, nodes=+8, policy=easy.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @format_option
 def command(what: Path | None, nodes: str | None, output_format: str, **options: Any) -> None:
@@ -53,11 +56,14 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
       hpcplan when train.sbatch --save queue.json
       hpcplan when --snapshot queue.json --nodes 1,4,16 --time 12:00:00 --partition batch
       hpcplan when --trace trace.swf.gz --at 2000000 --nodes 16,64 --time 4h
+      hpcplan when --what-if limits --what-if nodes=+8
     """
     from hpcplan.cli.when_sources import asked_jobs, queue_asked
     from hpcplan.schedule.forecast.answer import answer
     from hpcplan.schedule.forecast.snapshot import write_snapshot
+    from hpcplan.schedule.forecast.whatif import parse_change, what_if
 
+    changes = [parse_change(text) for text in options["changes"]]
     snapshot = queue_asked(options)
     if options["save"] is not None:
         write_snapshot(options["save"], snapshot)
@@ -68,10 +74,13 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
             snapshot, targets, samples=options["samples"], backtests=options["backtests"], seed=options["seed"],
             each=advance,
         )  # fmt: skip
+    saved = what_if(snapshot, changes, seed=options["seed"]) if changes else []
     if output_format == "json":
-        echo_json(found.as_dict())
+        echo_json({**found.as_dict(), "what_if": [one.as_dict() for one in saved]})
     else:
         _show(found)
+        if saved:
+            _show_saved(saved)
 
 
 def _show(found: Answer) -> None:
@@ -92,6 +101,18 @@ def _show(found: Answer) -> None:
         out.print(f"Intervals corrected by {found.backtests:,} past starts.", markup=False)
     for note in found.notes:
         out.print(f"Note: {note}.", markup=False)
+
+
+def _show_saved(saved: list[Saved]) -> None:
+    rows = []
+    for one in saved:
+        found = one.as_dict()
+        hours = found["saved_hours"]
+        interval = f"{hours['p05']:,.1f} to {hours['p95']:,.1f}"
+        rows.append((one.change.text, one.jobs, f"{found['wait_hours']:,.1f}", f"{hours['p50']:,.1f}", interval,
+                     f"{one.cut_share:.1%}" if one.cut_share else ""))  # fmt: skip
+    columns = ("what if", ">jobs of a day", ">wait h", ">saved h", ">90 %", ">cut short")
+    console().print(table("hours of waiting, of all jobs together", columns, rows))
 
 
 def _wait(seconds: float) -> str:

@@ -17,6 +17,7 @@ __all__ = ["BACKTESTS", "Answer", "SizeAnswer", "answer", "calibrate", "from_his
 
 BACKTESTS: Final = 200  # past submissions that are forecast again, to see how far off the forecasts are
 _SAMPLES_OF_ONE: Final = 40  # of each of those
+_ON_NODES: Final = (60, 16)  # back-tests, and samples of each, where each sample is a cluster's
 _MOMENTS: Final = 60  # at which a history without a queue is looked at
 
 
@@ -101,6 +102,9 @@ def calibrate(
     snapshot: QueueSnapshot, backtests: int = BACKTESTS, *, seed: int = 0, each: Callable[[], None] = lambda: None
 ) -> Calibration:
     """Forecast past submissions, most of them of jobs that waited, and return how far off that was."""
+    samples = _SAMPLES_OF_ONE
+    if snapshot.procs is None:
+        backtests, samples = min(backtests, _ON_NODES[0]), _ON_NODES[1]
     past = sorted(snapshot.history, key=lambda job: job.submit_s)
     live = [job for job in snapshot.running if job.submit_s < snapshot.now_s]
     waited = [number for number, job in enumerate(past) if job.start_s is not None and job.start_s > job.submit_s]
@@ -113,9 +117,7 @@ def calibrate(
     still = [job.model_copy(update={"end_s": snapshot.now_s + 1}) for job in live]
     order = {job.label: number for number, job in enumerate(sorted((*past, *still), key=lambda job: job.submit_s))}
     chosen = {order[past[number].label] for number in kept}
-    _, calibration = backtest(
-        [*past, *still], empty, chosen.__contains__, samples=_SAMPLES_OF_ONE, seed=seed, each=each
-    )
+    _, calibration = backtest([*past, *still], empty, chosen.__contains__, samples=samples, seed=seed, each=each)
     return calibration
 
 

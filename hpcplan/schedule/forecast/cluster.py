@@ -43,6 +43,8 @@ class ClusterFuture:
             raise InputError("the snapshot is of a pool of processors, not of a cluster of nodes")
         self.now_s = snapshot.now_s
         self.policy = snapshot.policy
+        self.effort = 20  # beside a pool's 1
+        self.most_arrivals = 150
         self.machine = Machine.from_dict(snapshot.machine)
         settings = cluster.settings if cluster is not None else SlurmSettings()
         switches = cluster.switches if cluster is not None and cluster.machine.names == self.machine.names else ()
@@ -99,27 +101,25 @@ class ClusterFuture:
             engine.step(time)
         return job.start_time
 
-    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int]:
-        """Return when each waiting job, and after those each arrival that is not refused, starts (unix seconds)."""
+    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
+        """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never does."""
+        taken = [self.accepts(job) for _, job, _ in arrivals]
         engine = self._engine(runs_s, arrivals)
-        coming = engine.arrivals
-        assert isinstance(coming, _Coming)
-        watched = {job.id: job for job in engine.jobs.values() if not job.running}
-        wanted = len(watched) + len(coming)
+        numbers = [*self._waiting, *range(engine.next_id, engine.next_id + sum(taken))]
+        watched = {number: engine.jobs[number] for number in self._waiting}
         found: dict[int, int] = {}
-        while len(found) < wanted:
+        while len(found) < len(numbers):
             time = engine.next_event_time()
             if time is None or time > self.now_s + _LONGEST_S:
                 break
             first = engine.next_id
             engine.step(time)
             watched |= {number: engine.jobs[number] for number in range(first, engine.next_id) if number in engine.jobs}
-            begun = [number for number, job in watched.items() if job.start_time is not None]
-            for number in begun:
+            for number in [number for number, job in watched.items() if job.start_time is not None]:
                 found[number] = watched.pop(number).start_time or 0
-        never = self.now_s + _LONGEST_S
-        first_new = len(self.live) + 1
-        return [found.get(number, never) for number in (*self._waiting, *range(first_new, first_new + len(coming)))]
+        starts = iter([found.get(number) for number in numbers])
+        waiting = [next(starts) for _ in self._waiting]
+        return waiting + [next(starts) if one else None for one in taken]
 
     def _template(self, job: QueueJob, number: int) -> Job | None:
         """Return a live job as the engine has it; ``None`` for one that this machine would refuse."""
@@ -157,7 +157,7 @@ class ClusterFuture:
     def _engine(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> Engine:
         coming = _Coming(self, arrivals)
         engine: Engine
-        if self.policy == "slurm":
+        if self.policy in {"slurm", "backfill"}:
             engine = Controller(self._cluster, now=self.now_s, arrivals=coming)
         else:
             policy = Backfill() if self.policy == "conservative" else POLICIES[self.policy]

@@ -31,9 +31,11 @@ class PoolFuture:
             raise InputError("the snapshot is of a cluster of nodes, not of a pool of processors")
         self.now_s = snapshot.now_s
         self.procs = snapshot.procs
+        self.effort = 1
+        self.most_arrivals = 400
         self.policy: TracePolicy = "easy" if snapshot.policy in {"slurm", "backfill"} else snapshot.policy  # type: ignore[assignment]
         self.live = (*snapshot.running, *snapshot.pending)
-        self._running = len(snapshot.running)
+        self._waiting = len(snapshot.pending)
         self._held = [_held(one, snapshot.now_s) for one in snapshot.reservations if one.start_s <= snapshot.now_s]
         self._jobs = [*(job for job in self._held if job is not None), *(self._trace_job(job) for job in self.live)]
         self._free = self.procs - sum(job.procs for job in self._jobs if job.submit_s < self.now_s)
@@ -46,7 +48,7 @@ class PoolFuture:
 
     def certain(self, target: QueueJob) -> int | None:
         """Return the start, if it does not depend on chance: nothing waits and there is room."""
-        return self.now_s if len(self.live) == self._running and target.width <= self._free else None
+        return self.now_s if not self._waiting and target.width <= self._free else None
 
     def check(self, target: QueueJob) -> None:
         """Refuse a job that can never start.
@@ -71,11 +73,12 @@ class PoolFuture:
             return replay(_with(jobs, runs), self.procs, policy="conservative")[position]
         return start_of(jobs, self.procs, position, runs=runs, backfill=self.policy == "easy")
 
-    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int]:
-        """Return when each job that waits now starts, and after those each arrival that fits (unix seconds)."""
+    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
+        """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never can."""
         jobs, runs = self._line_up([], runs_s, arrivals)
-        found = replay(_with(jobs, runs), self.procs, policy=self.policy)
-        return found[len(self._jobs) - (len(self.live) - self._running) :]
+        found = iter(replay(_with(jobs, runs), self.procs, policy=self.policy)[len(self._jobs) - self._waiting :])
+        waiting: list[int | None] = [next(found) for _ in range(self._waiting)]
+        return waiting + [next(found) if job.width <= self.procs else None for _, job, _ in arrivals]
 
     def _line_up(
         self, targets: Sequence[QueueJob], runs_s: Sequence[int], arrivals: Sequence[Coming]

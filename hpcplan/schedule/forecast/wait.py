@@ -21,7 +21,7 @@ __all__ = ["SAMPLES", "Forecaster", "Future", "WaitForecast", "future_of"]
 
 SAMPLES: Final = 200
 _FARTHEST_S: Final = 14 * 86400  # arrivals are looked at this far ahead
-_MOST_WORK: Final = 400_000  # jobs looked at in all samples of one forecast: long queues get fewer samples
+_MOST_WORK: Final = 200_000  # jobs looked at in all samples of one forecast: long queues get fewer samples
 _FEWEST: Final = 40
 
 
@@ -30,6 +30,8 @@ class Future(Protocol):
 
     now_s: int
     live: tuple[QueueJob, ...]
+    effort: int  # of a job in a sample, beside 1 of the fastest
+    most_arrivals: int  # in a sample that are worth their effort
 
     def certain(self, target: QueueJob) -> int | None:
         """Return the start, if it does not depend on chance."""
@@ -43,8 +45,8 @@ class Future(Protocol):
         """Return when the target starts (unix seconds)."""
         ...
 
-    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int]:
-        """Return when each waiting job, and then each arrival, starts (unix seconds)."""
+    def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
+        """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never does."""
         ...
 
 
@@ -89,7 +91,8 @@ class Forecaster:
         certain = [future.certain(target) for target in targets]
         if all(start is not None for start in certain):
             return [WaitForecast(one, np.zeros(samples, dtype=np.int64)) for one in targets]
-        count = max(min(samples, _FEWEST), min(samples, _MOST_WORK // max(1, len(future.live))))
+        work = future.effort * (len(future.live) + future.most_arrivals // 4)
+        count = max(min(samples, _FEWEST), min(samples, _MOST_WORK // work))
         draws = self.futures(future, count, self._horizon_s(future, targets))
         found = []
         for target, start in zip(targets, certain, strict=True):
@@ -107,7 +110,7 @@ class Forecaster:
             runs_s = runs[:, sample].tolist()
             coming = [
                 (time, job, _run_s(job, future.now_s, position, runs_s, random))
-                for time, job in self.arrivals.future(future.now_s, horizon_s, random)
+                for time, job in self.arrivals.future(future.now_s, horizon_s, random)[: future.most_arrivals]
             ]
             drawn.append((runs_s, coming))
         return drawn
