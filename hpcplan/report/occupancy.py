@@ -51,8 +51,11 @@ def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
     if names is None or runs.is_empty():
         counted = runs.filter(pl.col("nodes") > 0).select("_from", "_to", pl.col("nodes").alias("_nodes"))
         return Occupancy(counted, exact=False, shared=True, known=len(counted), total=len(held))
-    placed = runs.select("_from", "_to", "node_list").join(names, on="node_list").explode("_node")
-    merged = _union(placed)
+    nodes = names["_node"].explode().unique().sort()
+    codes = pl.DataFrame({"_node": nodes}).with_row_index("_code")
+    coded = names.explode("_node").join(codes, on="_node").select("node_list", "_code")
+    placed = runs.select("_from", "_to", "node_list").join(coded, on="node_list")
+    merged = _union(placed, nodes)
     union_s = float((merged["_to"] - merged["_from"]).sum())
     sum_s = float((placed["_to"] - placed["_from"]).sum())
     intervals = merged.select("_from", "_to", "_nodes")
@@ -74,15 +77,27 @@ def _names(lists: pl.Series) -> pl.DataFrame | None:
     return counted.select("node_list").with_columns(pl.Series("_node", expanded, dtype=pl.List(pl.String)))
 
 
-def _union(placed: pl.DataFrame) -> pl.DataFrame:
-    """Return the intervals of each node with overlaps joined."""
-    ordered = placed.sort("_node", "_from")
-    reached = pl.col("_to").cum_max().shift(1).over("_node")
-    group = (pl.col("_from") > reached).fill_null(True).cast(pl.Int64).cum_sum().over("_node")
-    joined = ordered.with_columns(group.alias("_group")).group_by("_node", "_group")
-    return joined.agg(pl.col("_from").min(), pl.col("_to").max()).select(
-        "_node", "_from", "_to", pl.lit(1).alias("_nodes")
-    )
+def _union(placed: pl.DataFrame, nodes: pl.Series) -> pl.DataFrame:
+    """Return the intervals of each node with overlaps joined.
+
+    All nodes lie one behind the other on one axis, so that a running maximum tells where a gap is.
+    """
+    import numpy as np
+
+    span = float(placed["_to"].max() or 0.0) + 1.0  # type: ignore[arg-type]
+    offset = placed["_code"].to_numpy() * span
+    first, last = offset + placed["_from"].to_numpy(), offset + placed["_to"].to_numpy()
+    order = np.argsort(first, kind="stable")
+    first, reached = first[order], np.maximum.accumulate(last[order])
+    begins = np.concatenate([[True], first[1:] > reached[:-1]])
+    ends = np.append(np.flatnonzero(begins)[1:], len(first)) - 1
+    code = np.floor(first[begins] / span).astype(np.int64)
+    return pl.DataFrame(
+        {
+            "_node": nodes.gather(code), "_from": first[begins] - code * span, "_to": reached[ends] - code * span,
+            "_nodes": np.ones(len(code), dtype=np.int32),
+        }
+    )  # fmt: skip
 
 
 def node_utilisation(found: Occupancy, size: int | None, window_s: int) -> Measure:

@@ -49,22 +49,22 @@ _USAGE: Final = r"^[a-z0-9/_:.-]+=[^,= ]*(?:,[a-z0-9/_:.-]+=[^,= ]*)*$"
 _MAX_PRODUCT: Final = 2.0**62
 
 
+def _of_comment(text: str) -> tuple[Any, ...]:
+    found = jobstats.read(text)
+    if found is None:
+        return (None, None, None, None)
+    return (True, found.cpu_used_s, found.memory_used_bytes, found.gpu_used)
+
+
 def _measured(columns: Columns) -> pl.DataFrame:
     """Return what sites' own measuring left in the comments; AdminComment first."""
-
-    def parse(text: str) -> tuple[Any, ...]:
-        found = jobstats.read(text)
-        if found is None:
-            return (None, None, None, None)
-        return (True, found.cpu_used_s, found.memory_used_bytes, found.gpu_used)
-
     found = None
     for name in ("admincomment", "comment"):
         if not columns.has(name):
             continue
         text = columns.text(name)
         likely = text.str.starts_with("JS1:") | (text.str.starts_with("{") & text.str.ends_with("}"))
-        parts = columns.parsed(pl.select(pl.when(likely).then(text)).to_series(), parse, _MEASURED)
+        parts = columns.parsed(pl.select(pl.when(likely).then(text)).to_series(), _of_comment, _MEASURED)
         if found is None:
             found = parts
         else:
@@ -207,11 +207,7 @@ def _sizes(columns: Columns) -> pl.DataFrame:
     """Return CPUs, nodes, memory and GPUs: allocated if the job has been given any, else asked for."""
     given = columns.parsed(columns.text("alloctres"), _tres, _TRES)
     asked = columns.parsed(columns.text("reqtres"), _tres, _TRES).rename({key: f"a_{key}" for key in _TRES})
-    amounts = columns.parsed(
-        columns.text("reqmem"),
-        lambda word: cells.requested_memory(word) or (None, None),
-        {"amount": pl.Int64, "per": pl.String},
-    )
+    amounts = columns.parsed(columns.text("reqmem"), _requested, {"amount": pl.Int64, "per": pl.String})
     counts = pl.DataFrame(
         {
             "cpus_1": columns.count(columns.text("alloccpus", "ncpus")),
@@ -247,6 +243,14 @@ def _sizes(columns: Columns) -> pl.DataFrame:
     )  # fmt: skip
 
 
+def _requested(word: str) -> tuple[int | None, str | None]:
+    return cells.requested_memory(word) or (None, None)
+
+
+def _thousands(word: str) -> float | None:
+    return cells.amount(word, step=1000)
+
+
 def _first(*names: str) -> pl.Expr:
     """Return the first of these columns that is more than zero."""
     return pl.coalesce([pl.when(pl.col(name) > 0).then(pl.col(name)) for name in names])
@@ -273,7 +277,7 @@ def step_columns(rows: pl.Series, columns: Columns) -> pl.DataFrame:
     on_gpus = usage.str.contains("gres/gpuutil=", literal=True)
     percent = columns.value(
         _part(pl.select(pl.when(on_gpus).then(usage)).to_series(), "gres/gpuutil"),
-        lambda text: cells.amount(text, step=1000),
+        _thousands,
         pl.Float64,
     )
     frame = pl.DataFrame(

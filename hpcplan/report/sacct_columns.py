@@ -8,29 +8,39 @@ are marked in :attr:`Columns.odd`, for the reader that goes row by row and says 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import polars as pl
 
 from hpcplan.report import sacct_cells as cells
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "Known"]
 
 _DURATION: Final = r"^(?:([0-9]{1,6})-)?(?:([0-9]{2}):)?([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,6})?)$"
+_CLOCK: Final = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?$"
 _SECONDS: Final = r"^[0-9]{1,10}$"
-_MEMORY: Final = r"^([0-9]{1,11})([KMG]?)$"
+_MEMORY: Final = r"^[0-9]{1,11}[KMG]?$"
 _STAMP: Final = r"^(?:19[7-9]|2[0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]$"  # no leap seconds
 _EPOCH: Final = r"^[1-9][0-9]{0,10}$"
 _QUARTER_S: Final = 900  # clocks change on quarters of an hour
+_MOST_KNOWN: Final = 200_000
+_UNREAD: Final = ()
+Known = dict[Callable[[str], Any], dict[str, tuple[Any, ...] | None]]
 
 
 class Columns:
     """The cells of some rows by their column's name, as text; ``odd`` marks the rows that must be read one by one."""
 
-    def __init__(self, frame: pl.DataFrame, names: Mapping[str, str]) -> None:
-        """Take the cells of ``frame``; ``names`` maps sacct's names in lower case to its columns."""
+    def __init__(self, frame: pl.DataFrame, names: Mapping[str, str], known: Known | None = None) -> None:
+        """Take the cells of ``frame``; ``names`` maps sacct's names in lower case to its columns.
+
+        ``known`` keeps what distinct texts were read as from one block of a file to the next.
+        """
         self.frame = frame
         self.names = names
+        self.known: Known = {} if known is None else known
+        self._texts: dict[tuple[str, ...], pl.Series] = {}
         self.odd = pl.repeat(False, len(frame), dtype=pl.Boolean, eager=True)
 
     def has(self, name: str) -> bool:
@@ -39,9 +49,12 @@ class Columns:
 
     def text(self, *names: str) -> pl.Series:
         """Return the first of these columns that a row fills, stripped; null where it fills none."""
-        found = [pl.col(self.names[name]).str.strip_chars() for name in names if name in self.names]
-        filled = [pl.when(cell != "").then(cell) for cell in found]
-        return self.frame.select(pl.coalesce(filled).alias("t") if filled else _nothing(len(self.frame)))["t"]
+        if names not in self._texts:
+            found = [pl.col(self.names[name]).str.strip_chars() for name in names if name in self.names]
+            filled = [pl.when(cell != "").then(cell) for cell in found]
+            text = self.frame.select(pl.coalesce(filled).alias("t") if filled else _nothing(len(self.frame)))
+            self._texts[names] = text["t"]
+        return self._texts[names]
 
     def mark(self, rows: pl.Series) -> None:
         """Mark rows as odd."""
@@ -52,25 +65,31 @@ class Columns:
     ) -> pl.DataFrame:
         """Return what ``parse`` makes of each distinct text: one column a part; all null where there is no text."""
         distinct = text.drop_nulls().unique()
+        known = self.known.setdefault(parse, {})
+        if len(known) > _MOST_KNOWN:
+            known.clear()
         parts: list[tuple[Any, ...]] = []
         refused: list[bool] = []
         for word in distinct:
-            try:
-                parts.append(parse(word))
-                refused.append(False)
-            except ValueError:
-                parts.append((None,) * len(schema))
-                refused.append(True)
+            found = known.get(word, _UNREAD)
+            if found is _UNREAD:
+                try:
+                    found = parse(word)
+                except ValueError:
+                    found = None
+                known[word] = found
+            parts.append((None,) * len(schema) if found is None else found)
+            refused.append(found is None)
         table = pl.DataFrame(parts, schema=dict(schema), orient="row") if parts else pl.DataFrame(schema=dict(schema))
         table = table.with_columns(distinct.alias("_text"), pl.Series("_refused", refused, dtype=pl.Boolean))
-        found = text.rename("_text").to_frame().join(table, on="_text", how="left", maintain_order="left")
+        joined = text.rename("_text").to_frame().join(table, on="_text", how="left", maintain_order="left")
         if any(refused):
-            self.mark(found["_refused"])
-        return found.select(list(schema))
+            self.mark(joined["_refused"])
+        return joined.select(list(schema))
 
     def value(self, text: pl.Series, parse: Callable[[str], Any], dtype: Any) -> pl.Series:
         """Return what ``parse`` makes of each distinct text."""
-        return self.parsed(text, lambda word: (parse(word),), {"v": dtype})["v"]
+        return self.parsed(text, _single(parse), {"v": dtype})["v"]
 
     def _rest(self, text: pl.Series, done: pl.Series, parse: Callable[[str], Any], dtype: Any) -> pl.Series:
         """Fill in what the expressions have left, by ``parse``."""
@@ -82,26 +101,28 @@ class Columns:
 
     def duration_s(self, text: pl.Series) -> pl.Series:
         """As cells.duration_s."""
-        frame = text.rename("t").to_frame()
         if text.null_count() == len(text):
             return text.cast(pl.Float64)
-        groups = frame.select(pl.col("t").str.extract_groups(_DURATION).alias("g"), "t").unnest("g")
-        days, hours, minutes, seconds = (pl.col(str(index)).cast(pl.Float64) for index in range(1, 5))
-        value = days.fill_null(0) * 86400 + hours.fill_null(0) * 3600 + minutes * 60 + seconds
-        raw = pl.when(pl.col("t").str.contains(_SECONDS)).then(pl.col("t")).cast(pl.Float64)
-        found = groups.select(value.alias("v"))["v"]
+        cell = pl.col("t")
+        whole = cell.str.slice(0, 2).cast(pl.Int64, strict=False) * 3600
+        whole += cell.str.slice(3, 2).cast(pl.Int64, strict=False) * 60
+        value = whole.cast(pl.Float64) + cell.str.slice(6).cast(pl.Float64, strict=False)
+        found = text.rename("t").to_frame().select(pl.when(cell.str.contains(_CLOCK)).then(value).alias("v"))["v"]
         if found.null_count() > text.null_count():
-            found = pl.select(pl.coalesce(found, frame.select(raw.alias("v"))["v"])).to_series()
+            others = _longer_s(pl.select(pl.when(found.is_null()).then(text)).to_series())
+            found = pl.select(pl.coalesce(found, others)).to_series()
         found = pl.select(pl.when(found <= 1e9).then(found)).to_series()  # the parser knows the limit
         return self._rest(text, found, cells.duration_s, pl.Float64)
 
     def memory_bytes(self, text: pl.Series) -> pl.Series:
         """As cells.memory_bytes."""
-        groups = text.rename("t").to_frame().select(pl.col("t").str.extract_groups(_MEMORY)).unnest("t")
-        unit = pl.col("2").replace_strict({"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}, return_dtype=pl.Int64)
-        number = pl.col("1").cast(pl.Int64)
-        value = pl.when(number < 2**28).then(number * unit)  # the parser knows the limit
-        return self._rest(text, groups.select(value.alias("v"))["v"], cells.memory_bytes, pl.Int64)
+        cell, last = pl.col("t"), pl.col("t").str.slice(-1)
+        unit = pl.when(last == "K").then(1024).when(last == "M").then(1024**2).when(last == "G").then(1024**3)
+        number = cell.str.strip_chars_end("KMG").cast(pl.Int64, strict=False)
+        fits = cell.str.contains(_MEMORY) & (number < 2**28)  # the parser knows the limit
+        value = pl.when(fits).then(number * unit.otherwise(1).cast(pl.Int64))
+        found = text.rename("t").to_frame().select(value.alias("v"))["v"]
+        return self._rest(text, found, cells.memory_bytes, pl.Int64)
 
     def count(self, text: pl.Series) -> pl.Series:
         """As cells.count."""
@@ -135,6 +156,21 @@ class Columns:
             rows.append((quarter, quarter * _QUARTER_S - first, first != second))
         schema = {"quarter": pl.Int64, "offset": pl.Int64, "twice": pl.Boolean}
         return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _longer_s(text: pl.Series) -> pl.Series:
+    """Return seconds of ``[D-][HH:]MM:SS[.mmm]`` and of plain seconds."""
+    cell = pl.col("t")
+    groups = text.rename("t").to_frame().select(cell.str.extract_groups(_DURATION).alias("g"), "t").unnest("g")
+    days, hours, minutes, seconds = (pl.col(str(index)).cast(pl.Float64) for index in range(1, 5))
+    value = days.fill_null(0) * 86400 + hours.fill_null(0) * 3600 + minutes * 60 + seconds
+    raw = pl.when(cell.str.contains(_SECONDS)).then(cell).cast(pl.Float64)
+    return groups.select(pl.coalesce(value, raw).alias("v"))["v"]
+
+
+@lru_cache(64)
+def _single(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda word: (parse(word),)
 
 
 def _nothing(length: int) -> pl.Expr:

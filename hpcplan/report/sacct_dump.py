@@ -11,7 +11,7 @@ from hpcplan.errors import InputError, Problem
 from hpcplan.report.faults import Faults
 from hpcplan.report.sacct_block import JOBS, job_columns, jobs_of_rows, step_columns, steps_of_rows
 from hpcplan.report.sacct_cells import Clock
-from hpcplan.report.sacct_columns import Columns
+from hpcplan.report.sacct_columns import Columns, Known
 from hpcplan.report.sacct_fields import Fields, Job, Step, job_of, step_of
 from hpcplan.report.sacct_files import Blocks
 from hpcplan.report.sacct_lines import Block
@@ -100,6 +100,7 @@ class Dump:
         self.used: list[pl.DataFrame] = []
         self.astray: list[pl.DataFrame] = []
         self.quotes: dict[int, str] = {}
+        self.known: Known = {}
 
     def read(self, columns: tuple[str, ...] | None, pieces: Iterable[tuple[bytes, bool]] | None = None) -> pl.DataFrame:
         """Return the job table of the file; ``pieces`` are those of its blocks, if they have been begun.
@@ -167,9 +168,9 @@ class Dump:
         ids = Columns(block.cells, names).text("jobid", "jobidraw")
         is_step = ids.str.contains(".", literal=True).fill_null(False)
         jobs_at, steps_at = at.filter(taken & ~is_step), at.filter(taken & is_step)
-        of_jobs = Columns(block.cells.filter(taken & ~is_step), names)
+        of_jobs = Columns(block.cells.filter(taken & ~is_step), names, self.known)
         needed = {name: column for name, column in names.items() if name in _READ_OF_STEPS}
-        of_steps = Columns(block.cells.select(set(needed.values())).filter(taken & is_step), needed)
+        of_steps = Columns(block.cells.select(set(needed.values())).filter(taken & is_step), needed, self.known)
         jobs = job_columns(jobs_at, of_jobs, self.clock).filter(~of_jobs.odd)
         steps = step_columns(steps_at, of_steps).filter(~of_steps.odd)
         broken = [int(place) for place in block.odd[block.odd < stop]]

@@ -55,7 +55,8 @@ def fitting(
     ``delimiter_of`` splits a line into so many cells, and ``cells_of`` gives a line's cells if all are readable.
     """
     rows = [line for line in sample if line.strip()]
-    found, idle = [], []
+    found: list[tuple[str, str]] = []
+    idle: list[tuple[str, str]] = []
     for name, columns in LAYOUTS.items():
         delimiter = next(filter(None, (delimiter_of(line, len(columns)) for line in rows[:5])), None)
         if delimiter is None:
