@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcplan.cli.calibrate_bench import bench_command
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress_bar, table
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def command() -> None:
       hpcplan calibrate fit runs.csv -o ~/my-constants
       hpcplan validate other-runs.csv --constants ~/my-constants
     """
+
+
+command.add_command(bench_command)
 
 
 @command.command("fit")

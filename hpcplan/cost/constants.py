@@ -13,7 +13,7 @@ from pydantic import Field
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
-from hpcplan.resources import shipped
+from hpcplan.resources import config_dir, shipped
 from hpcplan.validation import Value, digest, read_model
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "Factors",
     "constants_for",
     "implied_features",
+    "learned_factors",
+    "learned_folder",
     "read_base",
     "read_factors",
     "read_prior",
@@ -80,6 +82,7 @@ class Factors(Value):
     name: str
     factors: dict[str, Factor] = Field(default_factory=dict)
     interval: Constant | None = Field(None, description="half-width of the 90 % interval where this is known")
+    evidence: tuple[str, ...] = Field((), description="what was measured on a site, in words; plans repeat it")
 
     def inconsistencies(self) -> list[tuple[Loc, str]]:
         """Return factors of constants that the model does not know."""
@@ -120,6 +123,17 @@ def read_factors(folder: Path, kind: str, name: str) -> Factors | None:
     return read_model(path, Factors) if name and "/" not in name and path.is_file() else None
 
 
+def learned_folder() -> Path:
+    """Return where what was learned of sites is kept: beside the user's site files."""
+    return config_dir() / "sites" / "constants"
+
+
+@cache
+def learned_factors(path: Path) -> Factors:
+    """Return the factors of a site that were learned there."""
+    return read_model(path, Factors)
+
+
 _CUDNN_TRAINERS = frozenset({"megatron-lm", "nemo"})
 _AFTER_AMPERE = frozenset({"H100", "B200", "B300", "GB200", "GB300"})
 
@@ -152,11 +166,13 @@ def constants_for(
         precision: of the products.
         site: its name.
         features: of the trainer, such as ``compile``.
-        folder: the constants folder; the shipped one if absent.
+        folder: the constants folder; if absent the shipped one, where what was learned of a site beside the user's site
+            files (:func:`learned_folder`) stands in for the site's shipped factors.
 
     Raises:
         InputError: a file is not valid.
     """
+    learned = learned_folder() / "sites" / f"{site}.yaml" if folder is None and site and "/" not in site else None
     folder = folder or shipped("sites") / "constants"
     base = read_base(folder)
     coefficients, interval = Coefficients(**{name: base.constants[name].value for name in NAMES}), base.interval.value
@@ -164,12 +180,15 @@ def constants_for(
     parts = [("families", family or ""), ("accelerators", accelerator), ("frameworks", framework)]
     present = (*features, *implied_features(framework, family or "", precision))
     parts += [("precisions", precision), *(("features", feature) for feature in present), ("sites", site)]
+    evidence: tuple[str, ...] = ()
     for kind, name in parts:
-        factors = read_factors(folder, kind, name)
+        here = learned if kind == "sites" and learned is not None and learned.is_file() else None
+        factors = read_factors(folder, kind, name) if here is None else learned_factors(here)
         if factors is not None:
             coefficients = coefficients.scaled({key: entry.factor for key, entry in factors.factors.items()})
             interval = factors.interval.value if factors.interval else interval
-            used.append(folder / kind / f"{name}.yaml")
+            used.append(here or folder / kind / f"{name}.yaml")
             contents.append(digest(factors))
-    name = "+".join(path.stem for path in used)
+            evidence += factors.evidence
+    name = "+".join(path.stem for path in used) + (f" (evidence: {'; '.join(evidence)})" if evidence else "")
     return Constants(name, coefficients, interval, tuple(used), digest(contents))

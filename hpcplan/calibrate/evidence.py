@@ -1,0 +1,96 @@
+"""What is known of a site beyond its data sheets, kept beside the user's site files, and used by every later plan.
+
+In ``sites`` of the user's settings (``~/.config/hpcplan``): ``constants/sites/NAME.yaml`` holds the site's factors on
+the cost model's constants, with the evidence they rest on; a plan's provenance repeats it. ``evidence/NAME`` holds the
+evidence itself: ``bench-DATE.json`` of each benchmark, ``learned.json`` of accounting, ``track.csv`` of predictions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hpcplan.cost.constants import Factors, learned_factors, learned_folder, read_factors
+from hpcplan.documents import write_text
+from hpcplan.errors import InputError
+from hpcplan.resources import shipped
+
+__all__ = ["day_of", "evidence_folder", "factors_path", "keep_factors", "known_factors", "merge_bench"]
+
+
+def evidence_folder(site: str, folder: Path | None = None) -> Path:
+    """Return where the evidence of a site is kept; made if it is not there.
+
+    Raises:
+        InputError: the name is none that a file can have.
+    """
+    found = (folder or learned_folder()).parent / "evidence" / _plain(site)
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def factors_path(site: str, folder: Path | None = None) -> Path:
+    """Return the file of a site's own factors."""
+    return (folder or learned_folder()) / "sites" / f"{_plain(site)}.yaml"
+
+
+def _plain(site: str) -> str:
+    if not site or "/" in site or site.startswith("."):
+        raise InputError(f"{site!r} is no name of a site that files can be called by")
+    return site
+
+
+def day_of(time_s: float) -> str:
+    """Return the date of unix seconds, UTC: ``2026-11-27``."""
+    return datetime.fromtimestamp(time_s, tz=UTC).date().isoformat()
+
+
+def known_factors(site: str, folder: Path | None = None) -> Factors | None:
+    """Return the factors that were kept of a site, ``None`` if there are none."""
+    path = factors_path(site, folder)
+    return learned_factors(path) if path.is_file() else None
+
+
+def keep_factors(
+    site: str,
+    factors: Mapping[str, tuple[float, str]],
+    evidence: Sequence[str],
+    *,
+    interval: tuple[float, str] | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """Write a site's factors, each with its source, and the evidence that they rest on; return the file.
+
+    Raises:
+        HpcplanError: the file cannot be written.
+    """
+    path = factors_path(site, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"name: {json.dumps(site)}", "evidence:"]
+    lines += [f"  - {json.dumps(each, ensure_ascii=False)}" for each in evidence]
+    lines += ["factors:" if factors else "factors: {}"]
+    for name, (factor, source) in sorted(factors.items()):
+        lines.append(f"  {name}: {{factor: {factor:.5g}, source: {json.dumps(source, ensure_ascii=False)}}}")
+    if interval is not None:
+        value, source = interval
+        lines.append(f"interval: {{value: {value:.4g}, source: {json.dumps(source, ensure_ascii=False)}}}")
+    write_text(path, "\n".join(lines) + "\n")
+    learned_factors.cache_clear()
+    return path
+
+
+def merge_bench(site: str, factors: Mapping[str, tuple[float, str]], evidence: str) -> Path:
+    """Put the factors of a benchmark in the place of an earlier one's, and keep what was learned besides.
+
+    A site that nothing was learned of yet keeps the factors that are shipped for it.
+
+    Raises:
+        HpcplanError: the file cannot be written.
+    """
+    old = known_factors(site) or read_factors(shipped("sites") / "constants", "sites", site)
+    kept = {} if old is None else {name: (entry.factor, entry.source) for name, entry in old.factors.items()}
+    words = [] if old is None else [each for each in old.evidence if not each.startswith("bench ")]
+    interval = None if old is None or old.interval is None else (old.interval.value, old.interval.source)
+    return keep_factors(site, {**kept, **factors}, [*words, evidence], interval=interval)
