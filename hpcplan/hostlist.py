@@ -30,7 +30,7 @@ def expand(text: str, *, limit: int = MAX_HOSTS) -> list[str]:
     ['n08', 'n09', 'n10', 'login']
     """
     names: list[str] = []
-    for element in _elements(text):
+    for element in _elements(text, limit):
         pieces: list[list[str]] = []
         total = 1
         parts = _PART.findall(element)
@@ -53,7 +53,7 @@ def _combinations(pieces: Sequence[Sequence[str]], brackets: Sequence[int]) -> I
         yield "".join(value for _, value in sorted(zip(slowest_first, values, strict=True)))
 
 
-def _elements(text: str) -> list[str]:
+def _elements(text: str, limit: int) -> list[str]:
     """Split at the commas that are outside brackets."""
     elements: list[str] = []
     depth, start = 0, 0
@@ -66,6 +66,8 @@ def _elements(text: str) -> list[str]:
             raise ValueError(f"hostlist {_shorten(text)!r} has brackets that do not match")
         if char == "," and depth == 0:
             elements.append(text[start:position])
+            if len(elements) > limit:
+                raise ValueError(f"hostlist {_shorten(text)!r} names more than {limit:,} nodes")
             start = position + 1
     if depth:
         raise ValueError(f"hostlist {_shorten(text)!r} has brackets that do not match")

@@ -22,6 +22,7 @@ _KEYS: Final = frozenset(
 )  # fmt: skip
 _COUNT: Final = re.compile(r"([0-9]{1,12})([kKmMgGtTpP]?)")
 _MAX_DEVICES: Final = 4096
+_MAX_FILES: Final = 4_000_000  # of all nodes together
 
 
 def read_gres_conf(path: Path) -> Findings:
@@ -60,7 +61,7 @@ class _Parser:
         self.gpus: dict[str, _Gpus] = {}
         self.auto: dict[str, ConfLine] = {}
         self.explicit: set[str] = set()
-        self.total = 0
+        self.total = self.total_files = 0
 
     def take(self, line: ConfLine) -> None:
         """Take one line in."""
@@ -88,6 +89,9 @@ class _Parser:
         if files and count is not None and count != len(files):
             message = f"Count={count}, but File names {len(files)} devices; the files count"
             self.problems.append(line.place.problem(message, "Count"))
+        self.total_files += len(files) * len(nodes)
+        if self.total_files > _MAX_FILES:
+            raise line.error("file", f"the file names more than {_MAX_FILES:,} devices")
         again: str | None = None
         for node in nodes:
             here = self.gpus.setdefault(node, _Gpus(line.place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from hpcplan.units import format_bandwidth
 
 __all__ = ["lane_bytes_per_s", "read_ibnetdiscover"]
 
+_MAX_BYTES: Final = 256 * 1024**2  # ten thousand hosts of eight adapters take 30 MB
 _HEAD: Final = re.compile(r'(Switch|Ca|Rt)\s+(\d+)\s+"([^"]+)"\s*#\s*"([^"]*)"')
 _PORT: Final = re.compile(
     r'\[(\d+)\](?:\[ext \d+\])?(?:\([0-9a-fA-F]+\))?\s+"([^"]+)"\[(\d+)\](?:\[ext \d+\])?(?:\([0-9a-fA-F]+\))?(.*)'
@@ -62,7 +64,7 @@ def read_ibnetdiscover(path: Path) -> Findings:
     Raises:
         InputError: a line that ibnetdiscover does not print, or no switch at all.
     """
-    return parse_ibnetdiscover(read_text(path), path)
+    return parse_ibnetdiscover(read_text(path, max_bytes=_MAX_BYTES), path)
 
 
 def parse_ibnetdiscover(text: str, path: Path) -> Findings:
@@ -82,8 +84,7 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
     unknown_speeds: Counter[str] = Counter()
     named: dict[str, _Device] = {}
     complaints: list[int] = []
-    lines = text.split("\n")
-    for number, raw in enumerate(lines, start=1):
+    for number, raw in enumerate(io.StringIO(text), start=1):
         line = raw.strip()
         if not line or _GUID_LINE.fullmatch(line):
             continue
@@ -110,7 +111,7 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
                 adapter = named.setdefault(port[2], _Device("Ca", port[2], "", number))
                 adapter.name = text_there[1].strip() if text_there else ""
                 adapter.ports[int(port[3])] = (current.guid, bandwidth)
-        elif number == len(lines) and devices:
+        elif devices and not raw.endswith("\n"):
             problems.append(Problem("the output is cut in this line", file=str(path), line=number))
         else:
             shown = line if len(line) <= 50 else line[:47] + "..."

@@ -7,6 +7,7 @@ one file may hold several answers after each other. Everything becomes lines of 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from hpcplan.site.importers.topology_conf import TopologyParser
 
 __all__ = ["parse_scontrol", "read_scontrol"]
 
+_MAX_BYTES: Final = 128 * 1024**2  # ten thousand nodes take 25 MB in JSON
 _KEY: Final = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
 _RECORD: Final = re.compile(r"(NodeName|PartitionName|SwitchName|BlockName|RingName|AggregatedBlock|TorusName)=")
 _SETTING: Final = re.compile(r"([A-Za-z][A-Za-z0-9_/]*(?:\[\d+\])?)\s*=\s?(.*)")
@@ -44,7 +46,7 @@ def read_scontrol(paths: Sequence[Path]) -> Findings:
     Raises:
         InputError: a file that cannot be read, or nothing in it that these commands print.
     """
-    return parse_scontrol([(str(path), read_text(path)) for path in paths])
+    return parse_scontrol([(str(path), read_text(path, max_bytes=_MAX_BYTES)) for path in paths])
 
 
 def parse_scontrol(texts: Sequence[tuple[str, str]]) -> Findings:
@@ -170,7 +172,7 @@ def _lines(text: str, label: str) -> Iterator[ConfLine]:
     budget = Budget()
     record: list[str] = []
     start, header = 0, None
-    for number, raw in enumerate(text.split("\n"), start=1):
+    for number, raw in enumerate(io.StringIO(text), start=1):
         line = raw.rstrip()
         if record and line[:1].isspace() and line.strip():
             record.append(line.strip())

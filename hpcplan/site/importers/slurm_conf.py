@@ -107,6 +107,10 @@ class SlurmConfParser:
                 self._drain(line, hosts, state)
             case "nodeset":
                 self.set_lines.append(line)
+            case "switchname" | "blockname" | "blocksizes" | "ringname":
+                raise line.error(line.first, "is a line of topology.conf; give that with --topology")
+            case "name" | "autodetect":
+                raise line.error(line.first, "is a line of gres.conf; give that with --gres")
             case _:
                 for key, value in line.pairs.items():
                     self.settings[key] = (value, line)

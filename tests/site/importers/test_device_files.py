@@ -283,3 +283,10 @@ def test_more_interfaces_than_a_node_can_have_are_a_note() -> None:
     rows = ["\tGPU0\t" + "\t".join(names), "GPU0\t X \t" + "\t".join(["PIX"] * 9)]
     found = smi("\n".join([*rows, *(f"{name}\tPIX" + "\tPIX" * 9 for name in names)]))
     assert any("9 interfaces near 1 GPUs" in problem.message for problem in found.problems)
+
+
+def test_devices_that_are_endless_only_together_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gres.conf"
+    path.write_text("NodeName=n[0-99999] Name=gpu File=/dev/nvidia[0-4095]\n")
+    with pytest.raises(InputError, match="more than 4,000,000 devices"):
+        read_gres_conf(path)

@@ -211,3 +211,16 @@ def test_what_is_written_from_a_random_cluster_reads_back_the_same(
     ]
     assert got == groups
     assert all(len(nodes.names) == 10 for nodes in found.nodes)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("SwitchName=a Nodes=n[1-2]", "--topology"),
+        ("Name=gpu File=/dev/nvidia0", "--gres"),
+        ("AutoDetect=nvml", "--gres"),
+    ],
+)
+def test_another_file_of_slurms_is_refused_with_its_option(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, line + "\n")
