@@ -311,7 +311,10 @@ def _frames(space: Space) -> dict[str, Ints]:
     t = _expand(t, "vpp", t["pp"], lambda pp: _virtual_stages(space, pp))
     t = _expand(t, "schedule", (t["pp"] > 1) * (1 + (t["vpp"] > 1)), lambda kind: _schedules(space, kind))
     t = _expand(t, "last_layers", t["pp"] * _KEY + t["vpp"], lambda key: _last_layers(space, *divmod(key, _KEY)))
-    t = _expand(t, "ep", t["dp"] * t["cp"], lambda replicas: _expert_groups(space, replicas))
+    replicas = t["dp"] * t["cp"]
+    if not space.capabilities.experts_beside_tensor:
+        replicas = np.where(t["tp"] > 1, 1, replicas)
+    t = _expand(t, "ep", replicas, lambda ranks: _expert_groups(space, ranks))
     beside = np.where(t["pp"] > 1, 3, np.where(t["tp"] * t["cp"] > 1, 2, 1))
     grouped = np.where(t["dp"] * t["cp"] > 1, beside, 4 * (t["tp"] > 1))
     t = _expand(t, "zero", grouped, lambda kind: _zero_stages(space, kind))

@@ -6,7 +6,7 @@ here is what only the search decides: schedules, offload, and how they go togeth
 tensor, expert and context parallelism) and on offloading the optimizer (with the distributed optimizer); torchtitan,
 ``torchtitan/config/parallelism.py``, with the schedules of ``torch/distributed/pipelining/schedules.py``; DeepSpeed,
 ``deepspeed/runtime/pipe/engine.py`` (no ZeRO 2 or 3 in a pipeline) and ``schedule.py`` (1F1B), and its configuration
-reference on ``offload_optimizer``; PyTorch, ``fully_shard`` with ``CPUOffloadPolicy``.
+reference on ``offload_optimizer`` and on AutoEP (not with AutoTP); PyTorch, ``fully_shard`` with ``CPUOffloadPolicy``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Capabilities:
     offload: tuple[int, ...] = (DEVICE,)
     offload_from: int = 1
     experts_need_sequence_parallel: bool = False
+    experts_beside_tensor: bool = True  # expert parallelism goes with tensor parallelism
     accumulates: bool = True  # gradients, over micro-batches
     recompute_from: int = 0  # least ZeRO stage for recomputation
     unequal_batches: bool = False  # micro-batches of different size on different accelerators
@@ -59,7 +60,7 @@ _OWN_TRAINER: Final = {
 _MORE: Final[Mapping[Framework, Mapping[str, Any]]] = {
     "megatron-lm": _CORE,
     "nemo": _CORE,
-    "deepspeed": {"offload": (DEVICE, CPU, NVME)},
+    "deepspeed": {"offload": (DEVICE, CPU, NVME), "experts_beside_tensor": False},
     "torchtitan": {**_SHARDED, "schedules": _ANY_SCHEDULE, "zero_in_pipeline": (2, 3)},
     "accelerate": {**_SHARDED, "recompute_from": 2, "tensor_needs_replicas": True},
     "torchrun": {  # DDP, FSDP2
