@@ -110,26 +110,31 @@ def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: in
     if spec.cpus_per_task == 1 and node_gpus and sharing.default_cpus_per_gpu:
         cpus = max(cpus, node_gpus * sharing.default_cpus_per_gpu)
     memory: int | None = 0
+    by_cpu = 0
     if sharing.memory:
         per_cpu = partition.default_memory_per_cpu_bytes or sharing.default_memory_per_cpu_bytes
         asked = _memory(spec)
         if spec.memory_per_node_bytes == 0:
             memory = None
+        elif spec.memory_per_cpu_bytes:
+            memory = by_cpu = spec.memory_per_cpu_bytes
         elif asked is not None:
             memory = asked
         elif per_cpu:
-            memory = per_cpu * cpus
+            memory = by_cpu = per_cpu
         else:
             memory = partition.default_memory_per_node_bytes or sharing.default_memory_per_node_bytes
+        if by_cpu:
+            memory = by_cpu * cpus
         if memory and sharing.max_memory_per_cpu_bytes:
             cpus = max(cpus, -(-memory // sharing.max_memory_per_cpu_bytes))
     tasks = (spec.ntasks or 0) * spec.cpus_per_task
     spread = spec.nodes_min is None and spec.ntasks_per_node is None and tasks > cpus * nodes
     return {
         "node_cpus": cpus,
-        "node_cpus_most": cpus if spec.ntasks_per_node else 0,
         "node_gpus": node_gpus,
         "node_memory_bytes": memory,
+        "memory_per_cpu_bytes": by_cpu,
         "cpus": max(cpus * nodes, tasks),
         "spread": spread,
         **over,

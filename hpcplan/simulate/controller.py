@@ -7,8 +7,8 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
 
-The nodes of a job that has ended can be given out once the controller's loop has seen the end, at the second of the end
-or at the next, and limits are looked at every 30 s. A job that is stopped at its limit obeys SIGTERM: KillWait is not
+Each of the two threads has its turn at some moment within a second, and sees the ends of jobs before that moment only: the
+nodes of a job can be given out at the second of its end or at the next. Limits are looked at every 30 s. A job that is stopped at its limit obeys SIGTERM: KillWait is not
 waited for.
 """
 
@@ -64,8 +64,10 @@ class Controller(Engine):
         self._one_tier = len(set(self._tiers.values())) == 1
         self._by_id = self.settings.builtin and not self.settings.multifactor
         self._multifactor = Multifactor(cluster.machine, self.settings, policy) if self.settings.multifactor else None
+        self._began_ms: dict[int, int] = {}  # how far into its second each running job was started
+        self._turn_ms = 0  # how far into the present second it is
         self._promised: list[tuple[int, int, int]] = []  # (end by limit, nodes, job) of what runs or completes, sorted
-        self._completing: list[tuple[int, tuple[int, int, int]]] = []  # ends not yet seen: when they are, and of what
+        self._completing: list[tuple[int, tuple[int, int, int]]] = []  # ends not yet seen: when, in ms, and of what
         self._switch_waits: list[tuple[int, int]] = []  # (until when a job waits for few switches, its id)
         self._seen_changes = -1
         self._triggered = False
@@ -73,8 +75,10 @@ class Controller(Engine):
         self._whole_due: int | None = None  # and since the last pass over the whole queue
         self._backfill_due: int | None = None
         self._was_empty = True
+        self._last_change = now - 1
         self._last_pass = now - 86400
-        self._last_backfill = self.settings.started_s + 1  # its thread begins when the controller is up
+        self._last_backfill = self.settings.first_second(self.settings.backfill_phase_ms)
+        self._first_turn = self.settings.first_second(self.settings.loop_phase_ms)
 
     # time -----------------------------------------------------------------------------------------------------------
 
@@ -92,12 +96,14 @@ class Controller(Engine):
         over = job.limit_end + settings.over_time_limit_s
         if done <= over:
             return done, (JobState(behaviour.state), behaviour.exit_code, behaviour.signal)
-        stopped = over + (settings.started_s - over) % settings.time_limit_check_s
+        stopped = over + (self._first_turn - over) % settings.time_limit_check_s
         return min(done, stopped), natural_end(job)  # over its limit it has timed out, though it ends by itself
 
     def _due(self) -> list[int]:
         """Return when passes, and nodes coming free, are due."""
-        times = [heap[0][0] for heap in (self._completing, self._switch_waits) if heap]
+        times = [self._switch_waits[0][0]] if self._switch_waits else []
+        if self._completing:
+            times.append(max(self.now, self._completing[0][0] // 1000))
         if self.reservations and (change := self.reservations.next_change(self.now)) is not None:
             times.append(change)
         if self.queue:
@@ -108,7 +114,7 @@ class Controller(Engine):
 
     def _grid(self, time: int) -> int:
         """Return the last periodic pass at or before ``time``."""
-        return time - (time - self.settings.started_s) % self.settings.sched_interval_s
+        return time - (time - self._first_turn) % self.settings.sched_interval_s
 
     def _next_pass(self) -> int | None:
         """Return when the batch of what has happened is due; a periodic pass delays it as any other pass does."""
@@ -154,6 +160,7 @@ class Controller(Engine):
             resources.take(holding)
             self.busy = resources.full()
         insort(self._promised, (job.limit_end, job.nodes, job.id))
+        self._began_ms[job.id] = self._turn_ms
         if self._limits is not None:
             self._limits.started(job)
         if job.spec.licenses:
@@ -162,9 +169,12 @@ class Controller(Engine):
     def _give_back(self, job: Job, state: JobState) -> None:
         """Let the nodes of a job be cleaned up; what the controller ends itself it sees ending."""
         assert job.start_time is not None
-        own = state in (JobState.TIMEOUT, JobState.REQUEUED, JobState.PREEMPTED)
-        lag_s = int(state is JobState.REQUEUED) if own else self.settings.end_lag_s(self.now - job.start_time)
-        heapq.heappush(self._completing, (self.now + lag_s, (job.limit_end, job.nodes, job.id)))
+        began_ms = self._began_ms.pop(job.id, 0)
+        if state in (JobState.REQUEUED, JobState.PREEMPTED):
+            lag_ms = 1000
+        else:
+            lag_ms = 0 if state is JobState.TIMEOUT else began_ms + self.settings.end_overhead_ms
+        heapq.heappush(self._completing, (self.now * 1000 + lag_ms, (job.limit_end, job.nodes, job.id)))
         if self._limits is not None:
             self._limits.ended(job)
         if job.spec.licenses:
@@ -183,11 +193,7 @@ class Controller(Engine):
         del self._promised[bisect_left(self._promised, ended)]
 
     def _schedule(self) -> None:
-        """Do what the controller's threads do at this second."""
-        while self._completing and self._completing[0][0] <= self.now:
-            self._clean_up(heapq.heappop(self._completing)[1])
-            self.changes += 1
-            self._triggered = True
+        """Do what the controller's threads do at this second, each in its turn."""
         while self._switch_waits and self._switch_waits[0][0] <= self.now:
             job = self.jobs.get(heapq.heappop(self._switch_waits)[1])
             if job is not None and not job.running:
@@ -195,39 +201,71 @@ class Controller(Engine):
                 self.changes += 1
         self._settle()
         self._reprioritise()
-        self._note_changes()
-        if self.queue:
-            whole = self._whole_due is not None and self._whole_due <= self.now
-            due = self._next_pass()
-            if whole or (due is not None and due <= self.now):
-                self._main_pass(whole=whole or self._grid(self.now) == self.now)
-            if self._backfill_due is not None and self._backfill_due <= self.now:
-                self._backfill_pass()
-        self._note_changes()
+        settings, now = self.settings, self.now
+        main_ms, backfill_ms = settings.main_turn_ms(now), settings.backfill_turn_ms(now)
+        turns = [(main_ms, self._main_turn)]
+        if not settings.builtin:
+            turns.insert(int(main_ms <= backfill_ms), (backfill_ms, self._backfill_turn))
+        for self._turn_ms, turn in turns:
+            self._see_ends(now * 1000 + self._turn_ms)
+            self._note_changes(now)
+            if self.queue:
+                turn()
+        self._see_ends(now * 1000 + 999)
+        self._note_changes(now + 1)
         self._was_empty |= not self.queue
 
-    def _note_changes(self) -> None:
+    def _see_ends(self, until_ms: int) -> None:
+        """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
+        while self._completing and self._completing[0][0] <= until_ms:
+            self._clean_up(heapq.heappop(self._completing)[1])
+            self.changes += 1
+            self._triggered = True
+
+    def _main_turn(self) -> None:
+        whole = self._whole_due is not None and self._whole_due <= self.now
+        due = self._next_pass()
+        if whole or (due is not None and due <= self.now):
+            self._main_pass(whole=whole or self._grid(self.now) == self.now)
+
+    def _backfill_turn(self) -> None:
+        if self._backfill_due is not None and self._backfill_due <= self.now:
+            self._backfill_pass()
+
+    def _note_changes(self, now: int) -> None:
         """Arm what is due after a change; a batch is due only after submissions and ends, not after starts."""
         if self._triggered and self._batch_due is None:
-            self._batch_due = self.now
+            self._batch_due = now
         self._triggered = False
         if self.changes == self._seen_changes:
             return
         self._seen_changes = self.changes
         settings = self.settings
         if self._whole_due is None:
-            self._whole_due = self._grid(self.now + settings.sched_interval_s)
-        if self._backfill_due is None and not settings.builtin:
-            self._backfill_due = self._next_backfill()
+            self._whole_due = self._grid(now + settings.sched_interval_s)
+        if not settings.builtin:
+            if self._backfill_due is not None and self._backfill_due < now:  # a turn with nothing to do
+                self._last_backfill, self._backfill_due = self._backfill_due, None
+            if self._backfill_due is None:
+                self._backfill_due = self._next_backfill(now)
+        self._last_change = now
 
-    def _next_backfill(self) -> int:
-        """Return when the backfill thread next looks: its period goes on while jobs wait, else begins anew."""
-        every = self.settings.bf_interval_s
-        gone = self.now - self._last_backfill
-        if self._was_empty:
-            self._was_empty = False
-            return max(self.now, self._last_backfill + every)
-        return self._last_backfill + max(1, -(-gone // every)) * every
+    def _next_backfill(self, now: int) -> int:
+        """Return when the backfill thread next looks, something having changed now.
+
+        It looks every ``bf_interval`` as long as something has changed since it last did, as it always has while jobs
+        wait. If nothing has, it asks again every second.
+        """
+        every, last = self.settings.bf_interval_s, self._last_backfill
+        if not self._was_empty:
+            return last + max(1, -(-(now - last) // every)) * every
+        self._was_empty = not self.queue
+        if self._last_change >= last:
+            last += ((self._last_change - last) // every + 1) * every
+            if last > now:
+                return last
+            self._last_backfill = last
+        return max(now, last + every)
 
     def _reprioritise(self) -> None:
         factors = self._multifactor

@@ -93,8 +93,8 @@ class Request:
     word for the partition limit that keeps the job from ever starting, as squeue shows it. ``switches`` is the most
     leaf switches that its nodes may be under, 0 for any number.
 
-    A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all) and ``node_cpus_most`` at most (0 for
-    any number), until it has ``cpus``; ``node_gpus`` and ``node_memory_bytes`` (``None`` for all) of each. With
+    A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all), until it has ``cpus``; ``node_gpus``
+    and ``node_memory_bytes`` (``None`` for all) of each, or so much memory for each CPU that it is given. With
     ``spread`` any number of nodes up to ``maximum`` will do, few rather than many.
     """
 
@@ -110,9 +110,9 @@ class Request:
     limit_reason: str | None = None
     switches: int = 0
     node_cpus: int = 0
-    node_cpus_most: int = 0
     node_gpus: int = 0
     node_memory_bytes: int | None = 0
+    memory_per_cpu_bytes: int = 0
     spread: bool = False
     jobs_per_resource: int = 1
 

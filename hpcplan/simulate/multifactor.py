@@ -1,7 +1,8 @@
 """Slurm's multifactor priority (priority_multifactor: https://slurm.schedmd.com/priority_multifactor.html).
 
 The factors of age, job size, partition, QOS, TRES and fair share, each from 0 to 1, times their weights of slurm.conf,
-less ``--nice``. They are worked out when a job becomes eligible, and for all every ``PriorityCalcPeriod``.
+less ``--nice``. They are worked out when a job becomes eligible, and, where there is slurmdbd, for all every
+``PriorityCalcPeriod``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Multifactor:
 
     def due(self, now: int) -> bool:
         """Whether a new ``PriorityCalcPeriod`` has begun since this was last asked."""
+        if not self.settings.priority_recalculated:
+            return False
         period = (now - self.settings.started_s) // self.settings.priority_calc_period_s
         if period == self.period:
             return False

@@ -62,18 +62,21 @@ class Capacity:
             self.full[_GPUS, where] = group.gpus
             self.full[_MEMORY, where] = group.memory_bytes // _MIB
             self.threads[where] = group.threads_per_core
-        self._needs: dict[tuple[int, int, int | None], Table] = {}
+        self._needs: dict[tuple[int, int, int | None, int], Table] = {}
 
     def need(self, request: Request) -> Table:
         """Return the CPUs (in whole cores), GPUs and memory (MiB) that the request takes of each node at least."""
-        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes)
+        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes, request.memory_per_cpu_bytes)
         found = self._needs.get(key)
         if found is None:
             found = np.zeros((3, self.count), np.int32)
             found[_CPUS] = -(-request.node_cpus // self.threads) * self.threads
             found[_GPUS] = request.node_gpus
             memory = request.node_memory_bytes
-            found[_MEMORY] = self.full[_MEMORY] if memory is None else -(-memory // _MIB)
+            if request.memory_per_cpu_bytes:
+                found[_MEMORY] = -(-found[_CPUS] * request.memory_per_cpu_bytes // _MIB)
+            else:
+                found[_MEMORY] = self.full[_MEMORY] if memory is None else -(-memory // _MIB)
             self._needs[key] = found
         return found
 
@@ -124,8 +127,8 @@ class Resources:
         if request.whole:
             return full
         cpus: Vector = self.free[_CPUS] + (times - 1) * full
-        if request.node_cpus_most:
-            return np.minimum(cpus, np.int32(request.node_cpus_most))
+        if request.memory_per_cpu_bytes:
+            cpus = np.minimum(cpus, self.free[_MEMORY] // max(1, request.memory_per_cpu_bytes // _MIB))
         usable: Vector = cpus // request.node_cpus * request.node_cpus
         return usable
 

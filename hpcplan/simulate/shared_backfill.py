@@ -46,7 +46,7 @@ class SharedBackfillPass(BackfillPass):
         self._room.clear()
 
     def _free_for(self, request: Request) -> int:
-        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes, request.jobs_per_resource)
+        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes, request.jobs_per_resource)  # room's
         found = self._room.get(key)
         if found is None:
             found = self._room[key] = self._resources.room(request, request.jobs_per_resource)

@@ -82,6 +82,7 @@ def _site_settings(site: Site) -> SlurmSettings:
         "schedulerparameters": parameters,
         "prioritytype": f"priority/{policy.priority if policy.weights else 'basic'}",
         "selecttype": "select/cons_tres" if shared else "select/linear",
+        "accountingstoragetype": "accounting_storage/slurmdbd",
         "preempttype": f"preempt/{policy.preempt_type}",
         "preemptmode": policy.preempt_mode,
         **weights,

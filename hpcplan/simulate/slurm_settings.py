@@ -17,11 +17,14 @@ __all__ = ["SlurmSettings", "consumes_cpus", "scheduling"]
 class SlurmSettings:
     """Parameters of the main and the backfill scheduler and of priorities; names and defaults as in slurm.conf(5).
 
-    Counts of 0 are no limit. These are not Slurm's, and were measured on slurmctld 22.05.8: the controller began
-    ``started_s`` on the trace's clock, and its periods count from there. It holds running jobs against their limits
-    every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop sleeps a second and then works, so that
-    it falls back by ``loop_drift_ms`` a second; launching and cleaning up a job take ``end_overhead_ms``. The next turn
-    of the loop after a short job's run time is therefore too early to see its end, that after a long job's is not.
+    Counts of 0 are no limit. Without slurmdbd the thread that works priorities out anew does not run (measured), so that
+    they are not ``priority_recalculated`` while jobs wait: age counts for nothing. These are not Slurm's, and were measured on slurmctld 22.05.8: the controller began
+    ``started_s`` and ``started_ms`` on the trace's clock, and its periods count from there. It holds running jobs
+    against their limits every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop comes to its first
+    turn ``loop_phase_ms`` into a second; it sleeps a second and then works, so that it falls back by ``loop_drift_us`` a
+    second; so does the backfill thread, ``backfill_pass_drift_us`` a pass. Launching and cleaning up a job take
+    ``end_overhead_ms``, which is why a turn at the second of its end sees the end of a long job and not that of a short
+    one.
     """
 
     builtin: bool = False
@@ -59,16 +62,29 @@ class SlurmSettings:
     priority_max_age_s: int = 7 * 86400
     priority_favor_small: bool = False
     priority_calc_period_s: int = 300
+    priority_recalculated: bool = True
     started_s: int = -3
     time_limit_check_s: int = 30
-    loop_drift_ms: int = 2
-    backfill_drift_ms: int = 3
+    started_ms: int = 0
+    loop_phase_ms: int = 110
+    loop_drift_us: int = 2000
+    backfill_phase_ms: int = 80
+    backfill_pass_drift_us: int = 3000
     end_overhead_ms: int = 60
 
-    def end_lag_s(self, run_s: int) -> int:
-        """Return how many seconds after its end the nodes of a job that ran ``run_s`` can be given out again."""
-        drift_ms = self.backfill_drift_ms if not self.builtin and self.bf_interval_s == 1 else self.loop_drift_ms
-        return int(run_s * drift_ms < self.end_overhead_ms)
+    def first_second(self, phase_ms: int) -> int:
+        """Return the second in which a thread has its first turn."""
+        return self.started_s + (self.started_ms + phase_ms) // 1000
+
+    def main_turn_ms(self, now: int) -> int:
+        """Return how far into the second ``now`` the main scheduler has its turn."""
+        drift_ms = (now - self.started_s) * self.loop_drift_us // 1000
+        return (self.started_ms + self.loop_phase_ms + drift_ms) % 1000
+
+    def backfill_turn_ms(self, now: int) -> int:
+        """Return the same of the backfill scheduler, whose period is longer by a constant."""
+        drift_ms = (now - self.started_s) * self.backfill_pass_drift_us // (1000 * self.bf_interval_s)
+        return (self.started_ms + self.backfill_phase_ms + drift_ms) % 1000
 
 
 # SchedulerParameters whose value is a whole number: (field, factor)
@@ -115,6 +131,7 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
             field, factor = _NUMBERS[name.lower()]
             if int(value) or field not in _AT_LEAST_ONE:
                 found[field] = int(value) * factor
+    found["priority_recalculated"] = values.get("accountingstoragetype", "").lower().endswith("slurmdbd")
     found["priority_flags"] = frozenset(values.get("priorityflags", "").lower().split(",")) - {""}
     found["preempt_type"] = values.get("preempttype", "preempt/none").lower().removeprefix("preempt/")
     found["preempt_mode"] = values.get("preemptmode", "off").lower().replace("gang", "").strip(",") or "off"
