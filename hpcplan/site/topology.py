@@ -176,6 +176,8 @@ class Topology:
     ) -> tuple[Levels, NDArray[Any], NDArray[Any]]:
         """Return level, bandwidth and latency of all pairs of hosts; see :mod:`hpcplan.site.distances`."""
         level, bandwidth, latency = tree_pairs(self.hierarchy, numbers, real)
+        if self.kind == "dragonfly":
+            latency = self._by_shortest_paths(numbers, latency)
         for grid in self.grids:
             place = {int(host): index for index, host in enumerate(grid.hosts)}
             here = [index for index, number in enumerate(numbers.tolist()) if number in place]
@@ -183,6 +185,32 @@ class Topology:
             places = np.array([place[int(numbers[index])] for index in here], dtype=np.int64)
             level[block], bandwidth[block], latency[block] = grid.pairs(places)
         return level, bandwidth, latency
+
+    def _by_shortest_paths(self, numbers: Ints, latency: NDArray[Any]) -> NDArray[Any]:
+        """Return latencies by the shortest paths: routers with a global link of their own need no local hop to it."""
+        index, between = self._router_latency_s
+        router = np.array([index[self.hierarchy.names[above]] for above in self.hierarchy.parent[numbers].tolist()])
+        to_router = self.hierarchy.up_latency_s[numbers]
+        paths = between[np.ix_(router, router)] + np.add.outer(to_router, to_router)
+        np.fill_diagonal(paths, 0.0)
+        shortest: NDArray[Any] = paths.astype(latency.dtype)
+        return shortest
+
+    @cached_property
+    def _router_latency_s(self) -> tuple[dict[str, int], Floats]:
+        """Return the latency from router to router of a dragonfly, seconds, with the number of each router."""
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import shortest_path
+
+        index = {name: number for number, name in enumerate(self.switches())}
+        edges = [
+            (index[a], index[b], data["latency_s"])
+            for a, b, data in self.graph.edges(data=True)
+            if a in index and b in index
+        ]
+        rows, columns, latencies = zip(*edges, strict=True) if edges else ((), (), ())
+        matrix = csr_matrix((latencies, (rows, columns)), shape=(len(index), len(index)), dtype=float)
+        return index, np.asarray(shortest_path(matrix, method="D", directed=False), dtype=np.float64)
 
     def choose(self, count: int, free: Ints) -> Ints:
         """Return the ``count`` of ``free`` hosts that are closest together; see :mod:`hpcplan.site.nearest`."""
