@@ -98,10 +98,12 @@ def stop(name: str | None, purge: bool) -> None:
     Example:
       hpcplan mock stop --purge
     """
+    from hpcplan.simulate.commands.attach import stop_controller
     from hpcplan.simulate.lifecycle import find_store
 
     store = find_store(name, stopped=purge)
     called = store.settings().name
+    stop_controller(store)
     if purge:
         store.purge()
         narrate(f"mock cluster {called} is gone")

@@ -47,6 +47,9 @@ def _options(function: F) -> F:
         ),
         click.option("--load", type=float, help="Other users' share of all node time, on a cluster that is started."),
         click.option(
+            "--account", "accounts", multiple=True, help="An account that sacctmgr knows beside the site's; repeatable."
+        ),
+        click.option(
             "--kill-wait", "kill_wait_s", callback=_span, default="30s", show_default=True,
             help="From SIGTERM to SIGKILL; slurm.conf's KillWait.",
         ),
@@ -106,6 +109,7 @@ def _within(
     pretend: bool,
     speed: float | None,
     load: float | None,
+    accounts: tuple[str, ...],
     kill_wait_s: float,
     requeue_delay_s: float | None,
 ) -> int:
@@ -117,7 +121,9 @@ def _within(
         raise click.UsageError("jobs that really run need a clock that goes as fast as yours: --speed needs --pretend")
     store, ours = _find_or_start(name, site, sites_dir, speed=speed, load=load, real=not pretend)
     delay_s = None if requeue_delay_s is None else round(requeue_delay_s)
-    options = EnterOptions(pretend=pretend, purge=ours, kill_wait_s=kill_wait_s, requeue_delay_s=delay_s)
+    options = EnterOptions(
+        pretend=pretend, purge=ours, kill_wait_s=kill_wait_s, requeue_delay_s=delay_s, accounts=accounts
+    )
     with enter(store, options) as entered:
         sys.stdout.flush()
         return run_command(words, entered.environment(os.environ))

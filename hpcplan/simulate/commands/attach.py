@@ -28,13 +28,15 @@ _STOP_S: Final = 30.0
 class EnterOptions:
     """How a controller is started: ``pretend`` times jobs only; ``purge`` deletes the cluster with it.
 
-    ``kill_wait_s`` and ``requeue_delay_s`` are what slurm.conf's KillWait and AuthInfo's ``cred_expire`` set.
+    ``accounts`` are those that sacctmgr knows beside the site's. ``kill_wait_s`` and ``requeue_delay_s`` are what
+    slurm.conf's KillWait and AuthInfo's ``cred_expire`` set.
     """
 
     pretend: bool = False
     purge: bool = False
     kill_wait_s: float = 30.0
     requeue_delay_s: int | None = None
+    accounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def _start(store: ClusterStore, options: EnterOptions, log: Path) -> subprocess.
     words += ["--pretend"] if options.pretend else []
     words += ["--purge"] if options.purge else []
     words += [] if options.requeue_delay_s is None else ["--requeue-delay", str(options.requeue_delay_s)]
+    for account in options.accounts:
+        words += ["--account", account]
     with log.open("wb") as stream:
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True, cwd="/"

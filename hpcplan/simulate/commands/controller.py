@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,11 +33,13 @@ class Controller:
         pretend: bool,
         kill_wait_s: float = 30.0,
         requeue_delay_s: int | None = None,
+        accounts: Sequence[str] = (),
     ) -> None:
         self.store = store
         self.pretend = pretend
         self.kill_wait_s = kill_wait_s
         self.requeue_delay_s = requeue_delay_s
+        self.accounts = tuple(accounts)
         self.files = JobFiles(store.directory / "jobs")
         self.bin_directory = bin_directory
         self.runner = Runner(
@@ -97,8 +99,8 @@ class Controller:
                     if session.clock.speed != self._speed:
                         session.clock.speed = self._speed
                         session.jump()
-            except SlurmUnreachableError:
-                return
+            except SlurmUnreachableError:  # the cluster was stopped or deleted under it
+                self.runner.kill_all()
 
     def wait_until(self, done: Callable[[Session], bool], gone: Callable[[float], bool]) -> bool:
         """Wait until ``done``; ``False`` if the controller stops first, or the client that waits is ``gone``."""

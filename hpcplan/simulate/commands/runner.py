@@ -245,8 +245,18 @@ class Runner:
         deadline = time.monotonic() + patience_s + 3
         while self.runs and time.monotonic() < deadline:
             for run in list(self.runs.values()):
+                # Nobody else can take the steps away now: their clients wait for the session that is held here.
+                run.groups = {name: left for name, groups in run.groups.items() if (left := _alive(groups))}
                 self._settle(run, session)
             time.sleep(0.02)
+
+    def kill_all(self) -> None:
+        """End every process of every job at once; nobody is left to be told."""
+        for run in self.runs.values():
+            batch = [run.batch.pid] if run.batch is not None else []
+            send([*run.everything, *batch], signal.SIGKILL)
+            clear(self.mark(run.job_id))
+        self.runs.clear()
 
     # starts ---------------------------------------------------------------------------------------------------------
 
@@ -326,6 +336,18 @@ def _as_accounted(outcome: tuple[JobState, int, int]) -> tuple[JobState, int, in
     """Return what the job's own line in accounting says: that it was stopped is no signal of the script's."""
     state, code, number = outcome
     return outcome if state in (JobState.FAILED, JobState.COMPLETED) else (state, code, 0 if number == 15 else number)
+
+
+def _alive(groups: list[int]) -> list[int]:
+    """Return the process groups that have members."""
+    found = []
+    for group in groups:
+        try:
+            os.killpg(group, 0)
+        except (ProcessLookupError, PermissionError):
+            continue
+        found.append(group)
+    return found
 
 
 def _now(session: Session) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -98,7 +99,7 @@ def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
     options, assoc = _conditions(rest[1:], kind)
     assoc = assoc or "associations" in words
     with controller.session() as session:
-        rows = _rows(session, call, kind)
+        rows = _rows(controller, session, call, kind, assoc=assoc)
     rows = [
         row for row in rows if all(row.get(key, "") in values for key, values in options.items() if key != "format")
     ]
@@ -129,7 +130,7 @@ def _conditions(rest: list[str], kind: str) -> tuple[dict[str, list[str]], bool]
     return options, assoc
 
 
-def _rows(session: Session, call: Call, kind: str) -> _Rows:
+def _rows(controller: Controller, session: Session, call: Call, kind: str, *, assoc: bool) -> _Rows:
     cluster = session.settings.cluster
     users = sorted({call.user, *(job.user for job in session.engine.jobs.values())})
     names = sorted({"normal", *(name for part in session.machine.partitions.values() for name in part.qos)})
@@ -167,14 +168,31 @@ def _rows(session: Session, call: Call, kind: str) -> _Rows:
         ]
         known += [("vmem", "", 7), ("pages", "", 8), ("gres", "gpu", 1001)]
         return [{"type": type_, "name": name, "id": str(number)} for type_, name, number in known]
-    root = {"account": "root", "descr": "default root account", "org": "root"}
+    accounts = _accounts(controller, session)
     if kind == "account":
-        return [root]
-    base = {"cluster": cluster, "account": "root", "share": "1", "qos": qos}
-    found: _Rows = [] if kind == "users" else [dict(base)]
-    for user in users:
-        found.append({**base, "user": user, "defaultaccount": "root", "admin": "None"})
+        rows = [{"account": name, "descr": name, "org": name} for name in accounts]
+        return [*rows, {"account": "root", "descr": "default root account", "org": "root"}]
+    base = {"cluster": cluster, "share": "1", "qos": qos}
+    default = accounts[0] if accounts else "root"
+    if kind == "users":
+        of_each = [*accounts, "root"] if assoc else [default]
+        about = {**base, "defaultaccount": default, "admin": "None"}
+        return [{**about, "user": user, "account": account} for user in users for account in of_each]
+    found: _Rows = []
+    for account in ("root", *accounts):
+        found.append({**base, "account": account})
+        found += [{**base, "account": account, "user": user} for user in users]
     return found
+
+
+def _accounts(controller: Controller, session: Session) -> list[str]:
+    """Return the accounts that the site names, those given at the start, and those that jobs have been put on."""
+    site = json.loads((controller.store.directory / "site.json").read_text(encoding="utf-8"))
+    found = [*controller.accounts]
+    for part in (site.get("partitions") or {}).values():
+        found += part.get("accounts") or ()
+    found += [job.spec.account for job in session.engine.jobs.values() if job.spec.account]
+    return [name for name in dict.fromkeys(found) if name != "root"]
 
 
 def _columns(given: list[str] | None, kind: str, *, assoc: bool) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from hpcplan.simulate.commands.environment import job_environment
 from hpcplan.simulate.commands.options import OptionLike, flags, read_words
 from hpcplan.simulate.commands.reaper import MARK
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.srun import ALLOCATION_OPTIONS, await_start, release
+from hpcplan.simulate.commands.srun import ALLOCATION_OPTIONS, PYXIS, await_start, release
 from hpcplan.simulate.commands.submission import allocate, check_values, environment_words, fields
 from hpcplan.simulate.jobs import JobSpec
 
@@ -20,6 +20,7 @@ __all__ = ["salloc"]
 
 _TABLE: Final[tuple[OptionLike, ...]] = (
     *ALLOCATION_OPTIONS,
+    *PYXIS,
     *flags("immediate:I bell", "no-shell no-bell", "kill-command:K"),
 )
 _NOT_OF_THE_JOB: Final = ("SLURM_CPUS_ON_NODE", "SLURM_GTIDS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_PROCID")

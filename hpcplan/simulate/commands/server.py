@@ -180,7 +180,7 @@ def _serve(options: argparse.Namespace, store: ClusterStore, private: Path) -> N
         _write_commands(commands, address)
         controller = Controller(
             store, commands, guard, pretend=options.pretend, kill_wait_s=options.kill_wait,
-            requeue_delay_s=options.requeue_delay,
+            requeue_delay_s=options.requeue_delay, accounts=options.account,
         )  # fmt: skip
         controller.start(_last_speed(note))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -201,6 +201,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--pretend", action="store_true")
     parser.add_argument("--kill-wait", type=float, default=30.0)
     parser.add_argument("--requeue-delay", type=int)
+    parser.add_argument("--account", action="append", default=[])
     parser.add_argument("--purge", action="store_true")
     options = parser.parse_args(arguments)
     lock = os.open(options.directory / "controller.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -17,7 +17,7 @@ from hpcplan.simulate.jobs import Job, JobSpec
 from hpcplan.simulate.sbatch_options import OPTIONS
 from hpcplan.simulate.store import Session
 
-__all__ = ["ALLOCATION_OPTIONS", "await_start", "release", "srun"]
+__all__ = ["ALLOCATION_OPTIONS", "PYXIS", "await_start", "release", "srun"]
 
 _NOT_HERE: Final = frozenset(
     {"array", "export-file", "get-user-env", "ignore-pbs", "parsable", "test-only", "wait", "wrap"}
@@ -30,7 +30,14 @@ _OWN: Final = flags(
     "interactive send-libs debugger-test",
     "bcast kill-on-bad-exit:K compress",
 )
+PYXIS: Final = flags(
+    "container-image container-mounts container-name container-save container-workdir container-env",
+    "container-mount-home no-container-mount-home container-remap-root no-container-remap-root container-writable "
+    "container-readonly container-entrypoint no-container-entrypoint container-entrypoint-log",
+)
+"""What the pyxis plugin adds; commands then run without their container."""
 _TABLE: Final[tuple[OptionLike, ...]] = (
+    *PYXIS,
     *ALLOCATION_OPTIONS,
     *(flag for flag in _OWN if flag.name not in {o.name for o in ALLOCATION_OPTIONS}),
 )
@@ -53,6 +60,8 @@ def srun(controller: Controller, connection: Any, call: Call) -> int:
     if not words.rest:
         raise Refusal("srun: fatal: No command given to execute.")
     wish = _wish(call, words, typed)
+    if "container-image" in words and "quiet" not in words:
+        call.reply.complain(f"srun: the mock cluster runs this without its container {words.last('container-image')}")
     target = words.last("jobid") or (None if "no-allocate" in words else call.env.get("SLURM_JOB_ID"))
     if target is not None:
         return _inside(controller, connection, call, wish, target)

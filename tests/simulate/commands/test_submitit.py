@@ -98,7 +98,8 @@ def test_a_function_is_submitted_and_its_result_comes_back(executor: Any) -> Non
 def test_output_is_where_submitit_looks_for_it(executor: Any) -> None:
     job = executor.submit(add, 1, 2)
     job.wait()
-    assert str(job.paths.stdout).endswith(f"{job.job_id}_0_log.out") and job.paths.stdout.exists()
+    assert str(job.paths.stdout).endswith(f"{job.job_id}_0_log.out")
+    assert job.paths.stdout.exists()
     assert "adding 1 and 2" in job.stdout()
     assert "a word of warning" in job.stderr()
 
@@ -125,7 +126,8 @@ def test_jobs_of_a_batch_context_are_one_array(executor: Any) -> None:
     with executor.batch():
         jobs = [executor.submit(whereabouts) for _ in range(3)]
     found = [job.result() for job in jobs]
-    assert len({one["array"] for one in found}) == 1 and found[0]["array"] == jobs[0].job_id.partition("_")[0]
+    assert len({one["array"] for one in found}) == 1
+    assert found[0]["array"] == jobs[0].job_id.partition("_")[0]
 
 
 def test_every_task_has_its_rank_its_node_and_its_gpus(executor: Any) -> None:
@@ -161,8 +163,10 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on_from_its_checkpoint(exe
     job._interrupt()
     start, end = job.result()
     assert 0 < start <= end
-    assert "Bypassing signal SIGTERM" in job.stderr() and "Caught signal SIGUSR2" in job.stderr()
-    assert "Starting with JobEnvironment" in job.stdout() and "DUE TO JOB REQUEUE" in job.stderr()
+    assert "Bypassing signal SIGTERM" in job.stderr()
+    assert "Caught signal SIGUSR2" in job.stderr()
+    assert "Starting with JobEnvironment" in job.stdout()
+    assert "DUE TO JOB REQUEUE" in job.stderr()
 
 
 def test_a_job_that_times_out_too_often_is_given_up(executor: Any, tmp_path: Path) -> None:
