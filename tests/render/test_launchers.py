@@ -80,6 +80,14 @@ def test_torchtitan_accumulates_without_a_pipeline_and_shards_as_zero_says() -> 
     assert titan(zero=0)["parallelism"]["data_parallel_replicate_degree"] == 32
 
 
+def test_torchtitans_model_is_known_by_its_shape_whatever_the_workload_is_called() -> None:
+    plan = planned("torchtitan", zero=3)
+    named = plan.model_copy(update={"training": plan.training.model_copy(update={"model": "my run"})})
+    assert tomllib.loads(render_plan(named)["torchtitan.toml"])["model"] == {"name": "llama3", "flavor": "70B"}
+    with pytest.raises(InputError, match=r"torchtitan has no flavor for .*--model.name and --model.flavor"):
+        titan(zero=3, model={**plans.LLAMA_70B, "hidden_size": 8000})
+
+
 def test_torchtitan_names_the_layers_of_uneven_stages() -> None:
     found = titan(pp=4, zero=2, stage_layers=(19, 21, 21, 19))
     parts = found["parallelism"]["module_fqns_per_model_part"]

@@ -18,13 +18,14 @@ from hpcplan.render.launchers.launch import Launch, groups, own_words, refuse, r
 __all__ = ["CONFIG", "FLAVORS", "config", "launch"]
 
 CONFIG: Final = "torchtitan.toml"
-# torchtitan/models/*/__init__.py of 0.2: the models of the catalogue that it has
+# torchtitan/models/*/__init__.py of 0.2: models by layers, width, attention heads, vocabulary and experts
 FLAVORS: Final = {
-    "llama3-8b": ("llama3", "8B"),
-    "llama3-70b": ("llama3", "70B"),
-    "llama3-405b": ("llama3", "405B"),
-    "deepseek-v3": ("deepseek_v3", "671B"),
+    (32, 4096, 32, 128256, None): ("llama3", "8B"),
+    (80, 8192, 64, 128256, None): ("llama3", "70B"),
+    (126, 16384, 128, 128256, None): ("llama3", "405B"),
+    (61, 7168, 128, 129280, 256): ("deepseek_v3", "671B"),
 }
+_SHAPE: Final = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "num_experts")
 _SCHEDULES: Final = {
     ("1f1b", False): "1F1B",
     ("1f1b", True): "Interleaved1F1B",
@@ -86,10 +87,11 @@ def _model(plan: Plan, words: list[str]) -> dict[str, dict[str, Any]]:
     given = {word.partition("=")[0] for word in words}
     section: dict[str, Any] = {}
     if not {"--model.name", "--model.flavor"} <= given:
-        if plan.training.model not in FLAVORS:
+        shape = tuple(plan.job.model_arguments.get(name) or None for name in _SHAPE)
+        if shape not in FLAVORS:
             message = f"torchtitan has no flavor for {plan.training.model!r}; name one in the trainer's own command"
             raise refuse("training.model", f"{message}: --model.name and --model.flavor")
-        name, flavor = FLAVORS[plan.training.model]
+        name, flavor = FLAVORS[shape]
         section = {"name": name, "flavor": flavor}
     if plan.plan.precision == "fp8":
         section["converters"] = ["quantize.linear.float8"]
