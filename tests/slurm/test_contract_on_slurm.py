@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from hpcplan.errors import SlurmUnreachableError
 from hpcplan.slurm import Backend
 from hpcplan.slurm.command import CommandBackend
+from hpcplan.slurm.pyslurm import connect as connect_pyslurm
 from hpcplan.slurm.rest import RestBackend, connect
 from hpcplan.slurm.rest_client import RestClient, Token
 from tests.backends.contract import BackendContract, World
@@ -45,6 +47,16 @@ class TestCommandBackend(BackendContract):
         world = RealWorld(slurm, CommandBackend())
         yield world
         world.mend()
+
+
+if find_spec("pyslurm") is not None:  # by hand: it takes minutes to build, and has to fit the Slurm that is installed
+
+    class TestPyslurmBackend(BackendContract):
+        @pytest.fixture
+        def world(self, slurm: SlurmCluster) -> Iterator[RealWorld]:
+            world = RealWorld(slurm, connect_pyslurm())
+            yield world
+            world.mend()
 
 
 @pytest.fixture(scope="module")
