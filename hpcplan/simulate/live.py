@@ -38,9 +38,7 @@ class LiveEngine(Engine):
             return job.start_time + _NEVER_S, (JobState.TIMEOUT, 0, 0)
         return super().end_of(job)
 
-    def change(
-        self, job_id: int, spec: JobSpec, *, priority: int | None = None, anew: Collection[str] = ()
-    ) -> None:
+    def change(self, job_id: int, spec: JobSpec, *, priority: int | None = None, anew: Collection[str] = ()) -> None:
         """Let a job ask for something else from now on, as ``scontrol update`` does.
 
         ``anew`` says what is to be settled again: its ``dependency``, its ``begin``.

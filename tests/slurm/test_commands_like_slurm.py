@@ -1,0 +1,275 @@
+"""The mock cluster's commands beside those of a real Slurm 22.05: the same calls, typed on both."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcplan.simulate.commands.attach import EnterOptions, enter
+from hpcplan.simulate.lifecycle import StartOptions, start_cluster
+from hpcplan.site.load import load_site
+from tests.slurm.cluster import SlurmCluster
+
+GROUP = """
+    cpus: 16
+    memory: 2000 MiB
+    accelerators: {type: H100-SXM5-80GB, count: 8}
+    intra_node: {kind: nvswitch, bandwidth: 450 GB/s}
+    nics: {count: 1, bandwidth: 100 Gb/s}
+    features: [h100, sim]
+"""
+SITE = f"""\
+name: twin
+node_groups:
+  low:
+    nodes: n[0-1]{GROUP}
+  high:
+    nodes: n[2-7]{GROUP}
+partitions:
+  batch: {{nodes: [low, high], default: true, max_time: 1-00:00:00, default_time: 01:00:00}}
+  debug: {{nodes: low, max_time: 10 min, max_nodes: 2}}
+  long: {{nodes: [low, high]}}
+fabric:
+  kind: tree
+  switches:
+    - {{name: leaf0, nodes: "n[0-3]", uplink: 100 Gb/s}}
+    - {{name: leaf1, nodes: "n[4-7]", uplink: 100 Gb/s}}
+    - {{name: spine, switches: [leaf0, leaf1]}}
+slurm: {{version: "22.05.8", cluster: hpcplan}}
+"""
+
+
+@dataclass
+class Both:
+    """A real Slurm and a mock of it, and a folder for each; ``run`` types a line of shell on one of them."""
+
+    environments: dict[str, dict[str, str]]
+    folders: dict[str, Path]
+
+    def run(self, which: str, line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line], env=self.environments[which], cwd=self.folders[which], capture_output=True, text=True,
+            timeout=60, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def each(self, line: str) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
+        return self.run("real", line), self.run("mock", line)
+
+    def read(self, name: str) -> tuple[str, str]:
+        return (self.folders["real"] / name).read_text(), (self.folders["mock"] / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def mock_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("twin")
+    (folder / "twin.yaml").write_text(SITE)
+    store = start_cluster(load_site(str(folder / "twin.yaml")), StartOptions(speed=1.0), directory=folder / "cluster")
+    with enter(store, EnterOptions(purge=True, kill_wait_s=2.0, requeue_delay_s=11)) as entered:
+        yield entered.environment(os.environ)
+
+
+@pytest.fixture
+def both(slurm: SlurmCluster, mock_environment: dict[str, str], tmp_path: Path) -> Iterator[Both]:
+    folders = {"real": tmp_path / "real", "mock": tmp_path / "mock"}
+    for path in folders.values():
+        path.mkdir()
+    made = Both({"real": dict(slurm.env), "mock": mock_environment}, folders)
+    yield made
+    made.run("mock", "scancel -u $(id -un)")
+    wait_until(lambda: made.run("mock", "squeue -h").stdout == "")
+
+
+def wait_until(found: Callable[[], object], patience_s: float = 40) -> None:
+    deadline = time.monotonic() + patience_s
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def plain(text: str, folder: Path) -> str:
+    """Return a text without what must differ: ids, times, folders, the distribution's name of its Slurm."""
+    text = text.replace(str(folder), "FOLDER").replace("slurm-wlm ", "slurm ")
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "TIME", text)
+    return re.sub(r"\b([Jj]ob(?: id| allocation|Id=)? ?|StepId=)\d+", r"\1N", text)
+
+
+REFUSED = [
+    "sbatch nosuch.sh", "sbatch -p nosuch --wrap true", "sbatch --nosuch --wrap true", "sbatch -N abc --wrap true",
+    "sbatch -n 0 --wrap true", "sbatch -t rubbish --wrap true", "sbatch --mem=x --wrap true",
+    "sbatch --mem=100G --wrap true", "sbatch -c 100 --wrap true", "sbatch --gres=foo:1 --wrap true",
+    "sbatch --gres=gpu:100 --wrap true", "sbatch -a 5-1 --wrap true", "sbatch -d bad --wrap true",
+    "sbatch -C nosuch --wrap true", "sbatch -w nosuch --wrap true", "sbatch --signal=FOO --wrap true",
+    "sbatch --wrap true ok.sh", "sbatch --test-only -N 200 --wrap true", "sbatch < /dev/null",
+    "echo echo > x.sh; sbatch x.sh",
+    "squeue -j 99999", "squeue -j abc", "squeue -t nosuch", "squeue -u nosuchuser -h", "squeue --nosuch",
+    "squeue -p nosuch -h",
+    "scancel abc", "scancel", "scancel 99999", "scancel -s NOSUCH 1", "scancel -t nosuch", "scancel --nosuch",
+    "scontrol show job 99999", "scontrol show job abc", "scontrol show node nosuch", "scontrol show partition nosuch",
+    "scontrol show nosuch", "scontrol nosuch", "scontrol hold 99999", "scontrol release abc", "scontrol requeue 99999",
+    "scontrol update jobid=99999 name=x", "scontrol update nodename=n7 state=drain",
+    "scontrol update nodename=nosuch state=drain reason=x", "scontrol show hostnames", "scontrol show reservation",
+    "scontrol show licenses", "scontrol show hostnames 'n[0-3,7]'", "scontrol show hostlist n0,n1,n2,n7",
+    "scontrol show hostlistsorted n7,n1,n0", "scontrol version",
+    "sacct -j abc", "sacct -j 1 -o nosuch", "sacct -S rubbish", "sacct -u nosuchuser", "sacct -s nosuch", "sacct -e",
+    "sacct -j 99999", "sacct -P -j 99999 -o ALL", "sacct -p -n -j 99999",
+    "sinfo -h -p nosuch", "sinfo -R", "sprio", "sstat", "sacctmgr show nosuch", "sacctmgr nosuch",
+    "sacctmgr -nP show cluster format=cluster", "sacctmgr show tres", "sacctmgr -P show qos",
+    "srun -p nosuch hostname", "srun --nosuch hostname", "srun", "srun --jobid=99999 hostname",
+    "salloc -p nosuch true", "sbatch -V", "squeue -V", "sacct -V", "sinfo -V",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_the_same_words_and_exit_code(both: Both, line: str) -> None:
+    real, mock = both.each(line)
+    assert (mock.returncode, plain(mock.stdout, both.folders["mock"]), plain(mock.stderr, both.folders["mock"])) == (
+        real.returncode, plain(real.stdout, both.folders["real"]), plain(real.stderr, both.folders["real"]),
+    )  # fmt: skip
+
+
+SQUEUE = "%A|%a|%b|%c|%d|%D|%E|%f|%F|%h|%H|%I|%j|%J|%k|%K|%l|%m|%n|%N|%O|%P|%q|%r|%R|%t|%T|%u|%U|%v|%w|%W|%x|%X|%y|%z"
+HEADERS = [
+    "squeue", "squeue -l", "squeue --start", "squeue -s", f"squeue -o '{SQUEUE}'",
+    "squeue -O JobID,JobArrayID,Name:30,State,TimeUsed,NumNodes,NumCPUs,NumTasks,NodeList,ReasonList,tres-alloc:50",
+    "sinfo", "sinfo -N", "sinfo -N -l", "sinfo -l", "sinfo -s",
+    "sinfo -o '%a|%A|%b|%c|%C|%D|%f|%F|%G|%l|%m|%N|%P|%R|%t|%T'",
+    "sinfo -O NodeList,StateLong,CPUsState,Gres,GresUsed,Partition",
+    "sacct", "sacct -b", "sacct -X -P", "sacct -P -o ALL",
+    "sshare", "sacctmgr show cluster", "sacctmgr show user", "sacctmgr show account", "sacctmgr show assoc",
+    "sacctmgr show qos",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", HEADERS)
+def test_the_same_columns(both: Both, line: str) -> None:
+    real, mock = both.each(line)
+    assert mock.returncode == real.returncode == 0
+    headers = [
+        next(row for row in answer.stdout.splitlines() if not re.match(r"\w{3} \w{3} \d", row))
+        for answer in (real, mock)
+    ]
+    assert headers[1] == headers[0]
+
+
+def test_the_same_queue(both: Both) -> None:
+    """What jobs are shown as does not differ, but for the CPUs, since the mock cluster gives out whole nodes."""
+    for line in (
+        "sbatch -J held -H -t 10 --wrap true", "sbatch -J begin -b now+1hour -N2 --wrap true",
+        "sbatch -J long -p debug -t 60 --wrap true", "sbatch -J array -a 1-3%2 -H --comment 'a word' --wrap true",
+        "sbatch -J many -N 100 --wrap true", "sbatch -J runs -N2 --ntasks-per-node=2 --gres=gpu:2 --wrap 'sleep 60'",
+        "sbatch -J nice -H --nice=7 --exclude=n1 -C h100 --wrap true",
+    ):  # fmt: skip
+        real, mock = both.each(line)
+        assert (mock.returncode, mock.stderr) == (real.returncode, real.stderr)
+    wait_until(lambda: "runs|R|" in both.run("real", "squeue -h -o '%j|%t|'").stdout)
+    code = "%j|%b|%D|%f|%h|%k|%K|%l|%m|%n|%N|%P|%q|%r|%R|%t|%T|%u|%U|%x|%y|%z"
+    real, mock = both.each(f"squeue -h -a -S i -o '{code}'")
+    assert mock.stdout == real.stdout
+
+
+def keys(text: str) -> set[str]:
+    return set(re.findall(r"(?:^|\s)([A-Za-z:/]+)=", text))
+
+
+@pytest.mark.parametrize("what", ["job $JOB", "node n5", "partition batch", "step $JOB"])
+def test_scontrol_shows_the_same_fields(both: Both, what: str) -> None:
+    found = []
+    for which in ("real", "mock"):
+        both.run(which, "sbatch --parsable -N1 -t 5 --wrap 'sleep 60' > id")
+        wait_until(lambda which=which: "R" in both.run(which, "squeue -h -o %t -j $(cat id)").stdout)  # type: ignore[misc]
+        found.append(both.run(which, f"JOB=$(cat id); scontrol show {what}").stdout)
+    assert keys(found[1]) == keys(found[0]) - {"Port"}
+    # lines of the same keys in the same order, ending alike
+    rows = [[sorted(keys(line) - {"Port"}) for line in text.splitlines()] for text in found]
+    assert rows[1] == rows[0]
+
+
+def shape(value: Any) -> Any:
+    """Return the keys of a document, all the way down; of a list, those of its first element."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else None
+
+
+@pytest.mark.parametrize("line", ["squeue --json", "sinfo --json", "sacct --json -j $(cat id)"])
+def test_json_has_the_same_keys(both: Both, line: str) -> None:
+    found = []
+    for which in ("real", "mock"):
+        both.run(which, "sbatch --parsable -N1 -t 5 --wrap 'srun true; sleep 60' > id")
+        wait_until(lambda which=which: ".0" in both.run(which, "sacct -n -o jobid -j $(cat id)").stdout)  # type: ignore[misc]
+        found.append(json.loads(both.run(which, line).stdout))
+    for document in found:
+        for job in document.get("jobs", ()):
+            job.pop("job_resources", None)  # cores one by one, which a mock cluster has not
+            for step in job.get("steps", ()):
+                step.pop("tres", None)
+    assert shape(found[1]) == shape(found[0])
+
+
+ABSENT = {
+    "SLURM_CONF", "SLURM_TASK_PID", "SLURM_WORKING_CLUSTER", "SLURM_JOB_ACCOUNT", "SLURM_SRUN_COMM_PORT",
+    "SLURM_STEP_LAUNCHER_PORT", "SLURM_UMASK", "SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0", "SLURM_STEP_GPUS",
+}  # fmt: skip
+
+
+def test_jobs_and_tasks_find_the_same_variables(both: Both) -> None:
+    script = (
+        "#!/bin/bash\\n#SBATCH -N 2 --ntasks-per-node=2 -c 2 --gres=gpu:2 -t 5\\nenv > batch\\n"
+        "srun bash -c 'env > task.$SLURM_PROCID'\\n"
+    )
+    for which in ("real", "mock"):
+        both.run(which, f"printf '{script.replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}' > job.sh")
+        assert both.run(which, "sbatch -W job.sh").returncode == 0
+    same = {
+        "SLURM_NTASKS", "SLURM_TASKS_PER_NODE", "SLURM_NNODES", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID",
+        "SLURM_GTIDS", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_CPUS_PER_TASK",
+        "SLURM_NTASKS_PER_NODE", "SLURM_JOB_NAME", "SLURM_JOB_PARTITION", "SLURM_JOB_QOS", "ENVIRONMENT",
+    }  # fmt: skip
+    for name in ("batch", "task.0", "task.3"):
+        real, mock = (
+            dict(line.split("=", 1) for line in text.splitlines() if re.match(r"(SLURM|CUDA|ENVIRONMENT)\w*=", line))
+            for text in both.read(name)
+        )
+        assert set(real) - set(mock) <= ABSENT
+        assert {key: mock.get(key) for key in same} == {key: real.get(key) for key in same}
+
+
+RUNS = {
+    "exit 0": 0, "exit 3": 3, "kill -9 $$": 137, "exit $SLURM_PROCID": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "code"), RUNS.items())
+def test_srun_ends_alike(both: Both, command: str, code: int) -> None:
+    real, mock = both.each(f"srun -n2 bash -c '{command}'")
+    assert mock.returncode == real.returncode == code
+    words = [set(re.findall(r"Exited with exit code \d|Killed", answer.stderr)) for answer in (real, mock)]
+    assert words[1] == words[0]
+
+
+def test_accounting_tells_the_same_ends(both: Both) -> None:
+    lines = {
+        "good": "sbatch -J good -W --wrap 'srun -n1 true'", "bad": "sbatch -J bad -W --wrap 'srun -n1 false'",
+        "code": "sbatch -J code -W --wrap 'exit 5'", "killed": "sbatch -J killed -W --wrap 'kill -9 $$'",
+        "nowhere": "sbatch -J nowhere -W -o nowhere/x --wrap true",
+        "task": "srun -J task -n1 bash -c 'kill -15 $$'", "alloc": "salloc -J alloc -n1 bash -c 'exit 7'",
+        "cancelled": "sbatch -J cancelled -H --wrap true; scancel -n cancelled",
+    }  # fmt: skip
+    answers = {name: both.each(line) for name, line in lines.items()}
+    for name, (real, mock) in answers.items():
+        assert mock.returncode == real.returncode, name
+    for name in lines:
+        report = f"sacct -n -P --name={name} -o JobName,State,ExitCode,NTasks,NNodes"
+        wait_until(lambda report=report: both.run("real", report).stdout not in ("", "PENDING"))  # type: ignore[misc]
+        time.sleep(0.3)
+        real, mock = both.each(report)
+        assert mock.stdout == real.stdout, name
