@@ -46,6 +46,13 @@ class Faults:
             quote = text if len(text) <= _QUOTE_CHARACTERS else text[: _QUOTE_CHARACTERS - 1] + "…"
             self.quoted.append(Fault(kind, message, file, line, quote))
 
+    def include(self, others: Faults) -> None:
+        """Add the faults of what followed."""
+        self.rows_read += others.rows_read
+        self.counts.update(others.counts)
+        self.quoted += others.quoted[: max(0, MAX_QUOTED - len(self.quoted))]
+        self.notes += others.notes
+
     def hide_quotes(self) -> None:
         """Forget what the rows said, which may name people; where they stand stays."""
         self.quoted = [Fault(one.kind, "(left out)", one.file, one.line, "") for one in self.quoted]

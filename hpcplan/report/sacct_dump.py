@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
@@ -83,10 +86,25 @@ _READ_OF_STEPS: Final = frozenset(
 )
 _LOOK_AHEAD: Final = 21  # lines that a broken row may go on for
 _MOST_QUOTES: Final = 2000
+_THREADS: Final = 2
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a piece of a file holds, and what in it could not be read."""
+
+    jobs: pl.DataFrame
+    used: pl.DataFrame
+    astray: pl.DataFrame
+    quotes: dict[int, str]
+    faults: Faults
 
 
 class Dump:
-    """The jobs of one file, and the steps that have not found theirs."""
+    """The jobs of one file, and the steps that have not found theirs.
+
+    Pieces are cut one after the other, and read by a few threads beside it: polars leaves them to run at once.
+    """
 
     def __init__(self, file: str, faults: Faults, clock: Clock, blocks: Blocks | None = None) -> None:
         self.file = file
@@ -96,10 +114,7 @@ class Dump:
         self.header: Header | None = None
         self.index: dict[str, int] = {}
         self.lines_read = 0
-        self.jobs: list[pl.DataFrame] = []
-        self.used: list[pl.DataFrame] = []
-        self.astray: list[pl.DataFrame] = []
-        self.quotes: dict[int, str] = {}
+        self.parts: list[_Part] = []
         self.known: Known = {}
 
     def read(self, columns: tuple[str, ...] | None, pieces: Iterable[tuple[bytes, bool]] | None = None) -> pl.DataFrame:
@@ -109,17 +124,30 @@ class Dump:
             InputError: see sacct.read_dumps.
         """
         started = False
-        for block, more in self.blocks if pieces is None else pieces:
-            text = block if started else without_mark(block, self.file)
-            started = True
-            if self.header is None:
-                text = text[self._find_header(text, columns) :]
-            while text and self.header is not None:
-                taken = self._take(text, self.header, more)
-                text = text[taken:]
-                if taken == 0:
-                    self.blocks.give_back(text)
-                    break
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[Future[_Part]] = deque()
+            for block, more in self.blocks if pieces is None else pieces:
+                text = block if started else without_mark(block, self.file)
+                started = True
+                if self.header is None:
+                    text = text[self._find_header(text, columns) :]
+                while text and self.header is not None:
+                    found, stop = self._cut(text, self.header, more)
+                    if stop == 0:
+                        self.blocks.give_back(text)
+                        break
+                    stop, following = self._one_header(found, stop)
+                    if stop:
+                        waiting.append(pool.submit(self._read, found, stop, dict(self.index), self.lines_read))
+                    text = text[found.length_until(stop) :]
+                    self.lines_read += stop
+                    if following is not None:  # what follows has other columns
+                        self._use(following)
+                        text = text[found.length(stop) :]
+                        self.lines_read += 1
+                    while len(waiting) > _THREADS:
+                        self.parts.append(waiting.popleft().result())
+            self.parts += [one.result() for one in waiting]
         if self.header is None:
             raise InputError(Problem("the file is empty", file=self.file), hint=HOW)
         return self._finished()
@@ -148,8 +176,8 @@ class Dump:
         self.header = header
         self.index = {name: position for position, name in reversed(list(enumerate(header.columns)))}
 
-    def _take(self, text: bytes, header: Header, more: bool) -> int:
-        """Read what can be read of a block, and return how many bytes that were: none if the rest must be seen."""
+    def _cut(self, text: bytes, header: Header, more: bool) -> tuple[Block, int]:
+        """Return the block of a text, and how many of its lines can be read: none if the rest must be seen."""
         block = Block(text, header)
         stop = block.last_job(self.index) if more else len(block)
         if more:
@@ -157,12 +185,28 @@ class Dump:
             stop = min(stop, int(awaiting[0]) if len(awaiting) else stop)
         if stop == 0:
             if more and len(text) <= 2 * self.blocks.block_bytes:
-                return 0
+                return block, 0
             stop = len(block)
-        return self._read(block, stop)
+        return block, stop
 
-    def _read(self, block: Block, stop: int) -> int:
-        names = block.names(self.index, _READ)
+    def _one_header(self, block: Block, stop: int) -> tuple[int, Header | None]:
+        """Return how many of the lines stand under the block's header, and the other header that follows them."""
+        names = block.names(self.index, {"jobid", "jobidraw"})
+        at = pl.Series("_row", block.filled)
+        likely = {int(place) for place in block.odd[block.odd < stop]}
+        for column in names.values():
+            other = ~block.cells[column].str.contains(r"^\s*[0-9]")  # no job's id: perhaps a column's name
+            likely |= set(at.filter(other.fill_null(False)).to_list())
+        for place in sorted(one for one in likely if one < stop):
+            found = is_header(block.line(place))
+            if found is not None and found != block.header:
+                return place, found
+        return stop, None
+
+    def _read(self, block: Block, stop: int, index: dict[str, int], lines_read: int) -> _Part:
+        """Read the first lines of a block; ``lines_read`` stand before it in the file."""
+        faults = Faults()
+        names = block.names(index, _READ)
         at = pl.Series("_row", block.filled)
         taken = pl.Series(block.regular[block.filled]) & (at < stop)
         ids = Columns(block.cells, names).text("jobid", "jobidraw")
@@ -175,26 +219,18 @@ class Dump:
         steps = step_columns(steps_at, of_steps).filter(~of_steps.odd)
         broken = [int(place) for place in block.odd[block.odd < stop]]
         odd = sorted([*broken, *jobs_at.filter(of_jobs.odd), *steps_at.filter(of_steps.odd)])
-        for place in odd:
-            found = is_header(block.line(place))
-            if found is not None and found != block.header:  # what follows has other columns
-                before = self._read(block, place) if place else 0
-                self._use(found)
-                self.lines_read += 1
-                return before + block.length(place)
-        slow_jobs, slow_steps = self._by_row(block, odd)
-        self.faults.rows_read += len(jobs) + len(steps)
-        first = self.lines_read + 1
-        self._add(
-            block,
-            pl.concat([jobs, slow_jobs]).with_columns(pl.col("_row") + first),
-            pl.concat([steps, slow_steps]).with_columns(pl.col("_row") + first),
-            first,
-        )
-        self.lines_read += stop
-        return block.length_until(stop)
+        slow_jobs, slow_steps = self._by_row(block, odd, index, lines_read, faults)
+        faults.rows_read += len(jobs) + len(steps)
+        first = lines_read + 1
+        every = pl.concat([jobs, slow_jobs]).with_columns(pl.col("_row") + first).sort("_row")
+        here, astray = attached(every, pl.concat([steps, slow_steps]).with_columns(pl.col("_row") + first))
+        used = added_up(every, here) if len(here) else pl.DataFrame(schema=USED)
+        quotes = {number: block.line(number - first) for number in astray["_row"].head(_MOST_QUOTES)}
+        return _Part(every, used, astray, quotes, faults)
 
-    def _by_row(self, block: Block, odd: list[int]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _by_row(
+        self, block: Block, odd: list[int], index: dict[str, int], lines_read: int, faults: Faults
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
         jobs: list[tuple[int, Job]] = []
         steps: list[tuple[int, tuple[str, str], Step]] = []
         after = 0
@@ -202,15 +238,15 @@ class Dump:
             line = block.line(at)
             if at < after or not line.strip() or is_header(line) is not None:
                 continue
-            number = self.lines_read + at + 1
+            number = lines_read + at + 1
             lines = Lines((number + k, block.line(at + k)) for k in range(1, min(_LOOK_AHEAD, len(block) - at)))
             row = mended(block.header, number, line, lines)
             after = at + 1 + lines.skipped
-            self.faults.rows_read += 1
+            faults.rows_read += 1
             if row is None:
-                self.faults.add("row skipped", why_not(block.header, line), self.file, number, line)
+                faults.add("row skipped", why_not(block.header, line), self.file, number, line)
                 continue
-            fields = Fields(row, self.index, self.file, self.faults)
+            fields = Fields(row, index, self.file, faults)
             name = fields.job_name()
             if name is None:
                 continue
@@ -223,21 +259,16 @@ class Dump:
             steps_of_rows([at for at, _, _ in steps], [key for _, key, _ in steps], [step for _, _, step in steps]),
         )
 
-    def _add(self, block: Block, jobs: pl.DataFrame, steps: pl.DataFrame, first: int) -> None:
-        jobs = jobs.sort("_row")
-        self.jobs.append(jobs)
-        here, astray = attached(jobs, steps)
-        if len(here):
-            self.used.append(added_up(jobs, here))
-        if len(astray):
-            self.astray.append(astray)
-            for number in astray["_row"].head(max(0, _MOST_QUOTES - len(self.quotes))):
-                self.quotes[number] = block.line(number - first)
-
     def _finished(self) -> pl.DataFrame:
-        jobs = pl.concat(self.jobs) if self.jobs else pl.DataFrame(schema=JOBS)
-        if self.astray:
-            steps = pl.concat(self.astray)
+        for part in self.parts:
+            self.faults.include(part.faults)
+        quotes = {number: text for part in self.parts for number, text in part.quotes.items()}
+        jobs = pl.concat([part.jobs for part in self.parts]) if self.parts else pl.DataFrame(schema=JOBS)
+        used = [part.used for part in self.parts]
+        astray = [part.astray for part in self.parts if len(part.astray)]
+        self.parts = []
+        if astray:
+            steps = pl.concat(astray)
             here, others = attached(jobs, steps)
             last = jobs.group_by(pl.col("cluster").fill_null("").alias("_cluster"), "label").agg(
                 pl.col("_row").max().alias("job")
@@ -247,10 +278,8 @@ class Dump:
             )
             homeless = others.filter(pl.col("job").is_null())
             for number in homeless["_row"]:
-                text = self.quotes.get(number, "")
+                text = quotes.get(number, "")
                 self.faults.add("row skipped", "a step whose job is not in the file", self.file, number, text)
             found = pl.concat([here, others.filter(pl.col("job").is_not_null()).select(here.columns)])
-            self.used.append(added_up(jobs, found.sort("_row")))
-        used = pl.concat(self.used) if self.used else pl.DataFrame(schema=USED)
-        self.jobs, self.used = [], []
-        return completed(jobs, used)
+            used.append(added_up(jobs, found.sort("_row")))
+        return completed(jobs, pl.concat(used) if used else pl.DataFrame(schema=USED))

@@ -196,8 +196,9 @@ def _label(job: Mapping[str, Any], number: int | None) -> str | None:
 
 
 def _step(step: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    found = _map(step, "step").get("id")
-    name = found.get("step_id") if isinstance(found, dict) else str(found or "").rpartition(".")[2]
+    found = _map(step, "step").get("id")  # 0 or "batch" in 22.05, {"step_id": "0"} in 23.02, "7.0" since
+    name = found.get("step_id") if isinstance(found, dict) else found
+    name = "" if name is None else str(name).rpartition(".")[2]
     time, tres = _map(step, "time"), _map(step, "tres")
     used = _map(tres, "requested").get("total") or _map(tres, "consumed").get("total")
     return {

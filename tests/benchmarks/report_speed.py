@@ -20,22 +20,31 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.benchmarks.sacct_dump import COLUMNS, write_dump
+from tests.benchmarks.sacct_dump import COLUMNS
 
 BARS = {"reportseff": 10.0, "slurm2sql": 50.0}
 MOST_S, MOST_BYTES, MOST_PAGE_BYTES = 30.0, 2e9, 2e6
 
 
-def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float, float]:
-    """Run a command; return its seconds, and the peak of its memory in bytes."""
+class Cost(NamedTuple):
+    """What a process took: ``cpu_s`` of all its threads, so that other work on the machine shows."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: float
+
+
+def timed(command: list[str], env: dict[str, str] | None = None) -> Cost:
+    """Run a command, and return what it took."""
     begin = time.perf_counter()
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{command[0]} left with {process.returncode}")
-    return time.perf_counter() - begin, usage.ru_maxrss * 1024.0
+    return Cost(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0)
 
 
 def head(dump: Path, jobs: int) -> list[dict[str, str]]:
@@ -46,8 +55,8 @@ def head(dump: Path, jobs: int) -> list[dict[str, str]]:
         return [dict(zip(COLUMNS, row, strict=True)) for row in cells if len(row) == len(COLUMNS)]
 
 
-def reportseff(peers: Path, rows: list[dict[str, str]], folder: Path) -> float:
-    """Return its rows a second."""
+def reportseff(peers: Path, rows: list[dict[str, str]], folder: Path) -> Cost:
+    """Return what it took."""
     stand_in, asked, answer = folder / "sacct", folder / "asked", folder / "answer"
     names = sorted({*COLUMNS, "AdminComment", "Comment", "REQMEM"})
     (folder / "fields").write_text(" ".join(names) + "\n")
@@ -57,6 +66,8 @@ def reportseff(peers: Path, rows: list[dict[str, str]], folder: Path) -> float:
         f'printf "%s\\n" "$@" > {asked}; cat {answer}\n'
     )
     stand_in.chmod(0o755)
+    (folder / "scontrol").write_text("#!/bin/sh\necho PartitionName=batch MaxTime=UNLIMITED\n")
+    (folder / "scontrol").chmod(0o755)
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
     command = [str(peers / "reportseff"), "--no-color", "--since", "d=400", "--user", "any"]
     subprocess.run(command, env=env, capture_output=True, check=False)
@@ -66,16 +77,22 @@ def reportseff(peers: Path, rows: list[dict[str, str]], folder: Path) -> float:
     with answer.open("w") as stream:
         for row in rows:
             stream.write("^|^".join(row.get(known.get(name.lower(), ""), "") for name in wanted) + "^|^\n")
-    return len(rows) / timed(command, env)[0]
+    return timed(command, env)
 
 
-def slurm2sql(peers: Path, rows: list[dict[str, str]], folder: Path) -> float:
-    """Return its rows a second."""
+def slurm2sql(peers: Path, rows: list[dict[str, str]], folder: Path) -> Cost:
+    """Return what it took."""
     with (folder / "rows.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
+        writer = csv.DictWriter(stream, [*COLUMNS, "NCPUS", "ReqCPUS"])
         writer.writeheader()
-        writer.writerows(rows)
-    return len(rows) / timed([str(peers / "slurm2sql"), str(folder / "db"), "--csv-input", str(folder / "rows.csv")])[0]
+        writer.writerows({**row, "NCPUS": row["AllocCPUS"], "ReqCPUS": row["AllocCPUS"]} for row in rows)
+    return timed([str(peers / "slurm2sql"), str(folder / "db"), "--csv-input", str(folder / "rows.csv")])
+
+
+def told(cost: Cost, rows: int) -> str:
+    """Return it as text."""
+    memory = f"{cost.peak_bytes / 1e9:.2f} GB peak"
+    return f"{cost.wall_s:.1f} s ({cost.cpu_s:.1f} s of CPU), {memory}, {rows / cost.wall_s:,.0f} rows/s"
 
 
 def main() -> None:
@@ -89,23 +106,29 @@ def main() -> None:
     missed = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = write_dump(folder / "sacct.txt", options.jobs, seed=options.seed)
+        make = ["-m", "tests.benchmarks.sacct_dump", str(options.jobs), str(folder / "sacct.txt"), str(options.seed)]
+        subprocess.run([sys.executable, *make], check=True)  # apart, since a child's peak begins with its parent's
+        size = (folder / "sacct.txt").stat().st_size
         rows = 4 * options.jobs
         command = [sys.executable, "-m", "hpcplan", "report", "--sacct", str(folder / "sacct.txt"), "--timezone", "UTC"]
-        seconds, memory = timed([*command, "-o", str(folder / "page.html")])
+        ours = timed([*command, "-o", str(folder / "page.html")])
         page = (folder / "page.html").stat().st_size
-        took = f"{seconds:.1f} s, {memory / 1e9:.2f} GB peak, page {page / 1e6:.2f} MB, {rows / seconds:,.0f} rows/s"
-        print(f"hpcplan      {rows:>11,} rows ({size / 1e9:.2f} GB) to HTML: {took}")
-        if options.jobs >= 1_000_000 and rows == 4_000_000:
-            missed += [] if seconds < MOST_S and memory < MOST_BYTES and page < MOST_PAGE_BYTES else ["the page's bars"]
+        print(
+            f"hpcplan      {rows:>11,} rows ({size / 1e9:.2f} GB) to HTML: {told(ours, rows)}, page {page / 1e6:.2f} MB"
+        )
+        if options.jobs == 1_000_000:
+            met = ours.wall_s < MOST_S and ours.peak_bytes < MOST_BYTES and page < MOST_PAGE_BYTES
+            missed += [] if met else ["the page's bars"]
         if options.peers is not None:
             found = head(folder / "sacct.txt", options.peer_jobs)
             for tool, run in (("reportseff", reportseff), ("slurm2sql", slurm2sql)):
                 place = folder / tool
                 place.mkdir()
-                rate = run(options.peers, found, place)
-                ratio = rows / seconds / rate
-                print(f"{tool:<12} {len(found):>11,} rows: {rate:,.0f} rows/s; hpcplan is {ratio:.1f} times as fast")
+                took = run(options.peers, found, place)
+                ratio = rows / ours.wall_s / (len(found) / took.wall_s)
+                by_cpu = rows / ours.cpu_s / (len(found) / took.cpu_s)
+                print(f"{tool:<12} {len(found):>11,} rows: {told(took, len(found))}; "
+                      f"hpcplan is {ratio:.1f} times as fast ({by_cpu:.1f} by CPU time)")  # fmt: skip
                 missed += [tool] if ratio < BARS[tool] else []
     print(f"peak of the benchmark itself: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
     sys.exit(f"missed: {', '.join(missed)}" if missed else 0)

@@ -66,6 +66,15 @@ def test_a_job_and_its_steps(read_text: Read, old: bool) -> None:
     assert table["energy_j"].to_list() == [None]
 
 
+@pytest.mark.parametrize("name", [0, "batch", "7.0", {"job_id": 7, "step_id": "0"}, {"job_id": 7, "step_id": 0}])
+def test_a_steps_id_has_several_shapes(read_text: Read, name: object) -> None:
+    record = job(old=False)
+    record["steps"][0]["step"] = {"job_id": 7, "id": name, "name": "x"}
+    table, faults = read_text(json.dumps({"jobs": [record]}))
+    assert faults.total == 0
+    assert jobs_of(table)[0]["memory_used_bytes"] == 2**30
+
+
 def test_arrays_and_heterogeneous_jobs_have_their_labels(read_text: Read) -> None:
     task = {"job_id": 5, "task_id": number(0, old=False), "task": ""}
     waiting = {"job_id": 5, "task_id": number(None, old=False), "task": "3-9"}

@@ -1,0 +1,124 @@
+"""On a real Slurm the report says what sacct and sreport say, and what seff's formulas give, for the same jobs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+
+from hpcplan.report import build_report, job_table, jobs_of, read_sacct
+from hpcplan.slurm.command import CommandBackend
+from tests.slurm.cluster import SlurmCluster
+
+pytestmark = pytest.mark.slurm
+BUSY = 'timeout 6 sh -c "while :; do :; done"; exit 0'
+COLUMNS = (
+    "JobID,JobIDRaw,JobName,Cluster,User,Account,Partition,QOS,State,Reason,Submit,Eligible,Start,End,Elapsed,Timelimit,"
+    "NNodes,AllocCPUS,NTasks,ReqMem,ReqTRES,AllocTRES,TotalCPU,MaxRSS,TRESUsageInTot,NodeList,ExitCode,Flags"
+)
+
+
+def ask(slurm: SlurmCluster, *words: str) -> str:
+    env = {**slurm.env, "TZ": "UTC"}
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=env, timeout=60).stdout
+
+
+@pytest.fixture
+def ids(slurm: SlurmCluster, tmp_path: Path) -> list[str]:
+    """Jobs that end in several ways; their rows are in accounting when the test begins."""
+
+    def submit(body: str, *options: str) -> str:
+        path = tmp_path / "job.sh"
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        words = ["sbatch", "--parsable", "--output=/dev/null", "--time=5", *options, str(path)]
+        return ask(slurm, *words).strip().partition(";")[0]
+
+    found = [
+        submit(BUSY, "--ntasks=1", "--job-name=busy"),
+        submit("sleep 4", "--nodes=2", "--job-name=idle"),
+        submit("srun true; exit 3", "--job-name=a|b"),
+        submit("sleep 2", "--array=1-2", "--job-name=array"),
+    ]
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        rows = ask(slurm, "sacct", "-aXnP", "--format=JobID,State,End", f"--jobs={','.join(found)}").split()
+        if len(rows) >= 5 and not re.search("PENDING|RUNNING|COMPLETING|Unknown", " ".join(rows)):
+            break
+        time.sleep(1)
+    return found
+
+
+def test_the_dump_the_backend_and_json_give_the_same_jobs(
+    slurm: SlurmCluster, backend: CommandBackend, ids: list[str], tmp_path: Path
+) -> None:
+    now = backend.now()
+    start = now - 600
+    (tmp_path / "dump.txt").write_text(ask(slurm, "sacct", "-aP", f"--format={COLUMNS}", f"--jobs={','.join(ids)}"))
+    dumped, faults = read_sacct([tmp_path / "dump.txt"], zone=ZoneInfo("UTC"))
+    assert faults.total == 0
+    live = job_table(backend.accounting(start, now + 1)).filter(pl.col("label").is_in(dumped["label"].to_list()))
+    same = ["label", "state", "submit_time", "start_time", "end_time", "elapsed_s", "nodes", "cpus", "memory_bytes",
+            "cpu_used_s", "name", "user", "partition", "time_limit_s"]  # fmt: skip
+    assert len(dumped) == 5
+    assert live.select(same).sort("label").equals(dumped.select(same).sort("label"))
+    (tmp_path / "dump.json").write_text(ask(slurm, "sacct", "-a", "--json", f"--jobs={','.join(ids)}"))
+    plain, faults = read_sacct([tmp_path / "dump.json"])
+    assert faults.total == 0
+    known = ["label", "state", "submit_time", "start_time", "end_time", "elapsed_s", "nodes", "cpus", "name", "user"]
+    assert plain.select(known).sort("label").equals(dumped.select(known).sort("label"))
+    both = plain.join(dumped, on="label")
+    assert (both["cpu_used_s"].fill_null(0) - both["cpu_used_s_right"].fill_null(0)).abs().max() < 0.01
+
+
+def test_figures_are_sacct_s_and_seff_s(slurm: SlurmCluster, ids: list[str], tmp_path: Path) -> None:
+    (tmp_path / "dump.txt").write_text(ask(slurm, "sacct", "-aP", f"--format={COLUMNS}", f"--jobs={','.join(ids)}"))
+    table, _ = read_sacct([tmp_path / "dump.txt"], zone=ZoneInfo("UTC"))
+    compared = 0
+    for job in jobs_of(table):
+        # seff: efficiency = TotalCPU / (elapsed x CPUs); sacct's CPUTimeRAW is the denominator
+        raw = ask(slurm, "sacct", "-XnP", "--format=ElapsedRaw,CPUTimeRAW,AllocCPUS", f"--jobs={job['job_id']}")
+        elapsed, held, cpus = (int(cell) for cell in raw.strip().split("|"))
+        assert (job["elapsed_s"], job["cpus"]) == (elapsed, cpus)
+        total = ask(slurm, "sacct", "-XnP", "--format=TotalCPU", f"--jobs={job['job_id']}").strip()
+        used = sum(float(part) * 60**power for power, part in enumerate(reversed(re.split("[:-]", total))))
+        if used and held:
+            compared += 1
+            assert job["cpu_efficiency"] == pytest.approx(used / held, rel=1e-6)
+        else:
+            assert job["cpu_efficiency"] is None
+    assert compared >= 2
+    assert {job["name"] for job in jobs_of(table)} >= {"busy", "idle", "a|b", "array"}
+
+
+def test_core_hours_are_sreport_s(slurm: SlurmCluster, backend: CommandBackend, ids: list[str]) -> None:
+    """sreport's jobs by size, which it adds up from the jobs themselves; its windows are whole hours."""
+    now = backend.now()
+    start, end = now - now % 3600 - 7200, now - now % 3600 + 3600
+    report = build_report(backend.accounting(start, now + 1), start=start, end=now + 1)
+    first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (start, end))
+    asked = ["job", "SizesByAccount", "FlatView", "grouping=2,8", f"start={first}", f"end={last}"]
+    rows = [line.split("|") for line in ask(slurm, "sreport", "-nP", "-t", "seconds", *asked).splitlines() if line]
+    theirs = {row[1]: sum(int(cell) for cell in row[2:-1]) for row in rows}
+    held = sum(one.cpus or 0 for one in backend.accounting(now - 1, now + 1) if one.state.active)
+    assert theirs
+    assert sum(theirs.values()) > 0
+    for row in report.by_account:
+        if row.core_hours:
+            assert row.core_hours * 3600 == pytest.approx(theirs[row.name or ""], abs=1 + 2 * held)  # still running
+
+
+def test_live_jobs_have_the_efficiencies_of_the_dump(
+    slurm: SlurmCluster, backend: CommandBackend, ids: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "dump.txt").write_text(ask(slurm, "sacct", "-aP", f"--format={COLUMNS}", f"--jobs={','.join(ids)}"))
+    dumped = {job["job_id"]: job for job in jobs_of(read_sacct([tmp_path / "dump.txt"], zone=ZoneInfo("UTC"))[0])}
+    live = jobs_of(job_table(backend.accounting(backend.now() - 600, backend.now() + 1)), dumped)
+    assert {job["job_id"] for job in live} == set(dumped)
+    for job in live:
+        for name in ("cpu_efficiency", "memory_efficiency", "time_efficiency", "gpu_efficiency"):
+            assert job[name] == pytest.approx(dumped[job["job_id"]][name]), (job["job_id"], name)
