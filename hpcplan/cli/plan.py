@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
+from hpcplan.cli.plan_finish import finish_options
 from hpcplan.frameworks import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ _PICTURES = (".svg", ".png", ".pdf")
 @click.option("--nodes", metavar="N|A:B", help="How many nodes, or the least and the most.")
 @click.option(
     "--objective",
-    type=click.Choice(["step", "train", "cost", "energy"]),
+    type=click.Choice(["step", "train", "cost", "energy", "finish"]),
     default="step",
     show_default=True,
-    help="What to make least: time of a step, of the training, its cost, or its energy.",
+    help="What to make least: time of a step, of the training, its cost or energy, or till it is done, queue included.",
 )
 @click.option("--fix", "fixed", multiple=True, metavar="NAME=VALUE", help="Fix a part of the sharding, as in tp=8.")
 @click.option("--framework", type=click.Choice(list(FRAMEWORKS)), help="What will run it.")
@@ -57,6 +58,7 @@ _PICTURES = (".svg", ".png", ".pdf")
 )
 @click.option("--alternatives", type=click.IntRange(0, 50), default=5, show_default=True, help="Runners-up to keep.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write plan.json here.")
+@finish_options
 @format_option
 def command(
     workload: str,
@@ -74,6 +76,9 @@ def command(
     alternatives: int,
     output: Path | None,
     output_format: str,
+    criterion: str,
+    queue_name: str | None,
+    histories: tuple[Path, ...],
     **overrides: Any,
 ) -> None:
     """Find the best sharding of a workload on a site.
@@ -88,7 +93,9 @@ def command(
       hpcplan plan llama3-70b --site superpod-h100 --pareto --plot front.svg
       hpcplan plan llama3-70b --site superpod-h100 --nodes 16 --explain
       hpcplan plan llama3-8b --site mixed-lab --pool h100 --pool a100=4
+      hpcplan plan llama3-8b --site superpod-h100 --objective finish --queue auto --plot tradeoff.svg
     """
+    from hpcplan.cli.plan_finish import show_finish
     from hpcplan.cli.plan_pools import show_pools
     from hpcplan.documents import write_text
     from hpcplan.errors import InputError
@@ -110,6 +117,20 @@ def command(
             raise InputError(f"--pool and {others[0]} do not go together")
         show_pools(loaded, site, pools, constants, typed, output, output_format)
         return
+    about_queue = {"criterion": criterion, "queue_name": queue_name, "histories": histories}
+    if objective == "finish":
+        if pareto:
+            raise InputError(
+                "--objective finish and --pareto do not go together; --plot draws the trade-off of node counts"
+            )
+        show_finish(
+            loaded, site, about_queue, plot=plot, output=output, output_format=output_format, nodes=_nodes(nodes),
+            fixed=parse_fixed(fixed), precisions=_precisions(precisions), explained=explained,
+            alternatives=alternatives, constants_folder=constants, command=typed,
+        )  # fmt: skip
+        return
+    if queue_name is not None or histories or criterion != "p50":
+        raise InputError("--queue, --history and --finish-by go with --objective finish")
     with progress("searching"):
         planned = make_plan(
             loaded,

@@ -12,7 +12,7 @@ from hpcplan.site.model import Site
 from hpcplan.workload.arithmetic import parameters
 from hpcplan.workload.model import Workload
 
-__all__ = ["chain_of", "training_of"]
+__all__ = ["chain_of", "mean_time_to_failure_s", "training_of"]
 
 _NO_LIMIT_S = 7 * 86400.0  # where neither the partition nor the user limits a job
 
@@ -33,7 +33,7 @@ def chain_of(
     write_s = write_time_s(site, workload.model)
     every_s = request.checkpoint_interval_s
     if every_s is None:
-        every_s = checkpoint_interval_s(write_s, _mean_time_to_failure_s(site, nodes), 1)
+        every_s = checkpoint_interval_s(write_s, mean_time_to_failure_s(site, nodes), 1)
     every = max(1, min(run.steps, round(every_s / promised.iter_time_s)))
     overhead = write_s / every
     limits = (request.walltime_s, site.partitions[partition].max_time_s)
@@ -42,7 +42,7 @@ def chain_of(
     return tuple(segments), every
 
 
-def _mean_time_to_failure_s(site: Site, nodes: Mapping[str, int]) -> float | None:
+def mean_time_to_failure_s(site: Site, nodes: Mapping[str, int]) -> float | None:
     """Return the mean time between failures of the whole job; groups without a figure are taken not to fail."""
     known = [(count, site.node_groups[group].mtbf_s) for group, count in nodes.items()]
     rate = sum(count / mtbf_s for count, mtbf_s in known if mtbf_s is not None)

@@ -71,13 +71,14 @@ def test_the_interval_wastes_no_more_than_its_neighbours(write: float, mean: flo
         assert waste < simulated_waste(best * factor, write, mean, 1)
 
 
-def test_the_interval_never_exceeds_an_hour_nor_the_time_between_failures() -> None:
+def test_the_interval_never_exceeds_an_hour_or_a_hundred_writes_nor_the_time_between_failures() -> None:
     assert checkpoint_interval_s(1.0, None, 1000) == 3600
+    assert checkpoint_interval_s(60.0, None, 1000) == 6000
     assert checkpoint_interval_s(1000.0, 400.0 * 10, 10) == pytest.approx(400)
 
 
 @given(st.floats(0.1, 1e4), st.floats(1e3, 1e8), st.integers(1, 10_000))
 def test_the_interval_is_finite_and_positive(write: float, mtbf: float, nodes: int) -> None:
     interval = checkpoint_interval_s(write, mtbf, nodes)
-    assert 0 < interval <= 3600
+    assert 0 < interval <= max(3600, 100 * write)
     assert math.isfinite(interval)

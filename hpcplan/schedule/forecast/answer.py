@@ -128,11 +128,12 @@ def from_history_alone(
     past = sorted(snapshot.history, key=lambda job: job.submit_s)
     first = len(past) // 5
     span = len(past) - first
-    chosen = {first + number * span // _MOMENTS for number in range(min(_MOMENTS, span))}
+    count = min(_MOMENTS, span, samples)
+    chosen = {first + number * span // count for number in range(count)}
     empty = snapshot.model_copy(update={"jobs": (), "history": (), "reservations": ()})
     forecaster = Forecaster(seed=seed)
     waits: list[list[np.ndarray[Any, np.dtype[np.int64]]]] = [[] for _ in targets]
-    each = max(2, samples // max(1, len(chosen)))
+    each = max(1, samples // max(1, len(chosen)))
     seen = moments(past, empty, chosen.__contains__, ended=forecaster.runtimes.add, submitted=forecaster.arrivals.add)
     for moment in seen:
         for found, one in zip(waits, forecaster.forecast(moment.snapshot, targets, samples=each), strict=True):

@@ -89,7 +89,7 @@ class ClusterFuture:
         engine = self._engine(runs_s, arrivals)
         number = engine.next_id
         request = self._kept_off(self._admission.resolve(_spec(target)))
-        spec = replace(_spec(target), priority=_FIRST - len(self.live) - 1)
+        spec = replace(_spec(target), priority=self._place(target))
         job_id = engine.submit(spec, Behaviour(target.limit_s), target.user or "user")
         assert job_id == number
         job = engine.jobs[job_id]
@@ -121,9 +121,15 @@ class ClusterFuture:
         waiting = [next(starts) for _ in self._waiting]
         return waiting + [next(starts) if one else None for one in taken]
 
+    def _place(self, target: QueueJob) -> int:
+        """Return the engine's priority of the target: behind all, or ahead of those of lower priority."""
+        pending = [job for job in self.live if job.pending]
+        behind = sum(job.priority < target.priority for job in pending) if target.priority > 0 else 0
+        return _FIRST - 2 * (len(self.live) + 1 - behind) + 1
+
     def _template(self, job: QueueJob, number: int) -> Job | None:
         """Return a live job as the engine has it; ``None`` for one that this machine would refuse."""
-        spec = replace(_spec(job), priority=_FIRST - number)
+        spec = replace(_spec(job), priority=_FIRST - 2 * number)
         try:
             request = self._admission.resolve(spec)
         except SlurmError:
@@ -132,7 +138,7 @@ class ClusterFuture:
             return None
         return Job(
             id=number, spec=spec, request=request if job.running else self._kept_off(request),
-            behaviour=Behaviour(1), user=job.user or "user", submit_time=job.submit_s, priority=_FIRST - number,
+            behaviour=Behaviour(1), user=job.user or "user", submit_time=job.submit_s, priority=_FIRST - 2 * number,
             eligible_time=job.submit_s, start_time=job.start_s, nodes=self._nodes(job, request) if job.running else 0,
         )  # fmt: skip
 
@@ -204,7 +210,7 @@ class _Coming:
 
     def __init__(self, future: ClusterFuture, arrivals: Sequence[Coming]) -> None:
         self.future = future
-        first = _FIRST - len(future.live) - 2
+        first = _FIRST - 2 * len(future.live) - 3
         self.left = [
             Arrival(
                 max(future.now_s, time), job.user or "user", replace(_spec(job), priority=first - number),

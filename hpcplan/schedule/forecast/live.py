@@ -147,5 +147,5 @@ def _job(record: JobRecord, machine: Machine | None, shared: bool, seen: dict[st
         width=width, limit_s=max(1, record.time_limit_s or UNLIMITED_S), submit_s=record.submit_time, start_s=start,
         end_s=None if end is None or start is None else max(start, end), user=record.user, name=record.name or None,
         partition=record.partition if machine is None or record.partition in machine.partitions else None,
-        priority=record.priority or 0, nodes=where,
+        priority=record.priority or 0, qos=record.qos, state=record.state.value if ended else None, nodes=where,
     )  # fmt: skip

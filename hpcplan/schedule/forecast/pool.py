@@ -67,28 +67,30 @@ class PoolFuture:
             runs_s: how long each live job runs, from its start.
             arrivals: what others submit later, in order.
         """
-        jobs, runs = self._line_up([target], runs_s, arrivals)
         position = len(self._jobs)
+        if target.priority > 0:
+            behind = [job for job in self.live if job.start_s is None and job.priority < target.priority]
+            position -= len(behind)
+        jobs, runs = self._line_up(runs_s, arrivals)
+        jobs.insert(position, self._trace_job(target))
+        runs.insert(position, target.limit_s)
         if self.policy == "conservative":
             return replay(_with(jobs, runs), self.procs, policy="conservative")[position]
         return start_of(jobs, self.procs, position, runs=runs, backfill=self.policy == "easy")
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
         """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never can."""
-        jobs, runs = self._line_up([], runs_s, arrivals)
+        jobs, runs = self._line_up(runs_s, arrivals)
         found = iter(replay(_with(jobs, runs), self.procs, policy=self.policy)[len(self._jobs) - self._waiting :])
         waiting: list[int | None] = [next(found) for _ in range(self._waiting)]
         return waiting + [next(found) if job.width <= self.procs else None for _, job, _ in arrivals]
 
-    def _line_up(
-        self, targets: Sequence[QueueJob], runs_s: Sequence[int], arrivals: Sequence[Coming]
-    ) -> tuple[list[TraceJob], list[int]]:
+    def _line_up(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> tuple[list[TraceJob], list[int]]:
         """Return everything in the order of submission, and how long it runs."""
         runs = [job.run_s for job in self._jobs[: len(self._jobs) - len(self.live)]]
         for job, run_s in zip(self.live, runs_s, strict=True):
             runs.append(run_s if job.start_s is None else max(1, job.start_s + run_s - self.now_s) + 1)
-        jobs = [*self._jobs, *(self._trace_job(job) for job in targets)]
-        runs += [job.limit_s for job in targets]
+        jobs = self._jobs.copy()
         for submit_s, job, run_s in arrivals:
             if job.width <= self.procs:
                 jobs.append(TraceJob(0, max(self.now_s, submit_s), job.limit_s, job.limit_s, job.width))

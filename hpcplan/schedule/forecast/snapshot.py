@@ -22,8 +22,8 @@ Policy = Literal["fcfs", "easy", "conservative", "backfill", "slurm"]
 class QueueJob(Value):
     """One job, times in unix seconds: it waits without ``start_s``, runs without ``end_s``, and has ended with both.
 
-    ``width`` counts processors on a pool of them, nodes on a cluster. ``reached_s`` is when nothing but resources was
-    missing any more, where that is not the submission. Jobs of a higher ``priority`` go first.
+    ``width`` counts processors on a pool of them, nodes on a cluster. Jobs of a higher ``priority`` go first; one that
+    is asked about goes last where its priority is 0.
     """
 
     label: str
@@ -36,6 +36,8 @@ class QueueJob(Value):
     name: str | None = None
     partition: str | None = None
     priority: int = 0
+    qos: str | None = None
+    state: str | None = Field(None, description="how it ended, in Slurm's word")
     nodes: str | None = Field(None, description="a hostlist: where it runs, on a cluster")
 
     @property

@@ -36,7 +36,7 @@ def _past(number: int, job: TraceJob, start: int) -> QueueJob:
     return QueueJob.model_construct(
         label=f"{job.name}@{number}", width=job.procs, limit_s=job.limit_s, submit_s=job.submit_s, start_s=start,
         end_s=start + min(job.run_s, job.limit_s), user=job.user, name=name,
-        partition=None if job.ask is None else job.ask.partition, priority=0, nodes=None,
+        partition=None if job.ask is None else job.ask.partition, priority=0, nodes=None, qos=None, state=None,
     )  # fmt: skip
 
 

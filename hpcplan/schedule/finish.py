@@ -1,0 +1,153 @@
+"""When a training will be done: its chain of jobs simulated with waits, checkpoints, failures and restarts.
+
+A job waits, starts up, and trains with a checkpoint every so many steps. If a node fails, or the job is preempted, what
+was trained since the last checkpoint is lost, and the job waits again; it then has its whole time limit again. At the
+end of its segment, or when its limit draws near, it saves and ends, and the next one waits. Failures are a Poisson
+process: the rate of a job is that of a node times its nodes, as in Daly, *A higher order estimate of the optimum
+checkpoint interval for restart dumps*, FGCS 22(3), 2006.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from hpcplan.plan import Segment
+from hpcplan.schedule.segments import STARTUP_S
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["REQUEUE_S", "Chain", "Finish", "simulate_chain"]
+
+REQUEUE_S: Final = 121  # before a requeued job may start again: Slurm 22.05's credential life time and a second
+_NINETY: Final = 1.6449  # standard deviations that hold 90 % of a normal distribution
+_MOST_ATTEMPTS: Final = 2000  # of one chain: beyond, it will not be done
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What is simulated: the jobs, and what befalls them.
+
+    Args of time are seconds. ``step_high_s`` is the upper end of the 90 % interval of ``step_s``, taken as log-normal;
+    ``failure_rate_per_s`` is of the whole job, as is ``preemption_rate_per_s``.
+    """
+
+    segments: tuple[Segment, ...]
+    step_s: float
+    step_high_s: float
+    steps_between_checkpoints: int
+    write_s: float
+    failure_rate_per_s: float = 0.0
+    preemption_rate_per_s: float = 0.0
+    startup_s: float = STARTUP_S
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """One value a sample: seconds from now to the end, of waiting, of holding nodes, and of work lost; attempts.
+
+    A chain that will never be done (its jobs fail faster than they save) ends at infinity.
+    """
+
+    finish_s: NDArray[np.float64]
+    waited_s: NDArray[np.float64]
+    held_s: NDArray[np.float64]
+    lost_s: NDArray[np.float64]
+    attempts: NDArray[np.int64]
+
+    def quantile_s(self, share: float) -> float:
+        """Return the time within which ``share`` of the samples are done."""
+        return float(np.quantile(self.finish_s, share, method="inverted_cdf"))
+
+
+def simulate_chain(
+    chain: Chain,
+    first_waits_s: NDArray[np.int64] | Sequence[float],
+    later_waits_s: NDArray[np.int64] | Sequence[float],
+    *,
+    samples: int,
+    random: np.random.Generator,
+) -> Finish:
+    """Return how a chain goes, ``samples`` times.
+
+    Args:
+        chain: the jobs.
+        first_waits_s: waits of a job that is submitted now.
+        later_waits_s: waits of one that is submitted some time.
+        samples: how often.
+        random: where chance comes from.
+    """
+    sigma = math.log(max(1.0, chain.step_high_s / chain.step_s)) / _NINETY
+    pace = np.exp(sigma * random.standard_normal(samples)) * chain.step_s
+    first = random.choice(np.asarray(first_waits_s, dtype=float), samples)
+    later = np.asarray(later_waits_s, dtype=float)
+    rows = [_one(chain, float(pace[i]), float(first[i]), later, random) for i in range(samples)]
+    columns = np.array(rows, dtype=float).reshape(samples, 5).T
+    return Finish(columns[0], columns[1], columns[2], columns[3], columns[4].astype(np.int64))
+
+
+def _one(
+    chain: Chain, step_s: float, wait_s: float, later: NDArray[np.float64], random: np.random.Generator
+) -> tuple[float, float, float, float, float]:
+    """Return (finish, waited, held, lost, attempts) of one way in which a chain may go."""
+    rate = chain.failure_rate_per_s + chain.preemption_rate_per_s
+    total = chain.segments[-1].last_step
+    position, done = 0, chain.segments[0].first_step - 1
+    time = waited = held = lost = 0.0
+    attempts = 0
+    while done < total:
+        if attempts == _MOST_ATTEMPTS:
+            return math.inf, waited, held, lost, attempts
+        segment = chain.segments[min(position, len(chain.segments) - 1)]
+        goal = segment.last_step if position < len(chain.segments) else total
+        attempts += 1
+        time += wait_s
+        waited += wait_s
+        wait_s = float(later[random.integers(len(later))])
+        usable_s = segment.time_limit_s - segment.warning_s - chain.startup_s
+        steps = min(goal - done, _steps_within(chain, step_s, usable_s))
+        runs_s = chain.startup_s + _duration_s(chain, step_s, steps)
+        fails_s = random.exponential(1 / rate) if rate > 0 else math.inf
+        if fails_s < runs_s:
+            saved = min(steps, _saved(chain, step_s, fails_s - chain.startup_s))
+            lost += fails_s - _duration_s(chain, step_s, saved)
+            done += saved
+            time += fails_s + REQUEUE_S
+            held += fails_s
+            continue
+        done += steps
+        time += runs_s
+        held += runs_s
+        if steps == 0:
+            return math.inf, waited, held, lost, attempts
+        position += 1
+    return time, waited, held, lost, attempts
+
+
+def _cycle_s(chain: Chain, step_s: float) -> float:
+    return chain.steps_between_checkpoints * step_s + chain.write_s
+
+
+def _duration_s(chain: Chain, step_s: float, steps: int) -> float:
+    """Return how long so many steps take: with their checkpoints, and the one at the end."""
+    if not steps:
+        return 0.0
+    return steps * step_s + math.ceil(steps / chain.steps_between_checkpoints) * chain.write_s
+
+
+def _saved(chain: Chain, step_s: float, trained_s: float) -> int:
+    """Return the steps that a checkpoint holds after so long."""
+    return max(0, math.floor(trained_s / _cycle_s(chain, step_s))) * chain.steps_between_checkpoints
+
+
+def _steps_within(chain: Chain, step_s: float, usable_s: float) -> int:
+    """Return the steps that are done, with their checkpoints, before the job is told to save and stop."""
+    cycles, rest_s = divmod(max(0.0, usable_s), _cycle_s(chain, step_s))
+    return int(cycles) * chain.steps_between_checkpoints + min(
+        chain.steps_between_checkpoints, math.floor(rest_s / step_s)
+    )
