@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Final
 
 from hpcplan.errors import SlurmError
-from hpcplan.simulate.admission import resolve
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
@@ -47,7 +46,7 @@ class LiveEngine(Engine):
             SlurmError: the controller would refuse it; nothing has changed.
         """
         job = self.jobs[job_id]
-        request = resolve(spec, self.machine)
+        request = self._admission.resolve(spec)
         begin = begin_time(spec.begin, self.now) if "begin" in anew else job.begin_time
         if job.running:
             request = replace(job.request, limit_s=request.limit_s)

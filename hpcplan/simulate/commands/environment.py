@@ -36,7 +36,10 @@ def layout(ntasks: int, nodes: int, per_node: int | None = None) -> list[int]:
 
 def allocated_cpus(job: Job, machine: Machine) -> list[int]:
     """Return how many CPUs a running job has on each of its nodes, in order."""
-    return [machine.total(machine.mask_of([name]), "cpus") for name in machine.names_of(job.nodes)]
+    names = machine.names_of(job.nodes)
+    if job.request.whole:
+        return [machine.total(machine.mask_of([name]), "cpus") for name in names]
+    return list(job.node_cpus or [job.request.node_cpus] * len(names))
 
 
 def gpus_on_node(job: Job) -> int:

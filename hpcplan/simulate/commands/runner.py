@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from hpcplan.simulate.commands.environment import batch_environment, job_environment
+from hpcplan.simulate.commands.environment import allocated_cpus, batch_environment, job_environment
 from hpcplan.simulate.commands.jobfiles import JobFiles, JobInfo, Step, output_path
 from hpcplan.simulate.commands.processes import Batch, Guard, send
 from hpcplan.simulate.commands.reaper import MARK, clear
@@ -177,7 +177,7 @@ class Runner:
         if job is None:
             return
         if ended is not None:
-            cpus = session.machine.total(job.nodes, "cpus")
+            cpus = sum(allocated_cpus(job, session.machine))
             elapsed = max(1, session.engine.now - (job.start_time or 0))
             fraction = min(1.0, ended.cpu_s / (elapsed * cpus))
             job.behaviour = replace(REAL, cpu_fraction=fraction, max_rss_bytes=ended.max_rss_bytes)
@@ -328,7 +328,7 @@ def _codes(job: Job, info: JobInfo, node: str) -> dict[str, str | int]:
 
 
 def _batch_step(job: Job, session: Session, node: str) -> Step:
-    cpus = session.machine.total(job.nodes & -job.nodes, "cpus")
+    cpus = allocated_cpus(job, session.machine)[0]
     return Step("batch", "batch", node, 1, 1, cpus, session.engine.now, job.restarts)
 
 

@@ -111,7 +111,7 @@ def test_more_tasks_than_the_job_has_room_for_are_refused(slurm: MockSlurm) -> N
 
 
 def test_srun_waits_for_its_turn(slurm: MockSlurm) -> None:
-    job = slurm.submit("-N6", "sleep 1")
+    job = slurm.submit("-N6", "--exclusive", "sleep 1")
     answer = slurm.run("srun", "-N1", "hostname")
     assert re.fullmatch(
         r"srun: job (\d+) queued and waiting for resources\nsrun: job \1 has been allocated resources\n", answer.stderr
