@@ -39,7 +39,7 @@ _BY_FAMILY: Final = {
     "A800": NodeDefaults(8, "nvswitch", 200e9, 1, 200),
     "H100": NodeDefaults(8, "nvswitch", 450e9, 1, 400),
     "H200": NodeDefaults(8, "nvswitch", 450e9, 1, 400),
-    "GH200": NodeDefaults(4, "nvlink", 150e9, 1, 200),
+    "GH200": NodeDefaults(4, "nvlink", 450e9, 1, 200),
     "B200": NodeDefaults(8, "nvswitch", 900e9, 1, 400),
     "B300": NodeDefaults(8, "nvswitch", 900e9, 1, 800),
     "GB200": NodeDefaults(4, "nvswitch", 900e9, 1, 400, rack_scale=True),

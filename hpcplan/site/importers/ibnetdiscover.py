@@ -131,6 +131,10 @@ def _devices(text: str, path: Path, problems: list[Problem]) -> dict[str, _Devic
     return {**devices, **undescribed}
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
+
+
 class _Fabric:
     """The devices as switches, hosts and cables between them."""
 
@@ -144,11 +148,18 @@ class _Fabric:
         self.level = self._levels()
 
     def _switch_names(self) -> dict[str, str]:
-        """Return short names: ``IBLEAF-01`` of ``MF0;IBLEAF-01:MQM9701/U1``; the GUID where two would be the same."""
-        short = {guid: re.sub(r"^MF0;|:[^:]*$", "", device.name) or guid for guid, device in self.switches.items()}
-        short = {guid: re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or guid for guid, name in short.items()}
-        often = Counter(short.values())
-        return {guid: name if often[name] == 1 else f"{name}-{guid[-6:]}" for guid, name in short.items()}
+        """Return short names: ``IBLEAF-01`` of ``MF0;IBLEAF-01:MQM9701/U1``.
+
+        Where two would be the same, as the chips of one chassis, the whole description is taken, or the GUID added.
+        """
+        whole = {guid: re.sub(r"^MF0;", "", device.name) for guid, device in self.switches.items()}
+        short = {guid: _plain(re.sub(r":[^:]*$", "", name)) or guid for guid, name in whole.items()}
+        often, whole_often = Counter(short.values()), Counter(_plain(name) for name in whole.values())
+        names: dict[str, str] = {}
+        for guid, name in short.items():
+            unique = often[name] == 1 or whole_often[_plain(whole[guid])] == 1
+            names[guid] = (name if often[name] == 1 else _plain(whole[guid])) if unique else f"{name}-{guid[-6:]}"
+        return names
 
     def _hosts(self) -> None:
         nameless = 0

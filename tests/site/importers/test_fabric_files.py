@@ -285,3 +285,14 @@ def test_a_model_whose_switches_name_the_nodes(tmp_path: Path, blocks: str) -> N
     assert found.nodes[0].gpus is not None
     assert (found.nodes[0].names, found.nodes[0].gpus.value) == (("I21",), Devices(2, "nvidia_h100_sxm5_80gb"))
     assert "nodes under no switch: I36" in found.problems[0].message
+
+
+def test_the_chips_of_a_chassis_are_called_by_their_place_in_it() -> None:
+    text = fabric(hosts=2, rails=2, spines=2)
+    for kind, letter in (("leaf", "L"), ("spine", "S")):
+        for number in range(2):
+            text = text.replace(f"MF0;{kind}{number}:MQM9700/U1", f"MF0;core7:CS8500/{letter}0{number}/U1")
+    names = [switch.name for switch in parse(text).switches]
+    assert names == [f"core7-CS8500-{place}-U1" for place in ("L00", "L01", "S00", "S01")]
+    same = [switch.name for switch in parse(fabric(2, 2, 1).replace("leaf1", "leaf0")).switches]
+    assert same == ["leaf0-S-a0", "leaf0-S-a1", "spine0"]
