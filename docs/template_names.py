@@ -60,9 +60,10 @@ def _variables() -> Iterator[str]:
 def _options() -> Iterator[str]:
     yield from (
         "## Options by Slurm release", "",
-        "`supports(\"segment\")` tells whether the site's Slurm knows an option. All others are as old as 20.11.", "",
+        "`supports(\"segment\")` tells whether the site's Slurm knows an option. All others are older.", "",
         "| option | since |", "|---|---|",
     )  # fmt: skip
     for option, (year, month) in SINCE.items():
-        yield f"| `--{option}` | {year}.{month:02d} |"
+        shown = option if option == "hetjob" else f"--{option}"
+        yield f"| `{shown}` | {year}.{month:02d} |"
     yield ""

@@ -311,8 +311,10 @@ def _components(plan: Plan) -> Iterator[Component]:
 
 
 def _gpu_request(plan: Plan, gres: str | None) -> dict[str, str | None]:
-    """Return how accelerators are asked for: one of the two ways, as the site wants it."""
+    """Return how accelerators are asked for: one of the two ways, as the site wants it and its Slurm knows it."""
     request = plan.job.gpu_request
+    if request == "gpus-per-node" and not supports("gpus-per-node", plan.job.slurm_version):
+        request = "gres"
     if request == "none" or gres is None:
         return {"gpu_count": None, "gres": None}
     if request == "gpus-per-node" and gres.startswith("gpu:"):

@@ -44,6 +44,22 @@ _MOST_SHOWN: Final = 40
 SHIPPED: Final = "shipped"  # {% extends "shipped/sbatch/base.sbatch.j2" %} from a file that overrides it
 
 
+class _Compiled(jinja2.BytecodeCache):
+    """Templates that this process has compiled before, by name and content: compiling takes most of a rendering."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Any] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        bucket.code = self._kept.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._kept[bucket.key, bucket.checksum] = bucket.code
+
+
+_COMPILED: Final = _Compiled()
+
+
 def template_environment(templates_dir: Path | None = None, *, slurm_version: str | None = None) -> jinja2.Environment:
     """Return the environment over the user's, the site's and the shipped templates, in that order.
 
@@ -61,6 +77,7 @@ def template_environment(templates_dir: Path | None = None, *, slurm_version: st
         lstrip_blocks=True,
         keep_trailing_newline=True,
         auto_reload=False,
+        bytecode_cache=_COMPILED,
     )
     environment.filters |= {name: _marked(function) for name, function in FILTERS.items()}
     environment.globals = {"supports": lambda option: supports(option, slurm_version)}

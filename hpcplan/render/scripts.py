@@ -72,7 +72,8 @@ def _script(environment: jinja2.Environment, context: ScriptContext) -> str:
     text = render_template(environment, name, template_variables(context))
     version = context.plan.job.slurm_version
     for line, option, since in too_new(text, version):
-        message = f"--{option} came with Slurm {since}; the site has {version or 'an unknown version'}"
+        shown = option if option == "hetjob" else f"--{option}"
+        message = f"{shown} came with Slurm {since}; the site has {version or 'an unknown version'}"
         hint = f'write it inside {{% if supports("{option}") %}}'
         raise InputError(Problem(f"line {line} of {context.script_name}: {message}", file=name), hint=hint)
     return text

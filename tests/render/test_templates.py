@@ -8,8 +8,10 @@ from types import ModuleType
 import pytest
 
 from hpcplan.errors import InputError
+from hpcplan.frameworks import Framework
 from hpcplan.render import render_plan
-from hpcplan.render.versions import supports
+from hpcplan.render.versions import supports, too_new
+from tests.render.sites import FRAMEWORK_NAMES, framework_plan, pooled_plan
 
 
 def template(folder: Path, name: str, text: str) -> Path:
@@ -144,6 +146,49 @@ def test_an_option_is_rendered_only_where_the_site_knows_it(plans: ModuleType, t
         job = plan.job.model_copy(update={"slurm_version": version})
         script = render_plan(plan.model_copy(update={"job": job}), tmp_path)["train-01.sbatch"]
         assert ("--segment" in script) is known
+
+
+@pytest.mark.parametrize("version", ["17.11.2", "19.05.3", "20.11.9", None])
+@pytest.mark.parametrize("framework", FRAMEWORK_NAMES)
+def test_no_script_is_newer_than_its_site(framework: Framework, version: str | None) -> None:
+    plan = framework_plan(framework, "superpod")
+    plan = plan.model_copy(update={"job": plan.job.model_copy(update={"slurm_version": version})})
+    script = render_plan(plan)["train-01.sbatch"]
+    assert list(too_new(script, version)) == []
+    assert ("#SBATCH --gres=gpu:8\n" in script) is (version == "17.11.2"), "the nearest that it knows"
+    assert ("#SBATCH --gpus-per-node=8\n" in script) is (version != "17.11.2")
+
+
+def test_unequal_pools_are_refused_where_slurm_has_no_such_jobs() -> None:
+    plan = pooled_plan("srun")
+    old = plan.model_copy(update={"job": plan.job.model_copy(update={"slurm_version": "19.05"})})
+    with pytest.raises(InputError, match=r"hetjob came with Slurm 20\.02; the site has 19\.05"):
+        render_plan(old)
+
+
+def test_blocks_of_nodes_become_switches_on_an_older_slurm_or_are_refused(plans: ModuleType) -> None:
+    def script(version: str, switches: int | None) -> str:
+        plan = plans.srun_plan()
+        placement = plan.placement.model_copy(update={"segment": 2, "switches": switches})
+        job = plan.job.model_copy(update={"slurm_version": version})
+        return render_plan(plan.model_copy(update={"placement": placement, "job": job}))["train-01.sbatch"]
+
+    assert "#SBATCH --segment=2\n" in script("24.05", 1)
+    assert "--switches" not in script("24.05", 1)
+    assert "#SBATCH --switches=1\n" in script("23.11", 1)
+    assert "--segment" not in script("23.11", 1)
+    with pytest.raises(InputError, match=r"needs sbatch --segment, of Slurm 24\.05; the site has 23\.11"):
+        script("23.11", None)
+
+
+def test_a_step_of_a_template_is_held_to_the_version_too(plans: ModuleType, tmp_path: Path) -> None:
+    template(
+        tmp_path,
+        "srun",
+        '{% extends "shipped/sbatch/srun.sbatch.j2" %}\n{% block before %}\nsrun --stepmgr x\n{% endblock %}\n',
+    )
+    with pytest.raises(InputError, match=r"--stepmgr came with Slurm 24\.05"):
+        render_plan(plans.srun_plan(), tmp_path)
 
 
 def test_versions_compare_as_releases_not_as_text() -> None:
