@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
@@ -85,22 +86,26 @@ def test_tasks_of_one_gpu_each_see_their_own(slurm: MockSlurm) -> None:
     assert sorted(slurm.read(f"slurm-{job}.out").split()) == ["0,1", "2,3", "4,5", "6,7"]
 
 
-def test_steps_wait_for_each_other_unless_they_overlap_or_are_exact(slurm: MockSlurm) -> None:
+def test_steps_wait_for_each_other(slurm: MockSlurm) -> None:
     script = """#!/bin/bash
-srun -n1 bash -c 'date +%s%N; sleep 0.5; date +%s%N' > {0}1 &
-srun {1} -n1 bash -c 'date +%s%N; sleep 0.5; date +%s%N' > {0}2 &
+srun -n1 bash -c 'touch first; sleep 0.3; [ ! -e second ] && echo alone; rm first' &
+until [ -e first ]; do sleep 0.02; done
+srun -n1 bash -c 'touch second; [ ! -e first ] && echo alone'
 wait
 """
-    for name, option in (("alone", ""), ("overlap", "--overlap")):
-        slurm.wait_for(slurm.submit("-n2", script=script.format(name, option)), "COMPLETED")
+    job = slurm.submit("-n2", script=script)
+    slurm.wait_for(job, "COMPLETED")
+    text = slurm.read(f"slurm-{job}.out")
+    assert text.count("alone\n") == 2
+    assert f"srun: Job {job} step creation temporarily disabled, retrying (Requested nodes are busy)\n" in text
+    assert f"srun: Step created for job {job}\n" in text
 
-    def spans(name: str) -> list[list[int]]:
-        return sorted([int(word) for word in slurm.read(f"{name}{which}").split()] for which in "12")
 
-    first, second = spans("alone")
-    assert first[1] <= second[0]
-    first, second = spans("overlap")
-    assert first[1] > second[0]
+@pytest.mark.parametrize("option", ["--overlap", "--exact"])
+def test_steps_that_overlap_or_are_exact_run_together(slurm: MockSlurm, option: str) -> None:
+    meet = "touch $0; until [ -e $1 ]; do sleep 0.02; done"
+    script = f"#!/bin/bash\nsrun {option} -n1 bash -c '{meet}' a b &\nsrun {option} -n1 bash -c '{meet}' b a\nwait\n"
+    slurm.wait_for(slurm.submit("-n2", script=script), "COMPLETED")
 
 
 def test_more_tasks_than_the_job_has_room_for_are_refused(slurm: MockSlurm) -> None:
@@ -111,10 +116,15 @@ def test_more_tasks_than_the_job_has_room_for_are_refused(slurm: MockSlurm) -> N
 
 
 def test_srun_waits_for_its_turn(slurm: MockSlurm) -> None:
-    job = slurm.submit("-N6", "--exclusive", "sleep 1")
-    answer = slurm.run("srun", "-N1", "hostname")
+    job = slurm.submit("-N6", "--exclusive", "until [ -e go ]; do sleep 0.05; done")
+    srun = subprocess.Popen(
+        ["srun", "-J", "waits", "hostname"], env=slurm.env, cwd=slurm.folder, stderr=subprocess.PIPE, text=True
+    )
+    slurm.until(lambda: slurm.out("squeue", "-h", "-t", "PD", "-n", "waits"))
+    (slurm.folder / "go").touch()
+    _, said = srun.communicate(timeout=60)
     assert re.fullmatch(
-        r"srun: job (\d+) queued and waiting for resources\nsrun: job \1 has been allocated resources\n", answer.stderr
+        r"srun: job (\d+) queued and waiting for resources\nsrun: job \1 has been allocated resources\n", said
     )
     assert slurm.state(job) == "COMPLETED"
 
