@@ -11,13 +11,27 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcplan.cost.constants import Factors, learned_factors, learned_folder, read_factors
 from hpcplan.documents import write_text
 from hpcplan.errors import InputError
 from hpcplan.resources import shipped
 
-__all__ = ["day_of", "evidence_folder", "factors_path", "keep_factors", "known_factors", "merge_bench"]
+if TYPE_CHECKING:
+    from hpcplan.calibrate.learn import Learned
+
+__all__ = [
+    "bench_factors",
+    "day_of",
+    "evidence_folder",
+    "factors_path",
+    "keep_accounting",
+    "keep_factors",
+    "keep_learned",
+    "known_factors",
+    "merge_bench",
+]
 
 
 def evidence_folder(site: str, folder: Path | None = None) -> Path:
@@ -94,3 +108,51 @@ def merge_bench(site: str, factors: Mapping[str, tuple[float, str]], evidence: s
     words = [] if old is None else [each for each in old.evidence if not each.startswith("bench ")]
     interval = None if old is None or old.interval is None else (old.interval.value, old.interval.source)
     return keep_factors(site, {**kept, **factors}, [*words, evidence], interval=interval)
+
+
+def bench_factors(site: str) -> dict[str, float]:
+    """Return the factors of the last benchmark of a site, over those that are shipped for it; none without one."""
+    found = sorted(evidence_folder(site).glob("bench-*.json"), key=lambda path: path.name)
+    for path in reversed(found):
+        factors = json.loads(path.read_text()).get("factors") or {}
+        if factors:
+            shipped_here = read_factors(shipped("sites") / "constants", "sites", site)
+            own = {} if shipped_here is None else {k: v.factor for k, v in shipped_here.factors.items()}
+            return {name: float(entry["factor"]) / own.get(name, 1.0) for name, entry in factors.items()}
+    return {}
+
+
+def keep_learned(site: str, learned: Learned, day: str) -> Path:
+    """Write what runs of a site taught, on top of what is shipped for it and of its last benchmark.
+
+    Raises:
+        HpcplanError: the file cannot be written.
+    """
+    old, shipped_here = known_factors(site), read_factors(shipped("sites") / "constants", "sites", site)
+    factors = {} if shipped_here is None else {k: (v.factor, v.source) for k, v in shipped_here.factors.items()}
+    for name, factor in bench_factors(site).items():
+        factors[name] = (factors.get(name, (1.0, ""))[0] * factor, "the last benchmark")
+    source = f"learned {day} from {learned.runs} runs"
+    for name, factor in learned.factors.items():
+        before = factors.get(name)
+        words = source if before is None else f"{source}, on top of: {before[1]}"
+        factors[name] = ((1.0 if before is None else before[0]) * factor, words)
+    others = [] if old is None else [each for each in old.evidence if not each.startswith("learned ")]
+    interval = None
+    if learned.interval is not None:
+        interval = (learned.interval, f"90 % of the runs lie within when they are held out; {source}")
+    words = f"{source} (error {learned.before:.1%} before, {learned.after:.1%} held out)"
+    return keep_factors(site, factors, [*others, words], interval=interval)
+
+
+def keep_accounting(site: str, words: str) -> Path:
+    """Add to the evidence what accounting taught, in the place of what it taught before; factors stay.
+
+    Raises:
+        HpcplanError: the file cannot be written.
+    """
+    old = known_factors(site) or read_factors(shipped("sites") / "constants", "sites", site)
+    factors = {} if old is None else {name: (entry.factor, entry.source) for name, entry in old.factors.items()}
+    others = [] if old is None else [each for each in old.evidence if not each.startswith("accounting ")]
+    interval = None if old is None or old.interval is None else (old.interval.value, old.interval.source)
+    return keep_factors(site, factors, [*others, words], interval=interval)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpcplan.cli.calibrate_bench import bench_command
+from hpcplan.cli.calibrate_learn import learn_command
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress_bar, table
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def command() -> None:
 
 
 command.add_command(bench_command)
+command.add_command(learn_command)
 
 
 @command.command("fit")
@@ -60,7 +62,7 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
         result = calibrate(measured, folder, seed=seed, on_site=done)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        for kind in ("families", "accelerators", "frameworks", "precisions", "features", "sites"):
+        for kind in ("families", "accelerators", "frameworks", "precisions", "features", "sites", "corrections"):
             shutil.rmtree(output / kind, ignore_errors=True)
         tables = [path.name for path in measured]
         written = write_constants(output, read_prior(folder), result.batch, (result.time, result.memory), tables)

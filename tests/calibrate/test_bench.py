@@ -1,4 +1,4 @@
-"""The benchmark of a site: it runs for real on this machine's CPUs; slow nodes and links are found; factors are right."""
+"""The benchmark of a site: it runs for real on CPUs; slow nodes and links are found; factors are right."""
 
 from __future__ import annotations
 

@@ -1,0 +1,137 @@
+"""What measured runs of one site teach: factors on the cost model's constants that are the site's own.
+
+Everything that holds for all sites stays as it is; only the factors of the level ``sites`` move, each pulled towards
+what was known before (:mod:`hpcplan.calibrate.levels`), so that a few runs move them a little and many as far as they
+say. How good that is comes from runs that were held out in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcplan.calibrate.batch import Batch, known_system, make_batch
+from hpcplan.calibrate.fit import Design, design_for, fit, predicted
+from hpcplan.calibrate.levels import LEVELS
+from hpcplan.calibrate.rows import Row
+from hpcplan.calibrate.store import half_width
+from hpcplan.calibrate.targets import Array, TimeTarget
+from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.cost.constants import constants_for
+from hpcplan.errors import InputError
+from hpcplan.resources import shipped
+
+__all__ = ["LEAST_RUNS", "Learned", "SiteTarget", "held_out", "learn_from", "learn_site", "mean_error", "usable_runs"]
+
+LEAST_RUNS = 2
+_FOR_INTERVAL = 10  # runs that an interval of the site's own takes
+_FOLDS = 5
+_LEAST = 0.002  # a factor closer to 1 than this is noise
+
+
+class SiteTarget(TimeTarget):
+    """The step time, with the site's own factors alone to move."""
+
+    levels = tuple(level for level in LEVELS if level.kind == "sites")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What runs of a site teach.
+
+    ``factors`` multiply the constants that were known before; ``before`` and ``after`` are the mean absolute errors of
+    the runs, as shares, with the constants of before and with those learned from other runs; ``interval`` is the
+    half-width that 90 % of the held-out runs lie within, ``None`` for too few. ``better`` says whether the held-out
+    error fell: what makes it worse should not be used.
+    """
+
+    runs: int
+    factors: Mapping[str, float]
+    before: float
+    after: float
+    interval: float | None
+
+    @property
+    def better(self) -> bool:
+        """Whether runs that were held out are predicted better than before."""
+        return self.after < self.before
+
+
+def usable_runs(rows: Sequence[Row | str]) -> list[Row]:
+    """Return the runs that have a step time and can be priced."""
+    return [row for row in rows if isinstance(row, Row) and row.measured_s and known_system(row) is None]
+
+
+def learn_site(
+    rows: Sequence[Row], *, known: Mapping[str, float] | None = None, folder: Path | None = None, seed: int = 0
+) -> Learned:
+    """Learn from runs of one site.
+
+    Args:
+        rows: with step times, all of the same site.
+        known: factors on the shipped constants that are known besides, from a benchmark.
+        folder: of the constants to begin with; the shipped ones if absent.
+        seed: of the folds.
+
+    Raises:
+        InputError: fewer than ``LEAST_RUNS`` runs, or runs of several sites.
+    """
+    if len({row.site for row in rows}) > 1:
+        raise InputError(f"runs of several sites: {', '.join(sorted({row.site for row in rows}))}")
+    if len(rows) < LEAST_RUNS:
+        raise InputError(f"{len(rows)} usable runs; learning needs at least {LEAST_RUNS}")
+    folder = folder or shipped("sites") / "constants"
+    batch = make_batch(rows, constants_for(folder=folder).coefficients)
+    target = SiteTarget(batch)
+    return learn_from(target, _base(batch, folder, known or {}), seed=seed)
+
+
+def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Learned:
+    """Learn with ``base``, arrays of shape (runs,), as what is known before."""
+    design = design_for(target)
+    weights = np.ones(len(target.batch))
+    values = fit(target, base, design, weights)
+    before = predicted(target, base, design, np.zeros(len(design.names)))
+    held = held_out(target, base, design, seed)
+    factors = {name: float(np.exp(value)) for (_, _, name), value in zip(design.names, values, strict=True)}
+    return Learned(
+        runs=len(target.batch),
+        factors={name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST},
+        before=mean_error(before, target.measured),
+        after=mean_error(held, target.measured),
+        interval=half_width(held, target.measured) if len(held) >= _FOR_INTERVAL else None,
+    )
+
+
+def mean_error(predicted_logs: Array, measured_logs: Array) -> float:
+    """Return the mean of |predicted / measured - 1|."""
+    return float(np.mean(np.abs(np.expm1(predicted_logs - measured_logs))))
+
+
+def held_out(target: SiteTarget, base: Coefficients, design: Design, seed: int) -> Array:
+    """Return predictions of every run by fits that did not see it: in folds, or one by one where there are few."""
+    count = len(target.batch)
+    folds: NDArray[np.int64] = np.arange(count) if count < 2 * _FOLDS else np.arange(count) % _FOLDS
+    fold = np.random.default_rng(seed).permutation(folds)
+    result = np.empty(count)
+    for number in np.unique(fold):
+        out = fold == number
+        values = fit(target, base, design, np.where(out, 0.0, 1.0), steps=8)
+        result[out] = predicted(target, base, design, values)[out]
+    return result
+
+
+def _base(batch: Batch, folder: Path, known: Mapping[str, float]) -> Coefficients:
+    """Return each run's constants before learning: the shipped ones, with what a benchmark found."""
+    found = [
+        constants_for(
+            accelerator=system.accelerator, family=system.family, framework=row.framework, precision=row.precision,
+            site=row.site, features=row.features, folder=folder,
+        ).coefficients.scaled(known)
+        for row, system in zip(batch.rows, batch.systems, strict=True)
+    ]  # fmt: skip
+    return Coefficients(**{name: np.array([float(np.asarray(getattr(c, name))) for c in found]) for name in NAMES})

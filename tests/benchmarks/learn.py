@@ -1,0 +1,98 @@
+"""What `hpcplan calibrate learn` gains: error on one half of a site's measured runs after learning from the other.
+
+    python -m tests.benchmarks.learn TABLE.csv... [--halves 10] [--least 8]
+
+Before: constants fitted on all other sites; no run of the site was seen. After: its own factors learned from a random
+half of its runs. Both errors are of the other half alone, which neither saw; the mean, and the least and the most over
+the random halves. The last column says in how many of the halves the error fell.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from hpcplan.calibrate.batch import make_batch
+from hpcplan.calibrate.fit import design_for, fit, group_weights, predicted
+from hpcplan.calibrate.learn import SiteTarget, learn_from, mean_error, usable_runs
+from hpcplan.calibrate.levels import believed
+from hpcplan.calibrate.rows import read_rows
+from hpcplan.calibrate.targets import TimeTarget
+from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.cost.constants import read_prior
+from hpcplan.resources import shipped
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tables", nargs="+", type=Path)
+    parser.add_argument("--halves", type=int, default=10)
+    parser.add_argument("--least", type=int, default=8)
+    options = parser.parse_args()
+    rows, groups = [], []
+    for path in options.tables:
+        found = usable_runs(read_rows(path).rows)
+        rows += found
+        groups += [path.stem] * len(found)
+    prior = read_prior(shipped("sites") / "constants")
+    start = Coefficients(**{name: prior.constants[name].value for name in NAMES})
+    batch = make_batch(rows, start)
+    start = believed(batch, start, prior.beliefs)
+    weights = group_weights(groups)
+    target = TimeTarget(batch)
+    design = design_for(target)
+    everything = fit(target, start, design, weights)
+    sites = np.array([row.site for row in rows])
+    print(f"{'site':22}{'runs':>6}{'before':>9}{'after':>9}{'least':>8}{'most':>8}{'fell in':>10}")
+    sums = np.zeros(3)
+    for site in sorted(set(sites)):
+        here = np.flatnonzero(sites == site)
+        if len(here) < options.least:
+            continue
+        known = np.where([kind == "sites" and label == site for kind, label, _ in design.names], 0.0, everything)
+        others = np.where(sites == site, 0.0, weights)
+        values = fit(target, start, design, others, start=known, steps=6)
+        base = batch.coefficients(start, design.logs(values))
+        own = make_batch([rows[i] for i in here], Coefficients(**{n: prior.constants[n].value for n in NAMES}))
+        of_site = Coefficients(**{name: getattr(base, name)[here] for name in NAMES})
+        before, after = halves(SiteTarget(own), of_site, options.halves)
+        fell = int((after < before).sum())
+        print(f"{site:22}{len(here):6}{before.mean():9.1%}{after.mean():9.1%}{after.min():8.1%}{after.max():8.1%}"
+              f"{fell:>7}/{options.halves}", flush=True)  # fmt: skip
+        sums += np.array([before.mean(), after.mean(), 1.0])
+    print(f"{'mean over sites':28}{sums[0] / sums[2]:9.1%}{sums[1] / sums[2]:9.1%}")
+
+
+def halves(target: SiteTarget, base: Coefficients, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the errors before and after of random halves that were not learned from.
+
+    As the command does, what the learned half does not confirm on its own held-out runs is not used.
+    """
+    chance = np.random.default_rng(0)
+    design = design_for(target)
+    runs = len(target.batch)
+    untouched = predicted(target, base, design, np.zeros(len(design.names)))
+    before, after = [], []
+    for _ in range(count):
+        known = np.sort(chance.permutation(runs)[: runs // 2])
+        other = np.setdiff1d(np.arange(runs), known)
+        half = SiteTarget(make_batch([target.batch.rows[i] for i in known], one_of(base, 0)))
+        learned = learn_from(half, Coefficients(**{name: getattr(base, name)[known] for name in NAMES}))
+        factors = learned.factors if learned.better else {}
+        values = np.array([np.log(factors.get(name, 1.0)) for _, _, name in design.names])
+        found = predicted(target, base, design, values)
+        before.append(mean_error(untouched[other], target.measured[other]))
+        after.append(mean_error(found[other], target.measured[other]))
+    return np.array(before), np.array(after)
+
+
+def one_of(base: Coefficients, row: int) -> Coefficients:
+    """Return the constants of one row, for what has to be inferred of runs that do not say."""
+    return Coefficients(**{name: float(getattr(base, name)[row]) for name in NAMES})
+
+
+if __name__ == "__main__":
+    main()
