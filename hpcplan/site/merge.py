@@ -25,7 +25,7 @@ from hpcplan.site.importers.findings import (
 )
 from hpcplan.site.merge_defaults import unknown_accelerator
 from hpcplan.site.merge_fabric import TreeSwitch
-from hpcplan.site.merge_groups import Group, GroupMaker, NodeFacts
+from hpcplan.site.merge_groups import Group, GroupMaker, NodeFacts, is_interface
 from hpcplan.site.merge_topology import FabricMaker, TorusFound
 
 __all__ = ["SOURCES", "Draft", "merge"]
@@ -200,6 +200,7 @@ class _Merger:
             elif not counted and len(self.facts) > 1:
                 message = f"no file says which nodes have GPUs; all {len(self.facts)} are taken to look like this one"
                 self._note(Place(findings.source), message)
+            self._compare_names(findings, fitting if counted else list(self.facts))
             for name in fitting if counted else self.facts:
                 self.facts[name].take_inside(inside, findings.nics)
             self._compare_nics(findings, fitting if counted else list(self.facts))
@@ -215,6 +216,16 @@ class _Merger:
                 differing.setdefault((nics.count.value, nics.count.origin), []).append(name)
         for (count, origin), nodes in differing.items():
             message = f"shows {here} interfaces to the fabric, but {few(nodes)} have {count} {origin}, which counts"
+            self._warn(Place(findings.source), message)
+
+    def _compare_names(self, findings: Findings, names: Sequence[str]) -> None:
+        """Warn of interfaces that are called otherwise on the node than in the file whose word counts."""
+        here = set(findings.nics.names) if findings.nics else set()
+        first = next((nics for name in names if (nics := self.facts[name].nics) is not None), None)
+        if first is None or not here or len(first.names) != len(here) or here == set(first.names):
+            return
+        if all(is_interface(name) for name in (*here, *first.names)):
+            message = f"interfaces are called {few(sorted(here))}, but {few(sorted(first.names))} {first.count.origin}"
             self._warn(Place(findings.source), message)
 
     def _domains(self) -> dict[str, BlockFound]:

@@ -22,7 +22,7 @@ from hpcplan.site.importers.findings import (
 from hpcplan.site.importers.inside import nvlink_bytes_per_s
 from hpcplan.site.merge_defaults import DEFAULT_ACCELERATOR, NodeDefaults, catalogue_name, defaults_of
 
-__all__ = ["Group", "GroupMaker", "NodeFacts"]
+__all__ = ["Group", "GroupMaker", "NodeFacts", "is_interface"]
 
 _GIB: Final = 1024**3
 _CPUS_PER_GPU: Final = 12
@@ -47,6 +47,7 @@ class NodeFacts:
     inside: InsideFound | None = None
     weight: Figure[int] | None = None
     gres: Figure[tuple[tuple[str, int], ...]] | None = None
+    chip: Figure[str] | None = None
     from_slurm: bool = False
 
     def take(self, found: NodesFound, source: str, *, everywhere: bool) -> Iterator[str]:
@@ -88,11 +89,14 @@ class NodeFacts:
         old = self.inside
         if old is None or (old.kind == "unknown" and inside.kind != "unknown"):
             self.inside = inside
+        if inside.gpu_type is not None and self.chip is None:
+            self.chip = Figure(inside.gpu_type, inside.origin)
         if self.nics is None:
             self.nics = nics
         elif nics is not None and nics.count.value == self.nics.count.value:
             bandwidth = self.nics.bandwidth_bytes_per_s or nics.bandwidth_bytes_per_s
-            self.nics = NicsFound(self.nics.count, bandwidth, nics.names or self.nics.names)
+            ours, theirs = self.nics.names, nics.names  # a node knows better than the cables how its own are called
+            self.nics = NicsFound(self.nics.count, bandwidth, (theirs or ours) if old is None else (ours or theirs))
         if self.gpus is None or not self.gpus.value.count:
             kind = self.gpus.value.type if self.gpus else None
             self.gpus = Figure(Devices(inside.gpus, kind), inside.origin)
@@ -153,6 +157,11 @@ class GroupMaker:
             self.said.add(message)
             self.problems.append(self.place.note(message))
 
+    def _warn_once(self, message: str) -> None:
+        if message not in self.said:
+            self.said.add(message)
+            self.problems.append(self.place.problem(message))
+
     def groups(self, partitions: Mapping[str, Mapping[str, None]], domains: Mapping[str, BlockFound]) -> list[Group]:
         """Return the groups in the order of their first nodes."""
         members: dict[tuple[object, ...], list[str]] = {}
@@ -201,7 +210,7 @@ class GroupMaker:
             domain,
             nics,
             speed,
-            tuple(name for name in facts.nics.names if _HCA.fullmatch(name)) if facts.nics else (),
+            tuple(name for name in facts.nics.names if is_interface(name)) if facts.nics else (),
             facts.features,
             _rails(facts, nics.value),
             facts.weight,
@@ -226,13 +235,17 @@ class GroupMaker:
         if gres is not None and (chip := catalogue_name(gres, catalogue)) is not None:
             assert facts.gpus is not None
             same = [name for name in catalogue if name.split("-")[0] == chip.split("-")[0]]
+            if facts.chip is not None and facts.chip.value not in same:
+                message = f"{facts.chip.value} {facts.chip.origin}, but {gres!r} {facts.gpus.origin}, which counts"
+                self._warn_once(message)
             exact = len(same) == 1 or chip.split("-")[-1].upper() in gres.upper()
             if self.accelerator in same:
                 return Figure(self.accelerator, "as asked")
+            if facts.chip is not None and facts.chip.value in same and not exact:
+                return facts.chip
             return Figure(chip, facts.gpus.origin if exact else f"{facts.gpus.origin}; its memory size is {ASSUMED}")
-        if facts.inside is not None and facts.inside.gpu_type in catalogue:
-            assert facts.inside.gpu_type is not None
-            return Figure(facts.inside.gpu_type, facts.inside.origin)
+        if facts.chip is not None and facts.chip.value in catalogue:
+            return facts.chip
         if self.accelerator is not None:
             return Figure(self.accelerator, "as asked")
         what = f"GPU type {gres!r} is not in the catalogue" if gres else "no file tells the kind of GPU"
@@ -285,6 +298,11 @@ class GroupMaker:
         return Figure(size, first.place.origin) if size > 1 else None
 
 
+def is_interface(name: str) -> bool:
+    """Return whether a word is the name of a network interface as NCCL_IB_HCA wants it."""
+    return _HCA.fullmatch(name) is not None
+
+
 def _key(facts: NodeFacts) -> tuple[object, ...]:
     nics = facts.nics
     return (
@@ -295,6 +313,7 @@ def _key(facts: NodeFacts) -> tuple[object, ...]:
         facts.features and facts.features.value,
         nics and (nics.count.value, nics.bandwidth_bytes_per_s and nics.bandwidth_bytes_per_s.value, nics.names),
         id(facts.inside) if facts.inside else None,
+        facts.chip and facts.chip.value,
         facts.weight and facts.weight.value,
         facts.gres and facts.gres.value,
     )

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from hpcplan.errors import InputError
-from hpcplan.site.importers.findings import Devices, Findings
+from hpcplan.site.importers.findings import Devices, Findings, Note
 from hpcplan.site.importers.gres_conf import read_gres_conf
 from hpcplan.site.importers.nccl_xml import parse_nccl_xml
 from hpcplan.site.importers.nvidia_smi_topo import parse_nvidia_smi_topo
+from hpcplan.site.importers.read import read_sources
+from hpcplan.site.merge import merge
+from hpcplan.site.merge_write import read_back, write_draft
+from hpcplan.site.model import Site
 
 
 def gres(tmp_path: Path, text: str) -> Findings:
@@ -290,3 +294,40 @@ def test_devices_that_are_endless_only_together_are_refused(tmp_path: Path) -> N
     path.write_text("NodeName=n[0-99999] Name=gpu File=/dev/nvidia[0-4095]\n")
     with pytest.raises(InputError, match="more than 4,000,000 devices"):
         read_gres_conf(path)
+
+
+def combine(tmp_path: Path, texts: dict[str, str], **more: str) -> tuple[Site, list[str]]:
+    paths: dict[str, Path] = {}
+    for option, text in texts.items():
+        paths[option] = tmp_path / option
+        paths[option].write_text(text)
+    draft = merge(read_sources(paths), **more)  # type: ignore[arg-type]
+    warnings = [problem.message for problem in draft.problems if not isinstance(problem, Note)]
+    return read_back(write_draft(draft)), warnings
+
+
+def test_the_chip_of_an_nccl_file_tells_the_size_that_slurm_leaves_open(tmp_path: Path) -> None:
+    xml = f'<system version="1">{gpu("0", device="0x20b0")}</system>'
+    site, warnings = combine(tmp_path, {"slurm-conf": "NodeName=n1 Gres=gpu:a100:1\n", "nccl-xml": xml})
+    accelerators = site.node_groups["a100"].accelerators
+    assert accelerators is not None
+    assert (accelerators.type, warnings) == ("A100-SXM4-40GB", [])
+
+
+def test_a_chip_of_another_family_is_a_contradiction(tmp_path: Path) -> None:
+    xml = f'<system version="1">{gpu("0", device="0x2335")}</system>'
+    site, [warning] = combine(tmp_path, {"slurm-conf": "NodeName=n1 Gres=gpu:h100:1\n", "nccl-xml": xml})
+    accelerators = site.node_groups["h100"].accelerators
+    assert accelerators is not None
+    assert accelerators.type == "H100-SXM5-80GB"
+    assert "H200-SXM5-141GB from nccl-xml, but 'h100' from slurm-conf:1" in warning
+
+
+def test_interfaces_called_otherwise_by_two_files_are_a_warning(tmp_path: Path) -> None:
+    table = "\tGPU0\tNIC0\nGPU0\t X \tPIX\nNIC0\tPIX\t X\n\nNIC Legend:\n\n  NIC0: mlx5_4\n"
+    net = '<pci busid="9" class="0x020700"><nic><net name="mlx5_0" speed="400000"/></nic></pci>'
+    xml = f'<system version="1"><cpu numaid="0">{gpu("0")}{net}</cpu></system>'
+    site, [warning] = combine(tmp_path, {"nvidia-smi-topo": table, "nccl-xml": xml})
+    assert "interfaces are called mlx5_0, but mlx5_4 from nvidia-smi-topo" in warning
+    [group] = site.node_groups.values()
+    assert group.nics.names == ("mlx5_4",)
