@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.diagnostics import sdiag, sprio, sshare, sstat
+from hpcplan.simulate.commands.formatting import release
 from hpcplan.simulate.commands.reply import Call
 from hpcplan.simulate.commands.sacct import sacct
 from hpcplan.simulate.commands.sacctmgr import sacctmgr
@@ -44,6 +45,6 @@ def answer(controller: Controller, connection: Any, call: Call) -> int:
         Refusal: it is refused, in the command's words.
     """
     if call.words and call.words[0] in {"-V", "--version"}:
-        call.reply.say(f"slurm {controller.store.settings().slurm_version}")
+        call.reply.say(f"slurm {release(controller.store.settings().slurm_version)}")
         return 0
     return COMMANDS[call.command](controller, connection, call) or call.reply.code

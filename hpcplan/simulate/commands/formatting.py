@@ -21,7 +21,9 @@ __all__ = [
     "line_of",
     "long_date",
     "mebibytes",
+    "read_long",
     "read_percent",
+    "release",
     "short_time",
 ]
 
@@ -77,6 +79,11 @@ def _zone(name: str | None) -> tzinfo | None:
         return ZoneInfo(name.removeprefix(":"))
     except (ZoneInfoNotFoundError, ValueError):
         return None
+
+
+def release(version: str) -> str:
+    """Return a version as commands say it, in three parts: ``22.05`` is ``22.05.0``."""
+    return version if version.count(".") > 1 else f"{version}.0"
 
 
 def long_date(when: int) -> str:

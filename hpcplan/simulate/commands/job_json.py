@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from hpcplan.hostlist import expand
+from hpcplan.simulate.commands.formatting import release
 from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.rows import JobRow, expected_start, task_ranges
 from hpcplan.simulate.commands.squeue_fields import tres_text
@@ -25,7 +26,7 @@ def envelope(session: Session, plugin: str, name: str, key: str, rows: list[dict
             "plugin": {"type": plugin, "name": name},
             "Slurm": {
                 "version": {"major": parts[0], "micro": parts[2], "minor": parts[1]},
-                "release": session.settings.slurm_version,
+                "release": release(session.settings.slurm_version),
             },
         },
         "errors": [],

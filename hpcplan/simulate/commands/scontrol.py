@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any, Final
 
 from hpcplan.simulate.commands import scontrol_update as update
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import Clock
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.formatting import Clock, release
+from hpcplan.simulate.commands.job_json import squeue_json
+from hpcplan.simulate.commands.options import Flag, Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, read_target
 from hpcplan.simulate.commands.scontrol_jobs import block, job_block, step_block
@@ -24,6 +26,7 @@ from hpcplan.simulate.commands.scontrol_show import (
     partition_block,
     topology_lines,
 )
+from hpcplan.simulate.commands.sinfo import nodes_json
 from hpcplan.simulate.commands.squeue import controller_rows
 
 __all__ = ["scontrol"]
@@ -37,7 +40,9 @@ Action = Callable[[Controller, Call, Words, list[str]], None]
 
 def scontrol(controller: Controller, connection: Any, call: Call) -> int:
     """Show and change what the controller knows."""
-    words = read_words("scontrol", call.words, _TABLE)
+    version = controller.store.settings().slurm_version
+    table = (*_TABLE, Flag("json", argument="none")) if _has_json(version) else _TABLE
+    words = read_words("scontrol", call.words, table)
     if "help" in words:
         call.reply.say("scontrol [<OPTION>] [<COMMAND>]")
         return 0
@@ -49,6 +54,11 @@ def scontrol(controller: Controller, connection: Any, call: Call) -> int:
         raise Refusal(f"invalid keyword: {keyword}")
     _ACTIONS[name](controller, call, words, rest)
     return call.reply.code
+
+
+def _has_json(version: str) -> bool:
+    year, month = (int(part) for part in version.split(".")[:2])
+    return (year, month) >= (23, 11)
 
 
 def _keyword(word: str) -> str | None:
@@ -89,6 +99,9 @@ def _show_job(controller: Controller, call: Call, words: Words, identity: str | 
             rows = [row for row in rows if target.matches(row.record.job_id, row.record.array_job_id, _task(row))]
             if not rows:
                 raise Refusal("slurm_load_jobs error: Invalid job id specified")
+        if "json" in words:
+            call.reply.say(json.dumps(squeue_json(session, rows), indent=2))
+            return
         if not rows:
             call.reply.say("No jobs in the system")
         for row in rows:
@@ -126,6 +139,9 @@ def _show_node(controller: Controller, call: Call, words: Words, identity: str |
         except KeyError as error:
             call.reply.say(f"Node {error.args[0]} not found")
             call.reply.code = 1
+            return
+        if "json" in words:
+            call.reply.say(json.dumps(nodes_json(session, found), indent=2))
             return
         for node, group in found:
             call.reply.out += block(node_block(session, node, group, clock), one_line="oneliner" in words)
@@ -199,7 +215,7 @@ def _ping(controller: Controller, call: Call, words: Words, rest: list[str]) -> 
 
 
 def _version(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
-    call.reply.say(f"slurm {controller.store.settings().slurm_version}")
+    call.reply.say(f"slurm {release(controller.store.settings().slurm_version)}")
 
 
 def _write(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from hpcplan.hostlist import compress, expand
 from hpcplan.simulate.cluster_records import node_records
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import Clock, elapsed, limit
+from hpcplan.simulate.commands.formatting import Clock, elapsed, limit, release
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
 from hpcplan.simulate.store import Session
@@ -39,7 +39,7 @@ def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock:
         f"AvailableFeatures={features}",
         f"ActiveFeatures={features}",
         f"Gres={node.gres or '(null)'}",
-        f"NodeAddr={node.name} NodeHostName={node.name} Version={session.settings.slurm_version}",
+        f"NodeAddr={node.name} NodeHostName={node.name} Version={release(session.settings.slurm_version)}",
         f"OS={platform.system()} {platform.release()} {platform.version()} ",
         f"RealMemory={memory} AllocMem={used_memory} FreeMem={memory - used_memory} Sockets={cpus} Boards=1",
         f"State={state_word(node)} ThreadsPerCore=1 TmpDisk=0 Weight={group.weight} Owner=N/A MCS_label=N/A",
@@ -159,7 +159,7 @@ def config_lines(controller: Controller, session: Session, clock: Clock) -> list
         "SlurmUser": f"root({os.getuid()})",
         "SlurmctldHost[0]": host,
         "SLURM_CONF": str(controller.store.directory / "machine.json"),
-        "SLURM_VERSION": settings.slurm_version,
+        "SLURM_VERSION": release(settings.slurm_version),
         "SwitchType": "switch/none",
         "TaskPlugin": "task/none",
     }

@@ -19,6 +19,7 @@ from hpcplan.simulate.commands.formatting import (
     long_date,
     read_long,
     read_percent,
+    release,
     short_time,
 )
 from hpcplan.simulate.commands.job_json import envelope
@@ -29,7 +30,7 @@ from hpcplan.simulate.machine import NodeGroupShape, PartitionShape
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import NodeRecord
 
-__all__ = ["sinfo"]
+__all__ = ["nodes_json", "sinfo"]
 
 _TABLE: Final = flags(
     "clusters:M format:o Format:O iterate:i nodes:n partition:p sort:S states:t",
@@ -81,7 +82,7 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
     states = _states(words)
     with controller.session() as session:
         if "json" in words:
-            call.reply.say(json.dumps(_json(session), indent=2))
+            call.reply.say(json.dumps(nodes_json(session), indent=2))
             return 0
         nodes = _nodes(session)
         clock = Clock(call.env)
@@ -274,7 +275,7 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
         "T": ("STATE", one(lambda node: node.record.state)),
         "u": ("USER", lambda line: "root" if line.first and line.first.record.reason else "Unknown"),
         "U": ("USER", lambda line: "root(0)" if line.first and line.first.record.reason else "Unknown"),
-        "v": ("VERSION", one(lambda node: session.settings.slurm_version)),
+        "v": ("VERSION", one(lambda node: release(session.settings.slurm_version))),
         "V": ("CLUSTER", lambda line: "N/A"),
         "w": ("WEIGHT", one(lambda node: str(node.group.weight))),
         "X": ("SOCKETS", one(lambda node: str(node.record.cpus or 0))),
@@ -328,9 +329,10 @@ def _gres_used(node: Node) -> str:
     return re.sub(r":\d+$", f":{node.gpus_used}", node.record.gres)
 
 
-def _json(session: Session) -> dict[str, Any]:
-    rows = [_json_node(session, record, group) for record, group in nodes_named(session, None)]
-    return envelope(session, "openapi/v0.0.38", "Slurm OpenAPI v0.0.38", "nodes", list(rows))
+def nodes_json(session: Session, found: Iterable[tuple[NodeRecord, NodeGroupShape]] | None = None) -> dict[str, Any]:
+    """Return the document of ``sinfo --json``, of all nodes or of those given."""
+    rows = [_json_node(session, *one) for one in (nodes_named(session, None) if found is None else found)]
+    return envelope(session, "openapi/v0.0.38", "Slurm OpenAPI v0.0.38", "nodes", rows)
 
 
 def _json_node(session: Session, node: NodeRecord, group: NodeGroupShape) -> dict[str, Any]:
@@ -355,7 +357,8 @@ def _json_node(session: Session, node: NodeRecord, group: NodeGroupShape) -> dic
         "reason_changed_at": session.started if node.reason else 0,
         "reason_set_by_user": "root" if node.reason else None, "slurmd_start_time": session.started, "sockets": cpus,
         "threads": 1, "temporary_disk": 0, "weight": group.weight,
-        "tres": f"cpu={cpus},mem={memory}M,billing={cpus}{gpus}", "slurmd_version": session.settings.slurm_version,
+        "tres": f"cpu={cpus},mem={memory}M,billing={cpus}{gpus}",
+        "slurmd_version": release(session.settings.slurm_version),
         "alloc_memory": memory_used(session, node.name) // 1024**2, "alloc_cpus": allocated,
         "idle_cpus": cpus - allocated,
         "tres_used": (f"cpu={allocated}" + (f",gres/gpu={used}" if used else "")) if allocated else None,
