@@ -17,12 +17,28 @@ _HOUR_S: Final = 3600
 
 
 def over_days(table: pl.DataFrame, end: int, days: int) -> tuple[TrendDay, ...]:
-    """Return one entry a day of 24 h, the last one ending at ``end``; a day before the first job is left out."""
-    first = table.select(pl.min_horizontal("submit_time", "start_time").min()).item()
-    if first is None:
-        return ()
+    """Return one entry a day of 24 h, the last one ending at ``end``, from the first day that is on record as a whole.
+
+    The last day is there in any case.
+    """
+    ends = table.filter(pl.col("end_time") < end)["end_time"]
+    first = end if ends.is_empty() else int(ends.min())  # type: ignore[arg-type]
     days = max(1, min(days, -(-(end - first) // _DAY_S)))
+    while days > 1 and not _on_record(table, end - days * _DAY_S, end - (days - 1) * _DAY_S):
+        days -= 1
     return tuple(TrendDay(**row) for row in _binned(table, end - days * _DAY_S, end, _DAY_S).iter_rows(named=True))
+
+
+def _on_record(table: pl.DataFrame, start: int, end: int) -> bool:
+    """Whether a table holds what happened in ``[start, end)``, not only what still ran or waited at its end.
+
+    Accounting asked for a window gives the jobs that were there in it, of which some are older. So some job must have
+    ended in the window, and the first end on record must not lie far inside it.
+    """
+    ends = table.filter(pl.col("end_time").is_not_null())["end_time"]
+    if ends.is_empty() or int(ends.min()) > start + (end - start) / 4:  # type: ignore[arg-type]
+        return False
+    return bool(((ends >= start) & (ends < end)).any())
 
 
 def _binned(table: pl.DataFrame, start: int, end: int, width: int) -> pl.DataFrame:
@@ -127,14 +143,14 @@ def limit_ratios(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 
 
 def compared(table: pl.DataFrame, start: int, end: int) -> tuple[Comparison, ...]:
-    """Return the window beside the one before it and the same one a week before; none where nothing is known."""
+    """Return the window beside the one before it and the same one a week before, where those are on record."""
     width = end - start
     now = _figures(table, start, end)
     before = {"the window before": start - width, "a week before": start - 7 * _DAY_S}
     found = []
     for name, moment in before.items():
-        then = _figures(table, moment, moment + width)
-        if then["ended"] or then["submitted"]:
+        if _on_record(table, moment, moment + width):
+            then = _figures(table, moment, moment + width)
             found.append(Comparison(name, moment, moment + width, {key: (now[key], then[key]) for key in now}))
     return tuple(found)
 

@@ -116,4 +116,14 @@ def test_a_report_with_history_is_compared_with_the_day_and_the_week_before(made
     assert [one.name for one in report.compared] == ["the window before", "a week before"]
     before = build_report(nights, start=made_up.START - day, end=made_up.START)
     assert report.compared[0].figures["core_hours"] == pytest.approx((report.core_hours.value, before.core_hours.value))
-    assert len(report.trend) == 9
+    assert len(report.trend) == 8  # the day before those is on record from its noon alone
+
+
+def test_what_only_overlaps_a_window_is_not_compared_with_it(made_up: ModuleType) -> None:
+    """A backend asked for one night also gives jobs submitted the day before, which is not the day before."""
+    start, end = made_up.START, made_up.START + made_up.DAY
+    night = job_table(made_up.records(400)).filter(~pl.col("ended") | (pl.col("end_time") >= start))
+    assert night["submit_time"].min() < start - 3600  # type: ignore[operator]
+    report = build_report(night, start=start, end=end)
+    assert report.compared == ()
+    assert len(report.trend) == 1
