@@ -12,7 +12,8 @@ from hpcplan.cli.output import console, echo_json, format_option, narrate, progr
 
 if TYPE_CHECKING:
     from hpcplan.schedule.forecast.answer import Answer
-    from hpcplan.schedule.forecast.snapshot import QueueJob
+    from hpcplan.schedule.forecast.demand import PartitionDemand
+    from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
     from hpcplan.schedule.forecast.whatif import Saved
 
 __all__ = ["command"]
@@ -40,6 +41,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
               help="Past starts to check forecasts against, and to correct the intervals by; 0 for none.")  # fmt: skip
 @click.option("--what-if", "changes", multiple=True, metavar="CHANGE",
               help="What a change would save: limits (right-sized), merge=A+B, nodes=+8, policy=easy.")  # fmt: skip
+@click.option("--demand", "demand_days", type=click.IntRange(1, 28), metavar="DAYS",
+              help="Also say what load the next days will bring, by partition.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @format_option
 def command(what: Path | None, nodes: str | None, output_format: str, **options: Any) -> None:
@@ -60,6 +63,7 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
     """
     from hpcplan.cli.when_sources import asked_jobs, queue_asked
     from hpcplan.schedule.forecast.answer import answer
+    from hpcplan.schedule.forecast.demand import predict_demand
     from hpcplan.schedule.forecast.snapshot import write_snapshot
     from hpcplan.schedule.forecast.whatif import parse_change, what_if
 
@@ -75,12 +79,17 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
             each=advance,
         )  # fmt: skip
     saved = what_if(snapshot, changes, seed=options["seed"]) if changes else []
+    days = options["demand_days"]
+    demand = predict_demand(snapshot.history, snapshot.now_s, days) if days else []
     if output_format == "json":
-        echo_json({**found.as_dict(), "what_if": [one.as_dict() for one in saved]})
+        data = {"what_if": [one.as_dict() for one in saved], "demand": [one.as_dict() for one in demand]}
+        echo_json({**found.as_dict(), **data})
     else:
         _show(found)
         if saved:
             _show_saved(saved)
+        if demand:
+            _show_demand(demand, found.snapshot)
 
 
 def _show(found: Answer) -> None:
@@ -113,6 +122,18 @@ def _show_saved(saved: list[Saved]) -> None:
                      f"{one.cut_share:.1%}" if one.cut_share else ""))  # fmt: skip
     columns = ("what if", ">jobs of a day", ">wait h", ">saved h", ">90 %", ">cut short")
     console().print(table("hours of waiting, of all jobs together", columns, rows))
+
+
+def _show_demand(demand: list[PartitionDemand], queue: QueueSnapshot) -> None:
+    unit = "node" if queue.procs is None else "processor"
+    rows = [
+        (one.partition or "", _moment(day.start_s, queue.now_s), f"{day.expected:,.0f}",
+         "" if day.p10 is None or day.p90 is None else f"{day.p10:,.0f} to {day.p90:,.0f}", one.method, one.backtests)
+        for one in demand
+        for day in one.days
+    ]  # fmt: skip
+    columns = ("partition", "24 h from", f">{unit}-hours", ">80 %", "by", ">past days checked")
+    console().print(table("load of the next days", columns, rows))
 
 
 def _wait(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from hpcplan.schedule.forecast.demand import HALF_LIFE_WEEKS
 from hpcplan.schedule.forecast.snapshot import QueueJob
 
 __all__ = ["Arrivals"]
@@ -25,8 +26,8 @@ class Arrivals:
 
     Copying stretches keeps bursts together (a block bootstrap: Künsch, Ann. Stat. 17(3), 1989). A stretch begins at the
     same hour, give or take two: of the same weekday where there are three weeks of history, of any day otherwise, and
-    anywhere in a history of less than two days. Jobs that were wider or narrower than usual, in bursts or alone, come
-    as often as they did.
+    anywhere in a history of less than two days. Newer stretches are drawn more often, as the baseline of the demand
+    (:mod:`.demand`) counts newer weeks more.
     """
 
     def __init__(self, past: Sequence[QueueJob]) -> None:
@@ -63,6 +64,8 @@ class Arrivals:
         if count < 2:
             return None if last <= first else int(random.integers(first, last))
         newest = -(-(now_s - last) // period_s)
-        periods = random.integers(newest, max(newest, (now_s - first) // period_s) + 1)
+        ages = np.arange(newest, max(newest, (now_s - first) // period_s) + 1)
+        weights = 0.5 ** (ages * (period_s / _WEEK_S) / HALF_LIFE_WEEKS)
+        periods = random.choice(ages, p=weights / weights.sum())
         start = now_s - int(periods) * period_s + int(random.integers(-_JITTER_S, _JITTER_S + 1))
         return int(min(max(start, first), last))
