@@ -23,7 +23,7 @@ def least_cut(topology: Topology, hosts: list[str]) -> float:
 
 
 def _cut(graph: nx.Graph[str], one: set[str], other: set[str]) -> float:
-    flow = nx.Graph()
+    flow: nx.Graph[str] = nx.Graph()
     flow.add_edges_from((a, b, {"capacity": data["bandwidth_bytes_per_s"]}) for a, b, data in graph.edges(data=True))
     flow.add_edges_from([("one", host) for host in one] + [("other", host) for host in other])  # without a limit
     return float(nx.minimum_cut_value(flow, "one", "other"))
@@ -62,7 +62,10 @@ def torus(*dims: int) -> Topology:
     for size in dims:
         nodes *= size
     names = f"n[0-{nodes - 1}]"
-    fabric = {"kind": "torus", "toruses": [{"name": "t", "dims": list(dims), "nodes": names, "link": "1 GB/s"}]}
+    fabric: dict[str, object] = {
+        "kind": "torus",
+        "toruses": [{"name": "t", "dims": list(dims), "nodes": names, "link": "1 GB/s"}],
+    }
     return build_topology(site_of(fabric, names))
 
 

@@ -23,7 +23,7 @@ def torus(*dims: int, nodes: str) -> dict[str, object]:
 
 
 LEAF: dict[str, object] = {"name": "leaf", "size": 4, "uplink": "20 GB/s"}
-SMALL = {
+SMALL: dict[str, dict[str, object]] = {
     "tree": levels(LEAF, {"name": "top", "size": 2}),
     "clos": levels(LEAF, {"name": "top", "size": 2, "parallel": 2}, kind="clos"),
     "rails": levels({**LEAF, "parallel": 2}, {"name": "top", "size": 2, "parallel": 2}, kind="rails"),
@@ -35,7 +35,7 @@ SMALL = {
     "torus": torus(2, 2, 2, nodes="n[0-7]"),
     "forest": {"switches": [{"name": "x", "nodes": "n[0-3]"}, {"name": "y", "nodes": "n[4-7]"}]},
 }  # fmt: skip
-LARGE = {
+LARGE: dict[str, dict[str, object]] = {
     "tree": levels(
         {**LEAF, "size": 25}, {"name": "mid", "size": 20, "uplink": "100 GB/s"}, {"name": "top", "size": 20}
     ),

@@ -15,7 +15,7 @@ from tests.site.test_bisection import CLOS, GROUPS, RAILS, torus
 
 
 def maximum_flow(topology: Topology, sources: list[str], targets: list[str], *, through_hosts: bool = False) -> float:
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for a, b, data in topology.graph.edges(data=True):
         for one, other in ((a, b), (b, a)):
             leaves = topology.graph.nodes[one]["kind"] == "node"
