@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.render.quoting import (
+    absolute_path,
+    burst_buffer_line,
     comment_text,
     directive_value,
     job_name,
     option_groups,
+    runtime_word,
     shell_line,
     shell_word,
     shell_words,
+    toml_value,
     variable_name,
 )
 
@@ -116,3 +121,39 @@ def test_a_setup_line_with_a_line_break_is_refused() -> None:
 @given(st.lists(texts))
 def test_grouping_options_keeps_every_word_in_order(words: list[str]) -> None:
     assert [word for group in option_groups(words) for word in group] == words
+
+
+plain_data = st.recursive(
+    st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), texts),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(plain_data)
+def test_plain_data_reads_back_from_toml(value: object) -> None:
+    assert tomllib.loads(f"key = {toml_value(value)}\n")["key"] == value
+
+
+def test_what_toml_has_no_word_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no TOML form"):
+        toml_value(None)
+
+
+@pytest.mark.parametrize("text", ["a=$DIR", "--x", "plain", 'q"$DIR"', "back`tick`$DIR", "a b", "back\\slash$DIR"])
+def test_a_word_for_run_time_expands_its_variables_and_nothing_else(text: str) -> None:
+    words = bash_words(f"{runtime_word(text)}".replace("$DIR", "${DIR:-/the dir}"))
+    assert words == [text.replace("$DIR", "/the dir")]
+
+
+@pytest.mark.parametrize("text", ["relative", "", "~/x", "a/b"])
+def test_a_path_that_depends_on_where_one_stands_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an absolute path"):
+        absolute_path(text)
+
+
+@pytest.mark.parametrize("text", ["#SBATCH --x", "#DW a\n#SBATCH --x", "rm -rf /", "#BB", "#DW \u00e9"])
+def test_a_burst_buffers_line_can_be_no_other(text: str) -> None:
+    assert burst_buffer_line("#BB_LUA pool=a capacity=1TiB") == "#BB_LUA pool=a capacity=1TiB"
+    with pytest.raises(ValueError, match="is not a burst buffer's directive"):
+        burst_buffer_line(text)
