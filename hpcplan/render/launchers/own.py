@@ -28,7 +28,11 @@ def jax(plan: Plan) -> Launch:
     One process drives one accelerator; ``jax.distributed.initialize()`` without arguments finds the others by Slurm's
     variables and ``JAX_COORDINATOR_ADDRESS``.
     """
-    return Launch(command=groups(plan.job.command), configs={MESH: mesh(plan)})
+    note = (
+        "jax.distributed.initialize() needs no arguments in a plain job of Slurm's; over unequal nodes and on Kubernetes "
+        "give it num_processes=$WORLD_SIZE and process_id=$RANK"
+    )
+    return Launch(command=groups(plan.job.command), configs={MESH: mesh(plan)}, notes=(note,))
 
 
 def tensorflow(plan: Plan) -> Launch:
