@@ -29,7 +29,7 @@ def jax(plan: Plan) -> Launch:
     variables and ``JAX_COORDINATOR_ADDRESS``.
     """
     note = (
-        "jax.distributed.initialize() needs no arguments in a plain job of Slurm's; over unequal nodes and on Kubernetes "
+        "jax.distributed.initialize() needs no arguments in a plain Slurm job; over unequal nodes and on Kubernetes "
         "give it num_processes=$WORLD_SIZE and process_id=$RANK"
     )
     return Launch(command=groups(plan.job.command), configs={MESH: mesh(plan)}, notes=(note,))
