@@ -25,8 +25,10 @@ def mistakes(value: Any, schema: Any, at: str = "") -> Iterator[str]:
         }
     if "anyOf" in schema and not any(not list(mistakes(value, option, at)) for option in schema["anyOf"]):
         yield f"{at}: none of the alternatives"
-    types: dict[str, type | tuple[type, ...]] = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
-             "null": type(None)}  # fmt: skip
+    types: dict[str, type | tuple[type, ...]] = {
+        "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
+        "null": type(None),
+    }  # fmt: skip
     if "type" in schema and (
         not isinstance(value, types[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean")
     ):
