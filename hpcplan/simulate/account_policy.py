@@ -6,7 +6,8 @@ slurm.conf does not tell any of it. :mod:`.sacctmgr_files` reads it from what sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 __all__ = ["AccountPolicy", "Association", "Limits", "QosPolicy"]
 
@@ -69,6 +70,24 @@ class AccountPolicy:
             if one.user is not None and (one.user not in self._home or one.default_account):
                 self._home[one.user] = one.account
         self.highest_qos = max((one.priority for one in self.qos.values()), default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; :meth:`from_dict` is its inverse."""
+        associations = [*self.accounts.values(), *self.users.values()]
+        return {
+            "qos": [asdict(one) for one in self.qos.values()],
+            "associations": [asdict(one) for one in associations],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AccountPolicy:
+        """Return the policy of :meth:`as_dict`."""
+        qos = {
+            one["name"]: QosPolicy(**{**one, "limits": Limits(**one["limits"]), "preempts": tuple(one["preempts"])})
+            for one in data["qos"]
+        }
+        found = (Association(**{**one, "limits": Limits(**one["limits"])}) for one in data["associations"])
+        return cls(qos, tuple(found))
 
     def account_of(self, user: str, account: str | None) -> str | None:
         """Return the account that a job counts for: the one it names, or its user's default."""

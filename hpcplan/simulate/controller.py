@@ -17,10 +17,12 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.simulate.admission import refusal
+from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
 from hpcplan.simulate.limits import LimitKeeper
@@ -41,11 +43,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller"]
 
+_TIMERS: Final = (
+    "_seen_changes", "_triggered", "_batch_due", "_whole_due", "_backfill_due", "_was_empty", "_last_change", "_last_pass",
+    "_last_backfill",
+)  # fmt: skip
+
 
 class Controller(Engine):
     """A cluster that schedules like the slurmctld whose slurm.conf was read, second by second."""
 
-    def __init__(self, cluster: SlurmCluster, *, now: int = 0, arrivals: ArrivalSource | None = None) -> None:
+    def __init__(
+        self,
+        cluster: SlurmCluster,
+        *,
+        now: int = 0,
+        name: str | None = None,
+        arrivals: ArrivalSource | None = None,
+        history: History = lambda job_id: (),
+    ) -> None:
         self.settings = cluster.settings
         self.placement = Placement(cluster.machine, cluster.switches)
         self._resources: Resources | None = None
@@ -59,7 +74,7 @@ class Controller(Engine):
         self._preemption = Preemption(cluster.machine, self.settings, policy)
         self.reservations = Reservations(cluster.reservations)
         self._licenses = dict(self.settings.licenses)
-        super().__init__(cluster.machine, Fcfs(), now=now, arrivals=arrivals)
+        super().__init__(cluster.machine, Fcfs(), now=now, cluster=name, arrivals=arrivals, history=history)
         self._tiers = {name: part.priority_tier for name, part in cluster.machine.partitions.items()}
         self._one_tier = len(set(self._tiers.values())) == 1
         self._by_id = self.settings.builtin and not self.settings.multifactor
@@ -79,6 +94,55 @@ class Controller(Engine):
         self._last_pass = now - 86400
         self._last_backfill = self.settings.first_second(self.settings.backfill_phase_ms)
         self._first_turn = self.settings.first_second(self.settings.loop_phase_ms)
+
+    # saving -----------------------------------------------------------------------------------------------------------
+
+    def saved(self) -> dict[str, Any]:
+        """Return what has to be saved beside the jobs so that the future stays the same, as data for JSON."""
+        ending = [
+            [
+                seen_ms,
+                limit_end,
+                hex(nodes),
+                job_id,
+                None if (one := self._holdings.get(job_id)) is None else one.saved(),
+            ]
+            for seen_ms, (limit_end, nodes, job_id) in self._completing
+        ]
+        fair_share = self._multifactor.fair_share if self._multifactor is not None else None
+        return {
+            "timers": [getattr(self, name) for name in _TIMERS],
+            "began_ms": sorted(self._began_ms.items()),
+            "completing": ending,
+            "switch_waits": self._switch_waits,
+            "reservations": [one.as_dict() for one in self.reservations.by_name.values()],
+            "period": self._multifactor.period if self._multifactor is not None else None,
+            "usage": fair_share.as_dict() if fair_share is not None else None,
+        }
+
+    def restore_saved(self, data: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`saved` gave, the jobs having been restored."""
+        for name, value in zip(_TIMERS, data["timers"], strict=True):
+            setattr(self, name, value)
+        self._began_ms = {job_id: began_ms for job_id, began_ms in data["began_ms"]}
+        self._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
+        self.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])
+        for seen_ms, limit_end, mask, job_id, holding in data["completing"]:
+            ended = (limit_end, int(mask, 16), job_id)
+            heapq.heappush(self._completing, (seen_ms, ended))
+            insort(self._promised, ended)
+            if self._resources is None:
+                self.busy |= ended[1]
+            else:
+                from hpcplan.simulate.resources import Holding
+
+                self._holdings[job_id] = Holding.from_saved(holding)
+                self._resources.take(self._holdings[job_id])
+                self.busy = self._resources.full()
+        if self._multifactor is not None:
+            self._multifactor.period = data["period"]
+            if self._multifactor.fair_share is not None and data["usage"] is not None:
+                self._multifactor.fair_share.restore(data["usage"])
 
     # time -----------------------------------------------------------------------------------------------------------
 
@@ -262,7 +326,7 @@ class Controller(Engine):
         self._was_empty = not self.queue
         if self._last_change >= last:
             last += ((self._last_change - last) // every + 1) * every
-            if last > now:
+            if last >= now:
                 return last
             self._last_backfill = last
         return max(now, last + every)

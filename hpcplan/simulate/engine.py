@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
 
 from hpcplan.simulate.admission import Admission, refusal
 from hpcplan.simulate.begin import begin_time
@@ -271,6 +271,13 @@ class Engine:
     def _give_back(self, job: Job, state: JobState) -> None:
         """Give back the nodes of a running job that ends in ``state``, or is requeued."""
         self.busy &= ~job.nodes
+
+    def saved(self) -> dict[str, Any] | None:
+        """Return what has to be saved beside the jobs and the nodes, as data for JSON."""
+        return None
+
+    def restore_saved(self, data: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`saved` gave, the jobs having been restored."""
 
     def restore(self, jobs: Iterable[Job]) -> None:
         """Take over the jobs of a saved engine and rebuild everything that follows from them."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from hpcplan.errors import ConflictError, InputError, SlurmUnreachableError
 from hpcplan.resources import data_dir
-from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import policy_named
+from hpcplan.simulate.slurm_cluster import cluster_of_site
 from hpcplan.simulate.store import ClusterStore, Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_HISTORY_S", "DEFAULT_SLURM_VERSION", "DEFAULT_SPEED", "StartOptions", "find_store", "start_cluster"]
 
+DEFAULT_POLICY: Final = "slurm"
 DEFAULT_SPEED: Final = 60.0
 DEFAULT_HISTORY_S: Final = 86400
 DEFAULT_SLURM_VERSION: Final = "23.11.0"  # what a mock cluster says it is where the site file does not
@@ -112,7 +113,8 @@ def start_cluster(
         store.resume(speed=options.speed)
     else:
         speed = DEFAULT_SPEED if options.speed is None else options.speed
-        store.create(settings, Machine.from_site(site.site), canonical_json(site.site) + "\n", speed=speed)
+        slurm = cluster_of_site(site.site)
+        store.create(settings, slurm.machine, canonical_json(site.site) + "\n", speed=speed, slurm=slurm)
     return store
 
 
@@ -124,7 +126,7 @@ def _settings(name: str, site: LoadedSite, options: StartOptions) -> Settings:
         cluster=slurm.cluster or site.site.name,
         site_sha256=site.sha256,
         slurm_version=slurm.version or DEFAULT_SLURM_VERSION,
-        policy=options.policy or "backfill",
+        policy=options.policy or DEFAULT_POLICY,
         load=options.load,
         seed=1 if options.seed is None else options.seed,
         history_s=history_s if options.load is not None else 0,
@@ -142,7 +144,8 @@ def _check(options: StartOptions) -> None:
         raise InputError("a history or a seed means nothing without other users: give a load too")
     if options.history_s is not None and options.history_s < 0:
         raise InputError("the history must be zero or more")
-    policy_named(options.policy or "backfill")
+    if options.policy not in (None, "slurm"):
+        policy_named(options.policy)
 
 
 def _check_same(old: Settings, new: Settings, options: StartOptions) -> None:

@@ -9,25 +9,17 @@ the lowest switch that holds the job, and under it leaf switches by the same rul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcplan.simulate.machine import lowest
+from hpcplan.simulate.switch_tree import SwitchShape, Tree
 
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Request
     from hpcplan.simulate.machine import Machine
 
 __all__ = ["Placement", "SwitchShape", "best_fit", "blocks", "tight_fit"]
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchShape:
-    """A switch: the mask of all nodes under it, and how far above the nodes it stands, 0 for a leaf."""
-
-    name: str
-    mask: int
-    level: int
 
 
 def blocks(mask: int) -> list[int]:
@@ -110,6 +102,8 @@ class Placement:
         self._tiers = [sum(group.mask for group in machine.groups if group.weight == weight) for weight in weights]
         self._switches = switches
         self._leaves = [switch for switch in switches if not switch.level]
+        consumable = machine.sharing is not None and machine.sharing.cpus
+        self._tree = Tree(switches) if consumable and switches else None
 
     @property
     def switched(self) -> bool:
@@ -202,8 +196,15 @@ class Placement:
         best = min(holding, key=lambda switch: (switch.level, (switch.mask & pool).bit_count()))
         pool &= best.mask
         wanted = min(pool.bit_count(), request.maximum) - request.required.bit_count()
+        if self._tree is not None:
+            nodes = request.required | self._tree.leaf_by_leaf(pool & ~request.required, wanted, request.required)
+            few = not request.switches or self._leaf_count(nodes) <= request.switches
+            return nodes if few else 0
         open_leaves = [pool & leaf.mask & ~request.required for leaf in self._leaves if leaf.mask & pool]
         nodes = request.required | best_fit(open_leaves, wanted)
-        if request.switches and sum(bool(leaf.mask & nodes) for leaf in self._leaves) > request.switches:
+        if request.switches and self._leaf_count(nodes) > request.switches:
             return 0  # it waits for better ones, for a while (sbatch(1), --switches)
         return nodes
+
+    def _leaf_count(self, nodes: int) -> int:
+        return sum(bool(leaf.mask & nodes) for leaf in self._leaves)

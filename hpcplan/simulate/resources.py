@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ class Holding:
     def __init__(self, nodes: Indices, amounts: Table) -> None:
         self.nodes = nodes
         self.amounts = amounts
+
+    def saved(self) -> list[Any]:
+        """Return plain data for JSON; :meth:`from_saved` is its inverse."""
+        return [self.nodes.tolist(), self.amounts.tolist()]
+
+    @classmethod
+    def from_saved(cls, data: Sequence[Any]) -> Holding:
+        """Return the holding of :meth:`saved`."""
+        return cls(np.array(data[0], np.intp), np.array(data[1], np.int32).reshape(5, len(data[0])))
 
     @property
     def cpus(self) -> tuple[int, ...]:

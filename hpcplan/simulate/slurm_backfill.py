@@ -198,8 +198,10 @@ class BackfillPass:
         return self.placement.choose(request, pool)
 
     def _rounded(self, slot: Slot) -> Slot:
-        resolution = self.settings.bf_resolution_s
-        return Slot(slot.start // resolution * resolution, slot.end // resolution * resolution, slot.nodes)
+        resolution, ahead = self.settings.bf_resolution_s, self.settings.clock_s
+        return Slot(
+            slot.start - (slot.start + ahead) % resolution, slot.end - (slot.end + ahead) % resolution, slot.nodes
+        )
 
     def _overlaps(self, slot: Slot) -> bool:
         begins = self._begins

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.hostlist import expand
@@ -34,6 +34,28 @@ class SlurmCluster:
     switches: tuple[SwitchShape, ...] = ()
     policy: AccountPolicy = field(default_factory=AccountPolicy)
     reservations: tuple[Reservation, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the machine and the reservations as plain data for JSON; :meth:`from_dict` is its inverse."""
+        settings = {
+            key: sorted(value) if isinstance(value, frozenset) else value
+            for key, value in asdict(self.settings).items()
+        }
+        return {
+            "settings": settings,
+            "switches": [[one.name, hex(one.mask), one.level] for one in self.switches],
+            "policy": self.policy.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], machine: Machine) -> SlurmCluster:
+        """Return the cluster of :meth:`as_dict`."""
+        settings = dict(data["settings"])
+        settings["priority_flags"] = frozenset(settings["priority_flags"])
+        for key in ("priority_weight_tres", "licenses"):
+            settings[key] = tuple((name, count) for name, count in settings[key])
+        switches = tuple(SwitchShape(name, int(mask, 16), level) for name, mask, level in data["switches"])
+        return cls(machine, SlurmSettings(**settings), switches, AccountPolicy.from_dict(data["policy"]))
 
 
 def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster:

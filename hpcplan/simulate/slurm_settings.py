@@ -19,7 +19,8 @@ class SlurmSettings:
 
     Counts of 0 are no limit. Without slurmdbd the thread that works priorities out anew does not run (measured), so that
     they are not ``priority_recalculated`` while jobs wait: age counts for nothing. These are not Slurm's, and were measured on slurmctld 22.05.8: the controller began
-    ``started_s`` and ``started_ms`` on the trace's clock, and its periods count from there. It holds running jobs
+    ``started_s`` and ``started_ms`` on the trace's clock, and its periods count from there; the trace's clock is
+    ``clock_s`` (unix seconds) behind the controller's, which is what ``bf_resolution`` rounds. It holds running jobs
     against their limits every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop comes to its first
     turn ``loop_phase_ms`` into a second; it sleeps a second and then works, so that it falls back by ``loop_drift_us`` a
     second; so does the backfill thread, ``backfill_pass_drift_us`` a pass. Launching and cleaning up a job take
@@ -66,6 +67,7 @@ class SlurmSettings:
     started_s: int = -3
     time_limit_check_s: int = 30
     started_ms: int = 0
+    clock_s: int = 0
     loop_phase_ms: int = 110
     loop_drift_us: int = 2000
     backfill_phase_ms: int = 80

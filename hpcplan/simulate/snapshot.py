@@ -26,6 +26,7 @@ def snapshot(engine: Engine) -> dict[str, Any]:
         "down": hex(engine.down),
         "drained": hex(engine.drained),
         "node_reasons": engine.node_reasons,
+        "controller": engine.saved(),
         "jobs": [_job_data(job) for job in engine.jobs.values()],
     }
 
@@ -39,6 +40,8 @@ def restore(engine: Engine, data: Mapping[str, Any]) -> None:
     engine.drained = int(data["drained"], 16)
     engine.node_reasons = dict(data["node_reasons"])
     engine.restore(_job(row, engine) for row in data["jobs"])
+    if data.get("controller") is not None:
+        engine.restore_saved(data["controller"])
 
 
 def _job_data(job: Job) -> dict[str, Any]:

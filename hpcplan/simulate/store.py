@@ -17,17 +17,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.documents import write_text
 from hpcplan.errors import ConflictError, HpcplanError, SlurmUnreachableError
 from hpcplan.simulate.accounting import Accounting
 from hpcplan.simulate.background import Background
+from hpcplan.simulate.dependents import History
 from hpcplan.simulate.live import LiveEngine
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import Policy, policy_named
 from hpcplan.simulate.snapshot import restore, snapshot
 from hpcplan.slurm.records import JobState
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.slurm_cluster import SlurmCluster
 
 __all__ = ["Clock", "ClusterStore", "Session", "Settings"]
 
@@ -113,8 +117,12 @@ class ClusterStore:
 
     # start and stop -------------------------------------------------------------------------------------------------
 
-    def create(self, settings: Settings, machine: Machine, site_json: str, *, speed: float) -> None:
+    def create(
+        self, settings: Settings, machine: Machine, site_json: str, *, speed: float, slurm: SlurmCluster | None = None
+    ) -> None:
         """Make the cluster and start it, its history of ``history_s`` already behind it.
+
+        ``slurm`` is how the policy ``slurm`` schedules: as Slurm's defaults have it, if absent.
 
         Raises:
             ConflictError: there is a cluster in the directory, or something else.
@@ -139,14 +147,19 @@ class ClusterStore:
                 Background(machine, load=settings.load, seed=settings.seed, start=begin) if settings.load else None
             )
             accounting = Accounting(self._path("accounting.jsonl"), 0)
-            engine = LiveEngine(
-                machine, _policy(settings, machine), now=begin, cluster=settings.cluster, arrivals=background
-            )
+            described = machine.as_dict()
+            if settings.policy == "slurm":
+                from hpcplan.simulate import slurm_cluster
+                from hpcplan.simulate.slurm_settings import SlurmSettings
+
+                slurm = slurm or slurm_cluster.SlurmCluster(machine, SlurmSettings())
+                described["slurm"] = slurm.as_dict()
+            engine = _engine(settings, machine, described, now=begin, arrivals=background)
             session = Session(settings, machine, engine, Clock(wall, start, speed), accounting, {}, begin, wall)
             session.moved = True
             engine.advance(start)
             write_text(self._path("site.json"), site_json)
-            write_text(self._path("machine.json"), json.dumps(machine.as_dict()))
+            write_text(self._path("machine.json"), json.dumps(described))
             self._save(session)
             self._set_running(settings, running=True)
 
@@ -260,7 +273,8 @@ class ClusterStore:
     def _load(self) -> Session:
         data = self._read("state.json")
         settings = self.settings()
-        machine = Machine.from_dict(self._read("machine.json"))
+        described = self._read("machine.json")
+        machine = Machine.from_dict(described)
         accounting = Accounting(self._path("accounting.jsonl"), data["accounting_bytes"])
         background = None
         if settings.load:
@@ -272,9 +286,7 @@ class ClusterStore:
                 (row.job_id, row.array_task_id, row.state) for row in rows if job_id in (row.job_id, row.array_job_id)
             ]
 
-        engine = LiveEngine(
-            machine, _policy(settings, machine), cluster=settings.cluster, arrivals=background, history=history
-        )
+        engine = _engine(settings, machine, described, arrivals=background, history=history)
         restore(engine, data["engine"])
         return Session(
             settings, machine, engine, Clock(**data["clock"]), accounting, data["ended"], data["started"], self.wall()
@@ -305,6 +317,26 @@ class ClusterStore:
     def _set_running(self, settings: Settings, *, running: bool) -> None:
         data: Mapping[str, Any] = {"format": _FORMAT, "running": running, "settings": asdict(settings)}
         write_text(self._path("cluster.json"), json.dumps(data, indent=2) + "\n")
+
+
+def _engine(
+    settings: Settings,
+    machine: Machine,
+    described: Mapping[str, Any],
+    *,
+    now: int = 0,
+    arrivals: Background | None,
+    history: History = lambda job_id: (),
+) -> LiveEngine:
+    """Return an empty engine with the cluster's policy."""
+    if settings.policy == "slurm":
+        from hpcplan.simulate.live_controller import LiveController, at_once
+        from hpcplan.simulate.slurm_cluster import SlurmCluster
+
+        cluster = at_once(SlurmCluster.from_dict(described["slurm"], machine))
+        return LiveController(cluster, now=now, name=settings.cluster, arrivals=arrivals, history=history)
+    policy = _policy(settings, machine)
+    return LiveEngine(machine, policy, now=now, cluster=settings.cluster, arrivals=arrivals, history=history)
 
 
 def _policy(settings: Settings, machine: Machine) -> Policy:

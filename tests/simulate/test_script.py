@@ -147,7 +147,6 @@ def test_our_own_comments_say_how_a_pretended_job_behaves() -> None:
         ("--array=1-100000", "sbatch: error: Batch job submission failed: Invalid job array specification"),
         ("--array=abc", "sbatch: error: Batch job submission failed: Invalid job array specification"),
         ("--job-name='a b", "sbatch: fatal: line 2: Unmatched `'` in [--job-name='a b]"),
-        ("--reservation=x", "sbatch: error: Batch job submission failed: Requested reservation is invalid"),
         ("--deadline=now", "sbatch: error: the mock cluster does not support --deadline"),
         ("hetjob", "sbatch: error: the mock cluster does not support heterogeneous jobs"),
     ],

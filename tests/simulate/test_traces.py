@@ -54,7 +54,7 @@ def test_jobs_without_run_time_or_processors_are_skipped_and_counted_and_zero_co
     text = HEADER + line(1, 0, -1, 4) + line(2, 0, 10, 0, asked_procs=0) + line(3, 0, 0, 4)
     trace = read_swf(written(tmp_path, text))
     assert trace.skipped == 2
-    assert trace.jobs == (TraceJob(3, 0, 1, 1, 4),)
+    assert trace.jobs == (TraceJob(3, 0, 1, 1, 4, user="1"),)
 
 
 def test_nodes_stand_in_for_processors_in_the_header(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The engine of a mock cluster that is scheduled as by slurmctld, in which some jobs may really run."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hpcplan.simulate.controller import Controller
+from hpcplan.simulate.live import LiveEngine
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import JobSpec
+    from hpcplan.simulate.slurm_cluster import SlurmCluster
+
+__all__ = ["LiveController", "at_once"]
+
+
+def at_once(cluster: SlurmCluster) -> SlurmCluster:
+    """Return the cluster with a controller that looks at its queue as soon as something has changed.
+
+    A real one lets up to three seconds pass; whoever tries things out on a laptop would wait for nothing.
+    """
+    return replace(cluster, settings=replace(cluster.settings, batch_sched_delay_s=0))
+
+
+class LiveController(LiveEngine, Controller):
+    """A :class:`~.controller.Controller` that is told when the jobs end that really run."""
+
+    def change(self, job_id: int, spec: JobSpec, *, priority: int | None = None, anew: Collection[str] = ()) -> None:
+        """Let a job ask for something else from now on, as ``scontrol update`` does.
+
+        Raises:
+            SlurmError: the controller would refuse it; nothing has changed.
+        """
+        job = self.jobs[job_id]
+        if job.running:
+            before = (job.limit_end, job.nodes, job.id)
+            super().change(job_id, spec, priority=priority, anew=anew)
+            if (job.limit_end, job.nodes, job.id) != before:
+                del self._promised[bisect_left(self._promised, before)]
+                insort(self._promised, (job.limit_end, job.nodes, job.id))
+        else:
+            super().change(job_id, spec, priority=priority, anew=anew)
