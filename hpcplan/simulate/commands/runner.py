@@ -189,6 +189,8 @@ class Runner:
         if run.outcome is not None and run.batch is not None and run.batch.ended is not None:
             state = JobState.CANCELLED
             step.exit_code, step.signal = run.batch.ended.exit_code, run.batch.ended.signal or 15
+        elif step.signal:  # a step that a signal ends counts as cancelled, though its job counts as failed
+            state = JobState.CANCELLED
         step.state = state.value
 
     # signals --------------------------------------------------------------------------------------------------------
@@ -284,6 +286,9 @@ class Runner:
         if info.batch:
             run.steps = [_batch_step(job, session, node)]
             if not self._launch_batch(run, job, info, session):
+                batch = run.steps[0]
+                batch.end, batch.state, batch.signal = session.engine.now, JobState.CANCELLED.value, _CANNOT_OPEN
+                self.files.save_steps(base_id, job.id, run.steps)
                 session.engine.finish(job.id, JobState.FAILED, 0, _CANNOT_OPEN)
                 return
             earlier = [step for step in self.files.steps(base_id, job.id) if step.attempt < job.restarts]

@@ -38,7 +38,7 @@ _HEADERS: Final = {
     "account": "Account", "admin": "Admin", "cluster": "Cluster", "controlhost": "ControlHost",
     "controlport": "ControlPort", "defaultaccount": "Def Acct", "defaultqos": "Def QOS", "descr": "Descr",
     "flags": "Flags", "gracetime": "GraceTime", "grpjobs": "GrpJobs", "grpsubmit": "GrpSubmit", "grptres": "GrpTRES",
-    "grptresmins": "GrpTRESMins", "grptresrunmin": "GrpTRESRunMin", "grpwall": "GrpWall", "id": "ID",
+    "grptresmins": "GrpTRESMins", "grptresrunmin": "GrpTRESRunMins", "grpwall": "GrpWall", "id": "ID",
     "maxcpumins": "MaxCPUMins", "maxcpus": "MaxCPUs", "maxjobs": "MaxJobs", "maxjobspa": "MaxJobsPA",
     "maxjobspu": "MaxJobsPU", "maxnodes": "MaxNodes", "maxsubmit": "MaxSubmit", "maxsubmitpa": "MaxSubmitPA",
     "maxsubmitpu": "MaxSubmitPU", "maxtres": "MaxTRES", "maxtresmins": "MaxTRESMins",
@@ -55,6 +55,7 @@ _WIDTHS: Final = {
     "maxtrespernode": 14, "maxtresmins": 13, "maxwall": 11, "maxtrespu": 13, "maxjobspu": 9, "maxsubmitpu": 11,
     "maxtrespa": 13, "maxjobspa": 9, "maxsubmitpa": 11, "mintres": 13, "maxjobs": 7, "maxsubmit": 9,
 }  # fmt: skip
+_TRES_WIDTHS: Final = {"name": 15}
 _ENTITIES: Final = {
     "accounts": "account", "associations": "associations", "clusters": "clusters", "qos": "qos", "tres": "tres",
     "users": "users",
@@ -209,7 +210,14 @@ def _columns(given: list[str] | None, kind: str, *, assoc: bool) -> list[tuple[s
                 if name
                 else " Bad format on : End your option with an '=' sign"
             )
-        columns.append((field, int(size) if size.lstrip("-").isdecimal() else _WIDTHS.get(field, 10)))
+        columns.append(
+            (
+                field,
+                int(size)
+                if size.lstrip("-").isdecimal()
+                else (_TRES_WIDTHS if kind == "tres" else _WIDTHS).get(field, _WIDTHS.get(field, 10)),
+            )
+        )
     return columns
 
 
@@ -225,8 +233,10 @@ def _print(call: Call, words: Any, columns: list[tuple[str, int]], rows: _Rows) 
         call.reply.say("".join(_cell(text, width) for text, (_, width) in zip(texts, columns, strict=True)))
 
     if "noheader" not in words:
-        say(_HEADERS)
-        if not parsable:
+        if parsable:
+            say(_HEADERS)
+        else:
+            say({name: _HEADERS[name][: abs(width)] for name, width in columns})
             call.reply.say("".join("-" * abs(width) + " " for _, width in columns))
     for row in rows:
         say(row)

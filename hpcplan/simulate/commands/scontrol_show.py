@@ -229,7 +229,7 @@ def hostname_words(call: Call, word: str | None) -> list[str]:
     """
     text = word or call.env.get("SLURM_JOB_NODELIST") or call.env.get("SLURM_NODELIST")
     if not text:
-        raise Refusal("scontrol: error: host list is empty")
+        raise Refusal("scontrol: error: host list is empty", 0)
     try:
         return list(expand(text))
     except ValueError:

@@ -49,7 +49,10 @@ _STEP_VARIABLES: Final = {
 
 def srun(controller: Controller, connection: Any, call: Call) -> int:
     """Run tasks and return the highest of their exit codes."""
-    words = read_words("srun", call.words, _TABLE, stop_at_first=True)
+    try:
+        words = read_words("srun", call.words, _TABLE, stop_at_first=True)
+    except Refusal as error:
+        raise Refusal(error.message, 255) from None
     if "help" in words or "usage" in words:
         call.reply.say("Usage: srun [OPTIONS(0)... [executable(0) [args(0)...]]]")
         return 0

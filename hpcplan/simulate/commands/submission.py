@@ -35,7 +35,14 @@ _VARIABLES: Final = {
 }  # fmt: skip
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 _SPEAKS: Final = re.compile(r"^sbatch: ", re.MULTILINE)
-_USAGE: Final = ("specification", "unrecognized", "invalid option", "requires an argument", "allow an argument")
+_USAGE: Final = (
+    "valid node count",
+    "specification",
+    "unrecognized",
+    "invalid option",
+    "requires an argument",
+    "allow an argument",
+)
 
 
 def environment_words(command: str, env: Mapping[str, str]) -> list[tuple[Any, str | None]]:
