@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from hpcplan.plan import (
     Staging,
     TimeBreakdown,
 )
-from hpcplan.site.model import Site
+from hpcplan.site.model import Environment, NodeGroup, Site
 from hpcplan.workload.model import Workload
 
 __all__ = ["estimate", "job", "sharding", "stages"]
@@ -61,8 +62,9 @@ def estimate(outcome: Outcome, i: int) -> Estimate:
     )
 
 
-def job(workload: Workload, site: Site, group: str, best: Sharding) -> Job:
-    """Return what each job asks Slurm for and runs."""
+def job(workload: Workload, site: Site, group: str, best: Sharding, others: Sequence[str] = ()) -> Job:
+    """Return what each job asks Slurm for and runs; ``others`` are the node groups that take part beside ``group``."""
+    groups = tuple(dict.fromkeys((group, *others)))
     node, launch = site.node_groups[group], workload.launch
     assert node.accelerators is not None  # choose_pool and machine_of have seen to it
     kind = node.accelerators.gres
@@ -76,36 +78,61 @@ def job(workload: Workload, site: Site, group: str, best: Sharding) -> Job:
         slurm_version=site.slurm.version,
         account=launch.account or site.slurm.account,
         qos=launch.qos or site.slurm.qos,
-        environment=site.environment,
+        environment=_environment(site, groups),
         command=launch.command or FRAMEWORKS[workload.request.framework].command,
         setup=launch.setup,
         variables=launch.variables,
         checkpoint_dir=launch.checkpoint_dir,
         data=launch.data,
         mpi=site.slurm.mpi,
-        health=_health(site, group),
+        health=_health(site, groups),
         staging=_staging(workload, site, group),
         sample_every_s=None if site.sample_every_s is None else max(1, round(site.sample_every_s)),
         model_arguments=_model_arguments(workload),
     )
 
 
-def _health(site: Site, group: str) -> Health | None:
-    """Return what the nodes of a group should show; an all-reduce over two nodes runs at their interfaces' rate."""
-    node, checks = site.node_groups[group], site.checks
-    if checks is None or node.accelerators is None:
+def _environment(site: Site, groups: Sequence[str]) -> Environment:
+    """Return the site's environment; what NCCL can be told from the interfaces and the fabric is added to it.
+
+    ``=`` in front of the names makes NCCL match them exactly, as mlx5_1 is the beginning of mlx5_10, too. On rails a
+    ring that changes interfaces crosses the spine (NVIDIA, NCCL user guide, ``NCCL_IB_HCA`` and ``NCCL_CROSS_NIC``).
+    """
+    known: dict[str, str] = {}
+    if names := _interfaces(site, groups):
+        known["NCCL_IB_HCA"] = "=" + ",".join(names)
+    if site.fabric.kind == "rails":
+        known["NCCL_CROSS_NIC"] = "0"
+    return site.environment.model_copy(update={"variables": known | site.environment.variables})
+
+
+def _interfaces(site: Site, groups: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the interfaces, if they are the same in all groups."""
+    names = {site.node_groups[group].nics.names for group in groups}
+    return names.pop() if len(names) == 1 else ()
+
+
+def _health(site: Site, groups: Sequence[str]) -> Health | None:
+    """Return what every node should show; an all-reduce over two nodes runs at their interfaces' rate.
+
+    Of unequal groups it is what the least of them has.
+    """
+    nodes, checks = [site.node_groups[group] for group in groups], site.checks
+    if checks is None or any(node.accelerators is None for node in nodes):
         return None
-    rate = node.node_bandwidth_bytes_per_s
-    if node.intra_node is not None:
-        rate = min(rate, node.intra_node.bandwidth_bytes_per_s)
     return Health(
-        gpus=node.accelerators.count if checks.gpus else None,
-        interfaces=node.nics.names,
-        interface_bytes_per_s=node.nics.bandwidth_bytes_per_s if checks.links else None,
-        all_reduce_bytes_per_s=rate if checks.all_reduce else None,
+        gpus=min(node.accelerators.count for node in nodes if node.accelerators) if checks.gpus else None,
+        interfaces=_interfaces(site, groups),
+        interface_bytes_per_s=min(node.nics.bandwidth_bytes_per_s for node in nodes) if checks.links else None,
+        all_reduce_bytes_per_s=min(map(_all_reduce_rate, nodes)) if checks.all_reduce else None,
         least_share=checks.least_share,
-        spare_nodes=checks.spare_nodes,
+        spare_nodes=checks.spare_nodes if len(groups) == 1 else 0,
     )
+
+
+def _all_reduce_rate(node: NodeGroup) -> float:
+    rate = node.node_bandwidth_bytes_per_s
+    return rate if node.intra_node is None else min(rate, node.intra_node.bandwidth_bytes_per_s)
 
 
 def _staging(workload: Workload, site: Site, group: str) -> Staging | None:

@@ -129,7 +129,7 @@ def make_pooled_plan(
         stages=stages(workload, site.site, partition),
         after=workload.launch.after,
         after_any=workload.launch.after_any,
-        job=job(workload, site.site, first.group, sharding),
+        job=job(workload, site.site, first.group, sharding, [member.kind.group for member in shared.members]),
         provenance=Provenance(
             hpcplan=__version__,
             site=Source(name=site.site.name, path=str(site.path), sha256=site.sha256),
