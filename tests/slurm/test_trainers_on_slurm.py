@@ -78,6 +78,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.timeout(900)  # 32 processes import PyTorch, twice
 @pytest.mark.skipif(TORCH_PYTHON is None, reason="no PyTorch (HPCPLAN_TEST_TORCH names a Python that has it)")
 def test_torchrun_and_gloo_make_the_ranks_and_groups_of_the_plan_save_when_told_and_go_on(
     slurm: SlurmCluster, backend: CommandBackend
