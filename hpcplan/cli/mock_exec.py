@@ -46,6 +46,7 @@ def _options(function: F) -> F:
             "--speed", type=click.FloatRange(0, 1e6), help="Virtual seconds in one real second, with --pretend."
         ),
         click.option("--load", type=float, help="Other users' share of all node time, on a cluster that is started."),
+        click.option("--policy", help="How a cluster that is started schedules, as of 'hpcplan mock start'."),
         click.option(
             "--account", "accounts", multiple=True, help="An account that sacctmgr knows beside the site's; repeatable."
         ),
@@ -109,6 +110,7 @@ def _within(
     pretend: bool,
     speed: float | None,
     load: float | None,
+    policy: str | None,
     accounts: tuple[str, ...],
     kill_wait_s: float,
     requeue_delay_s: float | None,
@@ -119,7 +121,9 @@ def _within(
 
     if speed is not None and not pretend:
         raise click.UsageError("jobs that really run need a clock that goes as fast as yours: --speed needs --pretend")
-    store, ours = _find_or_start(name, site, sites_dir, speed=speed, load=load, real=not pretend)
+    # Where jobs really run, the clock goes as fast as the wall's from the first second on.
+    start = {"name": name, "speed": speed if pretend else 1.0, "load": load, "policy": policy}
+    store, ours = _find_or_start(site, sites_dir, start, asked=(speed, load, policy) != (None, None, None))
     delay_s = None if requeue_delay_s is None else round(requeue_delay_s)
     options = EnterOptions(
         pretend=pretend, purge=ours, kill_wait_s=kill_wait_s, requeue_delay_s=delay_s, accounts=accounts
@@ -130,29 +134,30 @@ def _within(
 
 
 def _find_or_start(
-    name: str | None, site: str | None, sites_dir: Path | None, *, speed: float | None, load: float | None, real: bool
+    site: str | None, sites_dir: Path | None, start: dict[str, Any], *, asked: bool
 ) -> tuple[ClusterStore, bool]:
-    """Return the cluster to enter, and whether it was started for this command alone."""
+    """Return the cluster to enter, and whether it was started, with these options, for this command alone."""
     from hpcplan.errors import SlurmUnreachableError
     from hpcplan.simulate.lifecycle import find_store
 
     if site is None:
         try:
-            store = find_store(name)
+            store = find_store(start["name"])
         except SlurmUnreachableError:
-            if name is not None:
+            if start["name"] is not None:
                 raise
         else:
-            if load is not None or speed is not None:
-                raise click.UsageError("a cluster runs already; --speed and --load are for one that is started: --site")
+            if asked:
+                message = (
+                    "a cluster runs already; --speed, --load and --policy are for one that is started: give --site"
+                )
+                raise click.UsageError(message)
             return store, False
-    # Where jobs really run, the clock goes as fast as the wall's from the first second on.
-    return _start(name, site or DEFAULT_SITE, sites_dir, speed=1.0 if real else speed, load=load), True
+    return _start(site or DEFAULT_SITE, sites_dir, start), True
 
 
-def _start(
-    name: str | None, site: str, sites_dir: Path | None, *, speed: float | None, load: float | None
-) -> ClusterStore:
+def _start(site: str, sites_dir: Path | None, start: dict[str, Any]) -> ClusterStore:
+    import shutil
     import tempfile
 
     from hpcplan.simulate.lifecycle import StartOptions, start_cluster
@@ -161,9 +166,7 @@ def _start(
     loaded = load_site(site, sites_dir)
     directory = Path(tempfile.mkdtemp(prefix="hpcplan-mock-"))
     try:
-        return start_cluster(loaded, StartOptions(name=name, speed=speed, load=load), directory=directory)
+        return start_cluster(loaded, StartOptions(**start), directory=directory)
     except BaseException:
-        import shutil
-
         shutil.rmtree(directory, ignore_errors=True)
         raise
