@@ -144,6 +144,11 @@ class Controller(Engine):
             if self._multifactor.fair_share is not None and data["usage"] is not None:
                 self._multifactor.fair_share.restore(data["usage"])
 
+    @property
+    def multifactor(self) -> Multifactor | None:
+        """What makes the priorities of jobs; ``None`` with ``priority/basic``."""
+        return self._multifactor
+
     # time -----------------------------------------------------------------------------------------------------------
 
     def next_event_time(self) -> int | None:

@@ -65,22 +65,26 @@ class Multifactor:
 
     def priority(self, job: Job, now: int) -> int:
         """Return the job's priority at ``now``, 1 at least."""
+        return max(1, int(sum(self.parts(job, now).values())) - job.spec.nice)
+
+    def parts(self, job: Job, now: int) -> dict[str, float]:
+        """Return what each factor, times its weight, adds to the job's priority at ``now``."""
         settings = self.settings
         since = job.submit_time if "accrue_always" in settings.priority_flags else job.eligible_time
         age = min(1.0, max(0, now - since) / settings.priority_max_age_s) if since is not None else 0.0
-        total = (
-            settings.priority_weight_age * age
-            + settings.priority_weight_job_size * self._size(job)
-            + settings.priority_weight_partition * self._partitions[job.request.partition]
-        )
+        found = {
+            "age": settings.priority_weight_age * age,
+            "job_size": settings.priority_weight_job_size * self._size(job),
+            "partition": settings.priority_weight_partition * self._partitions[job.request.partition],
+        }
         if settings.priority_weight_qos:
-            total += settings.priority_weight_qos * self._qos(job)
+            found["qos"] = settings.priority_weight_qos * self._qos(job)
         if self.fair_share is not None:
             account = self.policy.account_of(job.user, job.spec.account)
-            total += settings.priority_weight_fair_share * self.fair_share.factor(account, job.user)
+            found["fair_share"] = settings.priority_weight_fair_share * self.fair_share.factor(account, job.user)
         if settings.priority_weight_tres:
-            total += self._tres(job)
-        return max(1, int(total) - job.spec.nice)
+            found["tres"] = self._tres(job)
+        return found
 
     def _size(self, job: Job) -> float:
         settings, request = self.settings, job.request

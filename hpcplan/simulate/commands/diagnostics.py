@@ -1,4 +1,4 @@
-"""sprio(1), sstat(1), sdiag(1), sshare(1)."""
+"""sstat(1), sdiag(1), sshare(1)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,7 @@ from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.squeue import controller_rows
 from hpcplan.slurm.records import JobState
 
-__all__ = ["sdiag", "sprio", "sshare", "sstat"]
-
-_SPRIO: Final = flags(
-    "clusters:M format:o jobs:j partition:p sort:S user:u", "federation help local long:l noheader:h norm:n sibling "
-    "usage verbose:v version:V weights:w"
-)  # fmt: skip
-
-
-def sprio(controller: Controller, connection: Any, call: Call) -> int:
-    """Say, as sprio does with ``priority/basic``, that priorities have no parts."""
-    read_words("sprio", call.words, _SPRIO)
-    raise Refusal(
-        "You are not running a supported priority plugin\n(priority/basic).\nOnly 'priority/multifactor' is supported."
-    )
-
+__all__ = ["sdiag", "sshare", "sstat"]
 
 _SSTAT: Final = flags(
     "fields:o format jobs:j", "allsteps:a helpformat:e help:h noconvert noheader:n parsable:p parsable2:P pidformat:i "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.diagnostics import sdiag, sprio, sshare, sstat
+from hpcplan.simulate.commands.diagnostics import sdiag, sshare, sstat
 from hpcplan.simulate.commands.formatting import release
 from hpcplan.simulate.commands.reply import Call
 from hpcplan.simulate.commands.sacct import sacct
@@ -16,6 +16,7 @@ from hpcplan.simulate.commands.sbatch import sbatch
 from hpcplan.simulate.commands.scancel import scancel
 from hpcplan.simulate.commands.scontrol import scontrol
 from hpcplan.simulate.commands.sinfo import sinfo
+from hpcplan.simulate.commands.sprio import sprio
 from hpcplan.simulate.commands.squeue import squeue
 from hpcplan.simulate.commands.srun import srun
 
