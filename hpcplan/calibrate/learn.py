@@ -8,7 +8,7 @@ say. How good that is comes from runs that were held out in turn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ __all__ = ["LEAST_RUNS", "Learned", "SiteTarget", "held_out", "learn_from", "lea
 LEAST_RUNS = 2
 _FOR_INTERVAL = 10  # runs that an interval of the site's own takes
 _FOLDS = 5
+_SCALES = (1.0, 0.3)  # of how far factors may move: what held-out runs like better is taken
+_GAIN = 0.05  # share by which the held-out error must fall
 _LEAST = 0.002  # a factor closer to 1 than this is noise
 
 
@@ -57,8 +59,8 @@ class Learned:
 
     @property
     def better(self) -> bool:
-        """Whether runs that were held out are predicted better than before."""
-        return self.after < self.before
+        """Whether runs that were held out are predicted better than before, by more than chance does it."""
+        return self.after < (1 - _GAIN) * self.before
 
 
 def usable_runs(rows: Sequence[Row | str]) -> list[Row]:
@@ -92,17 +94,22 @@ def learn_site(
 
 def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Learned:
     """Learn with ``base``, arrays of shape (runs,), as what is known before."""
-    design = design_for(target)
-    weights = np.ones(len(target.batch))
-    values = fit(target, base, design, weights)
-    before = predicted(target, base, design, np.zeros(len(design.names)))
-    held = held_out(target, base, design, seed)
+    full = design_for(target)
+    before = predicted(target, base, full, np.zeros(len(full.names)))
+    error_before = mean_error(before, target.measured)
+    tried = []
+    for scale in _SCALES:
+        design = replace(full, spread=full.spread * scale)
+        held = held_out(target, base, design, seed)
+        tried.append((mean_error(held, target.measured), scale, design, held))
+    after, _, design, held = min(tried, key=lambda each: each[:2])
+    values = fit(target, base, design, np.ones(len(target.batch)))
     factors = {name: float(np.exp(value)) for (_, _, name), value in zip(design.names, values, strict=True)}
     return Learned(
         runs=len(target.batch),
         factors={name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST},
-        before=mean_error(before, target.measured),
-        after=mean_error(held, target.measured),
+        before=error_before,
+        after=after,
         interval=half_width(held, target.measured) if len(held) >= _FOR_INTERVAL else None,
     )
 

@@ -287,6 +287,7 @@ def _write(
     import re
 
     from hpcplan.documents import write_text
+    from hpcplan.errors import ConflictError
     from hpcplan.render import render_plan, write_campaign
     from hpcplan.schedule.sharing.campaigns import plans_of
 
@@ -294,6 +295,10 @@ def _write(
     with progress_bar("planning", len(wanted)) as done:
         plans = plans_of(pricing, wanted, outcome.runs, constants_folder=constants, command=typed, on_plan=done)
     folders: dict[str, str] = {}
+    taken = [path.parent for path in sorted(directory.glob("*/journal.jsonl"))]
+    if taken:
+        message = f"{taken[0]}: this campaign was submitted; its scripts must not change under its jobs"
+        raise ConflictError(message, hint="write the allocation into a new directory")
     for name, plan in plans:
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "workload"
         folder = plain if plain not in folders.values() else f"{plain}-{len(folders) + 1}"

@@ -56,6 +56,15 @@ def test_all_policies_are_simulated_and_campaigns_written(capsys: pytest.Capture
     assert err.count("hpcplan submit") == 3
 
 
+def test_campaigns_that_were_submitted_are_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = "workloads:\n  - {workload: bert-large, tokens: 1B}\n"
+    words = [written(tmp_path, text), "--site", "mixed-lab", "--policy", "equal", "-o", str(tmp_path / "out")]
+    run(capsys, *words)
+    run(capsys, *words)
+    (tmp_path / "out" / "bert-large" / "journal.jsonl").write_text("")
+    assert "was submitted" in run(capsys, *words, code=1)[1]
+
+
 def test_curves_are_kept_and_fit_what_the_planner_says(tmp_path: Path) -> None:
     portfolio, wanted = read_portfolio(Path(written(tmp_path)))
     first = Pricing(load_site("mixed-lab"), cache=tmp_path / "curves")

@@ -12,7 +12,7 @@ from hpcplan.schedule.sharing.fairness import Fairness, fairness_of
 from hpcplan.schedule.sharing.improve import improve
 from hpcplan.schedule.sharing.optimum import Solution, solve
 from hpcplan.schedule.sharing.order import place_in_order
-from hpcplan.schedule.sharing.problem import Objective, Option, Placed, Problem, value_of
+from hpcplan.schedule.sharing.problem import Objective, Option, Placed, Problem, horizon_of, value_of
 from hpcplan.schedule.sharing.relax import usable_options
 from hpcplan.schedule.sharing.rules import RULES, Rule, share_nodes
 from hpcplan.schedule.sharing.simulate import Decide, Mode, Run, carry_out, simulate, used_node_s
@@ -78,6 +78,8 @@ def compare(
         time_limit_s: of the optimum's integer programs.
         on_policy: called after each.
     """
+    if objective == "throughput":  # the same for all decisions on the way, however few deadlines are left by then
+        problem = replace(problem, horizon_s=horizon_of(problem))
     factors = factors_of(problem, spread, seed)
     found: list[Outcome] = []
     for policy in policies:

@@ -187,7 +187,8 @@ class _Simulation:
         if not jobs:
             return []
         horizon = self.problem.horizon_s
-        seen = Problem(self.problem.pools, jobs, None, None if horizon is None else max(1.0, horizon - self.now))
+        left_horizon = None if horizon is None else max(1.0, horizon - self.now)
+        seen = Problem(self.problem.pools, jobs, self._budget_left(), left_horizon)
         waiting: list[tuple[Option | None, int]] = []
         for index, option in self.decide(seen, left, self.now):
             j = names[index]
@@ -197,6 +198,16 @@ class _Simulation:
             else:
                 self.live[j].target = whole if self.elastic and whole != self.live[j].option else None
         return waiting
+
+    def _budget_left(self) -> float | None:
+        """Return what is left of the budget of all: what ended and what runs have used their part."""
+        if self.problem.budget is None:
+            return None
+        used = [run.cost() or 0.0 for run in self.runs.values() if run.pieces]
+        for live in self.live.values():
+            if live.option is not None:
+                used.append((live.option.cost or 0.0) * (self.now - live.since_s) / live.option.run_s)
+        return max(1e-9, self.problem.budget - math.fsum(used))
 
     def _as_seen(self, j: int, left: float) -> Job:
         """Return a workload as it is now: what is left of it, here at once, elsewhere after a restart."""
@@ -217,7 +228,7 @@ class _Simulation:
         deadline = None if job.deadline_s is None else max(1.0, job.deadline_s - self.now)
         return replace(
             job, options=tuple(part(o) for o in options if o is not None), arrival_s=0.0, deadline_s=deadline,
-            budget=None, fixed=runs,
+            budget=None if runs or left < 1 else job.budget, fixed=runs,
         )  # fmt: skip
 
     def _whole(self, j: int, option: Option) -> Option:

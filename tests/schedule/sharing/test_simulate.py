@@ -61,6 +61,18 @@ def _line(name: str, work: float, most: int, **more: float) -> Job:
                checkpoint_s=100.0, **more)  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_budgets_and_the_horizon_hold_at_every_decision(mode: Mode) -> None:
+    cheap, fast = Option("p", 1, 100.0, 10.0), Option("p", 2, 60.0, 30.0)
+    jobs = tuple(Job(f"j{k}", (cheap, fast), budget=20.0 if k else None, deadline_s=500.0)
+                 for k in range(3))  # fmt: skip
+    (outcome,) = compare(Problem({"p": 4}, jobs, budget=40.0), ["optimal"], "throughput", mode, time_limit_s=10)
+    assert outcome.cost is not None
+    assert outcome.cost <= 40.0 + 1e-6
+    assert outcome.missed == ()
+    assert outcome.value == pytest.approx(3 / (500 / 86400))
+
+
 def test_what_runs_grows_at_its_next_checkpoint_and_pays_the_restart() -> None:
     problem = Problem({"p": 4}, (_line("long", 4000, 4), _line("short", 500, 4)))
     (dynamic,) = compare(problem, ["equal"], "makespan", "dynamic")
