@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.job_records import node_shares
 from hpcplan.simulate.machine import Machine
 from hpcplan.slurm.records import NodeRecord, PartitionRecord
 
@@ -12,6 +13,7 @@ __all__ = ["node_records", "partition_records"]
 def node_records(engine: Engine) -> list[NodeRecord]:
     """Return every node, by name, with sinfo's word for its state (sinfo(1), NODE STATE CODES)."""
     machine = engine.machine
+    used = _used_cpus(engine)
     records = []
     for group in machine.groups:
         mask = group.mask
@@ -19,14 +21,14 @@ def node_records(engine: Engine) -> list[NodeRecord]:
             bit = mask & -mask
             mask ^= bit
             name = machine.names[bit.bit_length() - 1]
-            allocated = bool(engine.busy & bit)
+            cpus = used.get(bit, group.cpus if engine.busy & bit else 0)
             record = NodeRecord(
                 name=name,
-                state=_state(engine, bit, allocated),
+                state=_state(engine, bit, cpus, group.cpus),
                 flags=("DRAIN",) if engine.drained & bit else (),
                 partitions=tuple(part.name for part in machine.partitions.values() if part.mask & bit),
                 cpus=group.cpus,
-                cpus_allocated=group.cpus if allocated else 0,
+                cpus_allocated=cpus,
                 memory_bytes=group.memory_bytes,
                 gres=group.gres,
                 gpus=group.gpus,
@@ -37,12 +39,24 @@ def node_records(engine: Engine) -> list[NodeRecord]:
     return sorted(records, key=lambda record: record.name)
 
 
-def _state(engine: Engine, bit: int, allocated: bool) -> str:
+def _used_cpus(engine: Engine) -> dict[int, int]:
+    """Return how many CPUs jobs have on each node that they hold, by its bit."""
+    used: dict[int, int] = {}
+    for job in engine.running.values():
+        nodes = job.nodes
+        for share in node_shares(job, engine.machine):
+            bit = nodes & -nodes
+            nodes ^= bit
+            used[bit] = used.get(bit, 0) + share.cpus
+    return used
+
+
+def _state(engine: Engine, bit: int, used: int, cpus: int) -> str:
     if engine.down & bit:
         return "down"
     if engine.drained & bit:
-        return "draining" if allocated else "drained"
-    return "allocated" if allocated else "idle"
+        return "draining" if used else "drained"
+    return "idle" if not used else "allocated" if used >= cpus else "mixed"
 
 
 def partition_records(machine: Machine) -> list[PartitionRecord]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hpcplan.simulate.jobs import UNLIMITED_S, Job
 from hpcplan.simulate.machine import Machine
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["Cluster", "ended_record", "live_record", "natural_end"]
+__all__ = ["Cluster", "Share", "ended_record", "live_record", "natural_end", "node_shares"]
 
 _REASONS = {
     JobState.TIMEOUT: "TimeLimit",
@@ -16,6 +16,14 @@ _REASONS = {
     JobState.OUT_OF_MEMORY: "OutOfMemory",
     JobState.NODE_FAIL: "NodeDown",
 }
+
+
+class Share(NamedTuple):
+    """What a job has of one node."""
+
+    cpus: int
+    gpus: int
+    memory_bytes: int
 
 
 class Cluster(Protocol):
@@ -62,24 +70,54 @@ def live_record(job: Job, cluster: Cluster, reason: str | None) -> JobRecord:
     return JobRecord(**_common(job, cluster), state=state, reason=reason)
 
 
+def node_shares(job: Job, machine: Machine) -> list[Share]:
+    """Return what a running job has of each of its nodes, in their order: all of whole ones, else what it asked for."""
+    request = job.request
+    bits = []
+    nodes = job.nodes
+    while nodes:
+        bits.append(nodes & -nodes)
+        nodes ^= bits[-1]
+    if request.whole:
+        kinds = ("cpus", "gpus", "memory_bytes")
+        return [Share(*(machine.total(bit, kind) for kind in kinds)) for bit in bits]
+    shares = []
+    for bit, cpus in zip(bits, job.node_cpus or [request.node_cpus] * len(bits), strict=True):
+        memory = request.memory_per_cpu_bytes * cpus or request.node_memory_bytes
+        if memory is None:
+            memory = machine.total(bit, "memory_bytes")
+        shares.append(Share(cpus, request.node_gpus, memory))
+    return shares
+
+
 def _cpus(job: Job, machine: Machine) -> int:
-    return machine.total(job.nodes, "cpus")
+    if job.request.whole:
+        return machine.total(job.nodes, "cpus")
+    return sum(share.cpus for share in node_shares(job, machine))
+
+
+def _gpus(job: Job, machine: Machine) -> int:
+    if job.request.whole:
+        return machine.total(job.nodes, "gpus")
+    return sum(share.gpus for share in node_shares(job, machine))
 
 
 def _memory(job: Job, machine: Machine) -> int | None:
-    """Return the bytes allocated: what was asked for, else all that whole nodes have."""
+    """Return the bytes allocated: what was asked for, else all that whole nodes have; none where it is not counted."""
     if not job.running:
         return None
+    if not job.request.whole:
+        return sum(share.memory_bytes for share in node_shares(job, machine)) or None
     asked = job.request.memory_per_node_bytes
     return asked * job.nodes.bit_count() if asked is not None else machine.total(job.nodes, "memory_bytes")
 
 
 def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
-    """Return the fields that every record has; whole nodes are allocated, so all their CPUs and GPUs count."""
+    """Return the fields that every record has; of whole nodes all CPUs and GPUs count."""
     spec, request, machine = job.spec, job.request, cluster.machine
     nodes = job.nodes.bit_count() if job.running else request.minimum
     cpus = _cpus(job, machine) if job.running else request.cpus
-    gpus = machine.total(job.nodes, "gpus") if job.running else request.gpus
+    gpus = _gpus(job, machine) if job.running else request.gpus
     memory = _memory(job, machine)
     tres = {"cpu": cpus, "node": nodes, "billing": cpus}
     if memory is not None:

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from hpcplan.hostlist import compress
 from hpcplan.simulate.commands.jobfiles import JobInfo
+from hpcplan.simulate.job_records import node_shares
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.machine import Machine
 
@@ -36,10 +37,7 @@ def layout(ntasks: int, nodes: int, per_node: int | None = None) -> list[int]:
 
 def allocated_cpus(job: Job, machine: Machine) -> list[int]:
     """Return how many CPUs a running job has on each of its nodes, in order."""
-    names = machine.names_of(job.nodes)
-    if job.request.whole:
-        return [machine.total(machine.mask_of([name]), "cpus") for name in names]
-    return list(job.node_cpus or [job.request.node_cpus] * len(names))
+    return [share.cpus for share in node_shares(job, machine)]
 
 
 def gpus_on_node(job: Job) -> int:

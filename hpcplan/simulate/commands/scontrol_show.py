@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from collections.abc import Iterator
 from typing import Final
 
 from hpcplan.hostlist import compress, expand
@@ -12,6 +13,7 @@ from hpcplan.simulate.cluster_records import node_records
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import Clock, elapsed, limit, release
 from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.job_records import Share, node_shares
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import NodeRecord
@@ -66,17 +68,24 @@ def state_word(node: NodeRecord) -> str:
 
 def gpus_used(session: Session, name: str) -> int:
     """Return how many GPUs of a node jobs hold."""
-    from hpcplan.simulate.commands.environment import gpus_on_node
-
-    bit = session.machine.mask_of([name])
-    return sum(gpus_on_node(job) for job in session.engine.running.values() if job.nodes & bit)
+    return sum(share.gpus for share in _shares(session, name))
 
 
 def memory_used(session: Session, name: str) -> int:
     """Return how many bytes of a node's memory jobs asked for."""
     bit = session.machine.mask_of([name])
-    jobs = [job for job in session.engine.running.values() if job.nodes & bit]
-    return sum(job.request.memory_per_node_bytes or 0 for job in jobs)
+    whole = [job for job in session.engine.running.values() if job.nodes & bit and job.request.whole]
+    asked = sum(job.request.memory_per_node_bytes or 0 for job in whole)
+    return asked + sum(share.memory_bytes for share in _shares(session, name, shared=True))
+
+
+def _shares(session: Session, name: str, *, shared: bool = False) -> Iterator[Share]:
+    """Yield what each running job has of a node, or only each that shares it."""
+    bit = session.machine.mask_of([name])
+    for job in session.engine.running.values():
+        if job.nodes & bit and not (shared and job.request.whole):
+            position = (job.nodes & (bit - 1)).bit_count()
+            yield node_shares(job, session.machine)[position]
 
 
 def nodes_named(session: Session, word: str | None) -> list[tuple[NodeRecord, NodeGroupShape]]:
