@@ -32,14 +32,18 @@ Known = dict[Callable[[str], Any], dict[str, tuple[Any, ...] | None]]
 class Columns:
     """The cells of some rows by their column's name, as text; ``odd`` marks the rows that must be read one by one."""
 
-    def __init__(self, frame: pl.DataFrame, names: Mapping[str, str], known: Known | None = None) -> None:
+    def __init__(
+        self, frame: pl.DataFrame, names: Mapping[str, str], known: Known | None = None, *, padded: bool = True
+    ) -> None:  # fmt: skip
         """Take the cells of ``frame``; ``names`` maps sacct's names in lower case to its columns.
 
-        ``known`` keeps what distinct texts were read as from one block of a file to the next.
+        ``known`` keeps what distinct texts were read as from one block of a file to the next. Cells that may begin or
+        end with blanks (``padded``) are stripped.
         """
         self.frame = frame
         self.names = names
         self.known: Known = {} if known is None else known
+        self.padded = padded
         self._texts: dict[tuple[str, ...], pl.Series] = {}
         self.odd = pl.repeat(False, len(frame), dtype=pl.Boolean, eager=True)
 
@@ -50,7 +54,8 @@ class Columns:
     def text(self, *names: str) -> pl.Series:
         """Return the first of these columns that a row fills, stripped; null where it fills none."""
         if names not in self._texts:
-            found = [pl.col(self.names[name]).str.strip_chars() for name in names if name in self.names]
+            cells = [pl.col(self.names[name]) for name in names if name in self.names]
+            found = [cell.str.strip_chars() if self.padded else cell for cell in cells]
             filled = [pl.when(cell != "").then(cell) for cell in found]
             text = self.frame.select(pl.coalesce(filled).alias("t") if filled else _nothing(len(self.frame)))
             self._texts[names] = text["t"]

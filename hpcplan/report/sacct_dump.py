@@ -209,12 +209,14 @@ class Dump:
         names = block.names(index, _READ)
         at = pl.Series("_row", block.filled)
         taken = pl.Series(block.regular[block.filled]) & (at < stop)
-        ids = Columns(block.cells, names).text("jobid", "jobidraw")
+        ids = Columns(block.cells, names, padded=block.padded).text("jobid", "jobidraw")
         is_step = ids.str.contains(".", literal=True).fill_null(False)
         jobs_at, steps_at = at.filter(taken & ~is_step), at.filter(taken & is_step)
-        of_jobs = Columns(block.cells.filter(taken & ~is_step), names, self.known)
+        of_jobs = Columns(block.cells.filter(taken & ~is_step), names, self.known, padded=block.padded)
         needed = {name: column for name, column in names.items() if name in _READ_OF_STEPS}
-        of_steps = Columns(block.cells.select(set(needed.values())).filter(taken & is_step), needed, self.known)
+        of_steps = Columns(
+            block.cells.select(set(needed.values())).filter(taken & is_step), needed, self.known, padded=block.padded
+        )
         jobs = job_columns(jobs_at, of_jobs, self.clock).filter(~of_jobs.odd)
         steps = step_columns(steps_at, of_steps).filter(~of_steps.odd)
         broken = [int(place) for place in block.odd[block.odd < stop]]

@@ -35,6 +35,7 @@ class Block:
         self.cells = pl.DataFrame(schema={f"c{i}": pl.String for i in range(len(header.columns))})
         self.filled: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self.sep = header.delimiter.encode()
+        self.padded = self._has_padded_cells()
         self.regular = self._tell()
         self.odd: NDArray[np.int64] = np.flatnonzero(~self.regular)
 
@@ -65,6 +66,15 @@ class Block:
             if len(found) > position and found[position][:1].isdigit() and b"." not in found[position]:
                 return at
         return len(self)
+
+    def _has_padded_cells(self) -> bool:
+        """Whether some cell may begin or end with a blank; if not, none needs stripping."""
+        if not self.text.isascii() or any(blank in self.text for blank in (b"\t", b"\v", b"\f", b"\r")):
+            return True
+        sep = self.sep
+        return any(pair in self.text for pair in (sep + b" ", b" " + sep, b"\n ", b" \n")) or (
+            self.text[:1] == b" " or self.text[-1:] == b" "
+        )
 
     def _tell(self) -> NDArray[np.bool_]:
         sep = self._separator()

@@ -145,11 +145,12 @@ def limit_ratios(table: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 def compared(table: pl.DataFrame, start: int, end: int) -> tuple[Comparison, ...]:
     """Return the window beside the one before it and the same one a week before, where those are on record."""
     width = end - start
-    now = _figures(table, start, end)
     before = {"the window before": start - width, "a week before": start - 7 * _DAY_S}
     found = []
-    for name, moment in before.items():
-        if _on_record(table, moment, moment + width):
+    before = {name: moment for name, moment in before.items() if _on_record(table, moment, moment + width)}
+    if before:
+        now = _figures(table, start, end)
+        for name, moment in before.items():
             then = _figures(table, moment, moment + width)
             found.append(Comparison(name, moment, moment + width, {key: (now[key], then[key]) for key in now}))
     return tuple(found)

@@ -84,8 +84,8 @@ def test_figures_are_sacct_s_and_seff_s(slurm: SlurmCluster, ids: list[str], tmp
         raw = ask(slurm, "sacct", "-XnP", "--format=ElapsedRaw,CPUTimeRAW,AllocCPUS", f"--jobs={job['job_id']}")
         elapsed, held, cpus = (int(cell) for cell in raw.strip().split("|"))
         assert (job["elapsed_s"], job["cpus"]) == (elapsed, cpus)
-        total = ask(slurm, "sacct", "-XnP", "--format=TotalCPU", f"--jobs={job['job_id']}").strip()
-        used = sum(float(part) * 60**power for power, part in enumerate(reversed(re.split("[:-]", total))))
+        rows = ask(slurm, "sacct", "-nP", "--format=TotalCPU", f"--jobs={job['job_id']}").splitlines()
+        used = sum(float(part) * 60**power for power, part in enumerate(reversed(re.split("[:-]", rows[0]))))
         if used and held:
             compared += 1
             assert job["cpu_efficiency"] == pytest.approx(used / held, rel=1e-6)
@@ -98,7 +98,8 @@ def test_figures_are_sacct_s_and_seff_s(slurm: SlurmCluster, ids: list[str], tmp
 def test_core_hours_are_sreport_s(slurm: SlurmCluster, backend: CommandBackend, ids: list[str]) -> None:
     """sreport's jobs by size, which it adds up from the jobs themselves; its windows are whole hours."""
     now = backend.now()
-    start, end = now - now % 3600 - 7200, now - now % 3600 + 3600
+    begun = min(one.submit_time or now for one in backend.accounting(now - 600, now + 1))
+    start, end = begun - begun % 3600, now - now % 3600 + 3600
     report = build_report(backend.accounting(start, now + 1), start=start, end=now + 1)
     first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (start, end))
     asked = ["job", "SizesByAccount", "FlatView", "grouping=2,8", f"start={first}", f"end={last}"]
