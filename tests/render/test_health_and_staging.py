@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,6 +113,25 @@ def test_a_node_that_hangs_in_its_check_is_bad_and_not_waited_for(
     assert "requeuehold 70123" in asked_of_scontrol(nodes)
 
 
+def test_a_job_that_is_cancelled_while_it_looks_at_its_nodes_blames_none(plans: ModuleType, nodes: Any) -> None:
+    nodes.executable(
+        nodes.bin / "nvidia-smi",
+        "#!/bin/bash\n[[ $1 == --list-gpus ]] || exit 0\ntouch $STAGE/looking\nwhile [[ ! -e $STAGE/stop ]]; do sleep 0.02; done\nexit 1\n",
+    )
+    process = nodes.start(write_files(plan_with(plans, health=Health(gpus=2)), nodes))
+    deadline = time.monotonic() + 30
+    while not (nodes.directory / "looking").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    (nodes.directory / "stop").touch()  # Slurm ends the step as well
+    output, _ = process.communicate(timeout=30)
+    assert (process.returncode, nodes.state("failed")) == (143, None), output
+    assert asked_of_scontrol(nodes) == []
+    assert "bad" not in output
+    assert not (nodes.directory / "ran").exists()
+
+
 def test_a_job_that_meets_bad_nodes_again_and_again_stops_the_chain(plans: ModuleType, nodes: Any) -> None:
     sick(nodes, "n1", "bad")
     script = write_files(plan_with(plans, health=Health(gpus=2)), nodes)
@@ -157,9 +179,6 @@ def test_data_is_copied_by_the_nodes_together_and_only_once(plans: ModuleType, n
 def test_copies_that_were_killed_half_way_are_cleared_away_but_not_those_under_way(
     plans: ModuleType, nodes: Any, data: Path
 ) -> None:
-    import os
-    import time
-
     fast = nodes.directory / "fast"
     script = write_files(plan_with(plans, staging=Staging(sources=(str(data),), target=str(fast))), nodes)
     nodes.run(script)
