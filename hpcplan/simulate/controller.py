@@ -7,9 +7,9 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
 
-Each of the two threads has its turn at some moment within a second, and sees the ends of jobs before that moment only: the
-nodes of a job can be given out at the second of its end or at the next. Limits are looked at every 30 s. A job that is stopped at its limit obeys SIGTERM: KillWait is not
-waited for.
+Each of the two threads has its turn at some moment within a second, and sees the ends of jobs before that moment only:
+the nodes of a job can be given out at the second of its end or at the next. Limits are looked at every 30 s. A job that
+is stopped at its limit obeys SIGTERM: KillWait is not waited for.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Controller(Engine):
         """Go on from what :meth:`saved` gave, the jobs having been restored."""
         for name, value in zip(_TIMERS, data["timers"], strict=True):
             setattr(self, name, value)
-        self._began_ms = {job_id: began_ms for job_id, began_ms in data["began_ms"]}
+        self._began_ms = dict(data["began_ms"])
         self._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
         self.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])
         for seen_ms, limit_end, mask, job_id, holding in data["completing"]:

@@ -160,5 +160,5 @@ class FairShare:
         """Go on from what :meth:`as_dict` gave."""
         self._last = data["last"]
         self.usage |= {(account, user): amount for account, user, amount in data["usage"]}
-        self._since = {job_id: since for job_id, since in data["since"]}
+        self._since = dict(data["since"])
         self._rank()

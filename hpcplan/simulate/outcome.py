@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -37,7 +39,10 @@ class Metrics:
 
     Bounded slowdown: (wait + run) / max(run, 10 s), 1 at least (Feitelson, *Metrics for Parallel Job Scheduling and
     Their Convergence*, JSSPP 2001). Utilisation: the share of all processors' time between the first submission and the
-    last end that jobs used. A job counts as backfilled if one that was submitted before it started after it.
+    last end that jobs used. A job counts as backfilled if one that was submitted before it started after it. Fragmentation:
+    the share of all processors' time in which they were idle although the narrowest waiting job would have fitted in
+    number, 0 where nothing waited (Feitelson & Rudolph, *Toward Convergence in Job Schedulers for Parallel
+    Supercomputers*, JSSPP 1996: loss of capacity).
     """
 
     jobs: int
@@ -51,6 +56,7 @@ class Metrics:
     utilisation: float | None
     makespan_s: int | None
     backfilled_share: float | None
+    fragmentation: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -81,6 +87,7 @@ def metrics(rows: Sequence[Row], procs: int) -> Metrics:
         utilisation=work / (procs * makespan) if procs and makespan else None,
         makespan_s=makespan,
         backfilled_share=_overtaking([(submit, start) for submit, start, _, _ in runs]) / count,
+        fragmentation=_lost_capacity(runs, procs) / (procs * makespan) if procs and makespan else None,
     )
 
 
@@ -92,6 +99,33 @@ def _overtaking(jobs: Sequence[tuple[int, int]]) -> int:
         overtook += start < latest
         latest = max(latest, start)
     return overtook
+
+
+def _lost_capacity(jobs: Sequence[tuple[int, int, int, int]], procs: int) -> int:
+    """Return the processor seconds idle while jobs waited of which one was no wider than what was idle."""
+    events: list[tuple[int, int, int, int]] = []  # (time, change of used processors, joins the queue, leaves it)
+    for submit, start, end, width in jobs:
+        events += ((end, -width, 0, 0), (start, width, 0, width), (submit, 0, width, 0))
+    events.sort()
+    used, lost, before = 0, 0, events[0][0] if events else 0
+    waiting: Counter[int] = Counter()
+    narrowest: list[int] = []
+    for time, change, joins, leaves in events:
+        if time > before:
+            while narrowest and not waiting[narrowest[0]]:
+                heapq.heappop(narrowest)
+            idle = procs - used
+            if narrowest and narrowest[0] <= idle:
+                lost += idle * (time - before)
+            before = time
+        used += change
+        if joins:
+            if not waiting[joins]:
+                heapq.heappush(narrowest, joins)
+            waiting[joins] += 1
+        if leaves:
+            waiting[leaves] -= 1
+    return lost
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -138,6 +138,8 @@ class Resources:
         cpus: Vector = self.free[_CPUS] + (times - 1) * full
         if request.memory_per_cpu_bytes:
             cpus = np.minimum(cpus, self.free[_MEMORY] // max(1, request.memory_per_cpu_bytes // _MIB))
+        if request.node_gpus and not request.spread:
+            return np.minimum(cpus, np.int32(request.node_cpus))
         usable: Vector = cpus // request.node_cpus * request.node_cpus
         return usable
 

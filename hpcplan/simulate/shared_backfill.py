@@ -71,10 +71,14 @@ class SharedBackfillPass(BackfillPass):
         return self._once_jobs_end(request, usable)
 
     def _once_jobs_end(self, request: Request, usable: int) -> tuple[int, int] | None:
-        """Return when and where the job fits; jobs that end within a widening window go at once (bf_window_linear)."""
+        """Return when and where the job fits.
+
+        In select/cons_tres jobs that end within a widening window go at once (bf_window_linear), in select/linear one
+        after another.
+        """
         linear_s = self.settings.bf_window_linear_s
         state = self._resources.copy()
-        window_s, opened, before = 30, None, None
+        window_s, opened, before = 60 if self.settings.consumable else 0, None, None
         for end, nodes, job_id in self._ends:
             if not nodes & usable:
                 continue

@@ -293,7 +293,7 @@ class BackfillPass:
 
     def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
         """The same in select/cons_tres: jobs that end within a widening window go at once (bf_window_linear)."""
-        level, window_s, opened = usable & self._free, 30, None
+        level, window_s, opened = usable & self._free, 60, None
         linear_s, need, fits = self.settings.bf_window_linear_s, request.minimum, self.placement.fits
         before = None  # the end of the last job that gives something back, which a later one may go with
         for end, given_back, _ in self._ends:

@@ -92,7 +92,7 @@ def on_nodes(
     def note(job: Job, state: JobState) -> None:
         """Keep the last attempt of a job as its row; the jobs of a trace that never start have no row here."""
         nodes = job.nodes
-        width = cpus(nodes, "cpus") if nodes else job.request.cpus
+        width = cpus(nodes, "cpus") if nodes and job.request.whole else job.request.cpus
         size = nodes.bit_count() if nodes and names_nodes else None
         name, submit = plan.submitted[job.id - 1]
         end = engine.now if nodes else None
