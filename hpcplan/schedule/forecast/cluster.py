@@ -11,6 +11,7 @@ from hpcplan.hostlist import expand
 from hpcplan.schedule.forecast.pool import Coming
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, Reservation
 from hpcplan.simulate.admission import Admission
+from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
@@ -73,7 +74,7 @@ class ClusterFuture:
             InputError: what sbatch would say, or which limit of the partition holds it back.
         """
         try:
-            request = self._admission.resolve(_spec(target))
+            request = self._admission.resolve(self.spec_of(target))
         except SlurmError as error:
             raise InputError(error.message.splitlines()[-1], hint=error.hint) from None
         if request.limit_reason is not None:
@@ -88,12 +89,10 @@ class ClusterFuture:
         """Return when the target, submitted now, starts (unix seconds); 400 days from now if it never does."""
         engine = self._engine(runs_s, arrivals)
         number = engine.next_id
-        request = self._kept_off(self._admission.resolve(_spec(target)))
-        spec = replace(_spec(target), priority=self._place(target))
+        spec = replace(self.spec_of(target), priority=self._place(target))
         job_id = engine.submit(spec, Behaviour(target.limit_s), target.user or "user")
         assert job_id == number
         job = engine.jobs[job_id]
-        job.request = replace(request, limit_reason=None)
         while job.start_time is None:
             time = engine.next_event_time()
             if time is None or time > self.now_s + _LONGEST_S:
@@ -108,15 +107,14 @@ class ClusterFuture:
         numbers = [*self._waiting, *range(engine.next_id, engine.next_id + sum(taken))]
         watched = {number: engine.jobs[number] for number in self._waiting}
         found: dict[int, int] = {}
-        while len(found) < len(numbers):
-            time = engine.next_event_time()
-            if time is None or time > self.now_s + _LONGEST_S:
-                break
+        time: int | None = self.now_s  # what is free now may be taken now
+        while time is not None and time <= self.now_s + _LONGEST_S:
             first = engine.next_id
             engine.step(time)
             watched |= {number: engine.jobs[number] for number in range(first, engine.next_id) if number in engine.jobs}
             for number in [number for number, job in watched.items() if job.start_time is not None]:
                 found[number] = watched.pop(number).start_time or 0
+            time = engine.next_event_time() if len(found) < len(numbers) else None
         starts = iter([found.get(number) for number in numbers])
         waiting = [next(starts) for _ in self._waiting]
         return waiting + [next(starts) if one else None for one in taken]
@@ -129,17 +127,19 @@ class ClusterFuture:
 
     def _template(self, job: QueueJob, number: int) -> Job | None:
         """Return a live job as the engine has it; ``None`` for one that this machine would refuse."""
-        spec = replace(_spec(job), priority=_FIRST - 2 * number)
+        spec = replace(self.spec_of(job), priority=_FIRST - 2 * number)
         try:
             request = self._admission.resolve(spec)
         except SlurmError:
             return None
         if request.limit_reason is not None and job.pending:
             return None
+        begin = begin_time(spec.begin, self.now_s)
         return Job(
-            id=number, spec=spec, request=request if job.running else self._kept_off(request),
+            id=number, spec=spec, request=request,
             behaviour=Behaviour(1), user=job.user or "user", submit_time=job.submit_s, priority=_FIRST - 2 * number,
-            eligible_time=job.submit_s, start_time=job.start_s, nodes=self._nodes(job, request) if job.running else 0,
+            begin_time=begin, eligible_time=job.submit_s if begin is None else None, start_time=job.start_s,
+            nodes=self._nodes(job, request) if job.running else 0,
         )  # fmt: skip
 
     def _nodes(self, job: QueueJob, request: Request) -> int:
@@ -151,14 +151,29 @@ class ClusterFuture:
             taken |= other.nodes
         return lowest(request.eligible & ~taken, job.width)
 
-    def _kept_off(self, request: Request) -> Request:
-        """Return the request without the nodes of reservations that a job submitted now would run into."""
+    def spec_of(self, job: QueueJob, submit_s: int | None = None) -> JobSpec:
+        """Return what a job asks for. One that a coming reservation would stop keeps off its nodes, and waits for its
+        end where too few others are left.
+        """
+        partition = self.machine.partitions.get(job.partition or self.machine.default_partition())
+        avoided, until_s = 0, 0
+        now_s = self.now_s if submit_s is None else submit_s
         for reservation, nodes in self._reservations:
-            if reservation.end_s > self.now_s and self.now_s + request.limit_s > reservation.start_s:
-                request = replace(
-                    request, eligible=request.eligible & ~(nodes if not _active(reservation, self.now_s) else 0)
-                )
-        return request
+            if self.now_s < reservation.start_s < self.now_s + job.limit_s and job.start_s is None:
+                avoided |= nodes
+                until_s = max(until_s, reservation.end_s)
+        if partition is not None and (partition.mask & ~avoided).bit_count() >= job.width:
+            until_s = 0
+        else:
+            avoided = 0
+        return JobSpec(
+            partition=job.partition,
+            nodes_min=job.width,
+            nodes_max=job.width,
+            time_limit_s=job.limit_s,
+            exclude=self.machine.node_list(avoided) if avoided else None,
+            begin=f"now+{until_s - now_s}" if until_s > now_s else None,
+        )
 
     def _engine(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> Engine:
         coming = _Coming(self, arrivals)
@@ -196,7 +211,7 @@ class ClusterFuture:
     def accepts(self, job: QueueJob) -> bool:
         """Whether the machine would take a job like this one."""
         try:
-            return self._admission.resolve(_spec(job)).limit_reason is None
+            return self._admission.resolve(self.spec_of(job)).limit_reason is None
         except SlurmError:
             return False
 
@@ -213,7 +228,8 @@ class _Coming:
         first = _FIRST - 2 * len(future.live) - 3
         self.left = [
             Arrival(
-                max(future.now_s, time), job.user or "user", replace(_spec(job), priority=first - number),
+                max(future.now_s, time), job.user or "user",
+                replace(future.spec_of(job, max(future.now_s, time)), priority=first - number),
                 Behaviour(run_s),
             )
             for number, (time, job, run_s) in enumerate(arrivals)
@@ -233,10 +249,6 @@ class _Coming:
         return self.left.pop()
 
 
-def _spec(job: QueueJob) -> JobSpec:
-    return JobSpec(partition=job.partition, nodes_min=job.width, nodes_max=job.width, time_limit_s=job.limit_s)
-
-
 def _mask(machine: Machine, nodes: str | None) -> int:
     known = set(machine.names)
     return machine.mask_of(name for name in expand(nodes) if name in known) if nodes else 0
@@ -249,7 +261,8 @@ def _active(reservation: Reservation, now_s: int) -> bool:
 def _copy(job: Job, behaviour: Behaviour) -> Job:
     return Job(
         id=job.id, spec=job.spec, request=job.request, behaviour=behaviour, user=job.user,
-        submit_time=job.submit_time, priority=job.priority, eligible_time=job.eligible_time,
+        submit_time=job.submit_time, priority=job.priority, begin_time=job.begin_time,
+        eligible_time=job.eligible_time,
         start_time=job.start_time, nodes=job.nodes,
     )  # fmt: skip
 
