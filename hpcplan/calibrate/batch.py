@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from hpcplan.calibrate.hardware import site_name
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
-from hpcplan.cost.machine import Machine, machine_of
+from hpcplan.cost.machine import Machine, machine_of, slowest
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import NONE, RECOMPUTE, SCHEDULES, SELECTIVE, Floats, Ints, Shardings
@@ -22,6 +23,7 @@ from hpcplan.errors import InputError
 from hpcplan.plan import Precision
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.load import load_site
+from hpcplan.site.model import NodeGroup
 from hpcplan.site.topology import build_topology
 
 __all__ = ["Batch", "System", "known_system", "make_batch", "system_of"]
@@ -50,8 +52,7 @@ class Batch:
     shardings: Shardings
     sequence: Floats
     global_batch: Floats
-    flash: Floats
-    dispatch_once: Floats
+    recipe: Recipe
     notes: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
@@ -66,7 +67,7 @@ class Batch:
             self.machine,
             coefficients,
             self.shardings,
-            Recipe(flash=self.flash, dispatch_once=self.dispatch_once),
+            self.recipe,
         )
 
     def coefficients(self, base: Coefficients, logs: NDArray[np.float64]) -> Coefficients:
@@ -76,19 +77,30 @@ class Batch:
 
 
 @cache
-def system_of(name: str, precision: Precision) -> System:
-    """Return the system of that site name; its first node group with accelerators.
+def system_of(name: str, precision: Precision, hardware: str = "") -> System:
+    """Return the system of that site name: the node groups whose accelerators ``hardware`` names, else the first.
+
+    A run over several pools goes at the pace of the slowest; see :func:`hpcplan.cost.machine.slowest`.
 
     Raises:
         InputError: no site is called so.
     """
     site = load_site(name).site
-    group = next(group for group, node in site.node_groups.items() if node.accelerators)
-    node = site.node_groups[group].accelerators
+    pools = [group for group, node in site.node_groups.items() if node.accelerators]
+    named = [group for group in pools if _names(hardware, site.node_groups[group])] or pools[:1]
+    node = site.node_groups[named[0]].accelerators
     assert node is not None
     chip = {**accelerators(), **site.accelerators}[node.type]
-    machine = machine_of(site, build_topology(site), group, precision)
-    return System(machine, node.type, chip.family or node.type)
+    topology = build_topology(site)
+    machines = [machine_of(site, topology, group, precision) for group in named]
+    return System(slowest(machines), node.type, chip.family or node.type)
+
+
+def _names(hardware: str, group: NodeGroup) -> bool:
+    """Tell whether a hardware column names a group's accelerators: ``16x RTX-2080`` those of RTX-2080-8GB."""
+    plain = re.sub(r"[^a-z0-9]", "", hardware.lower())
+    chip = re.sub(r"-\d+GB.*$", "", group.accelerators.type if group.accelerators else "")
+    return bool(chip) and re.sub(r"[^a-z0-9]", "", chip.lower()) in plain
 
 
 def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
@@ -101,7 +113,7 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         InputError: a row names a site that is not known (see :func:`known_system`).
     """
     named = [site_name(row.site, row.hardware) for row in rows]
-    systems = tuple(system_of(name, row.precision) for row, (name, _) in zip(rows, named, strict=True))
+    systems = tuple(system_of(name, row.precision, row.hardware) for row, (name, _) in zip(rows, named, strict=True))
     micro = np.array([row.micro_batch or 1 for row in rows], dtype=np.int64)
     virtual = np.array([row.vpp or 1 for row in rows], dtype=np.int64)
     shardings = Shardings(
@@ -119,12 +131,16 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         shardings=shardings,
         sequence=np.array([float(row.sequence) for row in rows]),
         global_batch=np.array([float(row.global_batch) for row in rows]),
-        flash=np.array([float(row.flash) for row in rows]),
-        dispatch_once=np.array([float(row.framework == "nemo") for row in rows]),  # DeepEP and hybrid EP
+        recipe=Recipe.stack([_recipe(row) for row in rows]),
         notes=tuple((note,) if note else () for _, note in named),
     )
     batch = _infer_recompute(batch, base)
     return _infer_virtual_stages(_infer_micro_batch(batch, base), base)
+
+
+def _recipe(row: Row) -> Recipe:
+    once = float(row.framework == "nemo")  # DeepEP and hybrid EP
+    return Recipe(float(row.flash), once, row.adapter_rank, row.frozen_bytes)
 
 
 def known_system(row: Row) -> str | None:

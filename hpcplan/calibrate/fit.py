@@ -49,7 +49,10 @@ def design_for(target: Target) -> Design:
     rows: list[Array] = []
     spread: list[float] = []
     for level in target.levels:
-        held = [labels(level.kind, row, system) for row, system in zip(batch.rows, batch.systems, strict=True)]
+        held = [
+            labels(level.kind, row, system, level.inherited)
+            for row, system in zip(batch.rows, batch.systems, strict=True)
+        ]
         for label in sorted({label for each in held for label in each}):
             mask = np.array([float(label in each) for each in held])
             for name, width in level.spread.items():
@@ -96,7 +99,7 @@ def fit(
             damping *= 5
         if not gained:
             break
-        small = loss - trial_loss < 1e-3 * loss
+        small = loss - trial_loss < 3e-4 * loss
         values, loss, residual = trial, trial_loss, trial_residual
         damping = max(damping / 5, 1e-5)
         if small:

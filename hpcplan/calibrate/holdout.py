@@ -1,4 +1,4 @@
-"""How well the fitted model predicts what it was not fitted on: whole sites, a fifth of the rows, all but three."""
+"""How well the fitted model predicts what it was not fitted on: whole sites, a tenth of the rows, all but three."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcplan.calibrate.fit import Design, design_for, fit, predicted
+from hpcplan.calibrate.residuals import Residuals
 from hpcplan.calibrate.targets import Array, Target
 from hpcplan.cost.coefficients import Coefficients
+from hpcplan.cost.correction import Correction
 
 __all__ = ["Held", "hold_out"]
 
-_FOLDS = 5
+_FOLDS = 10
 _REPEATS = 5
 _KNOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Logarithms of predictions, shape (rows,), each from a fit that did not see the row.
+    """Logarithms of predictions, shape (rows,), each from a fit and corrections that did not see the row.
 
-    ``calibrated``: the row's fifth was left out; ``unseen``: its whole site was; ``three_rows``: its site but for three
-    other rows of it was (the mean over several draws; NaN for sites of fewer than four rows).
+    ``calibrated``: the row's tenth was left out; ``unseen``: its whole site was; ``three_rows``, of shape (draws,
+    rows): its site but for three other rows of it was (NaN for the three, and for sites of fewer than four rows).
+    ``corrections`` are those of each site that all rows teach.
     """
 
     values: Array
@@ -32,6 +35,7 @@ class Held:
     calibrated: Array
     unseen: Array
     three_rows: Array
+    corrections: dict[str, Correction]
 
 
 def hold_out(
@@ -47,7 +51,7 @@ def hold_out(
     ``on_site`` is called as each site's turn comes.
     """
     design = design_for(target)
-    rows = target.batch.rows
+    rows, residuals = target.batch.rows, Residuals(target)
     values = fit(target, base, design, weights)
     sites = [row.site for row in rows]
     unseen = np.full(len(rows), np.nan)
@@ -57,7 +61,7 @@ def hold_out(
         on_site()
         here = np.array([name == site for name in sites])
         others = np.where(here, 0.0, weights)
-        without = fit(target, base, design, others, start=_forget(design, values, site), steps=6)
+        without = fit(target, base, design, others)  # from the prior: a start at ``values`` would know the site
         unseen[here] = predicted(target, base, design, without)[here]
         informative = np.flatnonzero(here & (weights > 0))
         if len(informative) <= _KNOWN:
@@ -69,35 +73,33 @@ def hold_out(
             rest = here.copy()
             rest[known] = False
             known_too = fit(target, base, design, few, start=without, steps=6)
-            three[repeat, rest] = predicted(target, base, design, known_too)[rest]
+            three[repeat, rest] = residuals.corrected(predicted(target, base, design, known_too), few > 0)[rest]
+    fitted = predicted(target, base, design, values)
     return Held(
         values=values,
         design=design,
-        fitted=predicted(target, base, design, values),
-        calibrated=_folds(target, base, design, weights, values, generator),
+        fitted=fitted,
+        calibrated=_folds(target, base, design, weights, values, residuals, generator),
         unseen=unseen,
-        three_rows=_mean(three),
+        three_rows=three,
+        corrections=residuals.learn(fitted, weights > 0),
     )
 
 
 def _folds(
-    target: Target, base: Coefficients, design: Design, weights: Array, values: Array, generator: np.random.Generator
+    target: Target,
+    base: Coefficients,
+    design: Design,
+    weights: Array,
+    values: Array,
+    residuals: Residuals,
+    generator: np.random.Generator,
 ) -> Array:
     fold = generator.permutation(np.arange(len(weights)) % _FOLDS)
     result = np.full(len(weights), np.nan)
     for number in range(_FOLDS):
         out = fold == number
-        kept = fit(target, base, design, np.where(out, 0.0, weights), start=values, steps=6)
-        result[out] = predicted(target, base, design, kept)[out]
+        known = np.where(out, 0.0, weights)
+        kept = fit(target, base, design, known, start=values, steps=6)
+        result[out] = residuals.corrected(predicted(target, base, design, kept), known > 0)[out]
     return result
-
-
-def _forget(design: Design, values: Array, site: str) -> Array:
-    own = [kind == "sites" and label == site for kind, label, _ in design.names]
-    return np.where(own, 0.0, values)
-
-
-def _mean(draws: Array) -> Array:
-    seen = ~np.isnan(draws)
-    total = np.where(seen, draws, 0.0).sum(axis=0)
-    return np.where(seen.any(axis=0), total / np.maximum(1, seen.sum(axis=0)), np.nan)

@@ -16,7 +16,7 @@ import numpy as np
 from hpcplan.calibrate.batch import Batch, System
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
-from hpcplan.cost.constants import Belief, implied_features
+from hpcplan.cost.constants import Belief, implied_features, lineage
 
 __all__ = ["LEVELS", "MEMORY_LEVELS", "Level", "believed", "labels"]
 
@@ -27,6 +27,7 @@ class Level:
 
     kind: str
     spread: Mapping[str, float]
+    inherited: bool = True  # whether a fork of a trainer takes on the factors of that
 
 
 LEVELS = (
@@ -35,9 +36,9 @@ LEVELS = (
         {
             "matmul_efficiency": 0.08, "matmul_half_rows": 0.3, "matmul_half_width": 0.3, "attention_efficiency": 0.2,
             "attention_half_head": 0.4, "score_bytes": 0.3, "memory_efficiency": 0.15, "stream_elements": 0.3,
-            "activation_elements": 0.3, "kernel_launch_s": 0.4, "loss_elements": 0.4, "link_efficiency": 0.15,
-            "network_efficiency": 0.15, "link_half_bytes": 0.5, "network_half_bytes": 0.5, "tensor_exposed": 0.25,
-            "gather_efficiency": 0.2, "expert_exposed": 0.4,
+            "activation_elements": 0.3, "kernel_launch_s": 0.4, "loss_elements": 0.4, "link_efficiency": 0.05,
+            "network_efficiency": 0.15, "link_half_bytes": 0.2, "host_path_efficiency": 0.4, "network_half_bytes": 0.5,
+            "tensor_exposed": 0.25, "tensor_backward_exposed": 0.4, "gather_efficiency": 0.2, "expert_exposed": 0.4,
             "gradient_exposed": 0.6, "sharded_exposed": 0.6, "pipeline_exposed": 0.4, "bubble": 0.06,
             "step_overhead_s": 0.6, "micro_batch_overhead_s": 0.6, "straggler": 0.7, "expert_imbalance": 0.3,
         },
@@ -53,7 +54,7 @@ LEVELS = (
     Level(
         "frameworks",
         {
-            "matmul_efficiency": 0.08, "attention_efficiency": 0.15, "memory_efficiency": 0.1, "kernel_launch_s": 0.5,
+            "matmul_efficiency": 0.08, "attention_efficiency": 0.25, "memory_efficiency": 0.1, "kernel_launch_s": 0.5,
             "gradient_exposed": 0.5, "sharded_exposed": 0.7, "micro_batch_overhead_s": 0.7, "step_overhead_s": 0.7,
             "tensor_exposed": 0.3, "stream_elements": 0.25, "score_bytes": 0.3, "network_efficiency": 0.15,
             "gather_efficiency": 0.4, "expert_exposed": 0.4,
@@ -78,26 +79,28 @@ LEVELS = (
 MEMORY_LEVELS = (
     Level(
         "base",
-        {"state_copies": 0.03, "framework_bytes": 0.4, "activation_fragmentation": 0.15, "logit_bytes": 0.4,
+        {"state_copies": 0.06, "framework_bytes": 0.4, "activation_fragmentation": 0.15, "logit_bytes": 0.2,
          "selective_kept": 0.02},
     ),
     Level(
         "frameworks",
         {"state_copies": 0.4, "framework_bytes": 0.3, "activation_fragmentation": 0.2, "logit_bytes": 0.4,
          "selective_kept": 0.4},
+        inherited=False,
     ),
+    Level("features", {"activation_fragmentation": 0.25, "logit_bytes": 0.3}),  # fused kernels keep less
     Level("precisions", {"activation_fragmentation": 0.25}),  # 8-bit trainers keep inputs of products in 8 bits
     Level("sites", {"framework_bytes": 0.3, "activation_fragmentation": 0.1, "logit_bytes": 0.2}),
 )  # fmt: skip
 
 
-def labels(kind: str, row: Row, system: System) -> tuple[str, ...]:
+def labels(kind: str, row: Row, system: System, inherited: bool = True) -> tuple[str, ...]:
     """Return the files of a level that hold factors for a row."""
     return {
         "base": ("base",),
         "families": (system.family,),
         "accelerators": (system.accelerator,),
-        "frameworks": (row.framework,),
+        "frameworks": lineage(row.framework) if inherited else (row.framework,),
         "precisions": (row.precision,),
         "features": (*row.features, *implied_features(row.framework, system.family, row.precision)),
         "sites": (row.site,),

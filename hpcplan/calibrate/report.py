@@ -26,7 +26,7 @@ LEAST_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One group's scores: each row's fifth held out, its whole site, and its site but for three other rows."""
+    """One group's scores: each row's tenth held out, its whole site, and its site but for three other rows."""
 
     group: str
     calibrated: Score
@@ -96,10 +96,11 @@ def _where(names: Sequence[str], name: str) -> list[int]:
 
 
 def _accuracy(group: str, index: list[int], batch: Batch, time: Held, memory: Held) -> Accuracy:
-    pairs = (
-        (time.calibrated, memory.calibrated), (time.unseen, memory.unseen), (time.three_rows, memory.three_rows)
-    )  # fmt: skip
-    return Accuracy(group, *(score(group, _predictions(index, batch, *pair)) for pair in pairs))
+    pairs = ((time.calibrated, memory.calibrated), (time.unseen, memory.unseen))
+    calibrated, unseen = (score(group, _predictions(index, batch, *pair)) for pair in pairs)
+    draws = zip(time.three_rows, memory.three_rows, strict=True)
+    three = [prediction for pair in draws for prediction in _predictions(index, batch, *pair)]
+    return Accuracy(group, calibrated, unseen, score(group, three))
 
 
 def _predictions(index: list[int], batch: Batch, time: Array, memory: Array) -> list[Prediction]:

@@ -28,8 +28,10 @@ from hpcplan.workload.public_models import shape_by_name
 __all__ = ["COLUMNS", "Row", "Table", "read_rows"]
 
 COLUMNS = tuple((__doc__ or "").split("\n\n")[2].split())
+_ADAPTER_RANK = 32  # NeMo's and Megatron-Bridge's default
 _SEQUENCE = 4096  # where a table does not say
 _BATCH_TOKENS = 4 * 1024**2
+_WITHOUT_DROPOUT = re.compile(r"gpt-?neo|\bopt\b", re.IGNORECASE)  # their published configurations drop no scores
 _HYBRID = re.compile(r"nemotron[-_ ]?(h\b|3[-_ ])|mamba|jamba", re.IGNORECASE)
 
 
@@ -62,6 +64,8 @@ class Row:
     measured_bytes: float | None
     fitted: bool | None
     features: tuple[str, ...]
+    adapter_rank: int
+    frozen_bytes: float
     notes: tuple[str, ...]
 
 
@@ -171,6 +175,7 @@ class _Reader:
         measured = self.measured_s(shape, sequence, batch, gpus, recompute, precision)
         memory = self.number("mem_GB")
         outcome = self.cell.get("outcome", "").lower()
+        rank, kept = self.adapters()
         return Row(
             line=self.line,
             site=self.cell.get("site") or self.cell.get("hardware", ""),
@@ -197,6 +202,8 @@ class _Reader:
             measured_bytes=None if memory is None else memory * 1e9,
             fitted=False if "oom" in outcome or "memory" in outcome else True if measured else None,
             features=self.features(),
+            adapter_rank=rank,
+            frozen_bytes=kept,
             notes=tuple(self.notes),
         )
 
@@ -206,6 +213,14 @@ class _Reader:
         marks = {"compile": "torch.compile", "async-tp": "async tp", "zero-group": "(group"}
         text = words.replace("asynctp", "async tp") + " " + self.cell.get("zero", "").lower()
         return tuple(name for name, mark in marks.items() if mark in text)
+
+    def adapters(self) -> tuple[int, float]:
+        """Return the rank of low-rank adapters and the bytes of a frozen weight; rank 0 where all are trained."""
+        words = " ".join(self.cell.get(name, "") for name in ("model", "source", "notes")).lower()
+        if not re.search(r"\bq?lora\b|\bpeft\b", words):
+            return 0, 2.0
+        self.notes.append(f"low-rank adapters of rank {_ADAPTER_RANK} on all projections assumed")
+        return _ADAPTER_RANK, 0.516 if "qlora" in words else 2.0
 
     def schedule(self) -> str:
         """Return the pipeline schedule that notes name, 1F1B if none."""
@@ -266,6 +281,8 @@ class _Reader:
             raise _Unusable(f"heads {heads} is not a multiple of kv_heads {kv_heads}")
         sizes = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ffn": ffn, "vocab": vocab}
         family = _MPT if "mpt" in name.lower() else _GPT
+        if _WITHOUT_DROPOUT.search(name):
+            family = {**family, "dropout": False}
         gated, plain = (ModelShape.model_validate({**sizes, **kind}) for kind in (_LLAMA, family))
         size = self.number("model_params_B")
         if size and ffn != 4 * hidden:

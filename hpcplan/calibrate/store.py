@@ -17,6 +17,7 @@ from hpcplan.calibrate.rows import Row
 from hpcplan.calibrate.targets import Array
 from hpcplan.cost.coefficients import NAMES
 from hpcplan.cost.constants import BaseConstants
+from hpcplan.cost.correction import as_json
 from hpcplan.documents import write_text
 from hpcplan.validation import digest
 
@@ -78,6 +79,11 @@ def write_constants(
             interval = half_width(time.calibrated[here], measured[here])
         if kept or interval:
             written.append(_write_factors(folder / kind, label, kept, source, interval))
+    for site in sorted({*fits[0].corrections, *fits[1].corrections}):
+        (folder / "corrections").mkdir(parents=True, exist_ok=True)
+        path = folder / "corrections" / f"{site}.json"
+        write_text(path, as_json(site, source, *(held.corrections.get(site) for held in fits)))
+        written.append(path)
     path = folder / _ROWS
     write_text(path, json.dumps(sorted({fingerprint(row) for row in batch.rows}), indent=0) + "\n")
     return [*written, path]

@@ -22,6 +22,7 @@ class Target(ABC):
     """Predictions and measurements of the rows of a batch, as logarithms of shape (rows,)."""
 
     levels: Sequence[Level]
+    measured: Array  # logarithms, NaN where a row was not measured
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -63,7 +64,8 @@ class MemoryTarget(Target):
     levels = MEMORY_LEVELS
     _NOISE = 0.08
     _EDGE = 0.04  # noise of the bound
-    _RESERVE = 0.80  # share of the card from which on a reading is taken for the allocator's reserve
+    _MARGIN = 0.05  # by which a run that fitted should be predicted to: driver and fragments take some of the card
+    _RESERVE = 0.90  # share of the card from which on a reading is taken for the allocator's reserve
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch)
@@ -79,7 +81,9 @@ class MemoryTarget(Target):
     def residual(self, predicted: Array) -> Array:
         """Return log(predicted / measured) over the noise, or how far the wrong side of the capacity it is."""
         over = (predicted - self.capacity) / self._EDGE
-        bound = np.where(self.ran, np.maximum(over, 0.0), np.where(self.failed, np.minimum(over, 0.0), 0.0))
+        margin = self._MARGIN / self._EDGE
+        ran, failed = np.maximum(over + margin, 0.0), np.minimum(over - margin, 0.0)
+        bound = np.where(self.ran, ran, np.where(self.failed, failed, 0.0))
         error = np.nan_to_num(predicted - self.measured) / self._NOISE
         reserve = self.measured > self.capacity + np.log(self._RESERVE)
         return np.where(np.isnan(self.measured), bound, np.where(reserve, np.maximum(error, 0.0), error))

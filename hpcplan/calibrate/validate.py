@@ -16,7 +16,9 @@ from hpcplan.calibrate.rows import Row, Table, read_rows
 from hpcplan.calibrate.store import fingerprint, fitted_rows
 from hpcplan.calibrate.targets import Array
 from hpcplan.cost.coefficients import NAMES, Coefficients
-from hpcplan.cost.constants import constants_for
+from hpcplan.cost.constants import Constants, constants_for
+from hpcplan.cost.correction import places
+from hpcplan.cost.step import Costs
 from hpcplan.resources import shipped
 
 __all__ = ["ADDED", "Prediction", "Score", "predict_table", "score", "scores", "to_csv"]
@@ -110,21 +112,35 @@ def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
     ]  # fmt: skip
     columns = {name: np.array([getattr(c.coefficients, name) for c in constants]) for name in NAMES}
     costs = batch.price(Coefficients(**columns))
+    steps, memory = _corrected(batch, constants, costs)
     known = fitted_rows(folder)
-    capacity = np.broadcast_to(batch.machine.memory_bytes, costs.memory_bytes.shape)
+    capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
     result: list[Prediction] = []
     for i, row in enumerate(batch.rows):
-        step = float(costs.step_s[i])
+        step = float(steps[i])
         seen = fingerprint(row) in known
         notes = [*row.notes, *batch.notes[i], *(["the constants were fitted on this row"] if seen else [])]
         result.append(
             Prediction(
-                row=row, step_s=step, memory_bytes=float(costs.memory_bytes[i]),
+                row=row, step_s=step, memory_bytes=float(memory[i]),
                 low_s=step / (1 + constants[i].interval), high_s=step * (1 + constants[i].interval),
-                fits=bool(costs.memory_bytes[i] <= capacity[i]), fitted_on=seen, note="; ".join(notes),
+                fits=bool(memory[i] <= capacity[i]), fitted_on=seen, note="; ".join(notes),
             )
         )  # fmt: skip
     return result
+
+
+def _corrected(batch: Batch, constants: Sequence[Constants], costs: Costs) -> tuple[Array, Array]:
+    """Return step times and memory with the corrections that measured runs of each row's site add."""
+    steps, memory = costs.step_s.copy(), costs.memory_bytes.copy()
+    at = places(batch.shape, batch.sequence, batch.shardings)
+    for i, each in enumerate(constants):
+        near = each.corrections
+        if near is not None:
+            for values, correction in ((steps, near.time), (memory, near.memory)):
+                if correction is not None:
+                    values[i] *= np.exp(correction.log_factor(at[[i]], near.trainer)[0])
+    return steps, memory
 
 
 def score(group: str, predictions: Sequence[Prediction]) -> Score:

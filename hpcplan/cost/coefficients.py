@@ -32,9 +32,13 @@ class Coefficients:
     loss_elements: Number  # elements moved by the loss, a logit
     link_efficiency: Number  # bus bandwidth over link rate inside a domain, large messages
     network_efficiency: Number  # the same between nodes
+    host_path_efficiency: Number  # of that again where data go over the host's PCIe instead of links
     link_half_bytes: Number  # message at which a collective inside a domain reaches half of its bandwidth
     network_half_bytes: Number  # the same between nodes
     tensor_exposed: Number  # share of tensor-parallel traffic that arithmetic does not hide
+    tensor_backward_exposed: (
+        Number  # share of the backward pass's input-gradient exchanges that weight gradients do not hide
+    )
     gather_efficiency: Number  # what gathers and reductions of ZeRO stage 3 and FSDP reach of other collectives' rate
     gradient_exposed: Number  # share of gradient traffic that is on the critical path although the backward pass runs
     sharded_exposed: Number  # the same for ZeRO stage 3 and FSDP
@@ -49,6 +53,7 @@ class Coefficients:
     selective_kept: Number  # share of the activations that selective recomputation keeps (scores are never kept)
     framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
     activation_fragmentation: Number  # allocated over live activations
+    gathered_layers: Number  # whose weights ZeRO stage 3 and FSDP hold whole at a time: the running and the next
     logit_bytes: Number  # per element: 16-bit logits, fp32 copy, gradient
 
     def scaled(self, factors: Mapping[str, Number]) -> Coefficients:

@@ -38,12 +38,17 @@ class Group:
         return self.bus_bytes_per_s * message_bytes / (message_bytes + self.half_bytes)
 
 
+def _link(machine: Machine, c: Coefficients) -> Number:
+    """Return what a ring inside a domain carries; over the host's PCIe it also shares bridges and main memory."""
+    return machine.link_bytes_per_s * c.link_efficiency * np.where(machine.through_host, c.host_path_efficiency, 1.0)
+
+
 def group(machine: Machine, c: Coefficients, size: Ints, stride: Ints) -> Group:
     """Return the group of ``size`` ranks that are ``stride`` accelerators apart."""
     near = np.clip(machine.gpus_per_domain // np.maximum(stride, 1), 1, size)
     crosses = size > near
     node_bandwidth, latency = machine.reach(machine.nodes_spanned(size * stride))
-    inside = np.broadcast_to(machine.link_bytes_per_s * c.link_efficiency, size.shape)
+    inside = np.broadcast_to(_link(machine, c), size.shape)
     outside = node_bandwidth / machine.gpus_per_node * c.network_efficiency
     bus = np.where(crosses, np.minimum(inside, outside * near), inside)
     domains = np.maximum(1, size // near)
@@ -87,7 +92,7 @@ def point_to_point(machine: Machine, c: Coefficients, message_bytes: Floats, spa
     ``span`` is how many accelerators the pipeline covers: if it leaves the domain, the slowest boundary does.
     """
     node_bandwidth, latency = machine.reach(machine.nodes_spanned(span))
-    inside = machine.link_bytes_per_s * c.link_efficiency
+    inside = _link(machine, c)
     outside = node_bandwidth / machine.gpus_per_node * c.network_efficiency
     crosses = span > machine.gpus_per_domain
     bandwidth = np.where(crosses, np.minimum(inside, outside), inside)

@@ -25,6 +25,8 @@ _BACKWARD_MATMUL = 2.0  # gradients of the inputs, and as much again for those o
 _BACKWARD_FLASH = 2.5
 _BACKWARD_STREAM = 2.0
 _KERNELS_PER_LAYER = 22  # launches forward: norms, projections, rotary, attention, residuals, activation
+_KERNELS_PER_EXCHANGE = 1.5  # a collective and what it waits for
+_ROUTING_ELEMENTS = 8.0  # of a token's copy, forward: sorted, sent, received, and the same on the way back
 _KERNELS_PER_EXPERT = 3
 _KERNELS_PER_ADAPTED_LAYER = 14  # two products for each of seven projections
 _ADAM_BYTES = 26.0
@@ -97,7 +99,7 @@ class Arithmetic:
         flops = 2.0 * scores * shape.score_width
         flash = flops * (1.0 - 0.5 * shape.causal) / self.attention_flops
         products = flops / (self.matmul_flops * shape.head_dim / (shape.head_dim + self.c.matmul_half_width))
-        traffic = scores * self.c.score_bytes / self.stream_bytes_per_s
+        traffic = scores * self.c.score_bytes * (self.machine.element_bytes / 2.0) / self.stream_bytes_per_s
         forward = np.where(self.flash > 0, flash, products + traffic)
         backward = np.where(self.flash > 0, _BACKWARD_FLASH * flash, _BACKWARD_MATMUL * products + traffic)
         return forward, backward
@@ -124,6 +126,10 @@ class Arithmetic:
         activation = self.c.activation_elements * inner + shape.attention_in + shape.attention_out
         return self._stream(self.tokens * (replicated + activation / s.tp))
 
+    def _routing(self, copies: Number) -> Floats:
+        """Return seconds to sort each token's copies by expert and back, and to copy them into and out of messages."""
+        return self._stream(self.tokens * self.shape.hidden * copies * _ROUTING_ELEMENTS)
+
     def layer(self) -> LayerTime:
         """Return the time of the mean layer: models with experts may have some plain layers."""
         shape = self.shape
@@ -137,7 +143,8 @@ class Arithmetic:
         frozen = shape.attention_parameters + shape.router_parameters
         frozen = frozen + shape.expert_parameters * shape.experts / self.shardings.ep
         side = self._adapters(frozen, shape.adapter_attention)
-        routed = self._layer(self._experts(), inner, _KERNELS_PER_EXPERT * shape.experts / self.shardings.ep, side)
+        kernels = _KERNELS_PER_EXPERT * shape.experts / self.shardings.ep
+        routed = self._layer(self._experts(), inner, kernels, side, shape.experts_per_token)
         return LayerTime(
             *(
                 (1 - sparse) * getattr(plain, name) + sparse * getattr(routed, name)
@@ -154,12 +161,18 @@ class Arithmetic:
         return products, np.asarray(moved / self.stream_bytes_per_s)
 
     def _layer(
-        self, feed_forward: Floats, inner: Number, extra_kernels: Number, side: tuple[Floats, Floats]
+        self,
+        feed_forward: Floats,
+        inner: Number,
+        extra_kernels: Number,
+        side: tuple[Floats, Floats],
+        copies: Number = 0.0,
     ) -> LayerTime:
-        products, streams = self._projections() + feed_forward, self._streams(inner)
+        products, streams = self._projections() + feed_forward, self._streams(inner) + self._routing(copies)
         attention, attention_back = self._attention()
         adapters, unpacking = side
         kernels = _KERNELS_PER_LAYER + extra_kernels + _KERNELS_PER_ADAPTED_LAYER * (1.0 - self.trained)
+        kernels = kernels + _KERNELS_PER_EXCHANGE * np.where(self.shardings.tp > 1, 2.0, 0.0)
         launch = np.asarray(kernels * self.c.kernel_launch_s)
         pruned = products / self.recipe.sparse_speedup
         forward = _soft_maximum(pruned + adapters + unpacking + attention + streams, launch)

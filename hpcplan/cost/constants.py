@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hpcplan.cost.coefficients import NAMES, Coefficients
+from hpcplan.cost.correction import Corrections, read_corrections
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.resources import config_dir, shipped
@@ -25,6 +26,7 @@ __all__ = [
     "implied_features",
     "learned_factors",
     "learned_folder",
+    "lineage",
     "read_base",
     "read_factors",
     "read_prior",
@@ -102,6 +104,7 @@ class Constants:
     interval: float
     paths: tuple[Path, ...]
     sha256: str
+    corrections: Corrections | None = None  # what runs that were measured on this site add
 
 
 @cache
@@ -121,6 +124,18 @@ def read_factors(folder: Path, kind: str, name: str) -> Factors | None:
     """Return the factors of one file of a constants folder, ``None`` if there is none of that name."""
     path = folder / kind / f"{name}.yaml"
     return read_model(path, Factors) if name and "/" not in name and path.is_file() else None
+
+
+# what a fork does not take on: how it keeps its states is what forks change
+_OF_ONE_TRAINER = frozenset({"state_copies", "framework_bytes", "activation_fragmentation", "logit_bytes",
+                             "selective_kept"})  # fmt: skip
+_FORKS = {"sailor": "megatron-deepspeed"}
+
+
+def lineage(framework: str) -> tuple[str, ...]:
+    """Return the trainers whose constants a trainer takes on: what it is a fork of, then itself."""
+    parent = _FORKS.get(framework)
+    return (parent, framework) if parent else (framework,)
 
 
 def learned_folder() -> Path:
@@ -177,7 +192,8 @@ def constants_for(
     base = read_base(folder)
     coefficients, interval = Coefficients(**{name: base.constants[name].value for name in NAMES}), base.interval.value
     used, contents = [folder / "base.yaml"], [digest(base)]
-    parts = [("families", family or ""), ("accelerators", accelerator), ("frameworks", framework)]
+    parts = [("families", family or ""), ("accelerators", accelerator)]
+    parts += [("frameworks", name) for name in lineage(framework)]
     present = (*features, *implied_features(framework, family or "", precision))
     parts += [("precisions", precision), *(("features", feature) for feature in present), ("sites", site)]
     evidence: tuple[str, ...] = ()
@@ -185,10 +201,17 @@ def constants_for(
         here = learned if kind == "sites" and learned is not None and learned.is_file() else None
         factors = read_factors(folder, kind, name) if here is None else learned_factors(here)
         if factors is not None:
-            coefficients = coefficients.scaled({key: entry.factor for key, entry in factors.factors.items()})
+            passed_on = kind != "frameworks" or name == framework
+            own = {k: v.factor for k, v in factors.factors.items() if passed_on or k not in _OF_ONE_TRAINER}
+            coefficients = coefficients.scaled(own)
             interval = factors.interval.value if factors.interval else interval
             used.append(here or folder / kind / f"{name}.yaml")
             contents.append(digest(factors))
             evidence += factors.evidence
     name = "+".join(path.stem for path in used) + (f" (evidence: {'; '.join(evidence)})" if evidence else "")
-    return Constants(name, coefficients, interval, tuple(used), digest(contents))
+    near, path = None, folder / "corrections" / f"{site}.json"
+    if site and "/" not in site and path.is_file() and not (learned is not None and learned.is_file()):
+        time, memory = read_corrections(path)  # they were made for the fitted factors, not for what was learned since
+        near = Corrections((framework, precision, *features), time, memory)
+        contents.append(path.read_text())
+    return Constants(name, coefficients, interval, tuple(used), digest(contents), near)

@@ -17,7 +17,7 @@ from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Accelerator, Site
 from hpcplan.site.topology import Tier, Topology
 
-__all__ = ["Machine", "machine_of", "make_machine"]
+__all__ = ["Machine", "machine_of", "make_machine", "slowest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Machine:
     host_link_bytes_per_s: Number = 2.5e10  # one accelerator to its host, one way: PCIe 4.0 x16 less its protocol
     host_memory_bytes_per_s: Number = 2.0e11  # one node's main memory: eight channels of DDR4-3200
     host_memory_bytes: Number = np.inf  # one node's
+    through_host: Number = 0.0  # 1 where accelerators of a node have no links of their own and go over the host's PCIe
     nvme_bytes_per_s: Number = 0.0  # one node's local storage, reading and writing; 0 where there is none
 
     @property
@@ -87,6 +88,7 @@ def make_machine(
     link_latency_s: float,
     tiers: Sequence[Tier],
     domain_nodes: int = 1,
+    through_host: bool = False,
 ) -> Machine:
     """Return the machine that equal nodes make; attention kernels run in 16 bits beside 8-bit products."""
     wide = precision in ("fp32", "tf32")
@@ -103,6 +105,7 @@ def make_machine(
         tier_nodes=np.array([float(tier.nodes) for tier in tiers]),
         tier_bytes_per_s=np.array([tier.bandwidth_bytes_per_s for tier in tiers]),
         tier_latency_s=np.array([tier.latency_s for tier in tiers]),
+        through_host=float(through_host),
     )
 
 
@@ -128,4 +131,37 @@ def machine_of(
         link_latency_s=link.latency_s if link else node.nics.latency_s,
         tiers=topology.tiers(members),
         domain_nodes=link.domain_nodes if link else 1,
+        through_host=link is None or link.kind == "pcie",
+    )
+
+
+def slowest(machines: Sequence[Machine]) -> Machine:
+    """Return the machine that equal work on unequal nodes sees: every figure is that of the nodes worst at it.
+
+    All wait for the slowest, whichever pool that is in each respect. Memory is that of the largest pool, since stages
+    that are cut for unequal pools put what is large there.
+    """
+    network = min(machines, key=lambda m: float(m.tier_bytes_per_s[-1]))
+
+    def least(name: str) -> float:
+        return min(float(np.asarray(getattr(m, name))) for m in machines)
+
+    def most(name: str) -> float:
+        return max(float(np.asarray(getattr(m, name))) for m in machines)
+
+    return dataclasses.replace(
+        network,
+        memory_bytes=most("memory_bytes"),
+        memory_bytes_per_s=least("memory_bytes_per_s"),
+        peak_flops=least("peak_flops"),
+        attention_peak_flops=least("attention_peak_flops"),
+        gpus_per_node=least("gpus_per_node"),
+        gpus_per_domain=least("gpus_per_domain"),
+        link_bytes_per_s=least("link_bytes_per_s"),
+        link_latency_s=most("link_latency_s"),
+        host_link_bytes_per_s=least("host_link_bytes_per_s"),
+        host_memory_bytes_per_s=least("host_memory_bytes_per_s"),
+        host_memory_bytes=least("host_memory_bytes"),
+        nvme_bytes_per_s=least("nvme_bytes_per_s"),
+        through_host=most("through_host"),
     )

@@ -92,39 +92,49 @@ def held_parameters(shape: Shape, s: Shardings, recipe: Recipe = PRETRAINING) ->
     return Held(dense, experts, np.where(rank > 0, adapters, dense), np.where(rank > 0, 0.0, experts))
 
 
-def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings) -> Floats:
+def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings, element_bytes: Number = 2.0) -> Floats:
     """Return the bytes that one layer keeps for the backward pass of one micro-batch, without recomputation or scores.
 
-    For a GPT layer with tensor and sequence parallelism this is 34 sbh/t (Korthikanti et al. 2022, equation 4, less
-    the attention term).
+    For a GPT layer with tensor and sequence parallelism this is 34 sbh/t in 16 bits (Korthikanti et al. 2022, equation
+    4, less the attention term); dropout masks take a byte an element in any precision.
     """
     tokens = s.micro_batch * sequence / s.cp
     sparse = shape.sparse_layers / shape.layers
     wide = shape.expert_ffn * (shape.experts_per_token + shape.shared_experts)
     inner = (1 - sparse) * shape.ffn + sparse * wide
-    routed = sparse * 2 * shape.hidden * shape.experts_per_token  # each token's copies at its experts
+    routed = sparse * shape.hidden * shape.experts_per_token  # each token's copies at its experts
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
-    replicated = (8 + 2 * shape.dropout) * shape.hidden / split
-    attention = 2 * (shape.attention_in + shape.query_up + shape.key_value_up) + 2 * shape.attention_out
-    sharded = (attention + 2 * inner * shape.ffn_matrices + routed) / s.tp
+    replicated = (4 * element_bytes + 2 * shape.dropout) * shape.hidden / split
+    attention = shape.attention_in + shape.query_up + shape.key_value_up + shape.attention_out
+    sharded = element_bytes * (attention + inner * shape.ffn_matrices + routed) / s.tp
     return tokens * (replicated + sharded)
 
 
-def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings) -> Floats:
-    """Return the bytes of scores that plain attention keeps a layer and micro-batch: 5 a s^2 b / t."""
-    return 5.0 * shape.heads * sequence * s.micro_batch * sequence / s.cp / s.tp
+def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings, element_bytes: Number = 2.0) -> Floats:
+    """Return the bytes of scores that plain attention keeps a layer and micro-batch: the softmax's output.
+
+    Dropout on it adds a mask and its own output: 5 a s^2 b / t in all in 16 bits (Korthikanti et al. 2022).
+    """
+    kept = element_bytes + shape.dropout * (1 + element_bytes)
+    return np.asarray(kept * shape.heads * sequence * s.micro_batch * sequence / s.cp / s.tp, dtype=float)
 
 
 def _activations(
-    shape: Shape, sequence: Number, s: Shardings, c: Coefficients, flash: Number, in_flight: Floats
+    shape: Shape,
+    sequence: Number,
+    s: Shardings,
+    c: Coefficients,
+    flash: Number,
+    in_flight: Floats,
+    element_bytes: Number,
 ) -> Floats:
     """Return the activations of a stage that keeps those of ``in_flight`` micro-batches."""
     layers = s.stage_layers(shape.layers)
-    scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s))
-    tensors = layer_activation_bytes(shape, sequence, s)
+    scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s, element_bytes))
+    tensors = layer_activation_bytes(shape, sequence, s, element_bytes)
     whole = np.where(s.recompute == SELECTIVE, tensors * c.selective_kept, tensors + scores)
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
-    entry = 2.0 * s.micro_batch * sequence / s.cp * shape.hidden / split
+    entry = element_bytes * s.micro_batch * sequence / s.cp * shape.hidden / split
     kept = np.where(s.recompute == FULL, entry, whole)
     again = np.where(s.recompute == SELECTIVE, scores + tensors * np.maximum(0.0, 1 - c.selective_kept), 0.0)
     working = np.where(s.recompute == FULL, whole, again)
@@ -163,12 +173,16 @@ def memory(
         weights = weights + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
 
     tokens = s.micro_batch * sequence / s.cp
-    first = _activations(shape, sequence, s, c, flash, _in_flight(s)) * c.activation_fragmentation
-    last = _activations(shape, sequence, s, c, flash, np.ones(len(s))) * c.activation_fragmentation
+    first = (
+        _activations(shape, sequence, s, c, flash, _in_flight(s), machine.element_bytes) * c.activation_fragmentation
+    )
+    last = (
+        _activations(shape, sequence, s, c, flash, np.ones(len(s)), machine.element_bytes) * c.activation_fragmentation
+    )
     logits = tokens * shape.vocab / s.tp * c.logit_bytes
     last_is_fuller = last + logits > first
     one_layer = (held.dense + held.experts) / s.stage_layers(shape.layers)
-    layers = np.where((s.zero == 3) & (s.pp == 1), 2 * one_layer * machine.element_bytes, 0.0)  # running and next
+    layers = np.where((s.zero == 3) & (s.pp == 1), c.gathered_layers * one_layer * machine.element_bytes, 0.0)
     kept = np.where(np.asarray(machine.element_bytes) == 4, STATE_BYTES - 4, STATE_BYTES)  # fp32 weights need no copy
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     return Memory(

@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 
 from hpcplan.cost import collectives
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.compute import Arithmetic, LayerTime
+from hpcplan.cost.correction import Corrections
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held, Memory, held_parameters, memory
 from hpcplan.cost.recipe import PRETRAINING, Recipe
@@ -75,6 +77,9 @@ class _LayerTraffic:
         return self.tensor + self.context + self.expert
 
 
+Terms = TypeVar("Terms", StepTime, Memory)
+
+
 def price(
     shape: Shape,
     sequence: Number,
@@ -83,6 +88,7 @@ def price(
     c: Coefficients,
     s: Shardings,
     recipe: Recipe = PRETRAINING,
+    corrections: Corrections | None = None,
 ) -> Costs:
     """Price many shardings at once, of one model on one machine, or each row of its own.
 
@@ -94,15 +100,25 @@ def price(
         c: what data sheets do not say.
         s: the shardings, arrays of shape (rows,).
         recipe: how it is trained: all weights or adapters, with fused attention or without, fed from which storage.
+        corrections: what measured runs of the site add; every term is multiplied alike, so that they still add up.
     """
     arithmetic = Arithmetic(shape, sequence, machine, c, s, recipe)
     needed = memory(shape, sequence, machine, s, c, recipe)
     read_s = global_batch * sequence * recipe.bytes_per_token / recipe.storage_bytes_per_s
     time = _step(shape, machine, c, s, arithmetic, np.asarray(read_s, dtype=float))
+    if corrections is not None:
+        slower, larger = corrections.factors(shape, sequence, s)
+        time, needed = _scaled(time, slower), _scaled(needed, larger)
     step_s = time.total
     tokens = np.asarray(global_batch * sequence, dtype=float)
     mfu = shape.model_flops_per_token(sequence) * tokens / (step_s * s.gpus * machine.peak_flops)
     return Costs(time, needed, step_s, needed.total, tokens / step_s, mfu)
+
+
+def _scaled(terms: Terms, factor: Floats) -> Terms:
+    return dataclasses.replace(
+        terms, **{field.name: getattr(terms, field.name) * factor for field in dataclasses.fields(terms)}
+    )
 
 
 def _step(
@@ -176,7 +192,9 @@ def _layer_traffic(
     # Two all-reduces forward and two backward (Shoeybi et al. 2019, section 3); with sequence parallelism each becomes
     # a reduce-scatter and an all-gather of the same volume. Full recomputation repeats the forward ones.
     passes = np.where(s.recompute == FULL, 3, 2)
-    tensor = passes * 2 * collectives.all_reduce(tp, activation) * c.tensor_exposed
+    sp = s.sequence_parallel == 1
+    volume = 2.0 * (passes - 1) + 2.0 * c.tensor_backward_exposed + np.where(sp, 1.0, 0.0)
+    tensor = volume * collectives.all_reduce(tp, activation) * c.tensor_exposed
 
     cp = collectives.group(machine, c, s.cp, s.tp)
     keys_values = arithmetic.tokens * shape.key_value_width * element / s.tp
