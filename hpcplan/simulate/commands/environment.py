@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -66,7 +67,7 @@ def job_environment(job: Job, info: JobInfo, machine: Machine, cluster: str) -> 
         "SLURM_JOB_PARTITION": request.partition,
         "SLURM_JOB_CPUS_PER_NODE": compact_counts(allocated_cpus(job, machine)),
         "SLURM_SUBMIT_DIR": info.work_dir,
-        "SLURM_SUBMIT_HOST": names[0],
+        "SLURM_SUBMIT_HOST": socket.gethostname(),
         "SLURM_JOB_USER": info.user,
         "SLURM_JOB_UID": info.uid,
         "SLURM_JOB_GID": info.gid,

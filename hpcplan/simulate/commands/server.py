@@ -30,6 +30,7 @@ from hpcplan.simulate.store import ClusterStore
 
 __all__ = ["Connection", "Server", "main"]
 
+_LONGEST_SOCKET: Final = 100  # bytes; some systems allow 104, Linux 108
 _FIRST_HOLD_S: Final = 30.0  # how long a controller waits for the shell that started it
 
 
@@ -209,8 +210,15 @@ def main(arguments: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return 0
-    _serve(options, ClusterStore(options.directory), Path(tempfile.mkdtemp(prefix="hpcplan-")))
+    _serve(options, ClusterStore(options.directory), _private_folder())
     return 0
+
+
+def _private_folder() -> Path:
+    """Make a folder for the socket and the commands; a socket's path has to be short (unix(7))."""
+    usual = tempfile.gettempdir()
+    fits = len(os.fsencode(usual)) + len("/hpcplan-12345678/socket") < _LONGEST_SOCKET
+    return Path(tempfile.mkdtemp(prefix="hpcplan-", dir=usual if fits else "/tmp"))
 
 
 if __name__ == "__main__":

@@ -132,8 +132,9 @@ def plan_of(controller: Controller, job: Job, opened: OpenStep, wish: StepWish, 
         if per_task:
             first = int(env["SLURM_LOCALID"]) * per_task
             env |= gpu_ids(range(first, first + per_task))
-        elif gpus_on_node(job):
-            env |= gpu_ids(range(gpus_on_node(job)))
+        elif count := gpus_on_node(job):
+            env |= gpu_ids(range(count))
+            env["SLURM_STEP_GPUS"] = env["CUDA_VISIBLE_DEVICES"]
         tasks.append({
             "argv": wish.argv, "env": env, "cwd": wish.cwd, "node": node,
             "stdout": _stream(wish.stdout, rank, codes, wish.cwd),
