@@ -116,7 +116,8 @@ def test_a_node_that_hangs_in_its_check_is_bad_and_not_waited_for(
 def test_a_job_that_is_cancelled_while_it_looks_at_its_nodes_blames_none(plans: ModuleType, nodes: Any) -> None:
     nodes.executable(
         nodes.bin / "nvidia-smi",
-        "#!/bin/bash\n[[ $1 == --list-gpus ]] || exit 0\ntouch $STAGE/looking\nwhile [[ ! -e $STAGE/stop ]]; do sleep 0.02; done\nexit 1\n",
+        "#!/bin/bash\n[[ $1 == --list-gpus ]] || exit 0\n"
+        "touch $STAGE/looking\nwhile [[ ! -e $STAGE/stop ]]; do sleep 0.02; done\nexit 1\n",
     )
     process = nodes.start(write_files(plan_with(plans, health=Health(gpus=2)), nodes))
     deadline = time.monotonic() + 30
