@@ -103,10 +103,10 @@ def test_core_hours_are_sreport_s(slurm: SlurmCluster, backend: CommandBackend, 
     report = build_report(backend.accounting(start, now + 1), start=start, end=now + 1)
     first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (start, end))
     asked = ["job", "SizesByAccount", "FlatView", "grouping=2,8", f"start={first}", f"end={last}"]
-    rows = [line.split("|") for line in ask(slurm, "sreport", "-nP", "-t", "seconds", *asked).splitlines() if line]
-    theirs = {row[1]: sum(int(cell) for cell in row[2:-1]) for row in rows}
+    rows = [line.split("|") for line in ask(slurm, "sreport", "-P", "-t", "seconds", *asked).splitlines() if line]
+    theirs = {row[1]: sum(int(cell) for cell in row[2:-1]) for row in rows if row[0] == slurm.name}
     held = sum(one.cpus or 0 for one in backend.accounting(now - 1, now + 1) if one.state.active)
-    assert theirs
+    assert theirs, rows
     assert sum(theirs.values()) > 0
     for row in report.by_account:
         if row.core_hours:
