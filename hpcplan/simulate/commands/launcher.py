@@ -25,6 +25,9 @@ def launch(line: Any, plan: dict[str, Any]) -> None:
     """Run what ``plan`` says to its end and tell the controller the wait statuses."""
     step = _Step(plan)
     step.begin()
+    if plan["foreground"]:  # what the terminal sends is for the command
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     line.send({"groups": [process.pid for process in step.processes.values()], "foreground": plan["foreground"]})
     step.finish()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -59,6 +59,8 @@ def srun(controller: Controller, connection: Any, call: Call) -> int:
     if words.last("mpi") == "list":
         call.reply.say("MPI plugin types are...\n\tnone")
         return 0
+    if "multi-prog" in words:
+        raise Refusal("srun: error: the mock cluster does not support --multi-prog")
     typed = check_values(words, "srun")
     if not words.rest:
         raise Refusal("srun: fatal: No command given to execute.")
@@ -92,6 +94,7 @@ def _wish(call: Call, words: Words, typed: dict[str, Any]) -> StepWish:
         label="label" in words or call.env.get("SLURM_LABELIO", "0") not in {"0", ""},
         kill_on_bad_exit=(kill or env_kill) != "0",
         quiet="quiet" in words,
+        pty="pty" in words,
         append=mode.lower().startswith("a"),
         stdin=words.last("input") or call.env.get("SLURM_STDINMODE"),
         stdout=words.last("output") or call.env.get("SLURM_STDOUTMODE"),
@@ -199,7 +202,8 @@ def _watch(controller: Controller, connection: Any, run: Run, opened: OpenStep) 
     if began is None:
         return None
     with controller.session():
-        register(controller, run, opened.step.name, [int(group) for group in began["groups"]])
+        if not began["foreground"]:  # a terminal's task is in srun's own process group
+            register(controller, run, opened.step.name, [int(group) for group in began["groups"]])
         if run.kill_at is not None:  # the job was stopped while the tasks began
             controller.runner.signal(run, 15)
     ended = connection.receive()

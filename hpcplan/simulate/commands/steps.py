@@ -43,6 +43,7 @@ class StepWish:
     label: bool = False
     kill_on_bad_exit: bool = False
     quiet: bool = False
+    pty: bool = False
     append: bool = False
     stdin: str | None = None
     stdout: str | None = None
@@ -145,7 +146,7 @@ def plan_of(controller: Controller, job: Job, opened: OpenStep, wish: StepWish, 
     return {
         "env": {**wish.env, MARK: controller.runner.mark(job.id)},
         "tasks": tasks, "stdin": _stdin(wish.stdin, wish.cwd), "label": wish.label, "append": wish.append,
-        "foreground": False, "kill_on_bad_exit": wish.kill_on_bad_exit, "quiet": wish.quiet,
+        "foreground": wish.pty and len(tasks) == 1, "kill_on_bad_exit": wish.kill_on_bad_exit, "quiet": wish.quiet,
         "step": f"{job.id}.{opened.step.name}", "kill_wait_s": controller.kill_wait_s,
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -165,3 +166,15 @@ def test_an_allocation_without_a_shell_stays_until_it_is_cancelled(slurm: MockSl
     answer = slurm.run("srun", f"--jobid={found[1]}", "true")
     assert answer.returncode == 1
     assert "srun: Check SLURM_JOB_ID environment variable." in answer.stderr
+
+
+def test_a_task_on_a_terminal_stays_in_its_session(slurm: MockSlurm) -> None:
+    """Else a shell started so could not have the terminal, and Ctrl-C would end srun."""
+    session = "import os; print(os.getsid(0))"
+    assert slurm.out("srun", "--pty", "python3", "-c", session) == str(os.getsid(0))
+    assert slurm.out("srun", "python3", "-c", session) != str(os.getsid(0))
+
+
+def test_multi_prog_is_refused(slurm: MockSlurm) -> None:
+    answer = slurm.run("srun", "--multi-prog", "some.conf")
+    assert (answer.returncode, answer.stderr) == (1, "srun: error: the mock cluster does not support --multi-prog\n")
