@@ -26,6 +26,7 @@ from hpcplan.demo.run import run_demo
 from hpcplan.plan import Plan
 from hpcplan.report.model import SCHEMA_NAME, Report
 from hpcplan.resources import shipped
+from hpcplan.schedule.sharing.portfolio import Portfolio
 from hpcplan.site import list_sites, load_site
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.draw import draw_topology
@@ -113,6 +114,12 @@ def _pages() -> dict[str, str]:
             "bytes a second; steps and segments count from 1. `hpcplan plan --format json` prints the same keys, and "
             "adds `search.seconds` and `notes`, which differ from run to run and are therefore not stored.",
             Plan,
+        ),
+        "portfolio-file.md": file_page(
+            "portfolio-file",
+            "The portfolio file",
+            "What `hpcplan allocate` reads: the workloads that share a site. [How to use it](../howto/share-a-site.md).",
+            Portfolio,
         ),
         "policy-file.md": file_page(
             "policy-file",

@@ -67,6 +67,10 @@ SESSIONS: dict[str, tuple[Shot, ...]] = {
         Shot("pool", _POOL, blocks=(0, 1, 2, 3)),
         Shot("pool-own-trainer", f"{_POOL} --framework torchrun", blocks=(0, 1, 2, 3)),
     ),
+    "share-a-site": (
+        Shot("allocate", "hpcplan allocate portfolio.yaml --site mixed-lab"),
+        Shot("allocate-divisible", "hpcplan allocate three-nodes.yaml"),
+    ),
     "search": (
         Shot("explain", f"{_EXPLAIN} --explain", blocks=(4, 5, 6, 7)),
         Shot("pareto", _PARETO, blocks=(4, 5)),

@@ -33,7 +33,7 @@ _LIMIT_S, _QUICK_LIMIT_S = 1800, 600
 @click.option("--quick", is_flag=True, help="Fewer and smaller measurements: a minute instead of ten.")
 @click.option("--storage", metavar="DIR", help="Write and read a file here; the site's storage if absent.")
 @click.option("--python", default="python3", show_default=True, metavar="WORDS", help="What runs it in the job.")
-@click.option("--read", "read_from", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+@click.option("--read", "read_from", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Read what a job has left in its directory.")  # fmt: skip
 @click.option("-o", "--output", "directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="The job's directory, which all nodes see.")  # fmt: skip
