@@ -84,7 +84,7 @@ def both(slurm: SlurmCluster, mock_environment: dict[str, str], tmp_path: Path) 
         path.mkdir()
     made = Both({"real": dict(slurm.env), "mock": mock_environment}, folders)
     yield made
-    made.run("mock", "scancel -u $(id -un)")
+    made.run("mock", "scancel --me")
     wait_until(lambda: made.run("mock", "squeue -h").stdout == "")
 
 

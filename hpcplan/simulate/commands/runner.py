@@ -109,7 +109,7 @@ class Runner:
         if job is not None and job.restarts != run.attempt:
             job = None
         if job is None and run.outcome is None:  # cancelled, requeued or lost by other hands
-            why = " DUE TO JOB REQUEUE" if run.job_id in engine.jobs else ""
+            why = _why_stopped(session, run.job_id)
             words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
             self._stop(run, JobState.CANCELLED, words, session)
         if job is not None and run.outcome is None and run.suspended_at is None:
@@ -341,6 +341,20 @@ def _as_accounted(outcome: tuple[JobState, int, int]) -> tuple[JobState, int, in
     """Return what the job's own line in accounting says: that it was stopped is no signal of the script's."""
     state, code, number = outcome
     return outcome if state in (JobState.FAILED, JobState.COMPLETED) else (state, code, 0 if number == 15 else number)
+
+
+_WHY: Final = {
+    JobState.REQUEUED: " DUE TO JOB REQUEUE",
+    JobState.PREEMPTED: " DUE TO PREEMPTION",
+    JobState.NODE_FAIL: " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS",
+}
+
+
+def _why_stopped(session: Session, job_id: int) -> str:
+    """Return slurmstepd's words for why an attempt was stopped, as accounting has it."""
+    fresh = (record for record in reversed(session.engine.ended) if record.job_id == job_id)
+    last = next(fresh, None) or next(iter(session.accounting.latest_first(job_ids={job_id})), None)
+    return "" if last is None else _WHY.get(last.state, "")
 
 
 def _alive(groups: list[int]) -> list[int]:

@@ -103,6 +103,5 @@ def slurm(mock_cluster: MockSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("PATH", "HPCPLAN_MOCK", "HPCPLAN_MOCK_COMMANDS"):
         monkeypatch.setenv(name, mock_cluster.env[name])
     yield mock_cluster
-    user = mock_cluster.out("id", "-un")
-    mock_cluster.run("scancel", "-u", user)
+    mock_cluster.run("scancel", "--me")
     mock_cluster.until(lambda: "" if mock_cluster.out("squeue", "-h") else "empty")

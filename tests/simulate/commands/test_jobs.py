@@ -253,3 +253,18 @@ def test_test_only_says_when_and_queues_nothing(slurm: MockSlurm) -> None:
     said = r"sbatch: Job \d+ to start at [0-9T:-]{19} using 2 processors on nodes b\[1-2\] in partition batch\n"
     assert re.fullmatch(said, answer.stderr)
     assert slurm.out("squeue", "-h") == ""
+
+
+def test_a_job_whose_node_fails_runs_again_and_is_told_why(slurm: MockSlurm) -> None:
+    job = slurm.submit("-w", "b6", 'touch up; [ -n "$SLURM_RESTART_COUNT" ] || sleep 60')
+    slurm.until(lambda: "up" if (slurm.folder / "up").exists() else "")
+    slurm.out("scontrol", "update", "nodename=b6", "state=down", "reason=test")
+    try:
+        assert slurm.out("sinfo", "-h", "-n", "b6", "-p", "batch", "-o", "%T %E") == "down test"
+        said = f"*** JOB {job} ON b6 CANCELLED AT "
+        slurm.until(lambda: "told" if "DUE TO NODE FAILURE" in slurm.read(f"slurm-{job}.out") else "")
+        assert said in slurm.read(f"slurm-{job}.out")
+    finally:
+        slurm.out("scontrol", "update", "nodename=b6", "state=resume")
+    slurm.wait_for(job, "COMPLETED")
+    assert slurm.out("sacct", "-D", "-X", "-n", "-P", "-j", job, "-o", "State").split() == ["NODE_FAIL", "COMPLETED"]

@@ -56,4 +56,4 @@ def test_jobs_get_the_cpus_that_they_asked_for(out: Callable[[str], str]) -> Non
     assert "State=MIXED" in shown
     assert "AllocTRES=cpu=10,gres/gpu=2" in shown
     assert out(f"sacct -X -n -P -j {job} -o AllocCPUS,AllocTRES").strip() == "6|billing=6,cpu=6,gres/gpu=2,node=1"
-    out("scancel -u $(id -un)")
+    out("scancel --me")
