@@ -162,6 +162,11 @@ def implied_features(framework: str, family: str, precision: str) -> tuple[str, 
     return ("cudnn-attention",) if fused else ()
 
 
+def _refitted(evidence: Sequence[str]) -> bool:
+    """Whether a site's factors are others than those that were fitted with its corrections."""
+    return any(each.startswith(("bench ", "learned ")) for each in evidence)
+
+
 def constants_for(
     *,
     accelerator: str = "",
@@ -210,7 +215,7 @@ def constants_for(
             evidence += factors.evidence
     name = "+".join(path.stem for path in used) + (f" (evidence: {'; '.join(evidence)})" if evidence else "")
     near, path = None, folder / "corrections" / f"{site}.json"
-    if site and "/" not in site and path.is_file() and not (learned is not None and learned.is_file()):
+    if site and "/" not in site and path.is_file() and not _refitted(evidence):
         time, memory = read_corrections(path)  # they were made for the fitted factors, not for what was learned since
         near = Corrections((framework, precision, *features), time, memory)
         contents.append(path.read_text())

@@ -257,6 +257,18 @@ def test_accounting_changes_how_often_plans_save(tmp_path: Path, capsys: pytest.
     assert after["provenance"]["site"]["sha256"] != before["provenance"]["site"]["sha256"]
 
 
+def test_accounting_alone_leaves_predictions_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hpcplan.calibrate.evidence import keep_accounting
+
+    words = ["plan", "gpt3-175b", "--site", "selene", "--nodes", "64", "-o"]
+    run(capsys, *words, str(tmp_path / "before.json"))
+    keep_accounting("selene", "accounting 2026-11-27: 10 jobs")
+    run(capsys, *words, str(tmp_path / "after.json"))
+    before, after = (read_plan(tmp_path / f"{name}.json") for name in ("before", "after"))
+    assert after.estimate == before.estimate
+    assert after.provenance.constants.name.endswith("(evidence: accounting 2026-11-27: 10 jobs)")
+
+
 def test_a_damaged_file_of_what_was_learned_is_named(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = isolated / ".config" / "hpcplan" / "sites" / "evidence" / "superpod-h100"
     folder.mkdir(parents=True)
