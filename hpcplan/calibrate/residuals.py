@@ -36,6 +36,7 @@ class Residuals:
 
     def __init__(self, target: Target) -> None:
         batch: Batch = target.batch
+        self.active = target.corrected
         self.at = places(batch.shape, batch.sequence, batch.shardings)
         self.trainers = [trainer_of(row) for row in batch.rows]
         self.sites = np.array([row.site for row in batch.rows])
@@ -46,12 +47,16 @@ class Residuals:
 
     def learn(self, predicted: Array, known: NDArray[np.bool_]) -> dict[str, Correction]:
         """Return a correction a site, from the logarithms that were predicted and the rows that may be looked at."""
+        if not self.active:
+            return {}
         usable = known & ~np.isnan(self.measured)
         return {site: self._of(np.flatnonzero(usable & (self.sites == site)), predicted)
                 for site in sorted(set(self.sites[usable].tolist()))}  # fmt: skip
 
     def corrected(self, predicted: Array, known: NDArray[np.bool_]) -> Array:
         """Return predictions with the corrections that the known rows teach."""
+        if not self.active:
+            return predicted
         result = predicted.copy()
         for site, correction in self.learn(predicted, known).items():
             for kind in np.unique(self.kind[self.sites == site]):

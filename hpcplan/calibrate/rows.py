@@ -29,6 +29,7 @@ __all__ = ["COLUMNS", "Row", "Table", "read_rows"]
 
 COLUMNS = tuple((__doc__ or "").split("\n\n")[2].split())
 _ADAPTER_RANK = 32  # NeMo's and Megatron-Bridge's default
+_LARGEST = 1e15  # beyond any count or rate of a training run
 _SEQUENCE = 4096  # where a table does not say
 _BATCH_TOKENS = 4 * 1024**2
 _WITHOUT_DROPOUT = re.compile(r"gpt-?neo|\bopt\b", re.IGNORECASE)  # their published configurations drop no scores
@@ -100,37 +101,79 @@ def read_rows(path: Path) -> Table:
         InputError: not CSV text, or without the columns ``gpus`` and ``site`` or ``hardware``.
     """
     text = read_text(path)
-    reader = csv.DictReader(io.StringIO(text))
-    header = tuple(reader.fieldnames or ())
-    if "gpus" not in header or not {"site", "hardware"} & set(header):
-        known = ", ".join(COLUMNS)
-        raise InputError(Problem("has no columns 'gpus' and 'site'; known columns: " + known, file=str(path), line=1))
+    if not text.strip():
+        raise InputError(Problem("is empty; the first line must name the columns", file=str(path), line=1))
+    delimiter = _delimiter(text)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    header = tuple(name.strip() for name in next(reader, []))
+    known = _known_columns(header, path)
     cells: list[dict[str, str]] = []
     rows: list[Row | str] = []
-    for raw in reader:
-        cell = {name: (raw.get(name) or "").strip() for name in header}
-        cells.append(cell)
-        try:
-            rows.append(_Reader(cell, reader.line_num).row())
-        except _Unusable as reason:
-            rows.append(str(reason))
+    try:
+        for values in reader:
+            if not values:
+                continue
+            cell = dict(zip(header, (*(v.strip() for v in values), *[""] * len(header)), strict=False))
+            cells.append(cell)
+            rows.append(_read(cell, values, known, reader.line_num, delimiter == ";"))
+    except csv.Error as error:
+        raise InputError(Problem(f"is not CSV: {error}", file=str(path), line=reader.line_num)) from None
     return Table(path, header, tuple(cells), tuple(rows))
+
+
+def _delimiter(text: str) -> str:
+    """Return what stands between the names of the first line: comma, semicolon (as spreadsheets have it), tab."""
+    first = next(line for line in text.splitlines() if line.strip())
+    return max(",;\t", key=first.count)
+
+
+def _known_columns(header: tuple[str, ...], path: Path) -> dict[str, str]:
+    """Return the table's own name of each column; case and blanks around it do not matter.
+
+    Raises:
+        InputError: a name twice, or no ``gpus``, or neither ``site`` nor ``hardware``.
+    """
+    lower = [name.lower().replace(" ", "_") for name in header]
+    plain = {name.lower(): name for name in COLUMNS}
+    found = {plain.get(name, name): own for name, own in zip(lower, header, strict=True)}
+    twice = next((name for name, own in zip(lower, header, strict=True) if name and lower.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(Problem(f"has two columns {twice!r}; leave one", file=str(path), line=1))
+    if "gpus" not in found or not {"site", "hardware"} & set(found):
+        names = ", ".join(COLUMNS)
+        raise InputError(Problem("has no columns 'gpus' and 'site'; known columns: " + names, file=str(path), line=1))
+    return found
+
+
+def _read(
+    cell: Mapping[str, str], values: list[str], known: Mapping[str, str], line: int, decimal_comma: bool
+) -> Row | str:
+    if any(value.strip() for value in values[len(cell) :]):
+        return f"has {len(values)} cells, the header {len(cell)}: a comma in a cell needs quotes around it"
+    try:
+        return _Reader({name: cell[own] for name, own in known.items()}, line, decimal_comma).row()
+    except _Unusable as reason:
+        return str(reason)
 
 
 class _Reader:
     """Reads one row, collecting what it had to assume."""
 
-    def __init__(self, cell: Mapping[str, str], line: int) -> None:
-        self.cell, self.line = cell, line
+    def __init__(self, cell: Mapping[str, str], line: int, decimal_comma: bool) -> None:
+        self.cell, self.line, self.decimal_comma = cell, line, decimal_comma
         self.notes: list[str] = []
 
     def number(self, name: str) -> float | None:
         text = self.cell.get(name, "")
         if not text:
             return None
-        match = re.match(r"\s*([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", text)
-        if match is None or float(match[1]) < 0:
-            raise _Unusable(f"{name}: {text!r} is not a number")
+        if self.decimal_comma:
+            text = text.replace(",", ".")
+        match = re.match(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\d.,])", text)
+        if match is None or not 0 <= float(match[1]) < _LARGEST:
+            raise _Unusable(
+                f"{name}: {text!r} is not a number of 0 or more" + (", written like 1234.5" * (match is None))
+            )
         return float(match[1])
 
     def whole(self, name: str, default: int | None = None) -> int | None:
@@ -150,9 +193,9 @@ class _Reader:
         return value
 
     def row(self) -> Row:
+        gpus = self.need("gpus")
         precision = self.precision()
         shape = self.shape()
-        gpus = self.need("gpus")
         tp, pp, cp = (self.whole(name, 1) or 1 for name in ("tp", "pp", "cp"))
         dp = self.whole("dp") or max(1, gpus // (tp * pp * cp))
         if "suspect" in self.cell.get("outcome", ""):

@@ -79,10 +79,10 @@ def write_constants(
             interval = half_width(time.calibrated[here], measured[here])
         if kept or interval:
             written.append(_write_factors(folder / kind, label, kept, source, interval))
-    for site in sorted({*fits[0].corrections, *fits[1].corrections}):
+    for site, correction in sorted(time.corrections.items()):
         (folder / "corrections").mkdir(parents=True, exist_ok=True)
         path = folder / "corrections" / f"{site}.json"
-        write_text(path, as_json(site, source, *(held.corrections.get(site) for held in fits)))
+        write_text(path, as_json(site, source, correction))
         written.append(path)
     path = folder / _ROWS
     write_text(path, json.dumps(sorted({fingerprint(row) for row in batch.rows}), indent=0) + "\n")

@@ -22,6 +22,7 @@ class Target(ABC):
     """Predictions and measurements of the rows of a batch, as logarithms of shape (rows,)."""
 
     levels: Sequence[Level]
+    corrected = False  # whether runs near measured ones are corrected by these
     measured: Array  # logarithms, NaN where a row was not measured
 
     def __init__(self, batch: Batch) -> None:
@@ -40,6 +41,7 @@ class TimeTarget(Target):
     """The step time."""
 
     levels = LEVELS
+    corrected = True
     _NOISE = 0.06  # spread of log(measured) among runs that should be equal
 
     def __init__(self, batch: Batch) -> None:

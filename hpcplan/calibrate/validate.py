@@ -18,7 +18,6 @@ from hpcplan.calibrate.targets import Array
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import Constants, constants_for
 from hpcplan.cost.correction import places
-from hpcplan.cost.step import Costs
 from hpcplan.resources import shipped
 
 __all__ = ["ADDED", "Prediction", "Score", "predict_table", "score", "scores", "to_csv"]
@@ -112,7 +111,7 @@ def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
     ]  # fmt: skip
     columns = {name: np.array([getattr(c.coefficients, name) for c in constants]) for name in NAMES}
     costs = batch.price(Coefficients(**columns))
-    steps, memory = _corrected(batch, constants, costs)
+    steps, memory = _corrected(batch, constants, costs.step_s), costs.memory_bytes
     known = fitted_rows(folder)
     capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
     result: list[Prediction] = []
@@ -130,17 +129,14 @@ def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
     return result
 
 
-def _corrected(batch: Batch, constants: Sequence[Constants], costs: Costs) -> tuple[Array, Array]:
-    """Return step times and memory with the corrections that measured runs of each row's site add."""
-    steps, memory = costs.step_s.copy(), costs.memory_bytes.copy()
+def _corrected(batch: Batch, constants: Sequence[Constants], step_s: Array) -> Array:
+    """Return step times with the corrections that measured runs of each row's site add."""
     at = places(batch.shape, batch.sequence, batch.shardings)
+    result = step_s.copy()
     for i, each in enumerate(constants):
-        near = each.corrections
-        if near is not None:
-            for values, correction in ((steps, near.time), (memory, near.memory)):
-                if correction is not None:
-                    values[i] *= np.exp(correction.log_factor(at[[i]], near.trainer)[0])
-    return steps, memory
+        if each.corrected is not None:
+            result[i] *= np.exp(each.corrected.correction.log_factor(at[[i]], each.corrected.trainer)[0])
+    return result
 
 
 def score(group: str, predictions: Sequence[Prediction]) -> Score:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hpcplan.cost.coefficients import NAMES, Coefficients
-from hpcplan.cost.correction import Corrections, read_corrections
+from hpcplan.cost.correction import Corrected, read_correction
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.resources import config_dir, shipped
@@ -104,7 +104,7 @@ class Constants:
     interval: float
     paths: tuple[Path, ...]
     sha256: str
-    corrections: Corrections | None = None  # what runs that were measured on this site add
+    corrected: Corrected | None = None  # what runs that were measured on this site add
 
 
 @cache
@@ -216,7 +216,7 @@ def constants_for(
     name = "+".join(path.stem for path in used) + (f" (evidence: {'; '.join(evidence)})" if evidence else "")
     near, path = None, folder / "corrections" / f"{site}.json"
     if site and "/" not in site and path.is_file() and not _refitted(evidence):
-        time, memory = read_corrections(path)  # they were made for the fitted factors, not for what was learned since
-        near = Corrections((framework, precision, *features), time, memory)
+        # made for the fitted factors, not for what was learned since
+        near = Corrected((framework, precision, *features), read_correction(path))
         contents.append(path.read_text())
     return Constants(name, coefficients, interval, tuple(used), digest(contents), near)

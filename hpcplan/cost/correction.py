@@ -25,21 +25,22 @@ from hpcplan.errors import InputError, Problem
 
 __all__ = [
     "LENGTHS",
+    "Corrected",
     "Correction",
-    "Corrections",
     "Trainer",
     "as_json",
     "nearness",
     "places",
-    "read_corrections",
+    "read_correction",
     "trainer_distance",
 ]
 
 Trainer = tuple[str, ...]  # framework, precision, and features of the trainer
 
+# Replicas are no coordinate: a correction that changed with them could make doubling them more than twice as fast.
 # octaves over which what is left over changes; two runs that differ by one of them are a distance of 1 apart
 LENGTHS = {
-    "micro_batch": 0.7, "tp": 0.7, "pp": 0.5, "dp": 1.0, "cp": 0.7, "ep": 0.7, "vpp": 0.7,
+    "micro_batch": 0.7, "tp": 0.7, "pp": 0.5, "cp": 0.7, "ep": 0.7, "vpp": 0.7,
     "layers": 2.0, "hidden": 0.5, "sequence": 0.7,
 }  # fmt: skip
 
@@ -83,40 +84,30 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
-class Corrections:
-    """A site's corrections of step time and of memory for one trainer, ``None`` where nothing was measured."""
+class Corrected:
+    """A site's correction of step times, for one trainer."""
 
     trainer: Trainer
-    time: Correction | None
-    memory: Correction | None
+    correction: Correction
 
-    def factors(self, shape: Shape, sequence: Number, s: Shardings) -> tuple[Floats, Floats]:
-        """Return what step times and memory are multiplied by, each of shape (rows,)."""
-        at = places(shape, sequence, s)
-        time, memory = (
-            np.exp(each.log_factor(at, self.trainer)) if each else np.ones(len(s)) for each in (self.time, self.memory)
-        )
-        return time, memory
+    def factor(self, shape: Shape, sequence: Number, s: Shardings) -> Floats:
+        """Return what step times are multiplied by, of shape (rows,)."""
+        return np.asarray(np.exp(self.correction.log_factor(places(shape, sequence, s), self.trainer)), dtype=float)
 
 
-def as_json(site: str, source: str, time: Correction | None, memory: Correction | None) -> str:
-    """Return a site's corrections as the text of ``constants/corrections/SITE.json``: a line a measured place."""
-    lines = [f'{{"name": {json.dumps(site)}, "source": {json.dumps(source)}, "coordinates": {_COORDINATES}']
-    for key, correction in (("time", time), ("memory", memory)):
-        if correction is not None:
-            places_ = [
-                json.dumps([list(trainer), [round(float(x), 3) for x in where], float(f"{weight:.4g}")])
-                for where, trainer, weight in zip(
-                    correction.where, correction.trainers, correction.weights, strict=True
-                )
-            ]
-            lines.append(f'"{key}": [\n' + ",\n".join(places_) + "]")
-    return ",\n".join(lines) + "}\n"
+def as_json(site: str, source: str, correction: Correction) -> str:
+    """Return a site's correction as the text of ``constants/corrections/SITE.json``: a line a measured place."""
+    lines = [
+        json.dumps([list(trainer), [round(float(x), 3) for x in where], float(f"{weight:.4g}")])
+        for where, trainer, weight in zip(correction.where, correction.trainers, correction.weights, strict=True)
+    ]
+    head = f'{{"name": {json.dumps(site)}, "source": {json.dumps(source)}, "coordinates": {_COORDINATES}'
+    return head + ',\n"places": [\n' + ",\n".join(lines) + "]}\n"
 
 
 @cache
-def read_corrections(path: Path) -> tuple[Correction | None, Correction | None]:
-    """Return a site's corrections of step time and of memory.
+def read_correction(path: Path) -> Correction:
+    """Return a site's correction.
 
     Raises:
         InputError: not what :func:`as_json` writes, or written for other coordinates.
@@ -125,16 +116,10 @@ def read_corrections(path: Path) -> tuple[Correction | None, Correction | None]:
         held: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if held["coordinates"] != _COORDINATES:
             raise InputError(Problem("was written by another version; run `hpcplan calibrate fit` again", str(path)))
-        time, memory = (_correction(held[key]) if held.get(key) else None for key in ("time", "memory"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        where = np.array([entry[1] for entry in held["places"]], dtype=float)
+        if where.ndim != 2 or where.shape[1] != _COORDINATES:
+            raise ValueError("every place needs all coordinates")
+        trainers = tuple(tuple(str(word) for word in entry[0]) for entry in held["places"])
+        return Correction(where, trainers, np.array([entry[2] for entry in held["places"]], dtype=float))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(Problem(f"is not a file of corrections: {error}", str(path))) from None
-    return time, memory
-
-
-def _correction(entries: list[Any]) -> Correction:
-    where = np.array([entry[1] for entry in entries], dtype=float)
-    if where.ndim != 2 or where.shape[1] != _COORDINATES:
-        raise ValueError("every place needs all coordinates")
-    return Correction(
-        where, tuple(tuple(entry[0]) for entry in entries), np.array([entry[2] for entry in entries], dtype=float)
-    )

@@ -11,14 +11,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeVar
 
 import numpy as np
 
 from hpcplan.cost import collectives
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.compute import Arithmetic, LayerTime
-from hpcplan.cost.correction import Corrections
+from hpcplan.cost.correction import Corrected
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held, Memory, held_parameters, memory
 from hpcplan.cost.recipe import PRETRAINING, Recipe
@@ -77,9 +76,6 @@ class _LayerTraffic:
         return self.tensor + self.context + self.expert
 
 
-Terms = TypeVar("Terms", StepTime, Memory)
-
-
 def price(
     shape: Shape,
     sequence: Number,
@@ -88,7 +84,7 @@ def price(
     c: Coefficients,
     s: Shardings,
     recipe: Recipe = PRETRAINING,
-    corrections: Corrections | None = None,
+    corrected: Corrected | None = None,
 ) -> Costs:
     """Price many shardings at once, of one model on one machine, or each row of its own.
 
@@ -100,22 +96,21 @@ def price(
         c: what data sheets do not say.
         s: the shardings, arrays of shape (rows,).
         recipe: how it is trained: all weights or adapters, with fused attention or without, fed from which storage.
-        corrections: what measured runs of the site add; every term is multiplied alike, so that they still add up.
+        corrected: what measured runs of the site add to step times; every term is multiplied alike.
     """
     arithmetic = Arithmetic(shape, sequence, machine, c, s, recipe)
     needed = memory(shape, sequence, machine, s, c, recipe)
     read_s = global_batch * sequence * recipe.bytes_per_token / recipe.storage_bytes_per_s
     time = _step(shape, machine, c, s, arithmetic, np.asarray(read_s, dtype=float))
-    if corrections is not None:
-        slower, larger = corrections.factors(shape, sequence, s)
-        time, needed = _scaled(time, slower), _scaled(needed, larger)
+    if corrected is not None:
+        time = _scaled(time, corrected.factor(shape, sequence, s))
     step_s = time.total
     tokens = np.asarray(global_batch * sequence, dtype=float)
     mfu = shape.model_flops_per_token(sequence) * tokens / (step_s * s.gpus * machine.peak_flops)
     return Costs(time, needed, step_s, needed.total, tokens / step_s, mfu)
 
 
-def _scaled(terms: Terms, factor: Floats) -> Terms:
+def _scaled(terms: StepTime, factor: Floats) -> StepTime:
     return dataclasses.replace(
         terms, **{field.name: getattr(terms, field.name) * factor for field in dataclasses.fields(terms)}
     )

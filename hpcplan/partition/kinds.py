@@ -60,7 +60,7 @@ class Kind:
         run = workload.training
         return price(
             Shape.of(workload.model), run.sequence_length, run.global_batch, self.machine, self.coefficients,
-            shardings, self.recipe, self.constants.corrections,
+            shardings, self.recipe, self.constants.corrected,
         )  # fmt: skip
 
     def free_bytes(self, headroom: float) -> float:

@@ -82,13 +82,10 @@ def _fits(workload: Workload, kind: Kind, shardings: Shardings) -> Mask:
 def memory_of(workload: Workload, kind: Kind, shardings: Shardings) -> tuple[Floats, Mask, Mask]:
     """Return the bytes of the fullest accelerator, which shardings fit it, and which fit the host's memory."""
     shape, run, headroom = Shape.of(workload.model), workload.training, workload.request.memory_headroom
-    near = kind.constants.corrections
     needed = np.empty(len(shardings))
     for piece in _pieces(len(shardings)):
         part = shardings.take(piece)
         needed[piece] = memory(shape, run.sequence_length, kind.machine, part, kind.coefficients, kind.recipe).total
-        if near is not None:
-            needed[piece] *= near.factors(shape, run.sequence_length, part)[1]
     fits_host = np.ones(len(shardings), dtype=np.bool_)
     away = np.flatnonzero(shardings.offload != DEVICE)
     if len(away):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcplan.calibrate.batch import system_of
 from hpcplan.calibrate.rows import Row, read_rows
 from hpcplan.errors import InputError
 from hpcplan.workload.public_models import shape_by_name
@@ -83,6 +84,73 @@ def test_a_row_that_cannot_be_priced_says_why(tmp_path: Path, line: str, reason:
     (row,) = table(tmp_path, "site,gpus,model,tp,seq,global_batch", line)
     assert isinstance(row, str)
     assert reason in row
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_columns_may_stand_between_commas_semicolons_or_tabs(tmp_path: Path, mark: str) -> None:
+    header, line = "site,gpus,model,tp,iter_time_s", "dgx-h100,64,LLAMA3.1_70B,8,12.5"
+    row = one(tmp_path, header.replace(",", mark), line.replace(",", mark))
+    assert (row.gpus, row.tp, row.measured_s) == (64, 8, 12.5)
+
+
+def test_a_table_with_semicolons_may_have_decimal_commas(tmp_path: Path) -> None:
+    assert one(tmp_path, "site;gpus;model;iter_time_s", "dgx-h100;64;llama3-8b;12,5").measured_s == 12.5
+
+
+def test_case_and_blanks_of_column_names_do_not_matter(tmp_path: Path) -> None:
+    assert one(tmp_path, " Site , GPUs,Model,Global Batch", "dgx-h100,64,llama3-8b,128").global_batch == 128
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("site,gpus,gpus,model\nselene,8,16,llama3-8b\n", "has two columns 'gpus'"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=expected):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("selene,8,llama3-8b,1,2,3", "has 6 cells, the header 4"),
+        (",,,", "gpus is not stated"),
+        ("selene,-8,llama3-8b,1", "'-8' is not a number of 0 or more"),
+        ('selene,"1,024",llama3-8b,1', "written like 1234.5"),
+        ("selene,8,llama3-8b,nan", "'nan' is not a number"),
+        ("selene,1e30,llama3-8b,1", "'1e30' is not a number"),
+    ],
+)
+def test_a_cell_that_cannot_be_meant_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    (row,) = table(tmp_path, "site,gpus,model,iter_time_s", line)
+    assert isinstance(row, str)
+    assert reason in row
+
+
+def test_fine_tuning_with_adapters_is_told_by_the_words_around_a_run(tmp_path: Path) -> None:
+    header = "site,gpus,model,source"
+    plain = one(tmp_path, header, "dgx-h100,8,llama3-8b,a page of pre-training")
+    lora = one(tmp_path, header, "dgx-h100,8,llama3-8b,a page [LoRA Performance]")
+    packed = one(tmp_path, header, "dgx-h100,8,llama3-8b,QLoRA")
+    assert (plain.adapter_rank, lora.adapter_rank) == (0, 32)
+    assert packed.frozen_bytes < lora.frozen_bytes
+    assert any("adapters of rank 32" in note for note in lora.notes)
+
+
+def test_a_run_on_unequal_pools_goes_at_the_pace_of_the_slowest(tmp_path: Path) -> None:
+    header = "site,gpus,model,precision,hardware"
+    alone = one(tmp_path, header, "mixed-rtx,8,llama3-8b,tf32,8x RTX-3090")
+    mixed = one(tmp_path, header, "mixed-rtx,16,llama3-8b,tf32,8x RTX-3090 + 8x RTX-2080")
+    fast, slow = (system_of(row.site, row.precision, row.hardware).machine for row in (alone, mixed))
+    assert slow.peak_flops < fast.peak_flops
+    assert slow.memory_bytes_per_s < fast.memory_bytes_per_s
+    assert slow.memory_bytes == fast.memory_bytes
 
 
 def test_a_table_without_the_columns_is_refused(tmp_path: Path) -> None:

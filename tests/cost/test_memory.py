@@ -9,7 +9,7 @@ import pytest
 
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.machine import make_machine
-from hpcplan.cost.memory import held_parameters, layer_activation_bytes, memory
+from hpcplan.cost.memory import held_parameters, layer_activation_bytes, memory, score_bytes_kept
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import FULL, NONE, SELECTIVE, Shardings
@@ -76,3 +76,17 @@ def test_memory_falls_with_sharding(axis: str) -> None:
 def test_recomputation_keeps_less() -> None:
     need = memory(LLAMA, 8192, MACHINE, Shardings.of(micro_batch=2, recompute=[NONE, FULL]), CONSTANTS)
     assert need.activations[1] < 0.2 * need.activations[0]
+
+
+def test_fp32_activations_take_twice_the_bytes_but_dropout_masks_one() -> None:
+    s = Shardings.of(tp=8, sequence_parallel=1)
+    half, full = (layer_activation_bytes(GPT3, 2048, s, width)[0] for width in (2.0, 4.0))
+    masks = 2 * 2048 * 12288 / 8
+    assert full - masks == pytest.approx(2 * (half - masks))
+
+
+def test_scores_without_dropout_keep_the_softmax_alone() -> None:
+    plain = dataclasses.replace(GPT3, dropout=0)
+    s = Shardings.of(tp=8)
+    assert score_bytes_kept(plain, 2048, s)[0] == pytest.approx(2 * 96 * 2048**2 / 8)
+    assert score_bytes_kept(GPT3, 2048, s)[0] == pytest.approx(5 * 96 * 2048**2 / 8)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.cost.constants import constants_for
-from hpcplan.cost.machine import Machine, make_machine
+from hpcplan.cost.machine import Machine, make_machine, slowest
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
 from hpcplan.cost.step import Costs, price
@@ -125,3 +125,28 @@ def test_many_models_in_one_call_cost_what_each_costs_alone() -> None:
         assert together.step_s[i] == pytest.approx(alone.step_s[0])
         assert together.memory_bytes[i] == pytest.approx(alone.memory_bytes[0])
         assert together.mfu[i] == pytest.approx(alone.mfu[0])
+
+
+def test_sequence_parallelism_gathers_once_more_in_the_backward_pass() -> None:
+    plain, split = (
+        cost("gpt3-175b", selene(), batch=64, tp=8, micro_batch=1, micro_batches=64, sequence_parallel=on).time
+        for on in (0, 1)
+    )
+    hidden = float(np.asarray(CONSTANTS.tensor_backward_exposed))
+    assert split.tensor_parallel[0] / plain.tensor_parallel[0] == pytest.approx((3 + 2 * hidden) / (2 + 2 * hidden))
+
+
+def test_data_that_pass_through_the_host_take_longer() -> None:
+    links, host = selene(), dataclasses.replace(selene(), through_host=1.0)
+    fields = {"tp": 8, "micro_batch": 1, "micro_batches": 64}
+    direct, relayed = (
+        cost("gpt3-175b", machine, batch=64, **fields).time.tensor_parallel[0] for machine in (links, host)
+    )
+    assert relayed > 1.5 * direct
+
+
+def test_unequal_nodes_are_as_fast_as_the_slowest_in_each_respect() -> None:
+    fast, slow = selene(), dataclasses.replace(selene(0.5), peak_flops=1e12, memory_bytes=1e9)
+    both = slowest([fast, slow])
+    assert (both.peak_flops, both.link_bytes_per_s, both.memory_bytes) == (1e12, 150e9, fast.memory_bytes)
+    assert slowest([fast]).peak_flops == fast.peak_flops
