@@ -98,12 +98,13 @@ def shell_command(**options: Any) -> None:
 
     shell = os.environ.get("SHELL") or "/bin/sh"
     narrate("sbatch, squeue, sinfo and Slurm's other commands are a mock cluster's here; 'exit' ends it")
-    raise SystemExit(_within([shell], **options))
+    raise SystemExit(_within([shell], shell=True, **options))
 
 
 def _within(
     words: list[str],
     *,
+    shell: bool = False,
     name: str | None,
     site: str | None,
     sites_dir: Path | None,
@@ -130,7 +131,10 @@ def _within(
     )
     with enter(store, options) as entered:
         sys.stdout.flush()
-        return run_command(words, entered.environment(os.environ))
+        more: dict[str, str] = {}
+        if shell:
+            words, more = entered.shell(words[0])
+        return run_command(words, {**entered.environment(os.environ), **more})
 
 
 def _find_or_start(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,6 +53,25 @@ class Entered:
         kept = {name: value for name, value in env.items() if not name.startswith(("SLURM_", "SLURMD_"))}
         path = os.pathsep.join([str(self.bin_directory), env.get("PATH") or os.defpath])
         return {**kept, "PATH": path, "HPCPLAN_MOCK": str(self.store.directory), "HPCPLAN_MOCK_COMMANDS": "1"}
+
+    def shell(self, program: str) -> tuple[list[str], dict[str, str]]:
+        """Return the words that start a shell in which the commands come first, and the variables that it needs.
+
+        Without that, a ``PATH`` that ``~/.bashrc`` or ``~/.zshrc`` makes anew could put a real Slurm first.
+        """
+        first = f"export PATH={shlex.quote(str(self.bin_directory))}:$PATH\n"
+        folder = self.bin_directory.parent / "shell"
+        folder.mkdir(exist_ok=True)
+        match Path(program).name:
+            case "bash":
+                (folder / "bashrc").write_text(f'[ -f ~/.bashrc ] && . ~/.bashrc\n{first}PS1="(mock) $PS1"\n')
+                return [program, "--rcfile", str(folder / "bashrc")], {}
+            case "zsh":
+                lines = 'ZDOTDIR="$MOCK_ZDOTDIR"\n[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"\n'
+                (folder / ".zshrc").write_text(f'{lines}{first}PS1="(mock) $PS1"\n')
+                home = os.environ.get("ZDOTDIR") or str(Path.home())
+                return [program], {"ZDOTDIR": str(folder), "MOCK_ZDOTDIR": home}
+        return [program], {}
 
 
 @contextmanager

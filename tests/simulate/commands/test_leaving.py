@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,3 +174,23 @@ def test_pretended_jobs_are_timed_and_not_run(store: ClusterStore, tmp_path: Pat
         states = call(entered, "sacct", "-X", "-n", "-P", "-o", "State,Elapsed", cwd=tmp_path).stdout.split()
     assert states == ["COMPLETED|00:01:40"]
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("program", "start_up"), [("bash", ".bashrc"), ("zsh", ".zshrc")])
+def test_a_shells_start_up_files_do_not_hide_the_commands(
+    store: ClusterStore, tmp_path: Path, program: str, start_up: str
+) -> None:
+    shell = shutil.which(program)
+    if shell is None:
+        pytest.skip(f"{program} is not installed")
+    (tmp_path / start_up).write_text("export PATH=/usr/bin:/bin SEEN=yes\n")
+    with enter(store, OPTIONS) as entered:
+        words, more = entered.shell(shell)
+        env = {**entered.environment({**os.environ, "HOME": str(tmp_path)}), **more}
+        if "ZDOTDIR" in more:
+            env["MOCK_ZDOTDIR"] = str(tmp_path)
+        answer = subprocess.run(
+            [*words, "-i", "-c", "command -v sbatch; echo $SEEN"], env=env, cwd=tmp_path, capture_output=True,
+            text=True, timeout=60, check=False, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        assert answer.stdout.split() == [str(entered.bin_directory / "sbatch"), "yes"]
