@@ -150,7 +150,7 @@ def _write_job(
     )  # fmt: skip
     directory.mkdir(parents=True, exist_ok=True)
     old = sorted(directory.glob("bench-*.json")) + sorted(directory.glob("port-*")) + sorted(directory.glob("host-*"))
-    for path in [*old, directory / "nccl-store"]:
+    for path in [*old, directory / "torch-store"]:
         path.unlink(missing_ok=True)  # of an earlier run: the processes must not find each other's old places
     write_text(directory / "site_bench.py", source_text(environment, "bench/site_bench.py"))
     write_text(directory / "bench.sbatch", text)

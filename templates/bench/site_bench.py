@@ -12,6 +12,7 @@ NumPy arrays: that measures the hosts' network and not the accelerators'.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -55,8 +56,10 @@ class Cpu:
             for m, k, n in shapes:
                 left, right = np.ones((m, k), kind), np.ones((k, n), kind)
                 out = np.empty((m, n), kind)
-                yield np.dtype(kind).name.replace("float", "fp"), (m, k, n), best_of(
-                    lambda left=left, right=right, out=out: np.matmul(left, right, out=out), repeats
+                yield (
+                    np.dtype(kind).name.replace("float", "fp"),
+                    (m, k, n),
+                    best_of(lambda left=left, right=right, out=out: np.matmul(left, right, out=out), repeats),
                 )
         if self.torch is not None:
             for m, k, n in shapes:
@@ -94,8 +97,10 @@ class Cuda:
             for m, k, n in shapes:
                 left = torch.randn(m, k, device=self.device).to(kind)
                 right = torch.randn(k, n, device=self.device).to(kind)
-                yield name, (m, k, n), best_of(
-                    lambda left=left, right=right: left @ right, repeats, torch.cuda.synchronize
+                yield (
+                    name,
+                    (m, k, n),
+                    best_of(lambda left=left, right=right: left @ right, repeats, torch.cuda.synchronize),
                 )
         yield from self.eight_bits(shapes, repeats)
 
@@ -178,10 +183,8 @@ class Tcp:
                     link = key.fileobj
                     if events & selectors.EVENT_WRITE and left:
                         link.setblocking(False)
-                        try:
+                        with contextlib.suppress(BlockingIOError):
                             left = left[link.send(left[: 1 << 20]) :]
-                        except BlockingIOError:
-                            pass
                         link.settimeout(PATIENCE_S)
                     if events & selectors.EVENT_READ and space:
                         got = link.recv_into(space)
@@ -238,13 +241,14 @@ class Tcp:
             link.close()
 
 
-class Nccl:
-    """Processes joined by torch.distributed; groups are made by all, in one order."""
+class Distributed:
+    """Processes joined by torch.distributed, NCCL on accelerators or gloo; groups are made by all, in one order."""
 
-    def __init__(self, torch, folder, rank, ranks):
-        self.torch, self.rank, self.ranks = torch, rank, ranks
-        store = torch.distributed.FileStore(str(Path(folder) / "nccl-store"), ranks)
-        torch.distributed.init_process_group("nccl", store=store, rank=rank, world_size=ranks)
+    def __init__(self, torch, folder, rank, ranks, device):
+        self.torch, self.rank, self.ranks, self.device = torch, rank, ranks, device
+        store = torch.distributed.FileStore(str(Path(folder) / "torch-store"), ranks)
+        backend = "gloo" if device == "cpu" else "nccl"
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
         self.groups = {}
 
     def prepare(self, all_members):
@@ -253,7 +257,8 @@ class Nccl:
             self.groups[tuple(members)] = self.torch.distributed.new_group(members)
 
     def _sync(self):
-        self.torch.cuda.synchronize()
+        if self.device != "cpu":
+            self.torch.cuda.synchronize()
 
     def barrier(self):
         """Wait for all."""
@@ -261,21 +266,22 @@ class Nccl:
         self._sync()
 
     def all_reduce(self, members, count):
-        """Reduce ``count`` bytes."""
-        data = self.torch.ones(count // 4, device="cuda")
+        """Reduce ``count`` bytes, and return what came of them."""
+        data = self.torch.ones(count // 4, device=self.device)
         self.torch.distributed.all_reduce(data, group=self.groups[tuple(members)])
         self._sync()
+        return data
 
     def all_gather(self, members, count):
         """Gather ``count`` bytes, an equal part from each member."""
-        part = self.torch.ones(max(1, count // 4 // len(members)), device="cuda")
-        whole = self.torch.empty(part.numel() * len(members), device="cuda")
+        part = self.torch.ones(max(1, count // 4 // len(members)), device=self.device)
+        whole = self.torch.empty(part.numel() * len(members), device=self.device)
         self.torch.distributed.all_gather_into_tensor(whole, part, group=self.groups[tuple(members)])
         self._sync()
 
     def send_and_back(self, other, count):
         """Send bytes to a partner and get as many back."""
-        dist, data = self.torch.distributed, self.torch.ones(max(1, count // 4), device="cuda")
+        dist, data = self.torch.distributed, self.torch.ones(max(1, count // 4), device=self.device)
         first, second = (dist.send, dist.recv) if self.rank < other else (dist.recv, dist.send)
         first(data, other)
         second(data, other)
@@ -330,9 +336,15 @@ def collectives(links, groups, sizes, repeats):
         for what in ("all_reduce", "all_gather"):
             for size in sizes:
                 call = getattr(links, what)
-                best, median = best_of(lambda call=call, size=size: call(members, size), repeats)
-                yield {"where": where, "what": what, "ranks": len(members), "bytes": size, "best_s": best,
-                       "median_s": median}
+                best, median = best_of(lambda call=call, size=size, members=members: call(members, size), repeats)
+                yield {
+                    "where": where,
+                    "what": what,
+                    "ranks": len(members),
+                    "bytes": size,
+                    "best_s": best,
+                    "median_s": median,
+                }
 
 
 def pairs(links, small, large, repeats):
@@ -344,8 +356,13 @@ def pairs(links, small, large, repeats):
                 other = pair[0] if links.rank == pair[1] else pair[1]
                 _, ping_s = best_of(lambda other=other: links.send_and_back(other, small), 3 * repeats)
                 best, median = best_of(lambda other=other: links.send_and_back(other, large), repeats)
-                yield {"other": other, "bytes": large, "best_s": best / 2, "median_s": median / 2,
-                       "latency_s": ping_s / 2}
+                yield {
+                    "other": other,
+                    "bytes": large,
+                    "best_s": best / 2,
+                    "median_s": median / 2,
+                    "latency_s": ping_s / 2,
+                }
 
 
 def storage(folder, megabytes):
@@ -389,14 +406,30 @@ def measure(options):
     sizes = SIZES[:5] if options.quick else SIZES if cuda else SIZES[:7]
     repeats = 3 if options.quick else 10 if cuda else 5
     result = {
-        "schema": "hpcplan-bench/1", "time": int(time.time()), "rank": options.rank, "ranks": options.ranks,
-        "host": hosts[options.rank], "hosts": hosts, "device": device.name, "device_name": device.device_name,
-        "software": {"python": platform.python_version(), "numpy": np.__version__,
-                     "torch": None if torch is None else torch.__version__},
+        "schema": "hpcplan-bench/1",
+        "time": int(time.time()),
+        "rank": options.rank,
+        "ranks": options.ranks,
+        "host": hosts[options.rank],
+        "hosts": hosts,
+        "device": device.name,
+        "device_name": device.device_name,
+        "software": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": None if torch is None else torch.__version__,
+        },
     }
     result["gemm"] = [
-        {"precision": kind, "m": m, "k": k, "n": n, "best_s": best, "median_s": median,
-         "flops_per_s": 2 * m * k * n / best}
+        {
+            "precision": kind,
+            "m": m,
+            "k": k,
+            "n": n,
+            "best_s": best,
+            "median_s": median,
+            "flops_per_s": 2 * m * k * n / best,
+        }
         for kind, (m, k, n), (best, median) in device.gemms(shapes, repeats)
     ]
     numbers = (1 << 28) if cuda else (1 << 22) if options.quick else (1 << 24)
@@ -406,13 +439,19 @@ def measure(options):
     ]
     result["collectives"], result["pairs"] = [], []
     if options.ranks > 1:
-        links = (Nccl(torch, options.out, options.rank, options.ranks) if cuda
-                 else Tcp(options.out, options.rank, options.ranks))
+        by_torch = cuda or options.links == "torch"
+        if by_torch and torch is None:
+            sys.exit("--links torch: no PyTorch here")
+        links = (
+            Distributed(torch, options.out, options.rank, options.ranks, "cuda" if cuda else "cpu")
+            if by_torch
+            else Tcp(options.out, options.rank, options.ranks)
+        )
         nodes = [[r for r, host in enumerate(hosts) if host == name] for name in dict.fromkeys(hosts)]
         leaders = [members[0] for members in nodes]
         groups = [("node", members) for members in nodes]
         groups += [("network", leaders)] if len(nodes) > 1 else []
-        if cuda:
+        if by_torch:
             links.prepare([members for _, members in groups])
         links.barrier()
         result["collectives"] = list(collectives(links, groups, sizes, repeats))
@@ -432,6 +471,7 @@ def main(words=None):
     parser.add_argument("--rank", type=int, default=int(os.environ.get("SLURM_PROCID", 0)))
     parser.add_argument("--ranks", type=int, default=int(os.environ.get("SLURM_NTASKS", 1)))
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--links", choices=["auto", "torch"], default="auto", help="torch: torch.distributed on CPUs")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--storage")
     options = parser.parse_args(words)

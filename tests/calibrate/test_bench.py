@@ -100,6 +100,21 @@ def test_sums_over_the_ring_are_right(tmp_path: Path) -> None:
     assert [process.wait(60) for process in running] == [0, 0, 0]
 
 
+def test_processes_meet_through_torch_where_it_is(tmp_path: Path) -> None:
+    """The way that accelerators take, with gloo on CPUs: groups, collectives and pairs."""
+    pytest.importorskip("torch")
+    words = ["--out", str(tmp_path), "--ranks", "3", "--quick", "--device", "cpu", "--links", "torch"]
+    running = [
+        subprocess.Popen([sys.executable, str(PROGRAM), *words, "--rank", str(rank)],
+                         env={**os.environ, "HPCPLAN_BENCH_HOST": host})
+        for rank, host in enumerate("aab")
+    ]  # fmt: skip
+    assert [process.wait(120) for process in running] == [0, 0, 0]
+    bench = read_bench(tmp_path)
+    assert {figure.what.split()[0] for figure in bench.collectives()} == {"node", "network"}
+    assert np.isfinite(bench.pairs()[~np.eye(3, dtype=bool)]).all()
+
+
 def test_every_two_ranks_meet_once_and_nobody_twice_at_a_time() -> None:
     space: dict[str, Any] = {"__name__": "site_bench"}
     exec(PROGRAM.read_text(), space)
