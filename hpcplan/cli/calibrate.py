@@ -40,7 +40,7 @@ command.add_command(learn_command)
 def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, output_format: str) -> None:
     """Fit the constants to tables of measured runs, and say how good they are on rows that were held out.
 
-    Two figures for each group: 'calibrated' (a fifth of the rows held out, so others of the same site are known) and
+    Two figures for each group: 'calibrated' (a tenth of the rows held out, so others of the same site are known) and
     'unseen' (the whole site held out). 'three rows' knows three other rows of the site. No figure is of a row that its
     constants were fitted on. The same tables and seed give the same constants.
 

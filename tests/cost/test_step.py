@@ -150,3 +150,15 @@ def test_unequal_nodes_are_as_fast_as_the_slowest_in_each_respect() -> None:
     both = slowest([fast, slow])
     assert (both.peak_flops, both.link_bytes_per_s, both.memory_bytes) == (1e12, 150e9, fast.memory_bytes)
     assert slowest([fast]).peak_flops == fast.peak_flops
+
+
+@pytest.mark.parametrize(("layers", "pp", "tp"), [(1, 1, 1), (1, 1, 8), (12, 12, 1), (12, 12, 8)])
+def test_one_layer_one_gpu_and_a_stage_a_layer_are_priced(layers: int, pp: int, tp: int) -> None:
+    shape = dataclasses.replace(Shape.of(load_workload("gpt3-175b").workload.model), layers=layers)
+    s = Shardings.of(tp=tp, pp=pp, micro_batch=1, micro_batches=16)
+    costs = price(shape, 2048, 16, selene(), CONSTANTS, s)
+    terms = [getattr(costs.time, field.name)[0] for field in dataclasses.fields(costs.time)]
+    assert np.isfinite(costs.step_s[0])
+    assert np.isfinite(costs.memory_bytes[0])
+    assert min(terms) >= 0
+    assert (costs.time.pipeline_bubble[0] > 0) == (pp > 1)
