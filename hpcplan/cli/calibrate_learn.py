@@ -242,8 +242,9 @@ def _show(found: dict[str, Any]) -> None:
         out.print(f"{found['runs']} runs of {found['site']} are known; two are needed to learn from.", markup=False)
     else:
         factors = [(name, f"{factor:.3f}") for name, factor in sorted(learned["factors"].items())]
-        title = f"{found['runs']} runs ({found['new_runs']} new): mean error {learned['before']:.1%} before, "
-        out.print(table(title + f"{learned['after']:.1%} after (held out)", ("constant", ">factor"), factors))
+        errors = f"mean error {learned['before']:.1%} before, {learned['after']:.1%} after (held out)"
+        out.print(f"{found['runs']} runs ({found['new_runs']} new): {errors}", markup=False)
+        out.print(table(None, ("constant", ">factor"), factors))
     rows = [
         (e["campaign"][:12], e["nodes"], format_duration(e["predicted_s"]), format_duration(e["actual_s"]),
          f"{e['actual_s'] / e['predicted_s'] - 1:+.1%}", f"{e['average']:+.2f}", e["drift"] or "")
