@@ -52,7 +52,7 @@ _PICTURES = (".svg", ".png", ".pdf")
 @click.option("--explain", "explained", is_flag=True, help="Say why it won, and what would change it.")
 @click.option(
     "--constants",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Constants of your own, from 'hpcplan calibrate fit'.",
 )

@@ -54,7 +54,8 @@ def text_of(page: Path) -> str:
 def console_lines(page: Path) -> list[str]:
     """Return what a reader is told to type."""
     blocks = re.findall(r"^```console\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
-    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    whole = [re.sub(r"\\\n\s*", "", block) for block in blocks]
+    return [line[2:] for block in whole for line in block.splitlines() if line.startswith("$ ")]
 
 
 def commands_in(line: str) -> Iterator[list[str]]:
