@@ -208,6 +208,20 @@ def shape(value: Any) -> Any:
     return [shape(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else None
 
 
+def differences(real: Any, mock: Any, where: str = "") -> Iterator[str]:
+    """Yield what only one of two shapes has."""
+    if isinstance(real, dict) and isinstance(mock, dict):
+        for key in sorted(real.keys() | mock.keys()):
+            if key not in real or key not in mock:
+                yield f"{where}.{key}: {'mock' if key in mock else 'real'} alone"
+            else:
+                yield from differences(real[key], mock[key], f"{where}.{key}")
+    elif isinstance(real, list) and isinstance(mock, list):
+        yield from differences(real[0], mock[0], f"{where}[0]")
+    elif type(real) is not type(mock):
+        yield f"{where}: {real!r} and {mock!r}"
+
+
 @pytest.mark.parametrize("line", ["squeue --json", "sinfo --json", "sacct --json -j $(cat id)"])
 def test_json_has_the_same_keys(both: Both, line: str) -> None:
     found = []
@@ -220,7 +234,7 @@ def test_json_has_the_same_keys(both: Both, line: str) -> None:
             job.pop("job_resources", None)  # cores one by one, which a mock cluster has not
             for step in job.get("steps", ()):
                 step.pop("tres", None)
-    assert shape(found[1]) == shape(found[0])
+    assert list(differences(shape(found[0]), shape(found[1]))) == []
 
 
 ABSENT = {

@@ -151,8 +151,6 @@ def _wait(controller: Controller, connection: Any, job_id: int) -> int:
     with controller.session() as session:
         records = list(session.accounting.latest_first(job_ids={job_id}))
         records += [r for r in session.engine.ended if job_id in (r.job_id, r.array_job_id)]
-    codes = [
-        (r.exit_code or 0) or (128 + r.signal if r.signal else 0) or int(r.state is not JobState.COMPLETED)
-        for r in records
-    ]
+    # A script that a signal ended has no exit code; sbatch then leaves with 1.
+    codes = [(record.exit_code or 0) or int(record.state is not JobState.COMPLETED) for record in records]
     return max(codes, default=1)
