@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcplan.simulate.admission import refusal
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
@@ -30,7 +29,7 @@ from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
 from hpcplan.simulate.preemption import Preemption, victims
-from hpcplan.simulate.reservations import Reservation, Reservations
+from hpcplan.simulate.reservations import Reservation, Reservations, licenses_of, refuse_unknown
 from hpcplan.simulate.slurm_backfill import BackfillPass
 from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
@@ -73,6 +72,7 @@ class Controller(Engine):
         self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
         self._preemption = Preemption(cluster.machine, self.settings, policy)
         self.reservations = Reservations(cluster.reservations)
+        self._next_reservation = self.reservations.next_change(now - 1)
         self._licenses = dict(self.settings.licenses)
         super().__init__(cluster.machine, Fcfs(), now=now, cluster=name, arrivals=arrivals, history=history)
         self._tiers = {name: part.priority_tier for name, part in cluster.machine.partitions.items()}
@@ -81,7 +81,7 @@ class Controller(Engine):
         self._multifactor = Multifactor(cluster.machine, self.settings, policy) if self.settings.multifactor else None
         self._began_ms: dict[int, int] = {}  # how far into its second each running job was started
         self._turn_ms = 0  # how far into the present second it is
-        self._promised: list[tuple[int, int, int]] = []  # (end by limit, nodes, job) of what runs or completes, sorted
+        self._promised: list[tuple[int, int, int]] = []  # (end by limit, job, nodes) of what runs or completes, sorted
         self._completing: list[tuple[int, tuple[int, int, int]]] = []  # ends not yet seen: when, in ms, and of what
         self._switch_waits: list[tuple[int, int]] = []  # (until when a job waits for few switches, its id)
         self._seen_changes = -1
@@ -107,7 +107,7 @@ class Controller(Engine):
                 job_id,
                 None if (one := self._holdings.get(job_id)) is None else one.saved(),
             ]
-            for seen_ms, (limit_end, nodes, job_id) in self._completing
+            for seen_ms, (limit_end, job_id, nodes) in self._completing
         ]
         fair_share = self._multifactor.fair_share if self._multifactor is not None else None
         return {
@@ -127,12 +127,13 @@ class Controller(Engine):
         self._began_ms = dict(data["began_ms"])
         self._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
         self.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])
+        self._next_reservation = self.reservations.next_change(self.now)
         for seen_ms, limit_end, mask, job_id, holding in data["completing"]:
-            ended = (limit_end, int(mask, 16), job_id)
+            ended = (limit_end, job_id, int(mask, 16))
             heapq.heappush(self._completing, (seen_ms, ended))
             insort(self._promised, ended)
             if self._resources is None:
-                self.busy |= ended[1]
+                self.busy |= ended[2]
             else:
                 from hpcplan.simulate.resources import Holding
 
@@ -173,8 +174,8 @@ class Controller(Engine):
         times = [self._switch_waits[0][0]] if self._switch_waits else []
         if self._completing:
             times.append(max(self.now, self._completing[0][0] // 1000))
-        if self.reservations and (change := self.reservations.next_change(self.now)) is not None:
-            times.append(change)
+        if self._next_reservation is not None:
+            times.append(max(self.now, self._next_reservation))
         if self.queue:
             for time in (self._next_pass(), self._whole_due, self._backfill_due):
                 if time is not None:
@@ -228,7 +229,7 @@ class Controller(Engine):
                 job.node_cpus = holding.cpus
             resources.take(holding)
             self.busy = resources.full()
-        insort(self._promised, (job.limit_end, job.nodes, job.id))
+        insort(self._promised, (job.limit_end, job.id, job.nodes))
         self._began_ms[job.id] = self._turn_ms
         if self._limits is not None:
             self._limits.started(job)
@@ -243,7 +244,7 @@ class Controller(Engine):
             lag_ms = 1000
         else:
             lag_ms = 0 if state is JobState.TIMEOUT else began_ms + self.settings.end_overhead_ms
-        heapq.heappush(self._completing, (self.now * 1000 + lag_ms, (job.limit_end, job.nodes, job.id)))
+        heapq.heappush(self._completing, (self.now * 1000 + lag_ms, (job.limit_end, job.id, job.nodes)))
         if self._limits is not None:
             self._limits.ended(job)
         if job.spec.licenses:
@@ -253,7 +254,7 @@ class Controller(Engine):
 
     def _clean_up(self, ended: tuple[int, int, int]) -> None:
         """Let nodes be given out again."""
-        _, nodes, job_id = ended
+        _, job_id, nodes = ended
         if self._resources is None:
             self.busy &= ~nodes
         else:
@@ -268,6 +269,10 @@ class Controller(Engine):
             if job is not None and not job.running:
                 job.request = replace(job.request, switches=0)
                 self.changes += 1
+        if self._next_reservation is not None and self._next_reservation <= self.now:
+            self._next_reservation = self.reservations.next_change(self.now)
+            self.changes += 1
+            self._triggered = True
         self._settle()
         self._reprioritise()
         settings, now = self.settings, self.now
@@ -349,7 +354,9 @@ class Controller(Engine):
 
     def waits_for(self, job: Job) -> str | None:
         """Return squeue's word for what keeps a job of the queue from starting that is no lack of nodes."""
-        if job.spec.licenses and any(self._licenses.get(name, 0) < count for name, count in _licenses(job.spec)):
+        if job.spec.licenses and any(
+            self._licenses.get(name, 0) < count for name, count in licenses_of(job.spec.licenses)
+        ):
             return "Licenses"
         if job.spec.reservation is not None and not self.reservations.usable(job, self.now, job.request.eligible):
             return "Reservation"
@@ -370,19 +377,13 @@ class Controller(Engine):
         self._disturbed()
 
     def _disturbed(self) -> None:
+        self._next_reservation = self.reservations.next_change(self.now)
         self.changes += 1
         self._triggered = True
         self._schedule()
 
     def _check(self, spec: JobSpec, user: str) -> None:
-        if spec.licenses and any(self.licenses.get(name, 0) < count for name, count in _licenses(spec)):
-            raise refusal("Invalid license specification")
-        if spec.reservation is not None:
-            own = self.reservations.by_name.get(spec.reservation)
-            if own is None:
-                raise refusal("Requested reservation is invalid")
-            if not own.admits(user, spec.account):
-                raise refusal("Access denied to requested reservation")
+        refuse_unknown(spec, user, self.licenses, self.reservations)
 
     @property
     def licenses(self) -> dict[str, int]:
@@ -390,7 +391,7 @@ class Controller(Engine):
         return dict(self.settings.licenses)
 
     def _count_licenses(self, job: Job, sign: int) -> None:
-        for name, count in _licenses(job.spec):
+        for name, count in licenses_of(job.spec.licenses):
             self._licenses[name] += sign * count
 
     def _ordered(self) -> list[Job]:
@@ -413,14 +414,15 @@ class Controller(Engine):
         usable = self.free
         looked_at: Counter[str] = Counter()
         for job in queue:
-            if not usable:
+            if not usable and not (self._preemption.possible or self.reservations):
                 break
             looked_at[job.request.partition] += 1
             if 0 < self.settings.partition_job_depth < looked_at[job.request.partition]:
                 continue
             if self._constrained and self.waits_for(job) is not None:
                 continue
-            nodes = self._choose(job.request, self.reservations.usable(job, self.now, usable))
+            there = self.free if job.spec.reservation is not None else usable
+            nodes = self._choose(job.request, self.reservations.usable(job, self.now, there))
             if nodes:
                 self._start(job, nodes, backfilled=False)
                 usable &= self.free
@@ -477,7 +479,7 @@ class Controller(Engine):
         available = self.available
         running = self._promised.copy()
         if available != self.machine.all_nodes:
-            running = sorted((limit_end, nodes & available, job_id) for limit_end, nodes, job_id in running)
+            running = [(limit_end, job_id, nodes & available) for limit_end, job_id, nodes in running]
         pass_: BackfillPass
         if self._resources is None:
             pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
@@ -501,13 +503,3 @@ class Controller(Engine):
 
     def _drop_started(self) -> None:
         self.queue = [job for job in self.queue if not job.running]
-
-
-def _licenses(spec: JobSpec) -> list[tuple[str, int]]:
-    """Return (name, count) of ``matlab:2,ansys``."""
-    found = []
-    for word in (spec.licenses or "").lower().split(","):
-        name, _, count = word.strip().partition(":")
-        if name:
-            found.append((name, int(count) if count.isdecimal() else 1))
-    return found

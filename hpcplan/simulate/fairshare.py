@@ -139,7 +139,8 @@ class FairShare:
             for one in children:
                 own = share * (one.shares / shares if shares else 0.0)
                 actual = used[one.account, one.user] / everything if everything else 0.0
-                usage = actual + (effective - actual) * (one.shares / shares if shares else 0.0)
+                part = one.shares / shares if shares and account != "root" else 0.0
+                usage = actual + (effective - actual) * part
                 if one.user is None:
                     visit(one.account, own, usage)
                 else:

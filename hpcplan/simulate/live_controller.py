@@ -36,10 +36,10 @@ class LiveController(LiveEngine, Controller):
         """
         job = self.jobs[job_id]
         if job.running:
-            before = (job.limit_end, job.nodes, job.id)
+            before = (job.limit_end, job.id, job.nodes)
             super().change(job_id, spec, priority=priority, anew=anew)
-            if (job.limit_end, job.nodes, job.id) != before:
+            if (job.limit_end, job.id, job.nodes) != before:
                 del self._promised[bisect_left(self._promised, before)]
-                insort(self._promised, (job.limit_end, job.nodes, job.id))
+                insort(self._promised, (job.limit_end, job.id, job.nodes))
         else:
             super().change(job_id, spec, priority=priority, anew=anew)

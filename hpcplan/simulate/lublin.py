@@ -104,10 +104,10 @@ def _weights() -> list[float]:
     """Return how busy each half hour of the day is, 1 on average: a gamma distribution over the cycle."""
     from scipy.stats import gamma
 
-    edges = [gamma.cdf(position, _CYCLE[0], scale=_CYCLE[1]) for position in range(2 * _BUCKETS + 1)]
     weights = [0.0] * _BUCKETS
-    for position in range(2 * _BUCKETS):
-        weights[(position + _CYCLE_BEGINS - 1) % _BUCKETS] += edges[position + 1] - edges[position]
+    for position in range(_CYCLE_BEGINS, _CYCLE_BEGINS + _BUCKETS):
+        low, high = gamma.cdf([position - 0.5, position + 0.5], _CYCLE[0], scale=_CYCLE[1])
+        weights[(position - 1) % _BUCKETS] = float(high - low)
     mean = sum(weights) / _BUCKETS
     return [max(1e-3, weight / mean) for weight in weights]
 

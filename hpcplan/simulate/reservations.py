@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.hostlist import expand
+from hpcplan.simulate.admission import refusal
 from hpcplan.simulate.traces import text_lines
 
 if TYPE_CHECKING:
-    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.jobs import Job, JobSpec
     from hpcplan.simulate.machine import Machine
 
-__all__ = ["Reservation", "Reservations", "read_reservations"]
+__all__ = ["Reservation", "Reservations", "licenses_of", "read_reservations", "refuse_unknown"]
 
 _PAIR: Final = re.compile(r"(\w+)=(\S*)")
 
@@ -79,6 +80,32 @@ class Reservations:
         """Return when the next one begins or ends."""
         times = [time for one in self.by_name.values() for time in (one.start_s, one.end_s) if time > now]
         return min(times, default=None)
+
+
+def licenses_of(text: str | None) -> list[tuple[str, int]]:
+    """Return (name, count) of ``matlab:2,ansys``."""
+    found = []
+    for word in (text or "").lower().split(","):
+        name, _, count = word.strip().partition(":")
+        if name:
+            found.append((name, int(count) if count.isdecimal() else 1))
+    return found
+
+
+def refuse_unknown(spec: JobSpec, user: str, licenses: Mapping[str, int], reservations: Reservations) -> None:
+    """Refuse a job that asks for licences that there are not, or for a reservation that is not its user's.
+
+    Raises:
+        SlurmError: in sbatch's words.
+    """
+    if any(licenses.get(name, 0) < count for name, count in licenses_of(spec.licenses)):
+        raise refusal("Invalid license specification")
+    if spec.reservation is not None:
+        own = reservations.by_name.get(spec.reservation)
+        if own is None:
+            raise refusal("Requested reservation is invalid")
+        if not own.admits(user, spec.account):
+            raise refusal("Access denied to requested reservation")
 
 
 def read_reservations(path: Path, machine: Machine) -> Reservations:

@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hpcplan.simulate.slurm_backfill import BackfillPass
+from hpcplan.simulate.slurm_backfill import BackfillPass, groups_of_ends
 
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job, Request
@@ -23,7 +23,7 @@ __all__ = ["SharedBackfillPass"]
 
 
 class SharedBackfillPass(BackfillPass):
-    """A pass at ``now``; ``running`` holds (end by time limit, nodes, id) of the jobs that ``holdings`` are of."""
+    """A pass at ``now``; ``running`` holds (end by time limit, id, nodes) of the jobs that ``holdings`` are of."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class SharedBackfillPass(BackfillPass):
         self._room: dict[tuple[int, int, int | None, int], int] = {}
 
     def _started(self, job: Job, slot: Slot) -> None:
-        insort(self._ends, (slot.end, slot.nodes, job.id))
+        insort(self._ends, (slot.end, job.id, slot.nodes))
         insort(self._end_times, slot.end)
         self._room.clear()
 
@@ -76,24 +76,11 @@ class SharedBackfillPass(BackfillPass):
         In select/cons_tres jobs that end within a widening window go at once (bf_window_linear), in select/linear one
         after another.
         """
-        linear_s = self.settings.bf_window_linear_s
-        state = self._resources.copy()
-        window_s, opened, before = 60 if self.settings.consumable else 0, None, None
-        for end, nodes, job_id in self._ends:
-            if not nodes & usable:
-                continue
-            if before is not None:
-                if opened is None:
-                    opened = before
-                if end > opened + window_s:
-                    chosen = state.choose(request, self.placement, usable)
-                    if chosen:
-                        return max(before, self.now + 1), chosen
-                    window_s, opened = (window_s + linear_s if linear_s else window_s * 2), None
-            state.give_back(self._holdings[job_id])
-            before = end
-        if before is not None:
+        state, ends = self._resources.copy(), self._ends
+        for last, group in groups_of_ends(ends, usable, self.settings):
+            for number in group:
+                state.give_back(self._holdings[ends[number][1]])
             chosen = state.choose(request, self.placement, usable)
             if chosen:
-                return max(before, self.now + 1), chosen
+                return max(last, self.now + 1), chosen
         return None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from hpcplan.simulate.profile import Slot
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from hpcplan.simulate.placement import Placement
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
-__all__ = ["BackfillPass"]
+__all__ = ["BackfillPass", "groups_of_ends"]
+
+# slurm.conf(5), bf_window_linear, says that the window is 30 s at first and doubles; of 162 plans in the logs of three
+# recordings, a window that stays at 50 to 60 s explains most (85 %, against 81 %).
+_END_WINDOW_S: Final = 52
 
 
 class BackfillPass:
-    """A pass at ``now``; ``running`` holds (end by time limit, nodes) of what runs or is being cleaned up, sorted.
+    """A pass at ``now``; ``running`` holds (end by time limit, id, nodes) of what runs or is being cleaned up, sorted.
 
     The time planned for is cut into spans: the i-th begins at ``_begins[i]`` and ends where the next begins, and nobody
     has been promised ``_unpromised[i]``, which are ``_counts[i]`` nodes, in it. ``_levels[i]`` are the nodes that are
@@ -99,7 +103,7 @@ class BackfillPass:
     def _started(self, job: Job, slot: Slot) -> None:
         """Count a job among the running ones."""
         self._free &= ~slot.nodes
-        insort(self._ends, (slot.end, slot.nodes, job.id))
+        insort(self._ends, (slot.end, job.id, slot.nodes))
         insort(self._end_times, slot.end)
         self._levels.clear()
         self._firsts.clear()
@@ -249,7 +253,7 @@ class BackfillPass:
         position = len(self._levels)
         if position == len(self._ends):
             return False
-        self._levels.append((self._levels[-1] if position else self._free) | self._ends[position][1])
+        self._levels.append((self._levels[-1] if position else self._free) | self._ends[position][2])
         return True
 
     def _will_run(self, request: Request, nodes: int, first_level: int) -> tuple[int, int] | None:
@@ -293,24 +297,12 @@ class BackfillPass:
 
     def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
         """The same in select/cons_tres: jobs that end within a widening window go at once (bf_window_linear)."""
-        level, window_s, opened = usable & self._free, 60, None
-        linear_s, need, fits = self.settings.bf_window_linear_s, request.minimum, self.placement.fits
-        before = None  # the end of the last job that gives something back, which a later one may go with
-        for end, given_back, _ in self._ends:
-            given_back &= usable
-            if not given_back:
-                continue
-            if before is not None:
-                if opened is None:
-                    opened = before
-                if end > opened + window_s:
-                    if level.bit_count() >= need and fits(request, level):
-                        return max(before, self.now + 1), level
-                    window_s, opened = (window_s + linear_s if linear_s else window_s * 2), None
-            level |= given_back
-            before = end
-        if before is not None and level.bit_count() >= need and fits(request, level):
-            return max(before, self.now + 1), level
+        level, need, fits = usable & self._free, request.minimum, self.placement.fits
+        for last, group in groups_of_ends(self._ends, usable, self.settings):
+            for number in group:
+                level |= self._ends[number][2] & usable
+            if level.bit_count() >= need and fits(request, level):
+                return max(last, self.now + 1), level
         return None
 
     def _promise(self, job: Job, slot: Slot) -> None:
@@ -348,3 +340,29 @@ class BackfillPass:
             self._unpromised.insert(position, self._unpromised[position - 1])
             self._counts.insert(position, self._counts[position - 1])
         return position
+
+
+def groups_of_ends(
+    ends: Sequence[tuple[int, int, int]], usable: int, settings: SlurmSettings
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield the jobs (as positions in ``ends``) after which it is asked whether a job fits, with the last one's end.
+
+    In select/cons_tres jobs that end within a window of the first of them go at once; ``bf_window_linear`` makes it
+    wider each time. Only jobs on usable nodes go; but it is the end of the next job, whichever nodes it is on, that is
+    held against the window. In select/linear they go one after another.
+    """
+    window_s = _END_WINDOW_S if settings.consumable else 0
+    group: list[int] = []
+    first = 0
+    for number, (end, _, nodes) in enumerate(ends):
+        if not nodes & usable:
+            continue
+        if not group:
+            first = end
+        group.append(number)
+        if number + 1 == len(ends) or ends[number + 1][0] > first + window_s:
+            yield end, group
+            group = []
+            window_s += settings.bf_window_linear_s
+    if group:
+        yield ends[group[-1]][0], group

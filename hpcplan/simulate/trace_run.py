@@ -15,6 +15,7 @@ from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Metrics, Row, metrics
 from hpcplan.simulate.policies import POLICIES, Backfill, Fcfs
 from hpcplan.simulate.replay import replay
+from hpcplan.simulate.reservations import Reservations, refuse_unknown
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.simulate.traces import Trace, TraceJob
@@ -130,8 +131,12 @@ class _Submissions:
         self.submitted: list[tuple[str, int]] = []  # name and submission of each, by id from 1
         self.refused: dict[str, str] = {}
         self._names = {job.name for job in trace.jobs} if any(_depends(job) for job in trace.jobs) else set()
-        self._admission = Admission(cluster.machine)
         self._whole_minutes = policy == "slurm"
+        self._admission = Admission(
+            cluster.machine, whole_nodes=not (self._whole_minutes and cluster.machine.shares_nodes)
+        )
+        self._licenses = dict(cluster.settings.licenses)
+        self._reservations = Reservations(cluster.reservations)
         self._as_given = policy == "priority" or (policy == "slurm" and order == "submit")
         self._shortest_first = policy == "sjf" or order == "sjf"
         self._left = iter(sorted(trace.jobs, key=lambda job: job.submit_s))
@@ -155,6 +160,8 @@ class _Submissions:
         for job in self._left:
             spec = self._spec(job)
             try:
+                if self._whole_minutes:
+                    refuse_unknown(spec, job.user or "user", self._licenses, self._reservations)
                 self._admission.resolve(spec)
                 spec = self._with_dependency(spec, job)
             except SlurmError as error:
@@ -173,6 +180,8 @@ class _Submissions:
             priority = None if self._as_given else _FIRST - job.limit_s if self._shortest_first else 1
             return JobSpec(name=job.name, ntasks=job.procs, time_limit_s=limit_s, priority=priority)
         spec = job.ask if limit_s == job.ask.time_limit_s else replace(job.ask, time_limit_s=limit_s)
+        if not self._whole_minutes and (spec.licenses or spec.reservation):
+            spec = replace(spec, licenses=None, reservation=None)
         if self._as_given:
             return spec
         return replace(spec, priority=_FIRST - job.limit_s if self._shortest_first else 1)
