@@ -10,7 +10,7 @@ checkpoint interval for restart dumps*, FGCS 22(3), 2006.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,11 +22,14 @@ from hpcplan.schedule.segments import STARTUP_S
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["REQUEUE_S", "Chain", "Finish", "simulate_chain"]
+__all__ = ["REQUEUE_S", "Chain", "Finish", "Wait", "simulate_chain"]
 
 REQUEUE_S: Final = 121  # before a requeued job may start again: Slurm 22.05's credential life time and a second
 _NINETY: Final = 1.6449  # standard deviations that hold 90 % of a normal distribution
 _MOST_ATTEMPTS: Final = 2000  # of one chain: beyond, it will not be done
+
+
+Wait = Callable[[float, float], float]  # of a job submitted so long from now, which then holds nodes so long (s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,7 @@ class Finish:
 
 def simulate_chain(
     chain: Chain,
-    first_waits_s: NDArray[np.int64] | Sequence[float],
-    later_waits_s: NDArray[np.int64] | Sequence[float],
+    waits: Callable[[int], Wait],
     *,
     samples: int,
     random: np.random.Generator,
@@ -77,22 +79,19 @@ def simulate_chain(
 
     Args:
         chain: the jobs.
-        first_waits_s: waits of a job that is submitted now.
-        later_waits_s: waits of one that is submitted some time.
+        waits: for the number of a sample, how long its jobs wait.
         samples: how often.
         random: where chance comes from.
     """
     sigma = math.log(max(1.0, chain.step_high_s / chain.step_s)) / _NINETY
     pace = np.exp(sigma * random.standard_normal(samples)) * chain.step_s
-    first = random.choice(np.asarray(first_waits_s, dtype=float), samples)
-    later = np.asarray(later_waits_s, dtype=float)
-    rows = [_one(chain, float(pace[i]), float(first[i]), later, random) for i in range(samples)]
+    rows = [_one(chain, float(pace[sample]), waits(sample), random) for sample in range(samples)]
     columns = np.array(rows, dtype=float).reshape(samples, 5).T
     return Finish(columns[0], columns[1], columns[2], columns[3], columns[4].astype(np.int64))
 
 
 def _one(
-    chain: Chain, step_s: float, wait_s: float, later: NDArray[np.float64], random: np.random.Generator
+    chain: Chain, step_s: float, wait: Wait, random: np.random.Generator
 ) -> tuple[float, float, float, float, float]:
     """Return (finish, waited, held, lost, attempts) of one way in which a chain may go."""
     rate = chain.failure_rate_per_s + chain.preemption_rate_per_s
@@ -106,13 +105,13 @@ def _one(
         segment = chain.segments[min(position, len(chain.segments) - 1)]
         goal = segment.last_step if position < len(chain.segments) else total
         attempts += 1
-        time += wait_s
-        waited += wait_s
-        wait_s = float(later[random.integers(len(later))])
         usable_s = segment.time_limit_s - segment.warning_s - chain.startup_s
         steps = min(goal - done, _steps_within(chain, step_s, usable_s))
         runs_s = chain.startup_s + _duration_s(chain, step_s, steps)
         fails_s = random.exponential(1 / rate) if rate > 0 else math.inf
+        wait_s = wait(time, min(runs_s, fails_s))
+        time += wait_s
+        waited += wait_s
         if fails_s < runs_s:
             saved = min(steps, _saved(chain, step_s, fails_s - chain.startup_s))
             lost += fails_s - _duration_s(chain, step_s, saved)

@@ -15,8 +15,9 @@ from hpcplan.cost.money import money
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.plan import Plan
 from hpcplan.schedule.chain import mean_time_to_failure_s
+from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
 from hpcplan.schedule.checkpoint import write_time_s
-from hpcplan.schedule.finish import Chain, Finish, simulate_chain
+from hpcplan.schedule.finish import Chain, Finish, Wait, simulate_chain
 from hpcplan.schedule.forecast.answer import from_history_alone
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import Forecaster
@@ -37,7 +38,8 @@ _MOST_SIZES: Final = 8  # node counts that are looked at
 _HOPELESS: Final = 4.0  # sizes that train this many times as long as another takes, waits and all, are passed over
 _LENGTHS: Final = (1.0, 0.5)  # of the walltime limit: shorter jobs fit into holes, and wait more often
 _SHORTEST_S: Final = 4 * 3600  # jobs are not cut below this
-_CHAINS: Final = 1000  # simulated for each option
+_CHAINS: Final = 1000  # simulated for each option, where waits are drawn each for itself
+_FUTURES: Final = (200, 60)  # of the queue, each gone through by one chain, on a pool and on a cluster
 _WAITS: Final = (120, 30)  # drawn for each kind of job, on a pool and on a cluster, where they take longer
 
 
@@ -227,10 +229,9 @@ def _options(
         if found and len(plan.segments) == len(found[-1].planned.plan.segments):
             continue  # the run is short: the same jobs again
         limit_s = max(segment.time_limit_s for segment in plan.segments)
-        first, later = waits.of(plan, qos, limit_s)
         chain = _chain(loaded, site.site, plan, waits, qos)
         random = np.random.default_rng((seed, count, limit_s))
-        finish = simulate_chain(chain, first, later, samples=_CHAINS, random=random)
+        finish, first = waits.simulated(chain, plan, qos, limit_s, random)
         hours = float(np.median(finish.held_s)) / 3600 * plan.plan.nodes
         cost = money(site.site, plan.placement.node_group, hours)
         found.append(
@@ -274,7 +275,8 @@ class _Waits:
         history = queue.snapshot.history if queue is not None else ()
         self._forecaster = Forecaster(history, seed=seed)
         self._usual = bool(history)
-        self._seen: dict[tuple[object, ...], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._seen: dict[tuple[object, ...], NDArray[np.int64]] = {}
+        self._drawn: ChainWaits | None = None
         self.notes = tuple(self._said())
 
     def _said(self) -> list[str]:
@@ -286,22 +288,67 @@ class _Waits:
             return ["there is no history: later jobs are taken to wait as long as one submitted now"]
         return []
 
-    def of(self, plan: Plan, qos: str | None, limit_s: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the waits of the plan's first job, and of its later ones, in seconds."""
+    def simulated(
+        self, chain: Chain, plan: Plan, qos: str | None, limit_s: int, random: np.random.Generator
+    ) -> tuple[Finish, NDArray[np.int64]]:
+        """Return how the chain of a plan goes, and the waits of its first job in seconds."""
         if self.queue is None:
-            return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+            none = np.zeros(1, dtype=np.int64)
+            return simulate_chain(
+                chain, lambda _: drawn_waits(none, none, random), samples=_CHAINS, random=random
+            ), none
         snapshot = self.queue.snapshot
         width, partition = plan.plan.nodes, plan.placement.partition
         if snapshot.procs is not None:
             width, partition = self._share_of_pool(plan), ""
-        key = (width, partition, qos, limit_s)
-        if key not in self._seen:
-            job = QueueJob(
-                label="chain", width=width, limit_s=limit_s, submit_s=snapshot.now_s, partition=partition or None,
-                priority=self._priority(qos),
-            )  # fmt: skip
-            self._seen[key] = self._drawn(job)
-        return self._seen[key]
+        job = QueueJob(
+            label="chain", width=width, limit_s=limit_s, submit_s=snapshot.now_s, partition=partition or None,
+            priority=self._priority(qos),
+        )  # fmt: skip
+        try:
+            return self._in_queue(chain, job, random)
+        except InputError as error:
+            raise InfeasibleError(f"{job.width} nodes: {error.message}") from None
+
+    def _in_queue(self, chain: Chain, job: QueueJob, random: np.random.Generator) -> tuple[Finish, NDArray[np.int64]]:
+        assert self.queue is not None
+        snapshot = self.queue.snapshot
+        usual: NDArray[np.int64] | None = None
+        if self._usual:
+            key = (job.width, job.partition, job.limit_s)
+            if key not in self._seen:
+                count = _WAITS[snapshot.procs is None]
+                self._seen[key] = from_history_alone(snapshot, [job], samples=count, seed=self.seed)[0].waits_s
+            usual = self._seen[key]
+        if not self.queue.present:
+            assert usual is not None
+            waits = drawn_waits(usual, usual, random)
+            return simulate_chain(chain, lambda _: waits, samples=_CHAINS, random=random), usual
+        futures = self._futures()
+        futures.check(job)
+        firsts: list[float] = []
+
+        def wait_in(number: int) -> Wait:
+            later = usual if usual is not None else firsts or [0.0]
+            inner = futures.wait_in(number, job, later, random)
+
+            def wait(submit_s: float, held_s: float) -> float:
+                found = inner(submit_s, held_s)
+                if submit_s <= 0:
+                    firsts.append(found)
+                return found
+
+            return wait
+
+        finish = simulate_chain(chain, wait_in, samples=futures.count, random=random)
+        return finish, np.array(firsts, dtype=np.int64)
+
+    def _futures(self) -> ChainWaits:
+        assert self.queue is not None
+        if self._drawn is None:
+            snapshot = self.queue.snapshot
+            self._drawn = ChainWaits(snapshot, self._forecaster, futures=_FUTURES[snapshot.procs is None])
+        return self._drawn
 
     def _share_of_pool(self, plan: Plan) -> int:
         """Return how many of a pool's processors the plan's nodes are; those of a trace are nodes."""
@@ -310,22 +357,6 @@ class _Waits:
         total = sum(len(group.hostnames()) for group in self.site.node_groups.values())
         each = max(1, round(self.queue.snapshot.procs / total)) if self.queue.present else 1
         return plan.plan.nodes * each
-
-    def _drawn(self, job: QueueJob) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        assert self.queue is not None
-        snapshot = self.queue.snapshot
-        count = _WAITS[snapshot.procs is None]
-        later: NDArray[np.int64] | None = None
-        try:
-            if self._usual:
-                later = from_history_alone(snapshot, [job], samples=count, seed=self.seed)[0].waits_s
-            if not self.queue.present:
-                assert later is not None
-                return later, later
-            first = self._forecaster.forecast(snapshot, [job], samples=count)[0].waits_s
-        except InputError as error:
-            raise InfeasibleError(f"{job.width} nodes: {error.message}") from None
-        return first, first if later is None else later
 
     def _priority(self, qos: str | None) -> int:
         """Return a priority above the waiting jobs of lower QoS, 0 (last) where that is not known."""

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from hpcplan.errors import InfeasibleError
 from hpcplan.plan import Segment
+from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
 from hpcplan.schedule.finish import REQUEUE_S, Chain, simulate_chain
 from hpcplan.schedule.finish_picture import draw_tradeoff
 from hpcplan.schedule.finish_search import FinishPlan, Queue, plan_for_finish
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
-from hpcplan.simulate.machine import Machine
+from hpcplan.schedule.forecast.wait import Forecaster, future_of
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
 from hpcplan.site import load_site
 from hpcplan.workload import load_workload
 
@@ -34,7 +36,8 @@ def segments(count: int, steps: int, limit_s: int = 100_000) -> tuple[Segment, .
 
 
 def run(chain: Chain, first: float = 0, later: float = 0, samples: int = 200) -> object:
-    return simulate_chain(chain, [first], [later], samples=samples, random=np.random.default_rng(0))
+    random = np.random.default_rng(0)
+    return simulate_chain(chain, lambda _: drawn_waits([first], [later], random), samples=samples, random=random)
 
 
 def test_without_chance_a_chain_is_its_waits_start_ups_steps_and_checkpoints() -> None:
@@ -97,6 +100,30 @@ def test_time_adds_up_and_is_never_shorter_than_the_work(
     failures = found.attempts - count
     assert found.finish_s[done] == pytest.approx((found.waited_s + found.held_s + failures * REQUEUE_S)[done], abs=1e-3)
     assert (found.held_s[done] >= count * steps * step_s - 1e-6).all()
+
+
+def test_the_jobs_of_a_chain_wait_in_one_future_one_after_another() -> None:
+    """Those that come while a job of the chain runs are before the next, and one's own nodes are not free."""
+    group = NodeGroupShape(mask=0b11, cpus=8, memory_bytes=2**30)
+    machine = Machine(("n0", "n1"), (group,), {"a": PartitionShape("a", 0b11, default=True)}).as_dict()
+    other = QueueJob(label="o", width=2, limit_s=500, submit_s=0)
+    first = QueueJob(label="r", width=2, limit_s=900, submit_s=0, start_s=NOW - 100)
+    target = QueueJob(label="x", width=2, limit_s=1000, submit_s=NOW)
+    for where in ({"procs": 2}, {"machine": machine}):
+        snapshot = QueueSnapshot(now_s=NOW, jobs=(first,), **where)
+        course = future_of(snapshot).course(target, [400], [(NOW + 350, other, 500)])
+        assert course.wait_s(NOW, 1000) == 300
+        assert course.wait_s(NOW + 1300, 200) == 500
+        assert course.wait_s(NOW + 2000, 200) == 0
+
+
+def test_beyond_the_reach_of_the_queue_later_waits_are_those_of_ordinary_moments() -> None:
+    snapshot = QueueSnapshot(now_s=NOW, procs=4)
+    futures = ChainWaits(snapshot, Forecaster(), futures=3, reach_s=1000)
+    target = QueueJob(label="x", width=4, limit_s=100, submit_s=NOW)
+    wait = futures.wait_in(1, target, [777], np.random.default_rng(0))
+    assert wait(0, 100) == 0
+    assert wait(5000, 100) == 777
 
 
 def queue(width: int, left_s: int, waiting: int = 0) -> Queue:

@@ -11,13 +11,13 @@ import numpy as np
 from hpcplan.schedule.forecast.demand import HALF_LIFE_WEEKS
 from hpcplan.schedule.forecast.snapshot import QueueJob
 
-__all__ = ["Arrivals"]
+__all__ = ["MOST", "Arrivals"]
 
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
 _WEEK_S: Final = 7 * _DAY_S
 _WEEKS: Final = 3  # of history that it takes to tell weekdays apart
-_MOST: Final = 400  # jobs of one sample; those further off hardly matter for a job that is first in line
+MOST: Final = 400  # jobs of one sample; those further off hardly matter for a job that is first in line
 _JITTER_S: Final = 2 * _HOUR_S
 
 
@@ -39,33 +39,37 @@ class Arrivals:
         self._past.append(job)
         self._times.append(job.submit_s)
 
-    def future(self, now_s: int, horizon_s: int, random: np.random.Generator) -> list[tuple[int, QueueJob]]:
-        """Return one future: when each job comes, and the past job that it is like. Empty without a past."""
-        if not self._past or horizon_s <= 0:
-            return []
-        start = self._stretch(now_s, horizon_s, random)
-        if start is None:
-            return []
-        first = bisect_left(self._times, start)
-        moved = []
-        for job in self._past[first : first + _MOST]:
-            ahead_s = job.submit_s - start
-            if ahead_s > horizon_s:
-                break
-            moved.append((now_s + ahead_s, job))
-        return moved
+    def future(
+        self, now_s: int, horizon_s: int, random: np.random.Generator, most: int = MOST
+    ) -> list[tuple[int, QueueJob]]:
+        """Return one future: when each job comes, and the past job that it is like. Empty without a past.
 
-    def _stretch(self, now_s: int, horizon_s: int, random: np.random.Generator) -> int | None:
-        """Return where a stretch begins that ends before now, ``None`` where there is none."""
+        Futures of more than a day are put together from stretches of a day.
+        """
+        moved: list[tuple[int, QueueJob]] = []
+        time, end = now_s, now_s + horizon_s
+        while self._past and time < end and len(moved) < most:
+            length_s = min(_DAY_S, end - time)
+            start = self._stretch(now_s, time, length_s, random)
+            if start is None:
+                break
+            length_s = max(1, min(length_s, now_s - start))
+            first, last = bisect_left(self._times, start), bisect_left(self._times, start + length_s)
+            moved += [(time + job.submit_s - start, job) for job in self._past[first : min(last, first + most)]]
+            time += length_s
+        return moved[:most]
+
+    def _stretch(self, now_s: int, time: int, length_s: int, random: np.random.Generator) -> int | None:
+        """Return where a stretch of the past begins that may stand for the one from ``time``; ``None`` without one."""
         first = self._times[0]
-        last = now_s - min(horizon_s, (now_s - first) // 2)
+        last = now_s - min(length_s, (now_s - first) // 2)
         period_s = _WEEK_S if now_s - first >= _WEEKS * _WEEK_S else _DAY_S
         count = int((last - first) // period_s)
         if count < 2:
             return None if last <= first else int(random.integers(first, last))
-        newest = -(-(now_s - last) // period_s)
-        ages = np.arange(newest, max(newest, (now_s - first) // period_s) + 1)
+        newest = -(-(time - last) // period_s)
+        ages = np.arange(newest, max(newest, (time - first) // period_s) + 1)
         weights = 0.5 ** (ages * (period_s / _WEEK_S) / HALF_LIFE_WEEKS)
         periods = random.choice(ages, p=weights / weights.sum())
-        start = now_s - int(periods) * period_s + int(random.integers(-_JITTER_S, _JITTER_S + 1))
+        start = time - int(periods) * period_s + int(random.integers(-_JITTER_S, _JITTER_S + 1))
         return int(min(max(start, first), last))

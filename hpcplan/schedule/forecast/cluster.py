@@ -20,7 +20,7 @@ from hpcplan.simulate.policies import POLICIES, Backfill
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
 
-__all__ = ["ClusterFuture"]
+__all__ = ["ClusterCourse", "ClusterFuture"]
 
 _FIRST: Final = 2**30  # priority of the first in line; each later one has one less
 _LONGEST_S: Final = 400 * 86400  # what has not started by then never does: nodes that are down, limits
@@ -89,7 +89,7 @@ class ClusterFuture:
         """Return when the target, submitted now, starts (unix seconds); 400 days from now if it never does."""
         engine = self._engine(runs_s, arrivals)
         number = engine.next_id
-        spec = replace(self.spec_of(target), priority=self._place(target))
+        spec = replace(self.spec_of(target), priority=self.place_of(target))
         job_id = engine.submit(spec, Behaviour(target.limit_s), target.user or "user")
         assert job_id == number
         job = engine.jobs[job_id]
@@ -99,6 +99,10 @@ class ClusterFuture:
                 return self.now_s + _LONGEST_S
             engine.step(time)
         return job.start_time
+
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> ClusterCourse:
+        """Return a future in which jobs like the target are submitted one after another."""
+        return ClusterCourse(self, target, self._engine(runs_s, arrivals))
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
         """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never does."""
@@ -119,7 +123,7 @@ class ClusterFuture:
         waiting = [next(starts) for _ in self._waiting]
         return waiting + [next(starts) if one else None for one in taken]
 
-    def _place(self, target: QueueJob) -> int:
+    def place_of(self, target: QueueJob) -> int:
         """Return the engine's priority of the target: behind all, or ahead of those of lower priority."""
         pending = [job for job in self.live if job.pending]
         behind = sum(job.priority < target.priority for job in pending) if target.priority > 0 else 0
@@ -214,6 +218,33 @@ class ClusterFuture:
             return self._admission.resolve(self.spec_of(job)).limit_reason is None
         except SlurmError:
             return False
+
+
+class ClusterCourse:
+    """One future of a cluster, moved on from one job of one's own to the next."""
+
+    def __init__(self, future: ClusterFuture, target: QueueJob, engine: Engine) -> None:
+        self._future = future
+        self._target = target
+        self._engine = engine
+
+    def wait_s(self, submit_s: int, held_s: int) -> int:
+        """Return how long a job waits that is submitted at ``submit_s``; 400 days if it never starts."""
+        engine = self._engine
+        submit_s = max(submit_s, engine.now)
+        engine.advance(submit_s)
+        # Behind all that wait, as those others do that come later: each submission has a lower priority.
+        least = min((job.priority for job in engine.queue), default=self._future.place_of(self._target))
+        first = self._future.place_of(self._target) if submit_s <= self._future.now_s else least - 1
+        spec = replace(self._future.spec_of(self._target, submit_s), priority=first)
+        number = engine.submit(spec, Behaviour(max(1, held_s)), self._target.user or "user")
+        job = engine.jobs[number]
+        while job.start_time is None:
+            time = engine.next_event_time()
+            if time is None or time > submit_s + _LONGEST_S:
+                return _LONGEST_S
+            engine.step(time)
+        return job.start_time - submit_s
 
 
 @dataclass(slots=True)

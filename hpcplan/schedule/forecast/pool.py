@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 
 from hpcplan.errors import InputError
@@ -9,7 +10,7 @@ from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, Reservat
 from hpcplan.simulate.replay import TracePolicy, replay, start_of
 from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["Coming", "PoolFuture"]
+__all__ = ["Coming", "PoolCourse", "PoolFuture"]
 
 Coming = tuple[int, QueueJob, int]  # when a job will be submitted (unix seconds), what it is like, how long it runs (s)
 
@@ -78,6 +79,19 @@ class PoolFuture:
             return replay(_with(jobs, runs), self.procs, policy="conservative")[position]
         return start_of(jobs, self.procs, position, runs=runs, backfill=self.policy == "easy")
 
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> PoolCourse:
+        """Return a future in which jobs like the target are submitted one after another."""
+        return PoolCourse(self, target, runs_s, arrivals)
+
+    def start_later(
+        self, target: QueueJob, submit_s: int, held_s: int, runs_s: Sequence[int], arrivals: Sequence[Coming]
+    ) -> int:
+        """Return when the target starts if it is submitted at ``submit_s``, behind those that come until then."""
+        before = [one for one in arrivals if one[0] <= submit_s and one[1].width <= self.procs]
+        jobs, runs = self._line_up(runs_s, [*before, (submit_s, target, held_s), *arrivals[len(before) :]])
+        position = len(self._jobs) + len(before)
+        return start_of(jobs, self.procs, position, runs=runs, backfill=self.policy != "fcfs")
+
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
         """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never can."""
         jobs, runs = self._line_up(runs_s, arrivals)
@@ -96,6 +110,23 @@ class PoolFuture:
                 jobs.append(TraceJob(0, max(self.now_s, submit_s), job.limit_s, job.limit_s, job.width))
                 runs.append(run_s)
         return jobs, runs
+
+
+class PoolCourse:
+    """One future of a pool, replayed from now for each job of one's own; those before are known by then."""
+
+    def __init__(self, future: PoolFuture, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> None:
+        self._future = future
+        self._target = target
+        self._runs_s = runs_s
+        self._arrivals = [one for one in arrivals if one[1].width <= future.procs]
+
+    def wait_s(self, submit_s: int, held_s: int) -> int:
+        """Return how long a job waits that is submitted at ``submit_s``."""
+        submit_s = max(submit_s, self._future.now_s)
+        start = self._future.start_later(self._target, submit_s, held_s, self._runs_s, self._arrivals)
+        insort(self._arrivals, (submit_s, self._target, held_s), key=lambda one: one[0])
+        return start - submit_s
 
 
 def _held(reservation: Reservation, now_s: int) -> TraceJob | None:

@@ -17,12 +17,23 @@ from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SAMPLES", "Forecaster", "Future", "WaitForecast", "future_of"]
+__all__ = ["SAMPLES", "Course", "Forecaster", "Future", "WaitForecast", "future_of"]
 
 SAMPLES: Final = 200
 _FARTHEST_S: Final = 14 * 86400  # arrivals are looked at this far ahead
 _MOST_WORK: Final = 200_000  # jobs looked at in all samples of one forecast: long queues get fewer samples
 _FEWEST: Final = 40
+
+
+class Course(Protocol):
+    """One future in which jobs of one's own are submitted one after another."""
+
+    def wait_s(self, submit_s: int, held_s: int) -> int:
+        """Return how long a job waits that is submitted at ``submit_s`` (unix) and then holds nodes ``held_s``.
+
+        It is submitted when the one before has ended, or later.
+        """
+        ...
 
 
 class Future(Protocol):
@@ -43,6 +54,10 @@ class Future(Protocol):
 
     def start_of(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> int:
         """Return when the target starts (unix seconds)."""
+        ...
+
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> Course:
+        """Return a future in which jobs like the target are submitted one after another."""
         ...
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
@@ -100,8 +115,11 @@ class Forecaster:
             found.append(WaitForecast(target, np.sort(np.array(starts, dtype=np.int64) - future.now_s)))
         return found
 
-    def futures(self, future: Future, count: int, horizon_s: int) -> list[tuple[list[int], list[Coming]]]:
+    def futures(
+        self, future: Future, count: int, horizon_s: int, most: int | None = None
+    ) -> list[tuple[list[int], list[Coming]]]:
         """Return ``count`` draws: how long each live job runs, and what others will submit, both in seconds."""
+        most = future.most_arrivals if most is None else most
         random = np.random.default_rng((self.seed, future.now_s % 2**32))
         runs = self.runtimes.draw(future.live, future.now_s, count, random)
         position = {job.label: index for index, job in enumerate(future.live)}
@@ -110,7 +128,7 @@ class Forecaster:
             runs_s = runs[:, sample].tolist()
             coming = [
                 (time, job, _run_s(job, future.now_s, position, runs_s, random))
-                for time, job in self.arrivals.future(future.now_s, horizon_s, random)[: future.most_arrivals]
+                for time, job in self.arrivals.future(future.now_s, horizon_s, random, most)
             ]
             drawn.append((runs_s, coming))
         return drawn
