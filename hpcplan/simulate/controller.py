@@ -502,4 +502,5 @@ class Controller(Engine):
         return self.waits_for(job) is None
 
     def _drop_started(self) -> None:
-        self.queue = [job for job in self.queue if not job.running]
+        """Take the jobs out of the queue that a pass has started."""
+        self.queue = [job for job in self.queue if job.start_time is None]

@@ -189,7 +189,7 @@ class _Pool:
         widths, limits = self.widths, self.limits
         latest = self.shadow - now
         free, extra = self.free, self.extra
-        started = set()
+        started = []
         for key in keys:
             rank = key[1]
             width = widths[rank]
@@ -202,9 +202,10 @@ class _Pool:
                     continue
                 self._start(now, rank)
                 free -= width
-                started.add(key)
+                started.append(key)
                 if not free:
                     break
         self.extra = extra
-        if started:
-            self.waiting = [key for key in self.waiting if key not in started]
+        waiting = self.waiting
+        for key in started:
+            del waiting[bisect_left(waiting, key)]

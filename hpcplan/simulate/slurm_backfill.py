@@ -56,6 +56,7 @@ class BackfillPass:
         self._begins = [now]
         self._unpromised = [available]
         self._counts = [available.bit_count()]
+        self._until_end = [available]  # what nobody has been promised from now to the end of each span
         self._last_end = now + settings.bf_window_s
         self._in_partition: Counter[str] = Counter()
         self._firsts: dict[tuple[int, int], int] = {}
@@ -124,12 +125,7 @@ class BackfillPass:
 
     def _last_that_can_start(self, queue: Sequence[Job], last: int) -> int:
         """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
-        begins, now = self._begins, self.now
-        nodes = self.available
-        until_end = []  # the nodes that are free now and unpromised to the end of each span
-        for unpromised in self._unpromised:
-            nodes &= unpromised
-            until_end.append(nodes)
+        begins, now, until_end = self._begins, self.now, self._until_end
         while last >= 0:
             request = queue[last].request
             nodes = until_end[max(0, bisect_right(begins, now + request.limit_s) - 1)]
@@ -326,6 +322,9 @@ class BackfillPass:
         for position in range(first, last):
             left = unpromised[position] & others
             unpromised[position], counts[position] = left, left.bit_count()
+        until_end = self._until_end
+        for position in range(first, len(until_end)):
+            until_end[position] &= others
 
     def _cut(self, time: int) -> int:
         """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
@@ -339,6 +338,7 @@ class BackfillPass:
             begins.insert(position, time)
             self._unpromised.insert(position, self._unpromised[position - 1])
             self._counts.insert(position, self._counts[position - 1])
+            self._until_end.insert(position, self._until_end[position - 1])
         return position
 
 

@@ -61,11 +61,12 @@ def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "su
         cluster = SlurmCluster(Machine.of_processors(procs), SlurmSettings())
         return on_nodes(trace, cluster, policy, order, names_nodes=False)
     starts = replay(trace.jobs, procs, policy=policy, order=order)  # type: ignore[arg-type]
+    whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
     rows = []
     for job, start in zip(trace.jobs, starts, strict=True):
-        state = JobState.TIMEOUT if job.run_s > job.limit_s else JobState.COMPLETED
-        end = start + min(job.run_s, job.limit_s)
-        rows.append(Row(job.name, job.submit_s, start, end, job.procs, None, None, state.value))
+        run_s, limit_s, name = job.run_s, job.limit_s, job.label
+        end, state = (start + limit_s, cut) if run_s > limit_s else (start + run_s, whole)
+        rows.append(Row(str(job.id) if name is None else name, job.submit_s, start, end, job.procs, None, None, state))
     return Schedule(policy, order, procs, tuple(rows), {})
 
 
