@@ -26,7 +26,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--nodes", metavar="A,B,…", help="How many nodes (or processors of a pool): one number or several.")
 @click.option("--time", "time_limit", metavar="TIME", help="The job's time limit.  [default: the plan's, or 1 hour]")
 @click.option("--partition", help="Where to.  [default: the plan's, or the cluster's default]")
-@click.option("--user", help="Whose job it is; only told to the engine.", hidden=True)
 @backend_option
 @click.option("--snapshot", type=_FILE, help="A queue that --save wrote, instead of asking Slurm.")
 @click.option("--trace", type=_FILE, help="The queue of a trace under EASY backfill, at the moment --at.")
@@ -34,7 +33,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--procs", type=click.IntRange(1), help="The trace's processors.  [default: what it says]")
 @click.option("--history", "histories", multiple=True, type=_FILE, metavar="FILE",
               help="What ended before: sacct's output, or a trace.  [default: the last --history-days]")  # fmt: skip
-@click.option("--history-days", type=click.IntRange(0), default=14, show_default=True)
+@click.option(
+    "--history-days", type=click.IntRange(0), default=14, show_default=True, help="Of accounting, to learn from."
+)
 @click.option("--save", type=_FILE, help="Write the queue and its history here, for --snapshot.")
 @click.option("--samples", type=click.IntRange(20, 5000), default=200, show_default=True, help="Futures to draw.")
 @click.option("--back-tests", "backtests", type=click.IntRange(0, 5000), default=200, show_default=True,
@@ -43,7 +44,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
               help="What a change would save: limits (right-sized), merge=A+B, nodes=+8, policy=easy.")  # fmt: skip
 @click.option("--demand", "demand_days", type=click.IntRange(1, 28), metavar="DAYS",
               help="Also say what load the next days will bring, by partition.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers: the same gives the same.")
 @format_option
 def command(what: Path | None, nodes: str | None, output_format: str, **options: Any) -> None:
     """Say when a job would start if it were submitted now, for several node counts at once.

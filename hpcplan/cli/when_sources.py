@@ -123,7 +123,7 @@ def asked_jobs(
     widths = _widths(nodes) if nodes is not None else [given.get("width", 1)]
     if snapshot.procs is not None:
         given["partition"] = None
-    job = {"limit_s": _HOUR_S, "user": options["user"], **given}
+    job = {"limit_s": _HOUR_S, **given}
     return [QueueJob(label=f"asked-{width}", submit_s=snapshot.now_s, **{**job, "width": width}) for width in widths]
 
 
