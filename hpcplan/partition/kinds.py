@@ -14,7 +14,7 @@ from hpcplan.cost.machine import Machine, machine_of
 from hpcplan.cost.money import energy_kwh, money
 from hpcplan.cost.recipe import Recipe, recipe_of
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import Shardings
+from hpcplan.cost.shardings import Floats, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.plan import Precision
 from hpcplan.site.load import accelerator_of
@@ -62,6 +62,13 @@ class Kind:
             Shape.of(workload.model), run.sequence_length, run.global_batch, self.machine, self.coefficients,
             shardings, self.recipe, self.constants.corrected,
         )  # fmt: skip
+
+    def correction(self, workload: Workload, shardings: Shardings) -> Floats | None:
+        """Return what measured runs of the site multiply step times by, ``None`` where there are none."""
+        near = self.constants.corrected
+        if near is None:
+            return None
+        return near.factor(Shape.of(workload.model), workload.training.sequence_length, shardings)
 
     def free_bytes(self, headroom: float) -> float:
         """Return what an accelerator has for the job when a share of its memory stays free."""

@@ -2,8 +2,9 @@
 
 The only proof that is used is about levers. Recomputation and offload save memory and cost time, nothing else: with all
 other choices the same, a sharding with more of them is never faster (its arithmetic grows by more than what it can hide
-of gradient traffic). So where a sharding with less of both fits, the one with more is dropped. Tests hold this against
-the cost model and against brute force.
+of gradient traffic). So where a sharding with less of both fits, the one with more is dropped. What measured runs of a
+site add to step times may differ between the two; then the one with more is dropped only if it is corrected by no less.
+Tests hold this against the cost model and against brute force.
 """
 
 from __future__ import annotations
@@ -24,14 +25,26 @@ Mask = NDArray[np.bool_]
 _LESS: Final = np.array([[a != b and a[0] <= b[0] and a[1] <= b[1] for b in LEVERS] for a in LEVERS])
 
 
-def needless_levers(family: Family, fits: Mask) -> Mask:
-    """Return which shardings recompute or offload more than another that fits and is otherwise the same."""
+def needless_levers(family: Family, fits: Mask, correction: Floats | None = None) -> Mask:
+    """Return which shardings recompute or offload more than another that fits and is otherwise the same, and no slower.
+
+    Args:
+        family: the shardings.
+        fits: which of them fit.
+        correction: what the step time of each is multiplied by, where that is not the same for all.
+    """
     if len(family.base) == 0:
         return fits
-    table = np.zeros((int(family.base[-1]) + 1, len(LEVERS)), dtype=np.bool_)
+    shape = (int(family.base[-1]) + 1, len(LEVERS))
+    table = np.zeros(shape, dtype=np.bool_)
     table[family.base, family.lever] = fits
-    beaten = (table.astype(np.float32) @ _LESS.astype(np.float32)) > 0
-    return np.asarray(beaten[family.base, family.lever])
+    if correction is None:
+        beaten = (table.astype(np.float32) @ _LESS.astype(np.float32)) > 0
+        return np.asarray(beaten[family.base, family.lever])
+    factor = np.full(shape, np.inf)
+    factor[family.base, family.lever] = np.where(fits, correction, np.inf)
+    least = np.stack([factor[:, _LESS[:, lever]].min(axis=1, initial=np.inf) for lever in range(len(LEVERS))], axis=1)
+    return np.asarray(least[family.base, family.lever] <= correction)
 
 
 def tally(alive: Mask, pruned: dict[str, int], name: str, passes: Mask) -> Mask:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hpcplan.cost.constants import constants_for
+from hpcplan.cost.correction import Corrected, Correction, places
 from hpcplan.cost.memory import host_bytes
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
@@ -88,6 +90,42 @@ def test_more_of_a_lever_is_never_faster(name: str, nodes: int, batch: int, fram
             if less != more and less[0] <= more[0] and less[1] <= more[1]:
                 both = ~np.isnan(time[:, i]) & ~np.isnan(time[:, j])
                 assert np.all(time[both, i] <= time[both, j] * (1 + 1e-12))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(MODELS),
+    st.integers(1, 4),
+    st.floats(0.0, 0.5),
+    st.lists(st.floats(-0.6, 0.6), min_size=9, max_size=9),
+)
+def test_measured_runs_that_favour_a_lever_do_not_make_pruning_unsound(
+    name: str, nodes: int, headroom: float, weights: list[float]
+) -> None:
+    workload = changed(name, training={"global_batch": 48}, request={"memory_headroom": headroom})
+    kind, shape, length = kind_for(workload), Shape.of(workload.model), workload.training.sequence_length
+    everything = enumerate_families(space_of(workload, nodes)).shardings
+    some = everything.take(np.linspace(0, len(everything) - 1, len(weights)).astype(np.int64))
+    trainer = ("megatron-lm", "bf16")
+    measured = Correction(places(shape, length, some), (trainer,) * len(weights), np.array(weights))
+    corrected = Corrected(trainer, measured)
+    kind = dataclasses.replace(kind, constants=dataclasses.replace(CONSTANTS, corrected=corrected))
+    costs = kind.price(workload, everything)
+    fits = costs.memory_bytes <= kind.free_bytes(headroom)
+    fits &= host_bytes(shape, kind.machine, everything, kind.recipe) <= kind.free_host_bytes(headroom)
+    assume(fits.any())
+    outcome = search(workload, [kind], nodes=(nodes, nodes))
+    assert outcome.costs.step_s[0] == pytest.approx(costs.step_s[fits].min(), rel=1e-12)
+    assert outcome.candidates == outcome.feasible + sum(outcome.pruned.values())
+
+
+def test_a_lever_that_measured_runs_favour_is_kept() -> None:
+    family = enumerate_families(space_of(changed("llama3-8b", training={"global_batch": 16}), 1))
+    fits = np.ones(len(family.base), dtype=bool)
+    full = family.shardings.recompute == RECOMPUTE.index("full")
+    beaten = needless_levers(family, fits, np.where(full, 0.9, 1.0))
+    assert not beaten[full & (family.shardings.offload == 0)].any()
+    assert np.array_equal(needless_levers(family, fits, np.ones(len(fits))), needless_levers(family, fits))
 
 
 def test_what_fits_without_a_lever_is_not_tried_with_it() -> None:
