@@ -118,12 +118,17 @@ def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
     for i, row in enumerate(batch.rows):
         step = float(steps[i])
         seen = fingerprint(row) in known
-        notes = [*row.notes, *batch.notes[i], *(["the constants were fitted on this row"] if seen else [])]
+        fits = bool(memory[i] <= capacity[i])
+        notes = [*row.notes, *batch.notes[i]]
+        if not fits:
+            notes.append(f"does not fit: {memory[i] / 1e9:.0f} GB of {capacity[i] / 1e9:.0f} GB")
+        if seen:
+            notes.append("the constants were fitted on this row")
         result.append(
             Prediction(
                 row=row, step_s=step, memory_bytes=float(memory[i]),
                 low_s=step / (1 + constants[i].interval), high_s=step * (1 + constants[i].interval),
-                fits=bool(memory[i] <= capacity[i]), fitted_on=seen, note="; ".join(notes),
+                fits=fits, fitted_on=seen, note="; ".join(notes),
             )
         )  # fmt: skip
     return result

@@ -91,6 +91,14 @@ def test_the_output_keeps_every_column_and_adds_ours(made: Path) -> None:
     assert len(lines) == len(read.rows) + 1
 
 
+def test_a_run_that_is_predicted_not_to_fit_says_so(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("site,gpus,model,tp,pp,zero,seq,global_batch,micro_batch\nselene,8,gpt3-175b,8,1,0,2048,8,8\n")
+    _, (prediction,) = predict_table(table)
+    assert prediction.fits is False
+    assert "does not fit: " in prediction.note
+
+
 def test_the_commands_say_their_figures(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["calibrate", "fit", str(made), "-o", str(tmp_path / "c"), "--format", "json"])
