@@ -37,6 +37,7 @@ __all__ = ["Turn", "advance"]
 _log = logging.getLogger(__name__)
 
 _LOST_AFTER_S: Final = 30  # a job that was just taken is known to the controller at once
+_NOT_LAUNCHED: Final = "launch failed requeued held"  # slurmctld's words for it (job_mgr.c), whatever the release
 _LOST_BEFORE_S: Final = 7 * 86400  # accounting may have been purged of older ones
 
 
@@ -80,6 +81,7 @@ class _Turn:
         self._blame_nodes(result)
         if self._lost_any(result):
             result = status(self.directory, self.backend)
+        self._release_held(result)
         used = usage(self.directory, result)
         over = used.exceeds(self.policy.budget)
         if over is not None and result.state.moving:
@@ -149,6 +151,25 @@ class _Turn:
             self._note("lost", jobs=keys, at=now)
             self.acts.append(f"found that Slurm has lost {', '.join(keys)}")
         return bool(keys)
+
+    # jobs that Slurm holds
+
+    def _release_held(self, result: CampaignStatus) -> None:
+        """Release jobs that Slurm has put back and holds since a node could not launch them: nobody else will."""
+        ledger = self._ledger()
+        most = self.policy.retry.node_failure
+        held = [
+            job
+            for job in result.jobs
+            if job.state == JobState.PENDING.value
+            and (job.reason_code or "").replace("_", " ").lower().startswith(_NOT_LAUNCHED)
+            and ledger.releases.get(job.key, 0) < most
+        ]
+        if held and not ledger.cancelled:
+            keys = [job.key for job in held]
+            self._note("release", jobs=keys, at=self.backend.now())
+            self.backend.release([job.job_id for job in held if job.job_id is not None])
+            self.acts.append(f"released {', '.join(keys)}, which a node could not launch")
 
     # going on
 

@@ -13,6 +13,7 @@ Events, each with its fields; ``at`` is the cluster's clock in unix seconds:
 ``ended``          a job was seen in a final state: ``job, record``
 ``retry``          jobs that ended badly are about to be submitted once more: ``jobs, cause, why, at, step``
 ``lost``           Slurm took these jobs and no longer knows of them; they will be submitted anew: ``jobs, at``
+``release``        jobs that Slurm holds since it could not launch them are about to be released: ``jobs, at``
 ``withdraw``       jobs of a plan that is given up are about to be cancelled: ``job_ids``; then ``withdrawn``
 ``replanned``      another plan takes over: ``generation, folder, plan_sha256, why, at, carried``
 ``node-failed``    these nodes failed under a job (none may be known): ``nodes, job, job_id, at``
@@ -77,8 +78,8 @@ class Ledger:
     """A campaign as its journal knows it; ``campaign_id`` is ``None`` until it is first submitted.
 
     ``generation`` counts its plans; of the later ones ``folder`` has the files. ``retries`` counts by cause,
-    ``node_failures`` by node. ``earlier`` has how the jobs of earlier plans ended; ``work_dir`` is where jobs run, if
-    that is not the campaign's directory.
+    ``node_failures`` by node, ``releases`` by job. ``earlier`` has how the jobs of earlier plans ended; ``work_dir`` is
+    where jobs run, if that is not the campaign's directory.
     """
 
     campaign_id: str | None = None
@@ -96,6 +97,7 @@ class Ledger:
     stopped: str | None = None
     retries: dict[str, int] = field(default_factory=dict)
     node_failures: dict[str, int] = field(default_factory=dict)
+    releases: dict[str, int] = field(default_factory=dict)
     notified: set[str] = field(default_factory=set)
     jobs: dict[str, JobLedger] = field(default_factory=dict)
     earlier: list[JobRecord] = field(default_factory=list)
@@ -197,6 +199,11 @@ def _node_failed(ledger: Ledger, data: Any) -> None:
         ledger.node_failures[node] = ledger.node_failures.get(node, 0) + 1
 
 
+def _released(ledger: Ledger, data: Any) -> None:
+    for key in data["jobs"]:
+        ledger.releases[key] = ledger.releases.get(key, 0) + 1
+
+
 def _stopped(ledger: Ledger, data: Any) -> None:
     ledger.stopped = data["why"]
 
@@ -207,5 +214,5 @@ def _notified(ledger: Ledger, data: Any) -> None:
 
 _LATER: Final = {
     "lost": _once_more, "retry": _retried, "replanned": _replanned, "node-failed": _node_failed, "stopped": _stopped,
-    "notify": _notified,
+    "release": _released, "notify": _notified,
 }  # fmt: skip

@@ -345,6 +345,21 @@ def test_a_job_that_was_lost_after_it_had_begun_is_not_started_again(directory: 
     assert found.status.jobs[1].state == "UNKNOWN"
 
 
+def test_a_job_that_slurm_holds_after_a_failed_launch_is_released_so_many_times(
+    directory: Path, slurm: Any, turn: Any
+) -> None:
+    (directory / "policy.yaml").write_text("retry: {node_failure: 2}\n")
+    submit(directory, slurm)
+    slurm.set(100, JobState.PENDING, reason="launch failed requeued held")
+    for _ in range(2):
+        assert turn().acts == ("released train-01, which a node could not launch",)
+    assert slurm.calls.count("release") == 2
+    assert turn().acts == ()
+    slurm.set(101, JobState.PENDING, reason="JobHeldUser")  # a person's own hold is respected
+    assert turn().acts == ()
+    assert events(directory).count("release") == 2
+
+
 def test_without_accounting_nothing_is_taken_for_lost(directory: Path, slurm: Any, turn: Any) -> None:
     slurm.accounting_on = False
     submit(directory, slurm)

@@ -135,6 +135,10 @@ class SlurmCluster:
         found = [pid for pid in self._processes() if _program(pid) == program and node in ("", *_words(pid))]
         _end(found, patience_s=0 if kill else 30)
 
+    def runs(self, program: str) -> bool:
+        """Return whether a daemon of this cluster runs."""
+        return any(_program(pid) == program for pid in self._processes())
+
     @property
     def rest_url(self) -> str:
         """Where slurmrestd listens with a token (see :meth:`token`); start it with ``start_daemon("slurmrestd")``."""
