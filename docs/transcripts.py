@@ -38,6 +38,8 @@ _PARETO = "hpcplan plan llama3-8b --site superpod-h100 --nodes 1:16 --tokens 20B
 _VALIDATE = "hpcplan validate korthikanti2022_table5.csv -o predicted.csv"
 _405B = "hpcplan plan llama3-405b --site grand-teton-h100-700w --nodes 2048 -o plan.json"
 _EXPERTS = "hpcplan plan deepseek-v3 --site gb200-nvl72 --nodes 64 --fix ep=64 -o experts.json"
+_WHEN = "hpcplan when --backend mock --nodes 4,16,64 --time 12:00:00 --samples 20 --back-tests 25"
+_FINISH = "hpcplan plan llama3-8b --site superpod-h100 --partition batch --nodes 4:32 --tokens 20B --objective finish"
 _8B = "hpcplan plan llama3-8b --site superpod-h100 --nodes 4 --tokens 200B -o plan.json"
 _SHARD = "hpcplan data shard files.csv --plan plan.json -o shards.jsonl --plan-output with-data.json"
 
@@ -88,6 +90,12 @@ SESSIONS: dict[str, tuple[Shot, ...]] = {
         Shot("data-where", "hpcplan data where shards.jsonl --step 1200 --dp 32 --rank 3"),
         Shot("data-manifest", "head -n 2 shards.jsonl; tail -n 2 shards.jsonl"),
     ),
+    "when": (
+        Shot("when-mock", "hpcplan mock start superpod-h100 --load 0.7 --history 48h --seed 1 --speed 0"),
+        Shot("when", _WHEN),
+        Shot("when-stop", "hpcplan mock stop --purge"),
+    ),
+    "finish": (Shot("finish", _FINISH, blocks=(4, 5)),),
     "check-predictions": (
         Shot("validate", _VALIDATE),
         Shot("predicted", "cut -d , -f 2,19-24 predicted.csv"),

@@ -105,6 +105,10 @@ def make_pooled_plan(
         raise InputError(f"{sum(counts.values())} nodes were asked for; partition {partition!r} allows {most}")
     constants = partial(constants_on, workload, site.site, constants_folder)
     kinds = kinds_of(workload, site.site, topology, [*counts], constants)
+    lacking = [group for group in counts if group not in {kind.group for kind in kinds}]
+    if lacking:
+        message = f"the precision binds: {' and '.join(lacking)} has no products in {workload.training.precision}"
+        raise InfeasibleError(message, hint="leave it out, or train in another precision")
     members = members_of(site.site, topology, kinds, dict(counts))
     shared = _best(workload, members)
     alone: dict[str, float | None] = {}

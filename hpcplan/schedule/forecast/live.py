@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from hpcplan.errors import SlurmError
+from hpcplan.errors import SlurmError, SlurmUnreachableError
 from hpcplan.hostlist import compress, expand
-from hpcplan.schedule.forecast.snapshot import Policy, QueueJob, QueueSnapshot
+from hpcplan.schedule.forecast.snapshot import Policy, QueueJob, QueueSnapshot, Reservation
 from hpcplan.simulate.jobs import UNLIMITED_S
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
 from hpcplan.slurm.backend import Backend
+from hpcplan.slurm.command import CommandBackend
 from hpcplan.slurm.records import JobRecord, NodeRecord, PartitionRecord
 
-__all__ = ["HISTORY_S", "machine_of_records", "past_of_records", "snapshot_of_backend"]
+__all__ = ["HISTORY_S", "machine_of_records", "parse_reservations", "past_of_records", "snapshot_of_backend"]
 
 HISTORY_S: Final = 14 * 86400
+_LIMIT_S: Final = 30.0  # for scontrol to answer
 _SHARED: Final = 0.1  # of the jobs use part of a node, where nodes are shared
 _HELD: Final = ("held", "dependency", "begintime", "limit", "down", "inactive", "invalid", "never")
 
@@ -56,6 +58,7 @@ def snapshot_of_backend(backend: Backend, *, history_s: int = HISTORY_S, policy:
         return QueueSnapshot(
             source=source, now_s=now, machine=machine.as_dict(), policy=policy, left_out=left_out, jobs=tuple(jobs),
             unusable=compress(unusable) if unusable else None, history=tuple(history),
+            reservations=_reservations(backend),
         )  # fmt: skip
     usable = machine.all_nodes & ~machine.mask_of(unusable)
     held = sum(job.width for job in jobs if job.running)
@@ -70,6 +73,47 @@ def snapshot_of_backend(backend: Backend, *, history_s: int = HISTORY_S, policy:
         jobs=tuple(jobs),
         history=tuple(history),
     )
+
+
+def parse_reservations(answer: str) -> tuple[Reservation, ...]:
+    """Return the reservations of nodes in the answer of ``scontrol --oneliner show reservation``, in UTC.
+
+    Those that everybody may use while they last (flag FLEX), and those without nodes, keep nobody off.
+    """
+    found = []
+    for line in answer.splitlines():
+        pairs = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        nodes = pairs.get("Nodes", "(null)")
+        start, end = _time(pairs.get("StartTime", "")), _time(pairs.get("EndTime", ""))
+        usable = nodes not in {"(null)", ""} and "FLEX" not in pairs.get("Flags", "").split(",")
+        if usable and start is not None and end is not None and end > start:
+            found.append(Reservation(start_s=start, end_s=end, nodes=nodes))
+    return tuple(found)
+
+
+def _time(word: str) -> int | None:
+    """Return unix seconds for ``1700000000`` or ``2023-11-14T22:13:20`` (UTC)."""
+    from datetime import UTC, datetime
+
+    if word.isdecimal():
+        return int(word)
+    try:
+        return int(datetime.fromisoformat(word).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+def _reservations(backend: Backend) -> tuple[Reservation, ...]:
+    """Return the reservations, from a backend that can tell: through Slurm's commands."""
+    if not isinstance(backend, CommandBackend):
+        return ()
+    try:
+        answer = backend.commands.answer("scontrol", "--oneliner", "show", "reservation", limit_s=_LIMIT_S)
+    except SlurmUnreachableError:
+        raise
+    except SlurmError:  # a user who may not see them
+        return ()
+    return parse_reservations(answer)
 
 
 def past_of_records(records: Iterable[JobRecord]) -> list[QueueJob]:
