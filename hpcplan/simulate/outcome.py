@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = ["COLUMNS", "Metrics", "Row", "metrics", "to_csv"]
 
@@ -16,8 +16,7 @@ COLUMNS: Final = ("job_id", "submit_s", "start_s", "end_s", "procs", "nodes", "n
 _BOUND_S: Final = 10  # shorter runs count as this long in the bounded slowdown
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One job of a schedule, times in seconds as in the trace; ``None`` where it never started.
 
     ``nodes`` and ``nodelist`` are of machines that have nodes; a trace's bare processors have none.
