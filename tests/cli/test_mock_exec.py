@@ -48,9 +48,8 @@ def test_a_site_and_the_options_of_the_cluster(tmp_path: Path) -> None:
 
 
 def test_pretended_jobs_go_as_fast_as_wanted(tmp_path: Path) -> None:
-    script = (
-        "sbatch -t 60 --wrap 'touch ran'; until [ -z \"$(squeue -h)\" ]; do sleep 0.05; done; sacct -X -n -o elapsed"
-    )
+    ended = 'until [ -z "$(squeue -h)" ]; do sleep 0.05; done'
+    script = f"sbatch -t 60 --wrap 'touch ran'; {ended}; sacct -X -n -j 1 -o elapsed"
     answer = hpcplan("exec", "--pretend", "--speed", "36000", "--", "sh", "-c", script, cwd=tmp_path)
     assert answer.stdout.split() == ["Submitted", "batch", "job", "1", "00:30:00"]
     assert not (tmp_path / "ran").exists()
