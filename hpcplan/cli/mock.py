@@ -59,7 +59,9 @@ command.add_command(exec_command)
 @click.option("--load", type=float, help="Other users: the share of all node time that their jobs use, as 0.7.")
 @click.option("--seed", type=int, help="Makes the other users' jobs the same again.  [default: 1]")
 @click.option("--history", "history_s", callback=_seconds, help="How much of their past to make up.  [default: 24h]")
-@click.option("--policy", help="slurm (as slurmctld does), or fcfs, easy, backfill of the literature.  [default: slurm]")
+@click.option(
+    "--policy", help="slurm (as slurmctld does), or fcfs, easy, backfill of the literature.  [default: slurm]"
+)
 @click.option("--sites", "sites_dir", type=click.Path(path_type=Path), help="Look for SITE in this folder first.")
 @format_option
 def start(site: str, sites_dir: Path | None, output_format: str, **options: Any) -> None:

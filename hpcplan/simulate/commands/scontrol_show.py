@@ -161,7 +161,7 @@ def config_lines(controller: Controller, session: Session, clock: Clock) -> list
         "NEXT_JOB_ID": session.engine.next_id,
         "PreemptMode": "OFF",
         "PreemptType": "preempt/none",
-        "PriorityType": "priority/basic",
+        "PriorityType": "priority/multifactor" if getattr(session.engine, "multifactor", None) else "priority/basic",
         "ProctrackType": "proctrack/linuxproc",
         "SchedulerType": "sched/builtin" if settings.policy == "fcfs" else "sched/backfill",
         "SelectType": "select/cons_tres",
