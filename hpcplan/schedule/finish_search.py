@@ -35,11 +35,12 @@ __all__ = ["Criterion", "FinishPlan", "Option", "Queue", "plan_for_finish"]
 
 Criterion = Literal["p50", "p90", "cost"]
 _MOST_SIZES: Final = 8  # node counts that are looked at
-_HOPELESS: Final = 4.0  # sizes that train this many times as long as another takes, waits and all, are passed over
+_HOPELESS: Final = 2.5  # sizes that train this many times as long as another takes, waits and all, are passed over
+_WORSE: Final = 1.2  # sizes that finish this much later than another are not tried with shorter jobs
 _LENGTHS: Final = (1.0, 0.5)  # of the walltime limit: shorter jobs fit into holes, and wait more often
 _SHORTEST_S: Final = 4 * 3600  # jobs are not cut below this
 _CHAINS: Final = 1000  # simulated for each option, where waits are drawn each for itself
-_FUTURES: Final = (200, 60)  # of the queue, each gone through by one chain, on a pool and on a cluster
+_FUTURES: Final = (200, 40)  # of the queue, each gone through by one chain, on a pool and on a cluster
 _WAITS: Final = (120, 30)  # drawn for each kind of job, on a pool and on a cluster, where they take longer
 
 
@@ -216,6 +217,8 @@ def _options(
     for length in _LENGTHS if waits.known and most_s is not None else (1.0,):
         if length < 1 and (most_s is None or most_s * length < _SHORTEST_S):
             continue
+        if found and found[-1].finish.quantile_s(0.5) > _WORSE / _HOPELESS * within_s:
+            break
         update: dict[str, Any] = {"partition": partition}
         if most_s is not None:
             update["walltime_s"] = math.floor(most_s * length / 60) * 60
