@@ -43,17 +43,27 @@ def fitted_rows(folder: Path) -> frozenset[str]:
     return frozenset(json.loads(path.read_text())) if path.is_file() else frozenset()
 
 
-def half_width(predicted: Array, measured: Array) -> float:
-    """Return the share by which 90 % of the measurements lie at most above or below their prediction."""
+def half_width(predicted: Array, measured: Array, weights: Array | None = None) -> float:
+    """Return the share by which 90 % of the measurements, by weight, lie at most above or below their prediction."""
     errors = np.abs(predicted - measured)
-    errors = errors[~np.isnan(errors)]
-    return float(np.exp(np.quantile(errors, _COVERAGE)) - 1)
+    known = ~np.isnan(errors)
+    order = np.argsort(errors[known])
+    errors, each = errors[known][order], (np.ones(len(errors)) if weights is None else weights)[known][order]
+    reached = (np.cumsum(each) - 0.5 * each) / each.sum()
+    return float(np.expm1(np.interp(_COVERAGE, reached, errors)))
 
 
 def write_constants(
-    folder: Path, old: BaseConstants, batch: Batch, fits: Sequence[Held], tables: Sequence[str]
+    folder: Path,
+    old: BaseConstants,
+    batch: Batch,
+    fits: Sequence[Held],
+    tables: Sequence[str],
+    weights: Array | None = None,
 ) -> list[Path]:
     """Write every constants file of the fits (of step time, and of memory) and return their paths.
+
+    ``weights`` are those that rows have in a site's interval: its large table must not make its small ones too sure.
 
     Raises:
         HpcplanError: the folder cannot be written.
@@ -76,7 +86,7 @@ def write_constants(
         interval: float | None = None
         if kind == "sites" and counts[label] >= _FEW:
             here = np.array([row.site == label for row in batch.rows])
-            interval = half_width(time.calibrated[here], measured[here])
+            interval = half_width(time.calibrated[here], measured[here], None if weights is None else weights[here])
         if kept or interval:
             written.append(_write_factors(folder / kind, label, kept, source, interval))
     for site, correction in sorted(time.corrections.items()):

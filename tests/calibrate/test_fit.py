@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpcplan.calibrate.report import calibrate
-from hpcplan.calibrate.store import fitted_rows, write_constants
+from hpcplan.calibrate.store import fitted_rows, half_width, write_constants
 from hpcplan.calibrate.validate import predict_table, score, to_csv
 from hpcplan.cli import main
 from hpcplan.cost.constants import constants_for, read_prior
@@ -127,3 +127,11 @@ def test_weights_keep_large_tables_from_drowning_small_ones() -> None:
     weights = group_weights(["large"] * 600 + ["small"] * 10)
     assert np.sum(weights[:600]) == pytest.approx(FULL_WEIGHT)
     assert np.all(weights[600:] == 1)
+
+
+def test_an_interval_counts_rows_by_their_weight() -> None:
+    measured, errors = np.zeros(100), np.linspace(0.0, 0.99, 100)
+    assert half_width(errors, measured) == pytest.approx(np.expm1(0.895), abs=0.02)
+    surer = half_width(errors, measured, np.where(errors < 0.5, 1.0, 0.01))
+    assert surer < np.expm1(0.5)
+    assert half_width(np.append(errors, np.nan), np.zeros(101)) == half_width(errors, measured)
