@@ -15,11 +15,12 @@ from hpcplan.plan import Segment
 from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
 from hpcplan.schedule.finish import REQUEUE_S, Chain, simulate_chain
 from hpcplan.schedule.finish_picture import draw_tradeoff
-from hpcplan.schedule.finish_search import FinishPlan, Queue, plan_for_finish
+from hpcplan.schedule.finish_search import FinishPlan, Queue, _Waits, plan_for_finish
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import Forecaster, future_of
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
 from hpcplan.site import load_site
+from hpcplan.site.policy import Qos
 from hpcplan.workload import load_workload
 
 NOW = 1_700_000_000
@@ -182,3 +183,31 @@ def test_the_cheapest_within_a_deadline_is_chosen_and_an_impossible_one_is_refus
     assert cheap.best.finish.quantile_s(0.9) <= late_s
     with pytest.raises(InfeasibleError, match="the deadline binds"):
         planned(None, deadline_s=600.0)
+
+
+def waits_of(known: Queue) -> _Waits:
+    site = load_site("superpod-h100").site
+    qos = {"urgent": Qos(priority=50), "normal": Qos(priority=10)}
+    return _Waits(known, site.model_copy(update={"qos": qos}), seed=0)
+
+
+def test_a_higher_qos_goes_ahead_of_waiting_jobs_of_lower_ones() -> None:
+    jobs = tuple(
+        QueueJob(label=f"w{n}", width=8, limit_s=60, submit_s=NOW - 50, priority=100 + n, qos="normal")
+        for n in range(3)
+    )
+    waits = waits_of(Queue(QueueSnapshot(now_s=NOW, procs=64, jobs=jobs)))
+    assert waits._priority("urgent") == 103
+    assert waits._priority("normal") == 0
+    assert waits._priority(None) == 0
+
+
+def test_preemptions_of_the_past_are_expected_again() -> None:
+    ran = [
+        QueueJob(label=f"h{n}", width=1, limit_s=9000, submit_s=0, start_s=0, end_s=3600, partition="batch", qos="low",
+                 state="PREEMPTED" if n < 3 else "COMPLETED")
+        for n in range(30)
+    ]  # fmt: skip
+    waits = waits_of(Queue(QueueSnapshot(now_s=NOW, procs=64, history=tuple(ran))))
+    assert waits.preemption_rate_per_s("batch", "low") == pytest.approx(3 / (30 * 3600))
+    assert waits.preemption_rate_per_s("debug", None) == 0
