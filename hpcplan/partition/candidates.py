@@ -46,6 +46,7 @@ __all__ = [
     "enumerate_shardings",
     "families",
     "parse_fixed",
+    "spelled",
 ]
 
 _TOKENS_A_CONTEXT_RANK = 2048
@@ -55,6 +56,7 @@ _FRAMES = 1 << 12  # rows expanded at a time
 
 # what `--fix` can name, and how its value is read
 _FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
+_WORDS = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD, "sequence_parallel": ("off", "on")}
 FIXABLE: Mapping[str, Callable[[str], int]] = {
     **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
     "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
@@ -88,6 +90,12 @@ def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
         except (KeyError, ValueError):
             raise InputError(f"--fix {word!r}: {name} cannot be {value!r}") from None
     return fixed
+
+
+def spelled(name: str, value: int) -> str:
+    """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
+    known: tuple[str, ...] = _WORDS.get(name, ())
+    return known[value] if 0 <= value < len(known) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from hpcplan.cost.memory import Memory
+from hpcplan.cost.shardings import DEVICE
 from hpcplan.cost.step import Costs, StepTime
 from hpcplan.partition.found import describe, node_count
 from hpcplan.partition.search import Outcome
 from hpcplan.units import format_duration
 
 __all__ = ["TERMS", "why_it_lost", "why_it_won"]
+
+_WITHIN_ERROR = 0.02  # of the step time; well inside the interval of any prediction
 
 TERMS = {
     "compute": "arithmetic",
@@ -61,4 +64,25 @@ def why_it_won(outcome: Outcome) -> str:
     sentence = f"{first}; {second} spends {format_duration(max(saved, 0.0))} more a step on {TERMS[name]}"
     if paid > 0:
         sentence += f" and {format_duration(paid)} less on {TERMS[price]}"
-    return sentence
+    return sentence + _simpler(outcome)
+
+
+def _simpler(outcome: Outcome) -> str:
+    """Return which of those shown does without the winner's offload and is as fast, as far as the model can tell."""
+    s, step_s = outcome.best, outcome.costs.step_s
+    near = [
+        i
+        for i in range(1, len(s))
+        if s.offload[0] != DEVICE == s.offload[i]
+        and outcome.nodes[i] == outcome.nodes[0]
+        and outcome.kind[i] == outcome.kind[0]
+        and step_s[i] <= step_s[0] * (1 + _WITHIN_ERROR)
+    ]
+    if not near:
+        return ""
+    more = step_s[near[0]] / step_s[0] - 1
+    which = "it" if near[0] == 1 else describe(s, near[0])
+    return (
+        f"; {which} does without offload and takes {more:.1%} more, which the model cannot tell apart: "
+        "the simpler run, with --fix offload=none"
+    )

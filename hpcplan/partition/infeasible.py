@@ -2,41 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from hpcplan.cost.memory import host_bytes
+from hpcplan.cost.shape import Shape
+from hpcplan.cost.shardings import Floats
 from hpcplan.errors import InfeasibleError
+from hpcplan.frameworks import FRAMEWORKS, Framework
+from hpcplan.partition.candidates import spelled
 from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
-from hpcplan.partition.pricing import blocks, memory_of, price_block
+from hpcplan.partition.pricing import Block, blocks, memory_of, price_block
+from hpcplan.partition.prune import within
 from hpcplan.units import format_bytes, format_count, format_duration
 from hpcplan.workload.model import Workload
 
 __all__ = ["nothing_divides", "nothing_is_left"]
 
 _TRIED = 5_000_000  # shardings looked at to find out what would do
+_SHOWN = 6  # values that would do
 
 
 def nothing_divides(
     workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
 ) -> InfeasibleError:
-    """Return the error for an empty space: nothing divides as it must."""
+    """Return the error for an empty space: nothing divides as it must, or the framework does not have what is fixed."""
     run, shape = workload.training, workload.model
     span = node_count(nodes[0]) if nodes[0] == nodes[1] else f"{nodes[0]} to {nodes[1]} nodes"
-    what = f" with {', '.join(f'{k}={v}' for k, v in fixed.items())}" if fixed else ""
+    what = f" with {', '.join(f'{name}={spelled(name, value)}' for name, value in fixed.items())}" if fixed else ""
     per_node = " or ".join(sorted({str(kind.gpus_per_node) for kind in kinds}))
+    framework = workload.request.framework
     message = (
-        f"no sharding of {workload.name!r} divides evenly on {span} of {per_node} accelerators{what}: "
-        f"the batch is {run.global_batch} sequences, the model has {shape.layers} layers and {shape.heads} heads"
+        f"no sharding of {workload.name!r} divides evenly and runs under {framework} on {span} of {per_node} "
+        f"accelerators{what}: the batch is {run.global_batch} sequences, the model has {shape.layers} layers and "
+        f"{shape.heads} heads"
     )
-    hints: list[str] = []
-    if fixed and any(len(block) for block in blocks(workload, kinds, nodes, {})):
+    hints = _other_values(workload, kinds, nodes, fixed)
+    if fixed and not hints and any(len(block) for block in blocks(workload, kinds, nodes, {})):
         hints.append("without --fix there are shardings")
     counts = _counts_that_divide(workload, kinds, nodes, fixed)
     if counts:
         hints.append(f"{' or '.join(str(count) for count in counts)} nodes would do")
+    others = [name for name in FRAMEWORKS if _runs_under(name, workload, kinds, nodes, fixed)]
+    if fixed and others:
+        hints.append(f"--framework {' or '.join(others[:_SHOWN])} has it")
     return InfeasibleError(message, hint="; ".join(hints) or None)
+
+
+def _other_values(
+    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
+) -> list[str]:
+    """Return, for each choice that was fixed, what it can be with the others as they are."""
+    hints: list[str] = []
+    for name in fixed:
+        rest = {other: value for other, value in fixed.items() if other != name}
+        values: set[int] = set()
+        tried = 0
+        for block in blocks(workload, kinds, nodes, rest):
+            values.update(np.unique(getattr(block.family.shardings, name)).tolist())
+            tried += len(block)
+            if tried > _TRIED:
+                break
+        if values:
+            near = sorted(sorted(values, key=lambda value: abs(value - fixed[name]))[:_SHOWN])
+            words = [spelled(name, value) for value in near]
+            hints.append(f"{name} can be {', '.join(words[:-1]) + ' or ' if words[1:] else ''}{words[-1]}")
+    return hints
+
+
+def _runs_under(
+    framework: Framework, workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
+) -> bool:
+    if framework == workload.request.framework:
+        return False
+    request = workload.request.model_copy(update={"framework": framework})
+    changed = workload.model_copy(update={"request": request})
+    return next(blocks(changed, kinds, nodes, fixed), None) is not None
 
 
 def _counts_that_divide(
@@ -56,89 +100,129 @@ def nothing_is_left(
     workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
 ) -> InfeasibleError:
     """Return the error for a space that rules have emptied: the first rule that nothing passes, and by how much."""
-    closest, closest_kind, fitting = _closest(workload, kinds, nodes, fixed)
-    if not len(fitting):
-        return _memory_binds(workload, kinds, nodes, fixed, closest, closest_kind)
-    request, run = workload.request, workload.training
+    seen = _closest(workload, kinds, nodes, fixed)
+    if seen.fitting is None:
+        return _memory_binds(workload, kinds, nodes, fixed, seen)
+    fitting, request = seen.fitting, workload.request
+    if request.deadline_s is not None and float(fitting.train_s.min()) > request.deadline_s:
+        return _deadline_binds(workload, kinds, nodes, fixed, fitting)
+    return _budget_binds(workload, kinds, nodes, fixed, fitting)
+
+
+def _deadline_binds(
+    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int], fitting: Found
+) -> InfeasibleError:
+    run, deadline_s = workload.training, workload.request.deadline_s or 0.0
     i = int(np.argmin(fitting.train_s))
-    if request.deadline_s is not None and fitting.train_s[i] > request.deadline_s:
-        message = (
-            f"the deadline binds: the fastest sharding that fits ({describe(fitting.shardings, i)}, on "
-            f"{node_count(fitting.nodes[i])}) trains for {format_duration(fitting.train_s[i])}, but the deadline is "
-            f"{format_duration(request.deadline_s)}"
-        )
-        tokens = int(request.deadline_s / fitting.step_s[i]) * run.global_batch * run.sequence_length
-        enough = _nodes_for_deadline(workload, kinds, nodes, fixed)
-        more = f"{enough} nodes would do, or " if enough else ""
-        return InfeasibleError(message, hint=f"{more}{format_count(tokens)} tokens, or --deadline "
-                                             f"'{_hours_up(fitting.train_s[i])} h'")  # fmt: skip
+    message = (
+        f"the deadline binds: the fastest sharding that fits ({describe(fitting.shardings, i)}, on "
+        f"{node_count(fitting.nodes[i])}) trains for {format_duration(fitting.train_s[i])}, but the deadline is "
+        f"{format_duration(deadline_s)}"
+    )
+    tokens = int(deadline_s / fitting.step_s[i]) * run.global_batch * run.sequence_length
+    most = max(kind.machine.nodes for kind in kinds)
+    enough = _count_that_does(workload, kinds, range(nodes[1] + 1, most + 1), fixed)
+    more = f"{enough} nodes would do, or " if enough else ""
+    hint = f"{more}{format_count(tokens)} tokens, or --deadline '{_hours_up(fitting.train_s[i])} h'"
+    return InfeasibleError(message, hint=hint)
+
+
+def _budget_binds(
+    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int], fitting: Found
+) -> InfeasibleError:
+    request, run = workload.request, workload.training
     in_time = fitting.train_s <= (np.inf if request.deadline_s is None else request.deadline_s)
     i = int(np.argmin(np.where(in_time, fitting.cost, np.inf)))
-    currency = kinds[int(fitting.kind[i])].currency
+    currency, budget = kinds[int(fitting.kind[i])].currency, request.budget or 0.0
+    within = "" if in_time.all() else " and meets the deadline"
     message = (
-        f"the budget binds: the cheapest sharding that fits ({describe(fitting.shardings, i)}, on "
-        f"{node_count(fitting.nodes[i])}) costs {fitting.cost[i]:,.0f} {currency}, "
-        f"but the budget is {workload.request.budget:,.0f}"
+        f"the budget binds: the cheapest sharding that fits{within} ({describe(fitting.shardings, i)}, on "
+        f"{node_count(fitting.nodes[i])}) costs {fitting.cost[i]:,.0f} {currency}, but the budget is {budget:,.0f}"
     )
-    share = (request.budget or 0.0) / float(fitting.cost[i])
-    return InfeasibleError(
-        message,
-        hint=f"--budget {np.ceil(fitting.cost[i]):.0f} would do, or {format_count(int(share * run.tokens))} tokens",
-    )
+    hints = [f"--budget {np.ceil(fitting.cost[i]):.0f}"]
+    affordable = np.where(fitting.cost <= budget, fitting.train_s, np.inf)
+    if np.isfinite(affordable).any():
+        hints.append(f"--deadline '{_hours_up(affordable.min())} h'")
+    most = max(kind.machine.nodes for kind in kinds)
+    counts = [*range(nodes[0] - 1, 0, -1), *range(nodes[1] + 1, most + 1)]  # fewer nodes mostly cost less
+    enough = _count_that_does(workload, kinds, counts, fixed)
+    if enough:
+        hints.append(node_count(enough))
+    share = budget / float(fitting.cost[i])
+    hints.append(f"{format_count(int(share * run.tokens))} tokens")
+    return InfeasibleError(message, hint=f"what would do: {', or '.join(hints)}")
 
 
 def _hours_up(seconds: float) -> int:
     return int(-(-seconds // 3600))
 
 
-def _closest(
-    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
-) -> tuple[Found | None, Kind | None, Found]:
-    """Return the sharding that misses the memory by least, its kind, and the best of those that fit."""
-    request = workload.request
-    best, best_kind, least = None, None, np.inf
-    fitting: list[Found] = []
+@dataclass(slots=True)
+class _Seen:
+    """What came closest: to an accelerator's memory, to the main memory of what fits that, and what fits both."""
+
+    total: int = 0
+    smallest: tuple[float, Found, Kind] | None = None
+    host: tuple[float, float, Found, Kind] | None = None
+    fitting: Found | None = None
+
+
+def _closest(workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]) -> _Seen:
+    """Return the shardings that miss memory by least, and the best of those that fit."""
+    headroom, shape = workload.request.memory_headroom, Shape.of(workload.model)
+    seen, fitting = _Seen(), []
     for block in blocks(workload, kinds, nodes, fixed):
-        kind = kinds[block.kind]
-        needed, fits, fits_host = memory_of(workload, kind, block.family.shardings)
+        kind, shardings = kinds[block.kind], block.family.shardings
+        seen.total += len(block)
+        needed, fits, fits_host = memory_of(workload, kind, shardings)
+
+        def one(i: int, block: Block = block, kind: Kind = kind, needed: Floats = needed) -> Found:
+            row = np.array([i])
+            return price_block(workload, kind, block.kind, block.family.shardings.take(row), needed[row])
+
         good = np.flatnonzero(fits & fits_host)
-        priced = price_block(workload, kind, block.kind, block.family.shardings.take(good), needed[good])
-        fitting.append(_extremes(priced))
-        on_host = np.where(fits_host, needed, np.inf) - kind.free_bytes(request.memory_headroom)
-        i = int(np.argmin(on_host))
-        if on_host[i] < least:
-            one = np.array([i])
-            best = price_block(workload, kind, block.kind, block.family.shardings.take(one), needed[one])
-            best_kind, least = kind, float(on_host[i])
-    return best, best_kind, Found.concatenate(fitting)
-
-
-def _extremes(found: Found) -> Found:
-    """Return the fastest and, among what is as fast as one of a few deadlines, the cheapest: the front of the two."""
-    return found.front() if len(found) else found
+        if len(good):
+            fitting.append(price_block(workload, kind, block.kind, shardings.take(good), needed[good]).front())
+        over = np.where(fits_host, needed, np.inf) - kind.free_bytes(headroom)
+        i = int(np.argmin(over))
+        if over[i] < (np.inf if seen.smallest is None else seen.smallest[0]):
+            seen.smallest = (float(over[i]), one(i), kind)
+        barred = np.flatnonzero(fits & ~fits_host)
+        if len(barred):
+            on_host = host_bytes(shape, kind.machine, shardings.take(barred), kind.recipe)
+            i = int(np.argmin(on_host))
+            more = float(on_host[i]) - kind.free_host_bytes(headroom)
+            if seen.host is None or more < seen.host[0]:
+                seen.host = (more, float(on_host[i]), one(int(barred[i])), kind)
+    seen.fitting = Found.concatenate(fitting) if fitting else None
+    return seen
 
 
 def _memory_binds(
-    workload: Workload,
-    kinds: Sequence[Kind],
-    nodes: tuple[int, int],
-    fixed: Mapping[str, int],
-    closest: Found | None,
-    kind: Kind | None,
+    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int], seen: _Seen
 ) -> InfeasibleError:
-    assert closest is not None  # the space is not empty
-    assert kind is not None
     headroom = workload.request.memory_headroom
-    free, needs = kind.free_bytes(headroom), float(closest.memory_bytes[0])
-    total = sum(len(block) for block in blocks(workload, kinds, nodes, fixed))
-    message = (
-        f"memory binds: of {total:,} shardings none fits. The smallest ({describe(closest.shardings, 0)}, on "
-        f"{node_count(closest.nodes[0])}) needs {format_bytes(needs)} on its fullest accelerator, "
-        f"{format_bytes(needs - free)} more than the {format_bytes(free)} that are free"
-    )
     hints: list[str] = []
-    if needs <= kind.free_bytes(0.0):
-        hints.append(f"--memory-headroom {max(0.0, np.floor((1 - needs / kind.free_bytes(0.0)) * 100) / 100):.2f}")
+    if seen.host is not None:  # some fit the accelerators: what they offload is too much for the hosts
+        more, needs, found, kind = seen.host
+        message = (
+            f"main memory binds: of {seen.total:,} shardings none fits. {describe(found.shardings, 0)}, on "
+            f"{node_count(found.nodes[0])}, fits the accelerators, but offloads {format_bytes(needs)} to each node, "
+            f"{format_bytes(more)} more than the {format_bytes(needs - more)} that are free there"
+        )
+        headroom_that_does = 1 - needs / kind.free_host_bytes(0.0)
+    else:
+        assert seen.smallest is not None  # the space is not empty
+        more, found, kind = seen.smallest
+        needs = float(found.memory_bytes[0])
+        message = (
+            f"memory binds: of {seen.total:,} shardings none fits. The smallest ({describe(found.shardings, 0)}, on "
+            f"{node_count(found.nodes[0])}) needs {format_bytes(needs)} on its fullest accelerator, "
+            f"{format_bytes(more)} more than the {format_bytes(needs - more)} that are free"
+        )
+        headroom_that_does = 1 - needs / kind.free_bytes(0.0)
+    if headroom > 0 and headroom_that_does >= 0:
+        hints.append(f"--memory-headroom {np.floor(headroom_that_does * 100) / 100:.2f}")
     if fixed and _any_fits(workload, kinds, nodes, {}):
         hints.append("leaving out --fix")
     enough = _nodes_for_memory(workload, kinds, nodes, fixed)
@@ -165,19 +249,19 @@ def _nodes_for_memory(
     return next((n for n in range(nodes[1] + 1, most + 1) if _any_fits(workload, kinds, (n, n), fixed)), None)
 
 
-def _nodes_for_deadline(
-    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
+def _count_that_does(
+    workload: Workload, kinds: Sequence[Kind], counts: Iterable[int], fixed: Mapping[str, int]
 ) -> int | None:
-    """Return the least number of nodes above those asked for that meets the deadline."""
-    limit, tried = workload.request.deadline_s or np.inf, 0
-    for count in range(nodes[1] + 1, max(kind.machine.nodes for kind in kinds) + 1):
-        for block in blocks(workload, kinds, (count, count), fixed):
+    """Return the first of some numbers of nodes that meets deadline and budget; ``None`` too if that takes too long."""
+    request, tried = workload.request, 0
+    for count in counts:
+        for block in blocks(workload, kinds, (count, count), fixed, skim=True):
             tried += len(block)
-            needed, fits, fits_host = memory_of(workload, kinds[block.kind], block.family.shardings)
+            kind, shardings = kinds[block.kind], block.family.shardings
+            needed, fits, fits_host = memory_of(workload, kind, shardings)
             good = np.flatnonzero(fits & fits_host)
-            shardings = block.family.shardings.take(good)
-            found = price_block(workload, kinds[block.kind], block.kind, shardings, needed[good])
-            if len(found) and found.train_s.min() <= limit:
+            found = price_block(workload, kind, block.kind, shardings.take(good), needed[good])
+            if (within(found.train_s, request.deadline_s) & within(found.cost, request.budget)).any():
                 return count
         if tried > _TRIED:
             return None

@@ -16,6 +16,8 @@ from hpcplan.cost.recipe import Recipe, recipe_of
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Floats, Shardings
 from hpcplan.cost.step import Costs, price
+from hpcplan.errors import InfeasibleError
+from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.plan import Precision
 from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Accelerator, Site
@@ -23,6 +25,8 @@ from hpcplan.site.topology import Topology
 from hpcplan.workload.model import Workload
 
 __all__ = ["Kind", "kinds_of"]
+
+_NARROW = frozenset({"fp8", "int8", "fp4", "int4"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,22 @@ def kinds_of(
 
     Raises:
         InputError: a group without accelerators.
+        InfeasibleError: no group's accelerators have any of the precisions, or the framework has none of them.
     """
+    asked = precisions or (workload.training.precision,)
+    framework = workload.request.framework
+    can = FRAMEWORKS[framework].precision
+    if not can.intersection(asked):
+        raise InfeasibleError(
+            f"the framework binds: {framework} does not train in {' or '.join(asked)}",
+            hint=f"what would do: --precision {' or '.join(sorted(can))}",
+        )
     found: list[Kind] = []
     for group in groups:
         chip = accelerator_of(site, group)
-        for precision in precisions or (workload.training.precision,):
+        for precision in asked:
+            if precision not in can or (chip is not None and not _has(chip, precision)):
+                continue
             machine = machine_of(site, topology, group, precision)
             assert chip is not None  # machine_of has seen to it
             machine = dataclasses.replace(machine, host_memory_bytes=float(site.node_groups[group].memory_bytes))
@@ -121,4 +136,17 @@ def kinds_of(
                     currency=site.prices.currency,
                 )
             )
+    if not found:
+        chips = {group: accelerator_of(site, group) for group in groups}
+        known = sorted({name for chip in chips.values() if chip is not None for name in chip.peak_flops} & can)
+        raise InfeasibleError(
+            f"the precision binds: the accelerators of {' and '.join(groups)} at {site.name!r} have no products in "
+            f"{' or '.join(asked)}",
+            hint=f"what would do: --precision {' or '.join(known)}",
+        )
     return found
+
+
+def _has(chip: Accelerator, precision: Precision) -> bool:
+    """Whether a chip has products in a precision; in place of 16 or 32 bits it may have others as wide or wider."""
+    return precision in chip.peak_flops or precision not in _NARROW

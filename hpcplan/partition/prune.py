@@ -31,7 +31,7 @@ def needless_levers(family: Family, fits: Mask, correction: Floats | None = None
     Args:
         family: the shardings.
         fits: which of them fit.
-        correction: what the step time of each is multiplied by, where that is not the same for all.
+        correction: what the step time of each that fits is multiplied by, where that is not the same for all.
     """
     if len(family.base) == 0:
         return fits
@@ -41,10 +41,13 @@ def needless_levers(family: Family, fits: Mask, correction: Floats | None = None
     if correction is None:
         beaten = (table.astype(np.float32) @ _LESS.astype(np.float32)) > 0
         return np.asarray(beaten[family.base, family.lever])
+    base, lever = family.base[fits], family.lever[fits]
     factor = np.full(shape, np.inf)
-    factor[family.base, family.lever] = np.where(fits, correction, np.inf)
-    least = np.stack([factor[:, _LESS[:, lever]].min(axis=1, initial=np.inf) for lever in range(len(LEVERS))], axis=1)
-    return np.asarray(least[family.base, family.lever] <= correction)
+    factor[base, lever] = correction
+    least = np.stack([factor[:, _LESS[:, j]].min(axis=1, initial=np.inf) for j in range(len(LEVERS))], axis=1)
+    beaten = np.zeros(len(fits), dtype=np.bool_)
+    beaten[fits] = least[base, lever] <= correction
+    return beaten
 
 
 def tally(alive: Mask, pruned: dict[str, int], name: str, passes: Mask) -> Mask:

@@ -153,7 +153,8 @@ def _sift(
     seen.pruned["memory"] = seen.pruned.get("memory", 0) + block.family.skipped
     alive = tally(np.ones(len(block), dtype=np.bool_), seen.pruned, "memory", fits)
     alive = tally(alive, seen.pruned, "host_memory", fits_host)
-    correction = kind.correction(workload, block.family.shardings)
+    index = np.flatnonzero(alive)
+    correction = kind.correction(workload, block.family.shardings.take(index))
     alive = tally(alive, seen.pruned, "levers", ~needless_levers(block.family, alive, correction))
     index = np.flatnonzero(alive)
     found = price_block(workload, kind, block.kind, block.family.shardings.take(index), needed[index])

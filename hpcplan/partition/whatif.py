@@ -113,7 +113,8 @@ def _levers(outcome: Outcome, fixed: Mapping[str, int]) -> Iterator[tuple[str, d
     """Yield the levers that the winner does not use, as fixed choices."""
     s = outcome.best
     names = {("recompute", 0): "no recomputation", ("recompute", 1): "selective recomputation",
-             ("recompute", 2): "full recomputation", ("offload", 1): "optimizer states on the host"}  # fmt: skip
+             ("recompute", 2): "full recomputation", ("offload", 0): "no offload",
+             ("offload", 1): "optimizer states on the host"}  # fmt: skip
     for (column, value), name in names.items():
         if column not in fixed and int(getattr(s, column)[0]) != value:
             yield name, {column: value}

@@ -10,6 +10,7 @@ import pytest
 
 from hpcplan.cli import main
 from hpcplan.plan import read_plan
+from hpcplan.resources import shipped
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
@@ -182,4 +183,45 @@ def test_what_would_make_a_request_feasible_is_said(capsys: pytest.CaptureFixtur
     poor = run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "1", "--tokens", "100B",
                "--budget", "10", code=3)[1]  # fmt: skip
     assert "the budget binds" in poor
-    assert "would do, or" in poor
+    assert "what would do: --budget 6" in poor
+    assert " tokens" in poor
+
+
+def test_a_budget_that_fewer_nodes_would_meet_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("plan", "llama3-8b", "--site", "superpod-h100", "--tokens", "20B", "--global-batch", "64")
+    cost = [
+        json.loads(run(capsys, *asked, "--nodes", n, "--format", "json")[0])["training"]["cost"] for n in ("2", "8")
+    ]
+    assert cost[0] < cost[1]
+    budget = str(sum(cost) / 2)
+    err = run(capsys, *asked, "--nodes", "8", "--budget", budget, code=3)[1]
+    assert "the budget binds" in err
+    count = next(word for word in ("7 nodes", "6 nodes", "5 nodes", "4 nodes", "3 nodes", "2 nodes") if word in err)
+    run(capsys, *asked, "--nodes", count.split()[0], "--budget", budget)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--fix", "offload=nvme"), "offload can be none or cpu"),
+        (("--fix", "tp=3"), "tp can be 1, 2, 4, 8, 16 or 32"),
+        (("--fix", "zero=3", "--fix", "pp=2"), "zero can be 0 or 1; pp can be 1"),
+        (("--fix", "tp=8", "--framework", "torchrun"), "tp can be 1; --framework megatron-lm or "),
+        (("--precision", "fp4"), "--precision bf16 or fp16 or fp32 or fp8"),
+        (("--precision", "fp8", "--framework", "deepspeed"), "the framework binds"),
+    ],
+)  # fmt: skip
+def test_a_choice_that_nothing_has_says_what_there_is(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    assert said in run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "4", *options, code=3)[1]
+
+
+def test_main_memory_that_binds_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = (shipped("sites") / "superpod-h100.yaml").read_text()
+    site = tmp_path / "small-host.yaml"
+    site.write_text(text.replace("memory: 2 TiB", "memory: 64 GiB"))
+    err = run(capsys, "plan", "llama3-70b", "--site", str(site), "--nodes", "2", "--fix", "offload=cpu", code=3)[1]
+    assert "main memory binds" in err
+    assert "to each node" in err
+    assert " nodes" in err.split("what would do: ")[1]

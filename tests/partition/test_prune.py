@@ -58,7 +58,7 @@ def space_of(workload: Workload, nodes: int) -> Space:
 def test_the_search_finds_what_brute_force_finds(
     name: str, nodes: int, batch: int, headroom: float, framework: str, objective: Any
 ) -> None:
-    workload = changed(name, training={"global_batch": batch},
+    workload = changed(name, training={"global_batch": batch, "precision": "bf16"},
                        request={"memory_headroom": headroom, "framework": framework})  # fmt: skip
     kind = kind_for(workload)
     everything = enumerate_families(space_of(workload, nodes)).shardings
