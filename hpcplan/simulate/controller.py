@@ -19,7 +19,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
@@ -41,11 +41,6 @@ if TYPE_CHECKING:
     from hpcplan.simulate.slurm_cluster import SlurmCluster
 
 __all__ = ["Controller"]
-
-_TIMERS: Final = (
-    "_seen_changes", "_triggered", "_batch_due", "_whole_due", "_backfill_due", "_was_empty", "_last_change", "_last_pass",
-    "_last_backfill",
-)  # fmt: skip
 
 
 class Controller(Engine):
@@ -95,55 +90,17 @@ class Controller(Engine):
         self._last_backfill = self.settings.first_second(self.settings.backfill_phase_ms)
         self._first_turn = self.settings.first_second(self.settings.loop_phase_ms)
 
-    # saving -----------------------------------------------------------------------------------------------------------
-
     def saved(self) -> dict[str, Any]:
         """Return what has to be saved beside the jobs so that the future stays the same, as data for JSON."""
-        ending = [
-            [
-                seen_ms,
-                limit_end,
-                hex(nodes),
-                job_id,
-                None if (one := self._holdings.get(job_id)) is None else one.saved(),
-            ]
-            for seen_ms, (limit_end, job_id, nodes) in self._completing
-        ]
-        fair_share = self._multifactor.fair_share if self._multifactor is not None else None
-        return {
-            "timers": [getattr(self, name) for name in _TIMERS],
-            "began_ms": sorted(self._began_ms.items()),
-            "completing": ending,
-            "switch_waits": self._switch_waits,
-            "reservations": [one.as_dict() for one in self.reservations.by_name.values()],
-            "period": self._multifactor.period if self._multifactor is not None else None,
-            "usage": fair_share.as_dict() if fair_share is not None else None,
-        }
+        from hpcplan.simulate.controller_state import saved
+
+        return saved(self)
 
     def restore_saved(self, data: Mapping[str, Any]) -> None:
         """Go on from what :meth:`saved` gave, the jobs having been restored."""
-        for name, value in zip(_TIMERS, data["timers"], strict=True):
-            setattr(self, name, value)
-        self._began_ms = dict(data["began_ms"])
-        self._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
-        self.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])
-        self._next_reservation = self.reservations.next_change(self.now)
-        for seen_ms, limit_end, mask, job_id, holding in data["completing"]:
-            ended = (limit_end, job_id, int(mask, 16))
-            heapq.heappush(self._completing, (seen_ms, ended))
-            insort(self._promised, ended)
-            if self._resources is None:
-                self.busy |= ended[2]
-            else:
-                from hpcplan.simulate.resources import Holding
+        from hpcplan.simulate.controller_state import restore_saved
 
-                self._holdings[job_id] = Holding.from_saved(holding)
-                self._resources.take(self._holdings[job_id])
-                self.busy = self._resources.full()
-        if self._multifactor is not None:
-            self._multifactor.period = data["period"]
-            if self._multifactor.fair_share is not None and data["usage"] is not None:
-                self._multifactor.fair_share.restore(data["usage"])
+        restore_saved(self, data)
 
     @property
     def multifactor(self) -> Multifactor | None:

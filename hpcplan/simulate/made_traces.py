@@ -111,7 +111,7 @@ def _table(jobs: Iterable[TraceJob]) -> str:
         cpus = "" if ask is None or ask.exclusive or ask.cpus_per_task == 1 else ask.cpus_per_task
         words = (None,) * 3 if ask is None else (ask.partition, ask.qos, ask.account)
         writer.writerow(
-            (job.name, job.submit_s, job.procs, job.run_s, -(-job.limit_s // 60), words[0], words[1], job.user, words[2],
-             cpus, gres)
+            (job.name, job.submit_s, job.procs, job.run_s, -(-job.limit_s // 60), words[0], words[1], job.user,
+             words[2], cpus, gres)
         )  # fmt: skip
     return re.sub(r"\bNone\b", "", text.getvalue())

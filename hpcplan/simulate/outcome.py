@@ -38,9 +38,9 @@ class Metrics:
 
     Bounded slowdown: (wait + run) / max(run, 10 s), 1 at least (Feitelson, *Metrics for Parallel Job Scheduling and
     Their Convergence*, JSSPP 2001). Utilisation: the share of all processors' time between the first submission and the
-    last end that jobs used. A job counts as backfilled if one that was submitted before it started after it. Fragmentation:
-    the share of all processors' time in which they were idle although the narrowest waiting job would have fitted in
-    number, 0 where nothing waited (Feitelson & Rudolph, *Toward Convergence in Job Schedulers for Parallel
+    last end that jobs used. A job counts as backfilled if one that was submitted before it started after it.
+    Fragmentation: the share of all processors' time in which they were idle although the narrowest waiting job would
+    have fitted in number, 0 where nothing waited (Feitelson & Rudolph, *Toward Convergence in Job Schedulers for Parallel
     Supercomputers*, JSSPP 1996: loss of capacity).
     """
 

@@ -63,7 +63,8 @@ def victims(candidates: list[Job], fits: Callable[[list[Job]], int]) -> list[Job
     """Return the jobs to preempt, none if even all are not enough.
 
     ``fits`` returns the nodes that the waiting job would get if the jobs given were gone, 0 if it does not fit. They go
-    one after another until it fits; then again in the order of how much of what it would get each holds, so that few go.
+    one after another until it fits; then again in the order of how much of what it would get each holds, so that few
+    go.
     """
     for again in (False, True):
         gone: list[Job] = []

@@ -17,15 +17,17 @@ __all__ = ["SlurmSettings", "consumes_cpus", "scheduling"]
 class SlurmSettings:
     """Parameters of the main and the backfill scheduler and of priorities; names and defaults as in slurm.conf(5).
 
-    Counts of 0 are no limit. Without slurmdbd the thread that works priorities out anew does not run (measured), so that
-    they are not ``priority_recalculated`` while jobs wait: age counts for nothing. These are not Slurm's, and were measured on slurmctld 22.05.8: the controller began
-    ``started_s`` and ``started_ms`` on the trace's clock, and its periods count from there; the trace's clock is
-    ``clock_s`` (unix seconds) behind the controller's, which is what ``bf_resolution`` rounds. It holds running jobs
-    against their limits every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop comes to its first
-    turn ``loop_phase_ms`` into a second; it sleeps a second and then works, so that it falls back by ``loop_drift_us`` a
+    Counts of 0 are no limit. Without slurmdbd the thread that works priorities out anew does not run (measured), so
+    that they are not ``priority_recalculated`` while jobs wait: age counts for nothing.
+
+    The last fields are not Slurm's, and were measured on slurmctld 22.05.8. The controller began ``started_s`` and
+    ``started_ms`` on the trace's clock, and its periods count from there; the trace's clock is ``clock_s`` (unix
+    seconds) behind the controller's, which is what ``bf_resolution`` rounds. It holds running jobs against their limits
+    every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop comes to its first turn
+    ``loop_phase_ms`` into a second; it sleeps a second and then works, so that it falls back by ``loop_drift_us`` a
     second; so does the backfill thread, ``backfill_pass_drift_us`` a pass. Launching and cleaning up a job take
-    ``end_overhead_ms``, which is why a turn at the second of its end sees the end of a long job and not that of a short
-    one.
+    ``end_overhead_ms``, which is why a turn at the second of its end sees the end of a long job and not that of a
+    short one.
     """
 
     builtin: bool = False

@@ -1,4 +1,4 @@
-"""Which leaf switches a job's nodes come from, one leaf after another (select/cons_tres of Slurm 22.05, topology/tree)."""
+"""Which leaf switches a job's nodes come from, one after another (select/cons_tres of Slurm 22.05, topology/tree)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``cpus`` and ``gres`` (both a node; absent
-means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``. Other columns are left alone.
+means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``. Other columns
+are left alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How many jobs a second the simulator schedules on one core, beside pyss and AccaSim on the same trace.
 
-Both peers stay outside this repository. pyss (https://github.com/dinesh121991/pyss) is Python 2: give its ``src`` folder
-and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has it. Times are CPU times of one process: for ours
-the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made up:
-powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine.
+Both peers stay outside this repository. pyss (https://github.com/dinesh121991/pyss) is Python 2: give its ``src``
+folder and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has it. Times are CPU times of one process:
+for ours the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made
+up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine.
 
     python -m tests.benchmarks.simulate_speed [--jobs 122060] [--pyss ~/pyss/src --python2 python2.7]
         [--accasim ~/accasim-env/bin/python]
