@@ -40,7 +40,7 @@ _WORSE: Final = 1.2  # sizes that finish this much later than another are not tr
 _LENGTHS: Final = (1.0, 0.5)  # of the walltime limit: shorter jobs fit into holes, and wait more often
 _SHORTEST_S: Final = 4 * 3600  # jobs are not cut below this
 _CHAINS: Final = 1000  # simulated for each option, where waits are drawn each for itself
-_FUTURES: Final = (200, 40)  # of the queue, each gone through by one chain, on a pool and on a cluster
+_FUTURES: Final = (200, 24)  # of the queue, each gone through by one chain, on a pool and on a cluster
 _WAITS: Final = (120, 30)  # drawn for each kind of job, on a pool and on a cluster, where they take longer
 
 
