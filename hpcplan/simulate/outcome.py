@@ -40,8 +40,8 @@ class Metrics:
     Their Convergence*, JSSPP 2001). Utilisation: the share of all processors' time between the first submission and the
     last end that jobs used. A job counts as backfilled if one that was submitted before it started after it.
     Fragmentation: the share of all processors' time in which they were idle although the narrowest waiting job would
-    have fitted in number, 0 where nothing waited (Feitelson & Rudolph, *Toward Convergence in Job Schedulers for Parallel
-    Supercomputers*, JSSPP 1996: loss of capacity).
+    have fitted in number, 0 where nothing waited (Feitelson & Rudolph, *Toward Convergence in Job Schedulers for
+    Parallel Supercomputers*, JSSPP 1996: loss of capacity).
     """
 
     jobs: int

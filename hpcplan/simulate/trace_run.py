@@ -136,6 +136,7 @@ class _Submissions:
         self._admission = Admission(
             cluster.machine, whole_nodes=not (self._whole_minutes and cluster.machine.shares_nodes)
         )
+        self._shared = self._whole_minutes and cluster.machine.shares_nodes
         self._licenses = dict(cluster.settings.licenses)
         self._reservations = Reservations(cluster.reservations)
         self._as_given = policy == "priority" or (policy == "slurm" and order == "submit")
@@ -183,6 +184,10 @@ class _Submissions:
         spec = job.ask if limit_s == job.ask.time_limit_s else replace(job.ask, time_limit_s=limit_s)
         if not self._whole_minutes and (spec.licenses or spec.reservation):
             spec = replace(spec, licenses=None, reservation=None)
+        if self._shared and spec.nodes_min and job.procs > spec.nodes_min and spec.ntasks is None:
+            # what sacct prints says nodes and CPUs: it had that share of each
+            if not (spec.exclusive or spec.ntasks_per_node or spec.cpus_per_task > 1):
+                spec = replace(spec, cpus_per_task=-(-job.procs // spec.nodes_min), ntasks_per_node=1)
         if self._as_given:
             return spec
         return replace(spec, priority=_FIRST - job.limit_s if self._shortest_first else 1)

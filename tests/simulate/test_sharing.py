@@ -17,6 +17,7 @@ from hpcplan.simulate.placement import tight_fit
 from hpcplan.simulate.slurm_cluster import SlurmCluster, read_slurm_cluster
 from hpcplan.simulate.switch_tree import SwitchShape, Tree
 from hpcplan.simulate.table_trace import read_table
+from hpcplan.simulate.trace_files import read_trace
 from hpcplan.simulate.trace_run import on_nodes
 from hpcplan.simulate.traces import Trace, TraceJob
 
@@ -78,6 +79,16 @@ def test_cores_are_not_divided_between_jobs(tmp_path: Path) -> None:
     text = SHARED.replace("CR_CPU", "CR_Core") + threads + BATCH
     rows = run(cluster(tmp_path, text), *(job(number, 0, 1, 60, cpus_per_task=1) for number in (1, 2, 3)))
     assert [(row.start_s or 0) < 60 for row in rows] == [True, True, False]
+
+
+def test_jobs_from_sacct_have_the_share_of_their_nodes_that_they_had(tmp_path: Path) -> None:
+    lines = ["JobID|Submit|Elapsed|Timelimit|NNodes|NCPUS|State"]
+    lines += [f"{number}|2026-01-01T00:00:0{number}|00:01:00|00:02:00|2|8|COMPLETED" for number in range(1, 6)]
+    (tmp_path / "jobs.txt").write_text("\n".join(lines) + "\n")
+    rows = on_nodes(read_trace(tmp_path / "jobs.txt"), cluster(tmp_path), "slurm").rows
+    begin = rows[0].submit_s
+    assert [(row.start_s or 0) < begin + 60 for row in rows] == [True, True, True, True, False]
+    assert rows[0].procs == 8
 
 
 def test_forced_sharing_lets_so_many_jobs_onto_the_same_cpus(tmp_path: Path) -> None:
