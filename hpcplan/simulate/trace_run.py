@@ -184,10 +184,10 @@ class _Submissions:
         spec = job.ask if limit_s == job.ask.time_limit_s else replace(job.ask, time_limit_s=limit_s)
         if not self._whole_minutes and (spec.licenses or spec.reservation):
             spec = replace(spec, licenses=None, reservation=None)
-        if self._shared and spec.nodes_min and job.procs > spec.nodes_min and spec.ntasks is None:
-            # what sacct prints says nodes and CPUs: it had that share of each
-            if not (spec.exclusive or spec.ntasks_per_node or spec.cpus_per_task > 1):
-                spec = replace(spec, cpus_per_task=-(-job.procs // spec.nodes_min), ntasks_per_node=1)
+        if self._shared and not (spec.exclusive or spec.ntasks or spec.ntasks_per_node or spec.cpus_per_task > 1):
+            nodes = spec.nodes_min or job.procs  # what sacct prints says nodes and CPUs: it had that share of each
+            if job.procs > nodes:
+                spec = replace(spec, cpus_per_task=-(-job.procs // nodes), ntasks_per_node=1)
         if self._as_given:
             return spec
         return replace(spec, priority=_FIRST - job.limit_s if self._shortest_first else 1)
