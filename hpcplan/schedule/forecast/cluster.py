@@ -23,6 +23,7 @@ from hpcplan.simulate.slurm_settings import SlurmSettings
 __all__ = ["ClusterCourse", "ClusterFuture"]
 
 _FIRST: Final = 2**30  # priority of the first in line; each later one has one less
+_COARSE_S: Final = 180
 _LONGEST_S: Final = 400 * 86400  # what has not started by then never does: nodes that are down, limits
 
 
@@ -50,6 +51,8 @@ class ClusterFuture:
         settings = cluster.settings if cluster is not None else SlurmSettings()
         switches = cluster.switches if cluster is not None and cluster.machine.names == self.machine.names else ()
         self._cluster = SlurmCluster(self.machine, replace(settings, multifactor=False, builtin=False), switches)
+        slow = replace(self._cluster.settings, bf_interval_s=max(_COARSE_S, self._cluster.settings.bf_interval_s))
+        self._coarse = replace(self._cluster, settings=slow)
         self._admission = Admission(self.machine)
         self._unusable = _mask(self.machine, snapshot.unusable)
         self._reservations = [(one, _mask(self.machine, one.nodes)) for one in snapshot.reservations]
@@ -102,7 +105,7 @@ class ClusterFuture:
 
     def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> ClusterCourse:
         """Return a future in which jobs like the target are submitted one after another."""
-        return ClusterCourse(self, target, self._engine(runs_s, arrivals))
+        return ClusterCourse(self, target, self._engine(runs_s, arrivals, coarse=True))
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
         """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never does."""
@@ -179,11 +182,12 @@ class ClusterFuture:
             begin=f"now+{until_s - now_s}" if until_s > now_s else None,
         )
 
-    def _engine(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> Engine:
+    def _engine(self, runs_s: Sequence[int], arrivals: Sequence[Coming], *, coarse: bool = False) -> Engine:
+        """Return the cluster in motion; ``coarse`` backfills every three minutes at most, for futures of days."""
         coming = _Coming(self, arrivals)
         engine: Engine
         if self.policy in {"slurm", "backfill"}:
-            engine = Controller(self._cluster, now=self.now_s, arrivals=coming)
+            engine = Controller(self._coarse if coarse else self._cluster, now=self.now_s, arrivals=coming)
         else:
             policy = Backfill() if self.policy == "conservative" else POLICIES[self.policy]
             engine = Engine(self.machine, policy, now=self.now_s, arrivals=coming)
