@@ -58,7 +58,7 @@ def command(
         else:
             name = backend_name if backend_name != "auto" else outer["backend_name"]
             found, now = _live(source.opened(name), job_ids, since or outer["since"], zone)
-        rows = jobs_of(found, job_ids, user=user, now=now)
+        rows = jobs_of(found, job_ids, user=user, now=now, samples=source.own_jobs().samples)
     absent = chosen(found, parse_job_ids(job_ids))[1]
     if job_ids and not rows:
         raise HpcplanError(f"accounting knows no job {', '.join(job_ids)}" + (f" of {user}" if user else ""))
@@ -90,7 +90,8 @@ def _print_jobs(rows: Sequence[dict[str, Any]]) -> None:
         (
             row["job_id"], row["user"], row["state"], formats.duration(row["wait_s"]),
             formats.duration(row["elapsed_s"]), formats.percent(row["cpu_efficiency"]),
-            formats.percent(row["memory_efficiency"]), formats.percent(row["gpu_efficiency"]),
+            formats.percent(row["memory_efficiency"]),
+            formats.percent(row["gpu_efficiency"]) + (" (sampled)" if row["gpu_sampled"] else ""),
             formats.percent(row["time_efficiency"]),
         )
         for row in rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Counterfactual, Report, SiteFacts
+    from hpcplan.report.model import Counterfactual, Report, Sampled, SiteFacts
     from hpcplan.site.model import Site
     from hpcplan.slurm.backend import Backend
     from hpcplan.slurm.records import NodeRecord
 
 __all__ = [
     "Accounting",
+    "OwnJobs",
     "WithFiles",
     "WithFilesGroup",
     "columns_option",
@@ -33,6 +34,7 @@ __all__ = [
     "moment",
     "narrate_problems",
     "opened",
+    "own_jobs",
     "sacct_option",
     "zone_named",
     "zone_option",
@@ -264,8 +266,9 @@ def _facts(site: Site | None, shares: Path | None) -> SiteFacts:
     from hpcplan.report.shares import read_shares
 
     targets = None if shares is None else read_shares(shares)
+    own = own_jobs()
     if site is None:
-        return SiteFacts(shares=targets, predicted_s=_predictions())
+        return SiteFacts(shares=targets, predicted_s=own.predicted_s, samples=own.samples)
     groups = [(name, group, host) for name, group in site.node_groups.items() for host in group.hostnames()]
     price = site.prices.energy_per_kwh
     return SiteFacts(
@@ -273,26 +276,46 @@ def _facts(site: Site | None, shares: Path | None) -> SiteFacts:
         price_per_kwh=None if price is None else price * site.prices.pue,
         group_of_node={host: name for name, _, host in groups},
         shares=targets,
-        predicted_s=_predictions(),
+        predicted_s=own.predicted_s,
+        samples=own.samples,
     )
 
 
-def _predictions() -> dict[str, float]:
-    """Return what the plans of the campaigns on this account's list expect each of their training jobs to take."""
+@dataclass(slots=True)
+class OwnJobs:
+    """What hpcplan knows of its own jobs beside accounting: see report.model.SiteFacts."""
+
+    predicted_s: dict[str, float] = field(default_factory=dict)
+    samples: dict[tuple[str, int], Sampled] = field(default_factory=dict)
+
+
+def own_jobs() -> OwnJobs:
+    """Return what the plans of the campaigns on this account's list expect of their jobs, and what these sampled."""
+    from hpcplan.resources import data_dir
+
+    found = OwnJobs()
+    if not any((data_dir() / "campaigns").glob("*.json")):
+        return found  # nothing to read: saves the time that the campaigns' code takes to load
     from hpcplan.campaign.ledger import job_token
     from hpcplan.campaign.registry import campaigns
+    from hpcplan.campaign.samples import read_samples
     from hpcplan.errors import HpcplanError
     from hpcplan.plan import read_plan
     from hpcplan.render.manifest import PLAN_NAME
+    from hpcplan.report.model import Sampled
 
-    found = {}
     for entry in campaigns():
+        directory = Path(entry.directory)
+        for job_id, one in read_samples(directory).items():
+            found.samples[entry.campaign_id, job_id] = Sampled(
+                one.first, one.last, one.nodes, one.gpus, one.gpu_used, one.gpu_power_w
+            )
         try:
-            plan = read_plan(Path(entry.directory) / PLAN_NAME)
+            plan = read_plan(directory / PLAN_NAME)
         except HpcplanError:
             continue  # its directory has gone, or is another release's
         for segment in plan.segments:
-            found[job_token(entry.campaign_id, "train", segment.index)] = segment.expected_s
+            found.predicted_s[job_token(entry.campaign_id, "train", segment.index)] = segment.expected_s
     return found
 
 
@@ -332,7 +355,9 @@ def _replayed(report: Report, site: Site | None, slurm_conf: Path | None) -> Cou
     note += f" {result.left_out:,} jobs that this cluster would refuse are left out." if result.left_out else ""
     return Counterfactual(
         jobs=result.jobs, changed=result.changed, left_out=result.left_out, measured_wait_hours=measured,
-        replayed_wait_hours=result.asked_wait_hours, right_sized_wait_hours=result.needed_wait_hours, note=note,
+        replayed_wait_hours=result.asked_wait_hours, right_sized_wait_hours=result.needed_wait_hours,
+        sized_wait_hours=result.sized_wait_hours, replayed_core_hour_wait_s=result.asked_core_hour_s,
+        right_sized_core_hour_wait_s=result.needed_core_hour_s, note=note,
     )  # fmt: skip
 
 

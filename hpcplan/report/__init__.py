@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Report, SiteFacts
+    from hpcplan.report.model import Report, Sampled, SiteFacts
     from hpcplan.report.pages import Format
     from hpcplan.slurm.records import JobRecord, NodeRecord
 
@@ -104,9 +104,14 @@ def job_table(records: Iterable[JobRecord]) -> pl.DataFrame:
 
 
 def jobs_of(
-    table: pl.DataFrame, job_ids: Iterable[str] = (), *, user: str | None = None, now: int | None = None
-) -> list[dict[str, Any]]:
-    """Return one dictionary a job with its efficiencies as fractions, ``None`` where unknown."""
-    from hpcplan.report.jobs import job_rows, select
+    table: pl.DataFrame, job_ids: Iterable[str] = (), *, user: str | None = None, now: int | None = None,
+    samples: Mapping[tuple[str, int], Sampled] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return one dictionary a job with its efficiencies as fractions, ``None`` where unknown.
 
-    return job_rows(select(table, job_ids, user), now=now)
+    ``samples``: see model.SiteFacts.
+    """
+    from hpcplan.report.jobs import job_rows, select
+    from hpcplan.report.sampled import filled
+
+    return job_rows(filled(select(table, job_ids, user), samples), now=now)

@@ -22,6 +22,7 @@ from hpcplan.report.metrics_nodes import fragmentation, nodes_used
 from hpcplan.report.metrics_queue import beside_measured
 from hpcplan.report.model import JobCounts, Problems, Report, SiteFacts
 from hpcplan.report.occupancy import node_utilisation, occupancy
+from hpcplan.report.sampled import filled
 from hpcplan.report.series import over_time
 from hpcplan.report.shares import beside_use
 from hpcplan.report.table import from_records, merge
@@ -53,7 +54,7 @@ def assemble(
     if end <= start:
         raise InputError(f"the report's window is empty: it ends at {end}, not after its start {start}")
     table = records if isinstance(records, pl.DataFrame) else merge([from_records(records)])
-    seen = use.grouped(see(table, start, end), known.group_of_node)
+    seen = use.grouped(see(filled(table, known.samples), start, end), known.group_of_node)
     if price_per_node_hour:
         seen = use.priced(seen, price_per_node_hour)
     past = table if history is None else history

@@ -28,7 +28,16 @@ def by_resource(seen: pl.DataFrame, efficiency: str, size: str) -> Efficiency:
         total=float(held["held"].sum()),
         jobs_known=len(known),
         jobs_total=len(held),
+        note=_sampled(known) if efficiency == "gpu_efficiency" else None,
     )
+
+
+def _sampled(known: pl.DataFrame) -> str | None:
+    """Say how much is known from samples of hpcplan's own jobs alone (see sampled.filled)."""
+    if "sampled_gpu_used" not in known.columns:
+        return None
+    jobs = len(known) - known["sampled_gpu_used"].null_count()
+    return f"of {jobs:,} attempts from the samples of hpcplan's own jobs" if jobs else None
 
 
 def time_limit(seen: pl.DataFrame) -> Efficiency:

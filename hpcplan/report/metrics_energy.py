@@ -18,7 +18,8 @@ def energy(seen: pl.DataFrame, power_w_per_node: Mapping[str, float] | None) -> 
     """Return kWh; ``known`` of ``total`` are node-hours.
 
     Measured: ConsumedEnergyRaw × the part of the run that lies in the window. Where that is not on record, and power is
-    given: Σ power of the attempt's nodes × its time in the window, which counts a shared node once for each job.
+    given: Σ power of the attempt's nodes × its time in the window, which counts a shared node once for each job. Else,
+    for hpcplan's own jobs, the sampled power of their GPUs × that time.
     """
     held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))
     part = (pl.col("ran_s") / pl.col("elapsed_s")).clip(upper_bound=1.0)
@@ -31,6 +32,11 @@ def energy(seen: pl.DataFrame, power_w_per_node: Mapping[str, float] | None) -> 
         found = found.with_columns(pl.coalesce("_j", estimated).alias("_j"))
         if told < len(found):
             note = f"measured for {told:,} attempts; the others by the site file's power of their nodes"
+    if "sampled_gpu_w" in found.columns:
+        alone = int((found["_j"].is_null() & found["sampled_gpu_w"].is_not_null()).sum())
+        found = found.with_columns(pl.coalesce("_j", pl.col("sampled_gpu_w") * pl.col("ran_s")).alias("_j"))
+        of_gpus = f"of {alone:,} attempts the GPUs' alone, from the samples of hpcplan's own jobs" if alone else None
+        note = "; ".join(one for one in (note, of_gpus) if one) or None
     known = found.filter(pl.col("_j").is_not_null())
     hours, total = float(known["node_s"].sum()) / 3600, float(held["node_s"].sum()) / 3600
     if known.is_empty():

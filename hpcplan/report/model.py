@@ -33,6 +33,7 @@ __all__ = [
     "QueueModel",
     "Queueing",
     "Report",
+    "Sampled",
     "Series",
     "Share",
     "SiteFacts",
@@ -45,12 +46,27 @@ SCHEMA_NAME: Final = "hpcplan-report/1"
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a job of hpcplan's sampled of itself from ``first`` to ``last`` (unix seconds), on so many nodes and GPUs.
+
+    ``gpu_used`` is the mean over its GPUs, 0 to 1, ``gpu_power_w`` their mean power together.
+    """
+
+    first: int
+    last: int
+    nodes: int
+    gpus: int
+    gpu_used: float | None
+    gpu_power_w: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFacts:
     """What accounting does not know; ``None`` where it is not given.
 
     ``power_w_per_node`` and ``group_of_node`` map host names; ``price_per_kwh`` includes the PUE; ``shares`` maps
     accounts to the share that fairshare promises them, ``predicted_s`` the tokens of hpcplan's own jobs to what the
-    plan expected them to take.
+    plan expected them to take, ``samples`` the campaign's id and Slurm's job id of such jobs to what they sampled.
     """
 
     power_w_per_node: Mapping[str, float] | None = None
@@ -58,6 +74,7 @@ class SiteFacts:
     group_of_node: Mapping[str, str] | None = None
     shares: Mapping[str, float] | None = None
     predicted_s: Mapping[str, float] | None = None
+    samples: Mapping[tuple[str, int], Sampled] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +149,7 @@ class Efficiency:
     total: float
     jobs_known: int
     jobs_total: int
+    note: str | None = None
 
     @property
     def coverage(self) -> float | None:
@@ -240,8 +258,10 @@ class Counterfactual:
     """The window replayed on the mock cluster, as its jobs asked and with right-sized requests.
 
     Hours that jobs waited in all: ``measured`` in the window, ``replayed`` as asked, ``right_sized`` with what they
-    would have needed. ``changed`` of ``jobs`` asked for more than that. Saved is replayed − right-sized: both come from
-    the same model of the scheduler, whose distance from what was measured stands beside them.
+    would have needed, ``sized`` with sizes as needed and time limits as asked (``None`` where jobs get whole nodes).
+    ``changed`` of ``jobs`` asked for more than that. Saved is replayed − right-sized: both come from the same model of
+    the scheduler, whose distance from what was measured stands beside them. ``*_core_hour_wait_s`` are the mean waits
+    of a core-hour: of jobs weighed by CPUs asked for × time run.
     """
 
     jobs: int
@@ -250,6 +270,9 @@ class Counterfactual:
     measured_wait_hours: float
     replayed_wait_hours: float
     right_sized_wait_hours: float
+    sized_wait_hours: float | None
+    replayed_core_hour_wait_s: float
+    right_sized_core_hour_wait_s: float
     note: str
 
     @property

@@ -19,8 +19,9 @@ def requests(seen: pl.DataFrame, start: int) -> list[dict[str, Any]]:
 
     ``label, submit_s, run_s, nodes, partition, user, account, counted`` and, of what was asked for and needed each,
     ``limit_s, cpus, memory_bytes, gpus``. Needed is a quarter more than the largest use of any job of the same user,
-    partition and kind (its name without digits) and never more than was asked for; what was not measured is left as it
-    was. A job that was submitted before the window counts from its beginning, and not among the waits.
+    partition and kind (its name without digits) and never more than was asked for; what was not measured, or asked for
+    without a limit, is left as it was. A job that was submitted before the window counts from its beginning, and not
+    among the waits; one that ran then already is submitted a second earlier, so that no other takes its place.
     """
     ran = seen.filter(
         pl.col("start_time").is_not_null() & (pl.col("ran_s") > 0) & (pl.col("cpus") > 0) & (pl.col("nodes") > 0)
@@ -34,9 +35,13 @@ def requests(seen: pl.DataFrame, start: int) -> list[dict[str, Any]]:
     memory = ((pl.col("memory_used_bytes").max().over(of_kind)) * MARGIN).ceil()
     sized = ran.with_columns(
         pl.coalesce("time_limit_s", pl.col("_run")).alias("_limit"),
-        pl.min_horizontal(limit.cast(pl.Int64), "time_limit_s").alias("_limit_needed"),
+        pl.when(pl.col("time_limit_s").is_not_null())
+        .then(pl.min_horizontal(limit.cast(pl.Int64), "time_limit_s"))
+        .alias("_limit_needed"),
         pl.min_horizontal(pl.max_horizontal(cpus.cast(pl.Int64), "nodes"), "cpus").alias("_cpus_needed"),
-        pl.min_horizontal(memory.cast(pl.Int64), "memory_bytes").alias("_memory_needed"),
+        pl.when(pl.col("memory_bytes").is_not_null())
+        .then(pl.min_horizontal(memory.cast(pl.Int64), "memory_bytes"))
+        .alias("_memory_needed"),
         (pl.col("submit_time").is_null() | (pl.col("submit_time") < start)).alias("_before"),
     )
     rows = []
@@ -45,7 +50,8 @@ def requests(seen: pl.DataFrame, start: int) -> list[dict[str, Any]]:
         begun = max(0, start - row["start_time"]) if earlier else 0
         rows.append(
             {
-                "label": f"{row['label']}@{row['start_time']}", "submit_s": start if earlier else row["submit_time"],
+                "label": f"{row['label']}@{row['start_time']}",
+                "submit_s": start - (begun > 0) if earlier else row["submit_time"],
                 "run_s": max(1, row["_run"] - begun), "nodes": row["nodes"], "partition": row["partition"],
                 "user": row["user"], "account": row["account"], "counted": not earlier,
                 "asked": {"limit_s": max(1, row["_limit"] - begun), "cpus": row["cpus"],

@@ -19,7 +19,7 @@ from hpcplan.report.sacct_fields import Job, Step
 from hpcplan.report.table import SCHEMA
 from hpcplan.slurm.records import JobState
 
-__all__ = ["JOBS", "STEPS", "job_columns", "jobs_of_rows", "step_columns", "steps_of_rows"]
+__all__ = ["FIGURES", "JOBS", "STEPS", "job_columns", "jobs_of_rows", "step_columns", "steps_of_rows"]
 
 _MEASURED: Final = {"m_told": pl.Boolean, "m_cpu": pl.Float64, "m_memory": pl.Int64, "m_gpu": pl.Float64}
 _LATER: Final = {"cpu_used_s", "memory_used_bytes", "gpu_used", "gpus"}  # what takes the steps, or the whole file
@@ -42,6 +42,13 @@ STEPS: Final[dict[str, Any]] = {
     "percent": pl.Float64,
     **_MEASURED,
 }
+# columns of figures, which need no text where they are written the usual way
+FIGURES: Final = frozenset(
+    {
+        "alloccpus", "allocnodes", "elapsed", "elapsedraw", "eligible", "end", "maxrss", "ncpus", "nnodes", "ntasks",
+        "reqcpus", "reqnodes", "restartcnt", "start", "submit", "timelimit", "timelimitraw", "totalcpu",
+    }
+)  # fmt: skip
 _JOB_ID: Final = r"^([0-9]{1,18})(?:_(?:[0-9]{1,18}|\[[^\].]*\]?))?(?:\+[0-9]{1,18})?(?:\.[A-Za-z0-9_.+-]+)?$"
 _TRES: Final = {"listed": pl.Boolean, "cpu": pl.Int64, "node": pl.Int64, "mem": pl.Int64, "told": pl.Boolean,
                 "gpu": pl.Int64, "kind": pl.String}  # fmt: skip
@@ -73,7 +80,7 @@ def _measured(columns: Columns) -> pl.DataFrame:
             found = both.select(
                 pl.when(first).then(pl.col(key)).otherwise(pl.col(f"{key}_2")).alias(key) for key in _MEASURED
             )
-    return found if found is not None else pl.DataFrame(schema=_MEASURED).clear(len(columns.frame))
+    return found if found is not None else pl.DataFrame(schema=_MEASURED).clear(len(columns))
 
 
 def _tres(word: str) -> tuple[Any, ...]:
@@ -127,14 +134,14 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
             "label": label,
             "name": columns.text("jobname").fill_null(""),
             "node_list": columns.text("nodelist"),
-            "restarts": columns.count(columns.text("restartcnt")),
+            "restarts": columns.counts("restartcnt"),
             "exit_code": columns.value(columns.text("exitcode"), cells.exit_code, pl.Int64),
             "energy_j": columns.value(columns.text("consumedenergyraw", "consumedenergy"), cells.energy_j, pl.Float64),
             "backfilled": columns.value(columns.text("flags"), cells.backfilled, pl.Boolean),
             "failed_node": columns.value(columns.text("failednode"), cells.node_name, pl.String),
             "comment": _tokens(columns),
             **{key: columns.text(key) for key in ("cluster", "user", "account", "partition", "qos", "reason")},
-            "total_cpu_s": columns.duration_s(columns.text("totalcpu")),
+            "total_cpu_s": columns.spans_s("totalcpu"),
         }
     )
     parts = [frame, _times(columns, clock), _sizes(columns), _measured(columns)]
@@ -173,20 +180,20 @@ def _times(columns: Columns, clock: cells.Clock) -> pl.DataFrame:
     states = states.with_columns(
         pl.col("state").fill_null("UNKNOWN"), pl.col("final", "active", "waiting", "may_never").fill_null(False)
     )
-    elapsed = columns.duration_s(columns.text("elapsed", "elapsedraw"))
+    elapsed = columns.spans_s("elapsed", "elapsedraw")
     columns.mark(elapsed != elapsed.floor())
-    start = columns.stamp(columns.text("start"), clock)
-    end = columns.stamp(columns.text("end"), clock)
+    start = columns.stamps(clock, "start")
+    end = columns.stamps(clock, "end")
     columns.mark(end < start)
-    limit = columns.duration_s(columns.text("timelimit"))
-    minutes = columns.duration_s(columns.text("timelimitraw"))
+    limit = columns.spans_s("timelimit")
+    minutes = columns.spans_s("timelimitraw")
     columns.mark(limit != limit.floor())
     columns.mark(limit.is_null() & (minutes != minutes.floor()))
     times = states.with_columns(
         elapsed.cast(pl.Int64).alias("e"), start.alias("s"), end.alias("x"), limit.alias("limit"),
         (minutes * 60).alias("minutes"),
-        columns.stamp(columns.text("submit"), clock).alias("submit_time"),
-        columns.stamp(columns.text("eligible"), clock).alias("eligible_time"),
+        columns.stamps(clock, "submit").alias("submit_time"),
+        columns.stamps(clock, "eligible").alias("eligible_time"),
     )  # fmt: skip
     asked = pl.coalesce("limit", "minutes").cast(pl.Int64)
     ended = pl.col("final") | (pl.col("x").is_not_null() & ~pl.col("active"))
@@ -210,10 +217,10 @@ def _sizes(columns: Columns) -> pl.DataFrame:
     amounts = columns.parsed(columns.text("reqmem"), _requested, {"amount": pl.Int64, "per": pl.String})
     counts = pl.DataFrame(
         {
-            "cpus_1": columns.count(columns.text("alloccpus", "ncpus")),
-            "cpus_2": columns.count(columns.text("reqcpus")),
-            "nodes_1": columns.count(columns.text("allocnodes", "nnodes")),
-            "nodes_2": columns.count(columns.text("reqnodes")),
+            "cpus_1": columns.counts("alloccpus", "ncpus"),
+            "cpus_2": columns.counts("reqcpus"),
+            "nodes_1": columns.counts("allocnodes", "nnodes"),
+            "nodes_2": columns.counts("reqnodes"),
             "gres_given": columns.value(columns.text("allocgres"), cells.gpus_of_gres, pl.Int64),
             "gres_asked": columns.value(columns.text("reqgres"), cells.gpus_of_gres, pl.Int64),
         }
@@ -263,13 +270,13 @@ def step_columns(rows: pl.Series, columns: Columns) -> pl.DataFrame:
     parts = name.rename("n").to_frame().select(pl.col("n").str.splitn(".", 2).struct.unnest())
     usage = columns.text("tresusageintot")
     columns.mark(~usage.str.contains(_USAGE))
-    cpu = columns.duration_s(columns.text("totalcpu"))
+    cpu = columns.spans_s("totalcpu")
     none = cpu.fill_null(0) == 0
     if none.any():
         used = columns.duration_s(_part(pl.select(pl.when(none).then(usage)).to_series(), "cpu"))
         cpu = pl.select(pl.when(none).then(used.fill_null(0)).otherwise(cpu)).to_series()
     memory = columns.memory_bytes(_part(usage, "mem"))
-    largest, tasks = columns.memory_bytes(columns.text("maxrss")), columns.count(columns.text("ntasks"))
+    largest, tasks = columns.amounts_bytes("maxrss"), columns.counts("ntasks")
     times = pl.select(pl.when(tasks > 0).then(tasks).otherwise(1)).to_series()
     total = largest.cast(pl.Float64) * times.cast(pl.Float64)
     columns.mark(total > _MAX_PRODUCT)
@@ -286,7 +293,7 @@ def step_columns(rows: pl.Series, columns: Columns) -> pl.DataFrame:
             "cluster": columns.text("cluster"),
             "label": parts["field_0"],
             "extern": parts["field_1"] == "extern",
-            "step_s": columns.duration_s(columns.text("elapsed", "elapsedraw")),
+            "step_s": columns.spans_s("elapsed", "elapsedraw"),
             "cpu_s": cpu,
             "memory": pl.select(pl.when(memory > 0).then(memory).otherwise(bound)).to_series(),
             "percent": percent,

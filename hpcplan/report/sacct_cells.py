@@ -218,6 +218,7 @@ class Clock:
     def __init__(self, zone: tzinfo | None = None) -> None:
         self.zone = zone
         self._known: dict[str, tuple[int, int] | None] = {}
+        self._naive: dict[int, tuple[int, int]] = {}
 
     def read(self, text: str) -> int | None:
         """Return unix seconds; of an hour that occurs twice, the first."""
@@ -259,7 +260,10 @@ class Clock:
 
     def both_of(self, naive_s: int) -> tuple[int, int]:
         """Return the two unix times that a local time can be, given as seconds since 1970 by the clock on the wall."""
-        return self._stamps(datetime.fromtimestamp(naive_s, UTC).replace(tzinfo=None))
+        found = self._naive.get(naive_s)
+        if found is None:
+            found = self._naive[naive_s] = self._stamps(datetime.fromtimestamp(naive_s, UTC).replace(tzinfo=None))
+        return found
 
     def _stamps(self, moment: datetime) -> tuple[int, int]:
         if self.zone is None:  # .astimezone() of a naive time asks the machine's own zone

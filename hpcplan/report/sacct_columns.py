@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import polars as pl
 
+from hpcplan.report import sacct_bytes
 from hpcplan.report import sacct_cells as cells
+from hpcplan.report.sacct_lines import Cells
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Reader = Callable[[sacct_bytes.Bytes, NDArray[np.int64], NDArray[np.int64]], tuple[Any, Any]]
 
 __all__ = ["Columns", "Known"]
 
@@ -33,19 +41,26 @@ class Columns:
     """The cells of some rows by their column's name, as text; ``odd`` marks the rows that must be read one by one."""
 
     def __init__(
-        self, frame: pl.DataFrame, names: Mapping[str, str], known: Known | None = None, *, padded: bool = True
+        self, cells: Cells, names: Mapping[str, str], known: Known | None = None, *, figures: frozenset[str]
     ) -> None:  # fmt: skip
-        """Take the cells of ``frame``; ``names`` maps sacct's names in lower case to its columns.
+        """Take ``cells``; ``names`` maps sacct's names in lower case to the columns of their block.
 
-        ``known`` keeps what distinct texts were read as from one block of a file to the next. Cells that may begin or
-        end with blanks (``padded``) are stripped.
+        ``known`` keeps what distinct texts were read as from one block of a file to the next. The columns ``figures``
+        are read from the bytes of their cells, and made text only where that fails.
         """
-        self.frame = frame
+        padded = cells.block.padded
+        self.cells = cells
+        self.frame = cells.block.frame(
+            cells.rows, [column for name, column in names.items() if padded or name not in figures]
+        )
         self.names = names
         self.known: Known = {} if known is None else known
         self.padded = padded
         self._texts: dict[tuple[str, ...], pl.Series] = {}
-        self.odd = pl.repeat(False, len(frame), dtype=pl.Boolean, eager=True)
+        self.odd = pl.repeat(False, len(cells.rows), dtype=pl.Boolean, eager=True)
+
+    def __len__(self) -> int:
+        return len(self.cells.rows)
 
     def has(self, name: str) -> bool:
         """Whether the file has this column."""
@@ -54,12 +69,34 @@ class Columns:
     def text(self, *names: str) -> pl.Series:
         """Return the first of these columns that a row fills, stripped; null where it fills none."""
         if names not in self._texts:
-            cells = [pl.col(self.names[name]) for name in names if name in self.names]
-            found = [cell.str.strip_chars() if self.padded else cell for cell in cells]
-            filled = [pl.when(cell != "").then(cell) for cell in found]
-            text = self.frame.select(pl.coalesce(filled).alias("t") if filled else _nothing(len(self.frame)))
+            columns = [self.names[name] for name in names if name in self.names]
+            self._load([column for column in columns if column not in self.frame.columns])
+            stripped = [pl.col(column).str.strip_chars() for column in columns]
+            filled = [pl.when(cell != "").then(cell) for cell in stripped] if self.padded else columns
+            text = self.frame.select(pl.coalesce(filled).alias("t") if filled else _nothing(len(self)))
             self._texts[names] = text["t"]
         return self._texts[names]
+
+    def _load(self, columns: list[str]) -> None:
+        if columns:
+            self.frame = self.frame.hstack(self.cells.block.frame(self.cells.rows, columns))
+
+    def _figures(
+        self, names: tuple[str, ...], read: Reader, rest: Callable[[pl.Series], pl.Series], dtype: Any
+    ) -> pl.Series:
+        """Return what the first of these columns that a row fills says: by ``read``, else by ``rest`` from its text."""
+        places = self.cells.places(*names)
+        if places is None:
+            return pl.repeat(None, len(self), dtype=dtype, eager=True)
+        if self.padded:
+            return rest(self.text(*names))
+        first, end = places
+        values, good = read(self.cells.block.bytes, first, end)
+        found = pl.select(pl.when(pl.Series(good)).then(pl.Series(values)).cast(dtype)).to_series()
+        left = np.flatnonzero(~good & (end > first))
+        if not len(left):
+            return found
+        return pl.select(pl.coalesce(found, rest(self.cells.texts(left, first, end)))).to_series()
 
     def mark(self, rows: pl.Series) -> None:
         """Mark rows as odd."""
@@ -103,6 +140,35 @@ class Columns:
             return done
         others = pl.select(pl.when(left).then(text)).to_series()
         return pl.select(pl.coalesce(done, self.value(others, parse, dtype))).to_series()
+
+    def spans_s(self, *names: str) -> pl.Series:
+        """As cells.duration_s, of the first of these columns that a row fills."""
+        return self._figures(names, sacct_bytes.spans_s, self.duration_s, pl.Float64)
+
+    def counts(self, *names: str) -> pl.Series:
+        """As cells.count, of the first of these columns that a row fills."""
+        return self._figures(names, _counts, self.count, pl.Int64)
+
+    def amounts_bytes(self, *names: str) -> pl.Series:
+        """As cells.memory_bytes, of the first of these columns that a row fills."""
+        return self._figures(names, sacct_bytes.memory_bytes, self.memory_bytes, pl.Int64)
+
+    def stamps(self, clock: cells.Clock, name: str) -> pl.Series:
+        """As Clock.read; an hour that occurs twice is odd, since only the elapsed time tells which it was."""
+
+        def read(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+            naive, good = sacct_bytes.stamps(text, first, end)
+            quarters, place = np.unique(naive[good] // _QUARTER_S, return_inverse=True)
+            both = [clock.both_of(quarter * _QUARTER_S) for quarter in quarters.tolist()]
+            ahead = np.array([a for a, _ in both], dtype=np.int64) - quarters * _QUARTER_S
+            twice = np.zeros(len(naive), dtype=bool)
+            twice[good] = np.array([a != b for a, b in both], dtype=bool)[place]
+            if twice.any():
+                self.mark(pl.Series(twice))
+            naive[good] += ahead[place]
+            return naive, good & (naive >= 0) & (naive < cells.MAX_TIME)
+
+        return self._figures((name,), read, lambda text: self.stamp(text, clock), pl.Int64)
 
     def duration_s(self, text: pl.Series) -> pl.Series:
         """As cells.duration_s."""
@@ -161,6 +227,11 @@ class Columns:
             rows.append((quarter, quarter * _QUARTER_S - first, first != second))
         schema = {"quarter": pl.Int64, "offset": pl.Int64, "twice": pl.Boolean}
         return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _counts(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    value, good = sacct_bytes.numbers(text, first, end)
+    return value, good & (value <= cells.MAX_COUNT)
 
 
 def _longer_s(text: pl.Series) -> pl.Series:

@@ -8,16 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.report.faults import Faults
-from hpcplan.report.sacct_block import JOBS, job_columns, jobs_of_rows, step_columns, steps_of_rows
+from hpcplan.report.sacct_block import FIGURES, JOBS, job_columns, jobs_of_rows, step_columns, steps_of_rows
 from hpcplan.report.sacct_cells import Clock
 from hpcplan.report.sacct_columns import Columns, Known
 from hpcplan.report.sacct_fields import Fields, Job, Step, job_of, step_of
 from hpcplan.report.sacct_files import Blocks
-from hpcplan.report.sacct_lines import Block
+from hpcplan.report.sacct_lines import Block, Cells
+from hpcplan.report.sacct_quick import quick_steps, told_apart
 from hpcplan.report.sacct_rows import HOW, SAMPLE, Header, Lines, first_header, is_header, mended, why_not, without_mark
 from hpcplan.report.sacct_steps import USED, added_up, attached, completed
 
@@ -191,12 +193,13 @@ class Dump:
 
     def _one_header(self, block: Block, stop: int) -> tuple[int, Header | None]:
         """Return how many of the lines stand under the block's header, and the other header that follows them."""
-        names = block.names(self.index, {"jobid", "jobidraw"})
-        at = pl.Series("_row", block.filled)
         likely = {int(place) for place in block.odd[block.odd < stop]}
-        for column in names.values():
-            other = ~block.cells[column].str.contains(r"^\s*[0-9]")  # no job's id: perhaps a column's name
-            likely |= set(at.filter(other.fill_null(False)).to_list())
+        at = np.flatnonzero(block.regular[:stop])
+        for name in {"jobid", "jobidraw"} & set(self.index) if len(at) else ():
+            first, end = block.cells(at, self.index[name])
+            letter = block.bytes.raw[first]
+            other = (first < end) & ((letter < ord("0")) | (letter > ord("9")))  # no job's id: perhaps a column's name
+            likely |= set(at[other].tolist())
         for place in sorted(one for one in likely if one < stop):
             found = is_header(block.line(place))
             if found is not None and found != block.header:
@@ -206,26 +209,23 @@ class Dump:
     def _read(self, block: Block, stop: int, index: dict[str, int], lines_read: int) -> _Part:
         """Read the first lines of a block; ``lines_read`` stand before it in the file."""
         faults = Faults()
-        names = block.names(index, _READ)
-        at = pl.Series("_row", block.filled)
-        taken = pl.Series(block.regular[block.filled]) & (at < stop)
-        ids = Columns(block.cells, names, padded=block.padded).text("jobid", "jobidraw")
-        is_step = ids.str.contains(".", literal=True).fill_null(False)
-        jobs_at, steps_at = at.filter(taken & ~is_step), at.filter(taken & is_step)
-        of_jobs = Columns(block.cells.filter(taken & ~is_step), names, self.known, padded=block.padded)
-        needed = {name: column for name, column in names.items() if name in _READ_OF_STEPS}
+        regular = np.flatnonzero(block.regular[:stop])
+        jobs_at, steps_at = told_apart(Cells(block, regular, index)) if len(regular) else (regular, regular)
+        of_jobs = Columns(Cells(block, jobs_at, index), block.names(index, _READ), self.known, figures=FIGURES)
+        jobs = job_columns(pl.Series(jobs_at), of_jobs, self.clock).filter(~of_jobs.odd)
+        done, steps_at = quick_steps(block, jobs["_row"].to_numpy(), steps_at, index)
         of_steps = Columns(
-            block.cells.select(set(needed.values())).filter(taken & is_step), needed, self.known, padded=block.padded
+            Cells(block, steps_at, index), block.names(index, _READ_OF_STEPS), self.known, figures=FIGURES
         )
-        jobs = job_columns(jobs_at, of_jobs, self.clock).filter(~of_jobs.odd)
-        steps = step_columns(steps_at, of_steps).filter(~of_steps.odd)
+        steps = step_columns(pl.Series(steps_at), of_steps).filter(~of_steps.odd)
         broken = [int(place) for place in block.odd[block.odd < stop]]
-        odd = sorted([*broken, *jobs_at.filter(of_jobs.odd), *steps_at.filter(of_steps.odd)])
+        odd = sorted([*broken, *jobs_at[of_jobs.odd.to_numpy()], *steps_at[of_steps.odd.to_numpy()]])
         slow_jobs, slow_steps = self._by_row(block, odd, index, lines_read, faults)
-        faults.rows_read += len(jobs) + len(steps)
+        faults.rows_read += len(jobs) + len(steps) + len(done)
         first = lines_read + 1
         every = pl.concat([jobs, slow_jobs]).with_columns(pl.col("_row") + first).sort("_row")
         here, astray = attached(every, pl.concat([steps, slow_steps]).with_columns(pl.col("_row") + first))
+        here = pl.concat([here, done.with_columns(pl.col("_row", "job") + first)])
         used = added_up(every, here) if len(here) else pl.DataFrame(schema=USED)
         quotes = {number: block.line(number - first) for number in astray["_row"].head(_MOST_QUOTES)}
         return _Part(every, used, astray, quotes, faults)

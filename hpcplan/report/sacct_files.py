@@ -17,7 +17,7 @@ from hpcplan.report.faults import Faults
 
 __all__ = ["Blocks", "opened"]
 
-_BLOCK_BYTES: Final = 24 * 1024**2  # larger ones cost more in new pages than they save in calls
+_BLOCK_BYTES: Final = 16 * 1024**2  # larger ones cost more in new pages than they save in calls
 _MAX_LINE: Final = 4 * 1024**2  # what is longer is no line, and is broken somewhere
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"

@@ -55,7 +55,7 @@ def crossed(report: Report, thresholds: list[Threshold]) -> list[str]:
     Raises:
         InputError: the report has no such figure.
     """
-    plain = report.as_dict()
+    plain = report.as_dict() if thresholds else {}
     found = []
     for one in thresholds:
         value = _value(plain, one.key)

@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 
 from hpcplan.errors import InputError
-from hpcplan.report import build_report
+from hpcplan.report import build_report, job_table, jobs_of
 from hpcplan.report.metrics_reasons import BEFORE_ELIGIBLE, NOT_ON_RECORD
-from hpcplan.report.model import SiteFacts
+from hpcplan.report.model import Report, Sampled, SiteFacts
 from hpcplan.report.shares import parse_shares
 from hpcplan.slurm.records import JobRecord, JobState, NodeRecord
 
@@ -121,3 +121,39 @@ def test_a_plans_expectation_stands_beside_what_its_jobs_took() -> None:
     facts = SiteFacts(predicted_s={"hpcplan:c1:train:1": 6000.0, "hpcplan:c1:train:2": 6000.0})
     (one,) = build_report(records, start=START, end=START + 4 * HOUR, known=facts).campaigns
     assert (one.predicted_s, one.actual_s, one.ratio) == (6000.0, 7200.0, 1.2)
+
+
+def test_what_jobs_of_hpcplan_sampled_stands_in_where_accounting_has_nothing() -> None:
+    ours = job(comment="hpcplan:c1:train:1", gpus=4, nodes=1)
+    start, end = ours.start_time or 0, ours.end_time or 0
+
+    def report(sampled: Sampled, record: JobRecord = ours, campaign: str = "c1") -> Report:
+        return build_report(
+            [record], start=START, end=START + 4 * HOUR, known=SiteFacts(samples={(campaign, ours.job_id): sampled})
+        )
+
+    whole = Sampled(first=start + 30, last=end - 5, nodes=1, gpus=4, gpu_used=0.4, gpu_power_w=1000.0)
+    found = report(whole)
+    assert (found.gpu_efficiency.value, found.gpu_efficiency.coverage) == (pytest.approx(0.4), 1.0)
+    assert "samples" in (found.gpu_efficiency.note or "")
+    assert found.energy_kwh.value == pytest.approx((end - start) / 3600)
+    assert "GPUs' alone" in (found.energy_kwh.note or "")
+    told = report(whole, dataclasses.replace(ours, gpu_utilisation=0.9))
+    assert (told.gpu_efficiency.value, told.gpu_efficiency.note) == (pytest.approx(0.9), None)
+    for doubtful in (
+        dataclasses.replace(whole, gpus=3),  # one was not seen
+        dataclasses.replace(whole, gpus=8),  # others' as well
+        dataclasses.replace(whole, nodes=2),
+        dataclasses.replace(whole, last=start + 60),  # the beginning only
+        dataclasses.replace(whole, first=start - 9000),  # an attempt before
+    ):
+        assert report(doubtful).gpu_efficiency.value is None
+    assert report(whole, campaign="c2").gpu_efficiency.value is None
+    assert build_report([ours], start=START, end=START + 4 * HOUR).gpu_efficiency.value is None
+
+
+def test_a_jobs_row_says_that_its_gpus_were_sampled() -> None:
+    ours = job(comment="hpcplan:c1:train:1", gpus=4, nodes=1)
+    sampled = Sampled(ours.start_time or 0, ours.end_time or 0, 1, 4, 0.4, None)
+    rows = jobs_of(job_table([ours, job(job_id=2)]), samples={("c1", ours.job_id): sampled})
+    assert [(row["gpu_efficiency"], row["gpu_sampled"]) for row in rows] == [(pytest.approx(0.4), True), (None, False)]

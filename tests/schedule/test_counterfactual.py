@@ -76,3 +76,28 @@ def test_what_the_cluster_would_refuse_is_left_out(cluster: SlurmCluster, shared
     assert (found.jobs, found.left_out) == (1, 1)
     with pytest.raises(InputError):
         replay([], cluster, nodes_shared=shared)
+
+
+def test_a_job_that_only_the_smaller_request_could_start_is_in_no_replay(cluster: SlurmCluster) -> None:
+    too_wide = job(1, 0, Asked(7200, 32), Asked(7200, 8))
+    others = [job(n, n, Asked(7200, 8), Asked(7200, 8)) for n in range(2, 6)]
+    found = replay([too_wide, *others], cluster, nodes_shared=True)
+    assert (found.jobs, found.left_out) == (4, 1)
+    assert found.needed_wait_hours == found.asked_wait_hours
+
+
+def test_a_limit_that_would_cut_a_run_short_is_refused(cluster: SlurmCluster) -> None:
+    with pytest.raises(ValueError, match="needed limit"):
+        replay([job(1, 0, Asked(7200, 8), Asked(1800, 8))], cluster, nodes_shared=True)
+    with pytest.raises(ValueError, match="needed limit"):
+        replay([job(1, 0, Asked(7200, 8), Asked(9000, 8))], cluster, nodes_shared=True)
+
+
+def test_exact_limits_may_cost_small_jobs_hours_and_gain_them_for_wide_ones(cluster: SlurmCluster) -> None:
+    first = job(1, 0, Asked(36_000, 8), Asked(3600, 8))
+    wide = PastJob("w", 1, 3600, 2, Asked(7200, 16), Asked(7200, 16), "batch", "bob", None)
+    small = [job(n, n, Asked(7200, 1), Asked(7200, 1), run_s=7200) for n in (2, 3)]  # pass while the first seems long
+    found = replay([first, wide, *small], cluster, nodes_shared=True)
+    assert found.needed_wait_hours > found.asked_wait_hours
+    assert found.needed_core_hour_s < found.asked_core_hour_s
+    assert found.sized_wait_hours == found.asked_wait_hours  # their sizes were right

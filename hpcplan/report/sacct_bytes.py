@@ -1,0 +1,195 @@
+"""Figures read from the bytes of many cells at once: eight characters to a machine word, one operation for all rows.
+
+Only what is written the usual way is read; ``ok`` says of each cell whether it was. The others are left to the parsers
+of :mod:`hpcplan.report.sacct_cells`, whose value each figure here is equal to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Bytes", "has_byte", "memory_bytes", "numbers", "same", "spans_s", "stamps", "word"]
+
+PAD: Final = 32  # of zeros before and behind, so that words may be taken at any cell
+_ONES: Final = 0x0101010101010101
+_HIGH: Final = np.uint64(0x80 * _ONES)
+_SHIFTS: Final = np.zeros(256, dtype=np.int64)
+_SHIFTS[[ord("K"), ord("M"), ord("G")]] = 10, 20, 30
+_MOST_BYTES: Final = 2**59  # the parser knows the limit
+_MONTHS: Final = np.arange("1970-01", "3000-02", dtype="datetime64[M]").astype("datetime64[D]").astype(np.int64)
+
+
+def word(text: str) -> np.uint64:
+    """Return up to eight characters as the word that they are in memory."""
+    return np.uint64(int.from_bytes(text.encode(), "little"))
+
+
+_LOW: Final = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint64)  # keeps the first n characters
+_LAST: Final = np.array([(2**64 - 1) ^ ((1 << 8 * (8 - n)) - 1) for n in range(9)], dtype=np.uint64)
+_ZEROS: Final = np.array([int(word("0" * 8)) & ((1 << 8 * (8 - n)) - 1) for n in range(9)], dtype=np.uint64)
+
+
+class Bytes:
+    """A text with room around it: ``raw`` are its bytes, of which the first stands at :data:`PAD`."""
+
+    def __init__(self, text: bytes) -> None:
+        room = bytes(2 * PAD - len(text) % 8)  # to whole words
+        padded = b"".join((bytes(PAD), text, b"" if text.endswith(b"\n") else b"\n", room))
+        self.raw: NDArray[np.uint8] = np.frombuffer(padded, np.uint8)
+        self._words: NDArray[np.uint64] = np.frombuffer(padded, np.dtype("<u8"), len(padded) // 8)
+        self._padded = padded
+
+    def eight(self, at: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return the eight bytes from each place on as one number."""
+        index = at >> 3
+        shift = ((at & 7) << 3).astype(np.uint64)
+        low: NDArray[np.uint64] = self._words[index]
+        high = self._words[index + 1]
+        low >>= shift
+        high <<= np.uint64(1)  # a shift by 64 would not be one
+        high <<= np.uint64(63) - shift
+        low |= high
+        return low
+
+    def text(self, first: int, end: int) -> str:
+        """Return what stands between two places."""
+        return self._padded[first:end].decode()
+
+
+def _form(text: str) -> tuple[np.uint64, np.uint64]:
+    """Return what takes a text of the form ``00:00`` to its digits, and what makes the top bit of others set."""
+    over = sum((0x76 if letter == "0" else 0x7F) << 8 * place for place, letter in enumerate(text))
+    return word(text), np.uint64(over)
+
+
+_DIGITS: Final = _form("0" * 8)
+_TIME: Final = _form("00:00:00")
+_DATE: Final = _form("0000-00-")
+_DAY: Final = _form("00T00:00")
+
+
+def _digits(words: NDArray[np.uint64], form: tuple[np.uint64, np.uint64]) -> tuple[Any, Any]:
+    """Return digits as small numbers, and whether the words are of that form."""
+    found = words ^ form[0]  # a digit becomes its value, any other character ten or more
+    return found, ((found | (found + form[1])) & _HIGH) == 0
+
+
+def _pair(pairs: NDArray[np.uint64], place: int) -> NDArray[np.int64]:
+    """Return the number of the two digits at a place."""
+    return ((pairs >> np.uint64(8 * place)) & np.uint64(0xFF)).astype(np.int64)
+
+
+def numbers(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return whole numbers of one to fifteen digits."""
+    length = end - first
+    value, good = _eight_digits(text, end, np.clip(length, 0, 8))
+    good &= length >= 1
+    long = np.flatnonzero(good & (length > 8))
+    if len(long):
+        fits = length[long] <= 15
+        lead, fine = _eight_digits(text, end[long] - 8, np.where(fits, length[long] - 8, 1))
+        value[long] += lead * 10**8
+        good[long] = fits & fine
+    return value, good
+
+
+def _eight_digits(text: Bytes, end: NDArray[np.int64], length: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return the number of the last digits before each end, up to eight, and whether they are digits."""
+    found, good = _digits((text.eight(end - 8) & _LAST[length]) | _ZEROS[length], _DIGITS)
+    found = found * np.uint64(10) + (found >> np.uint64(8))  # the digits in pairs, which become fours and then eight
+    mask = np.uint64(0x000000FF000000FF)
+    left = (found & mask) * np.uint64(0x000F424000000064)
+    right = ((found >> np.uint64(16)) & mask) * np.uint64(0x0000271000000001)
+    return ((left + right) >> np.uint64(32)).astype(np.int64), good
+
+
+def spans_s(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return seconds of ``[D-]HH:MM:SS[.mmm]``, ``MM:SS[.mmm]`` and plain seconds."""
+    fine = (text.raw[end - 4] == ord(".")) & (end - first >= 9)
+    stop = end - 4 * fine
+    length = stop - first
+    short = length == 5
+    words = text.eight(stop - 8)
+    if short.any():
+        words = np.where(short, (words & _LAST[5]) | word("00:"), words)
+    found, good = _digits(words, _TIME)
+    pairs = found * np.uint64(10) + (found >> np.uint64(8))
+    whole = _pair(pairs, 0) * 3600 + _pair(pairs, 3) * 60
+    seconds = _pair(pairs, 6).astype(np.float64)
+    of_days = np.flatnonzero(good & (length >= 10) & (length <= 14))
+    good &= short | (length == 8)
+    if len(of_days):
+        before = stop[of_days] - 9
+        days, fit = numbers(text, first[of_days], before)
+        good[of_days] = fit & (text.raw[before] == ord("-"))
+        whole[of_days] += days * 86400
+    at = np.flatnonzero(fine & good)
+    if len(at):
+        thousandths, fit = numbers(text, end[at] - 3, end[at])
+        seconds[at] = (seconds[at] * 1000 + thousandths) / 1000.0  # rounds once, as reading the text does
+        good[at] = fit
+    value = whole.astype(np.float64) + seconds
+    at = np.flatnonzero(~good & ~fine & (length > 0))
+    if len(at):
+        plain, fit = numbers(text, first[at], end[at])
+        value[at] = plain
+        good[at] = fit
+    return value, good & (value <= 1e9)
+
+
+def stamps(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return seconds since 1970 by the clock on the wall, of ``2024-05-01T12:00:00``."""
+    fits = end - first == 19
+    at = np.where(fits, first, PAD)
+    date, date_good = _digits(text.eight(at), _DATE)
+    day, day_good = _digits(text.eight(at + 8), _DAY)
+    time, time_good = _digits(text.eight(at + 11), _TIME)
+    date, day, time = (part * np.uint64(10) + (part >> np.uint64(8)) for part in (date, day, time))
+    year, month = _pair(date, 0) * 100 + _pair(date, 2), _pair(date, 5)
+    hour, minute, second, of_month = _pair(time, 0), _pair(time, 3), _pair(time, 6), _pair(day, 0)
+    good = fits & date_good & day_good & time_good & (year >= 1970) & (year < 3000) & (month >= 1) & (month <= 12)
+    good &= (hour < 24) & (minute < 60) & (second < 60) & (of_month >= 1)
+    index = np.where(good, (year - 1970) * 12 + month - 1, 0)
+    good &= of_month <= _MONTHS[index + 1] - _MONTHS[index]
+    return (_MONTHS[index] + of_month - 1) * 86400 + hour * 3600 + minute * 60 + second, good
+
+
+def memory_bytes(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return bytes of amounts such as ``39156K``."""
+    shift = _SHIFTS[text.raw[end - 1]]
+    number, good = numbers(text, first, end - (shift > 0))
+    return number << shift, good & (number <= _MOST_BYTES >> shift)
+
+
+def has_byte(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64], letter: str) -> NDArray[np.bool_]:
+    """Return whether a letter is in each cell."""
+    found = np.zeros(len(first), dtype=bool)
+    length = end - first
+    pattern, one = np.uint64(ord(letter) * _ONES), np.uint64(_ONES)
+    at, offset = np.arange(len(first)), 0
+    while len(at):
+        kept = _LOW[np.minimum(length[at] - offset, 8)]
+        other = (text.eight(first[at] + offset) ^ pattern) | ~kept
+        found[at] |= ((other - one) & ~other & _HIGH) != 0  # some byte of it is zero
+        offset += 8
+        at = at[length[at] > offset]
+    return found
+
+
+def same(
+    text: Bytes, first: NDArray[np.int64], other: NDArray[np.int64], length: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether the texts of a length at two places are the same."""
+    equal = np.ones(len(first), dtype=bool)
+    at, offset = np.flatnonzero(length > 0), 0
+    while len(at):
+        kept = _LOW[np.minimum(length[at] - offset, 8)]
+        equal[at] &= ((text.eight(first[at] + offset) ^ text.eight(other[at] + offset)) & kept) == 0
+        offset += 8
+        at = at[length[at] > offset]
+    return equal
