@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hpcplan.calibrate.batch import Batch
 from hpcplan.calibrate.levels import LEVELS, MEMORY_LEVELS, Level
 from hpcplan.cost.coefficients import Coefficients
+from hpcplan.cost.memory import memory
 
 __all__ = ["Array", "MemoryTarget", "Target", "TimeTarget"]
 
@@ -78,7 +79,8 @@ class MemoryTarget(Target):
 
     def predict(self, c: Coefficients) -> Array:
         """Return the logarithm of the bytes."""
-        return np.log(self.batch.price(c).memory_bytes)
+        b = self.batch
+        return np.asarray(np.log(memory(b.shape, b.sequence, b.machine, b.shardings, c, b.recipe).total), dtype=float)
 
     def residual(self, predicted: Array) -> Array:
         """Return log(predicted / measured) over the noise, or how far the wrong side of the capacity it is."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcplan.calibrate.report import calibrate
+from hpcplan.calibrate.report import Calibration, calibrate
 from hpcplan.calibrate.store import fitted_rows, half_width, write_constants
 from hpcplan.calibrate.validate import predict_table, score, to_csv
 from hpcplan.cli import main
@@ -24,8 +24,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(tmp_path_factory.mktemp("measured") / "made.csv")
 
 
-def test_the_fit_explains_what_differs_between_sites(made: Path) -> None:
-    result = calibrate([made], FOLDER)
+@pytest.fixture(scope="module")
+def fitted(made: Path) -> Calibration:
+    return calibrate([made], FOLDER)
+
+
+def test_the_fit_explains_what_differs_between_sites(fitted: Calibration) -> None:
+    result = fitted
     for accuracy in result.by_site:
         assert accuracy.calibrated.mean_abs_error is not None
         assert accuracy.calibrated.mean_abs_error < 0.05
@@ -35,31 +40,30 @@ def test_the_fit_explains_what_differs_between_sites(made: Path) -> None:
     assert found["jean-zay-a100"] > found["selene"], "of two sites with one chip, the more efficient is found to be so"
 
 
-def test_a_held_out_row_does_not_know_its_own_time(made: Path, tmp_path: Path) -> None:
+def test_a_held_out_row_does_not_know_its_own_time(made: Path, fitted: Calibration, tmp_path: Path) -> None:
     """Spoil one row: fits that hold it out must not follow it."""
     lines = made.read_text().splitlines()
     cells = lines[1].split(",")
     cells[-2] = f"{float(cells[-2]) * 1.5:.6g}"
     spoilt = tmp_path / "spoilt.csv"
     spoilt.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
-    clean, dirty = calibrate([made], FOLDER), calibrate([spoilt], FOLDER)
+    clean, dirty = fitted, calibrate([spoilt], FOLDER)
     assert dirty.time.calibrated[0] == pytest.approx(clean.time.calibrated[0], abs=0.03)
     assert dirty.time.unseen[0] == pytest.approx(clean.time.unseen[0], abs=0.03)
 
 
-def test_the_same_rows_give_the_same_constants(made: Path, tmp_path: Path) -> None:
+def test_the_same_rows_give_the_same_constants(made: Path, fitted: Calibration, tmp_path: Path) -> None:
     texts = []
-    for name in ("a", "b"):
+    for name, result in (("a", fitted), ("b", calibrate([made], FOLDER))):
         folder = tmp_path / name
         folder.mkdir()
-        result = calibrate([made], FOLDER)
         written = write_constants(folder, read_prior(FOLDER), result.batch, (result.time, result.memory), [made.name])
         texts.append({path.relative_to(folder): path.read_text() for path in written})
     assert texts[0] == texts[1]
 
 
-def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> None:
-    result = calibrate([made], FOLDER)
+def test_fitted_constants_read_back_and_predict(made: Path, fitted: Calibration, tmp_path: Path) -> None:
+    result = fitted
     write_constants(tmp_path, read_prior(FOLDER), result.batch, (result.time, result.memory), [made.name])
     assert len(fitted_rows(tmp_path)) > 50
     _, predictions = predict_table(made, folder=tmp_path)
@@ -73,8 +77,10 @@ def test_fitted_constants_read_back_and_predict(made: Path, tmp_path: Path) -> N
     assert seen.coefficients != unseen.coefficients
 
 
-def test_new_constants_fall_within_their_interval_about_nine_times_in_ten(made: Path, tmp_path: Path) -> None:
-    result = calibrate([made], FOLDER)
+def test_new_constants_fall_within_their_interval_about_nine_times_in_ten(
+    made: Path, fitted: Calibration, tmp_path: Path
+) -> None:
+    result = fitted
     write_constants(tmp_path, read_prior(FOLDER), result.batch, (result.time, result.memory), [made.name])
     fresh = write_table(tmp_path / "fresh.csv", seed=7)
     _, predictions = predict_table(fresh, folder=tmp_path)
