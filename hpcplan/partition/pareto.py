@@ -14,6 +14,7 @@ from hpcplan.units import format_count
 __all__ = ["AXES", "draw_front", "front_rows"]
 
 AXES: Final = {"cost": "cost of the training", "energy_kwh": "energy of the training (kWh)", "nodes": "nodes"}
+_SHORT_S: Final = 4 * 86400.0  # shown in hours
 _PALETTE: Final = ("#1f5f99", "#c2571a", "#3a7d44", "#7a4f9a", "#8c6d1f", "#b03a5b")
 
 
@@ -58,7 +59,7 @@ def draw_front(outcome: Outcome, front: Found, path: Path, title: str) -> None:
         for place, name in enumerate(shown):
             axes = figure.add_subplot(1, len(shown), place + 1)
             _panel(axes, outcome, front, name)
-            axes.set_ylabel("time to train (days)" if place == 0 else "")
+            axes.set_ylabel(f"time to train ({_unit(front)[0]})" if place == 0 else "")
             if place == len(shown) - 1:
                 axes.legend(frameon=False, loc="upper right")
         figure.suptitle(title, fontsize=10)
@@ -66,21 +67,27 @@ def draw_front(outcome: Outcome, front: Found, path: Path, title: str) -> None:
         figure.savefig(path, dpi=150, metadata=metadata)
 
 
+def _unit(front: Found) -> tuple[str, float]:
+    """Return the unit of training times, and how many seconds it has."""
+    return ("days", 86400.0) if front.train_s.max() > _SHORT_S else ("hours", 3600.0)
+
+
 def _panel(axes: Any, outcome: Outcome, front: Found, name: str) -> None:
     """Draw one objective against time; a line joins what no other beats in these two alone."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    values, days = getattr(front, name).astype(float), front.train_s / 86400
-    edge = undominated(np.stack([days, values], axis=1))
-    axes.plot(values[edge], days[edge], "-", lw=1, color="#999999", drawstyle="steps-post", zorder=1)
+    values, times = getattr(front, name).astype(float), front.train_s / _unit(front)[1]
+    edge = undominated(np.stack([times, values], axis=1))
+    axes.plot(values[edge], times[edge], "-", lw=1, color="#999999", drawstyle="steps-post", zorder=1)
     for index, kind in enumerate(outcome.kinds):
         mine = front.kind == index
         if mine.any():
             label = f"{kind.group}, {kind.precision}"
-            axes.plot(values[mine], days[mine], "o", ms=4, color=_PALETTE[index % 6], label=label, alpha=0.85)
-    _ring(axes, outcome, front, values, days)
-    if days.max() > 10 * days.min():
+            axes.plot(values[mine], times[mine], "o", ms=4, color=_PALETTE[index % 6], label=label, alpha=0.85)
+    _ring(axes, outcome, front, values, times)
+    if times.max() > 10 * times.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     else:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -93,11 +100,11 @@ def _panel(axes: Any, outcome: Outcome, front: Found, name: str) -> None:
     axes.grid(alpha=0.25)
 
 
-def _ring(axes: Any, outcome: Outcome, front: Found, values: Any, days: Any) -> None:
+def _ring(axes: Any, outcome: Outcome, front: Found, values: Any, times: Any) -> None:
     """Ring the point of the winner of the single objective."""
     mine = np.flatnonzero(front.value(outcome.objective) <= outcome.value * (1 + 1e-12))
     if len(mine):
-        axes.plot(values[mine[0]], days[mine[0]], "o", ms=11, mfc="none", mec="#222222",
+        axes.plot(values[mine[0]], times[mine[0]], "o", ms=11, mfc="none", mec="#222222",
                   label=f"least {_aim(outcome.objective)}")  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hpcplan.cost.shardings import Shardings
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.partition.candidates import Space, enumerate_shardings, parse_fixed
 from hpcplan.partition.explain import why_it_lost, why_it_won
+from hpcplan.partition.found import describe
 from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.search import Outcome, search
 from hpcplan.site import load_site
@@ -195,3 +197,24 @@ def test_shardings_of_scalars_and_lists() -> None:
     s = Shardings.of(tp=[1, 2], dp=4)
     assert len(s) == 2
     assert list(s.gpus) == [4, 8]
+
+
+def test_a_winner_that_offloads_by_a_hair_is_shown_with_the_simpler_run() -> None:
+    outcome = run("llama3-70b", (4, 4), fixed={"offload": 1}, keep=8)
+    assert "simpler" not in why_it_won(outcome)
+    count = np.arange(len(outcome.best))
+    plain = dataclasses.replace(outcome.best, offload=np.where(count == 2, 0, 1))
+    near = dataclasses.replace(outcome.costs, step_s=outcome.costs.step_s[0] * (1 + 0.005 * count))
+    said = why_it_won(dataclasses.replace(outcome, best=plain, costs=near))
+    assert f"{describe(plain, 2)} does without offload and takes 1.0% more" in said
+    far = dataclasses.replace(outcome.costs, step_s=outcome.costs.step_s[0] * (1 + 0.02 * count))
+    assert "simpler" not in why_it_won(dataclasses.replace(outcome, best=plain, costs=far))
+
+
+def test_a_chip_without_a_precision_is_left_out_and_said() -> None:
+    workload = changed("llama3-8b")
+    assert [kind.precision for kind in kinds(workload, "bf16", "fp4", "fp8")] == ["bf16", "fp8"]
+    with pytest.raises(InfeasibleError, match="the precision binds: the accelerators of dgx"):
+        kinds(workload, "fp4")
+    with pytest.raises(InfeasibleError, match="the framework binds: deepspeed does not train in fp8"):
+        kinds(changed("llama3-8b", request={"framework": "deepspeed"}), "fp8")
