@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from random import Random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hpcplan.errors import InfeasibleError
-from hpcplan.partition.graph import LayerGraph, check_split, device_loads, partition_graph, search
+from hpcplan.partition.graph import LayerGraph, check_split, device_loads, parse_graph, partition_graph, search
 from hpcplan.partition.graph.groups import contract
 from hpcplan.partition.graph.relax import relaxed
 from hpcplan.partition.graph.sweep import Sweep
@@ -202,3 +206,34 @@ def test_memory_that_matters_only_to_idle_nodes_does_not_cost_the_proof() -> Non
     split = partition_graph(graph_of([*spine, *leaves], edges, accelerators=3, memory=6.0))
     assert split.gap == 0
     assert split.objective == pytest.approx(12.2)
+
+
+@settings(max_examples=60, **SLOW)
+@given(small_graphs(), st.randoms(use_true_random=False))
+def test_ids_the_order_of_nodes_and_edges_and_repeated_edges_do_not_matter(graph: LayerGraph, chance: Random) -> None:
+    names = chance.sample(range(-1000, 1000), len(graph.nodes))
+    nodes = [
+        {
+            "id": names[i], "name": v.name, "supportedOnFpga": int(v.on_accelerator), "cpuLatency": v.cpu_time,
+            "fpgaLatency": v.accelerator_time, "isBackwardNode": int(v.backward), "size": v.size_bytes,
+            **({} if v.color is None else {"colorClass": 7 * v.color - 3}),
+        }
+        for i, v in enumerate(graph.nodes)
+    ]  # fmt: skip
+    edges = [{"sourceId": names[a], "destId": names[b], "cost": graph.nodes[a].transfer} for a, b in graph.edges]
+    edges += edges[:2]
+    chance.shuffle(nodes)
+    chance.shuffle(edges)
+    data = {"maxSizePerFPGA": graph.memory_bytes, "maxFPGAs": graph.accelerators, "maxCPUs": graph.cpus,
+            "nodes": nodes, "edges": edges}  # fmt: skip
+    told = parse_graph(json.dumps(data), "graph.json")
+    try:
+        split = partition_graph(graph)
+    except InfeasibleError:
+        with pytest.raises(InfeasibleError):
+            partition_graph(told)
+        return
+    again = partition_graph(told)
+    assert again.objective == pytest.approx(split.objective, abs=1e-9)
+    assert again.gap == 0
+    assert set(again.assignment) == set(names)
