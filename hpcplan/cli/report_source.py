@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcplan.cli.learned import evidence_of, tracked_of
 from hpcplan.cli.output import narrate
 
 if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Counterfactual, Report, Sampled, SiteFacts
+    from hpcplan.report.model import Counterfactual, Report, Sampled, SiteFacts, Tracked
     from hpcplan.site.model import Site
     from hpcplan.slurm.backend import Backend
     from hpcplan.slurm.records import NodeRecord
@@ -203,10 +204,11 @@ def made(
     if hide:
         _hidden(found)
     site = _site(site_name)
-    prices, currency = _prices(site)
+    tracked = tracked_of(evidence_of(None if site is None else site.name, _cluster(found)), hide=hide)
+    prices, currency = _prices(site, needed=not tracked)
     report = build_report(
-        found.jobs, start=found.start, end=found.end, nodes=found.nodes, price_per_node_hour=prices, currency=currency,
-        cluster=found.cluster, source=found.source, faults=found.faults, zone=zone, known=_facts(site, shares),
+        found.jobs, start=found.start, end=found.end, nodes=found.nodes or _nodes_of(site), price_per_node_hour=prices, currency=currency,
+        cluster=found.cluster, source=found.source, faults=found.faults, zone=zone, known=_facts(site, shares, tracked),
         history=found.history,
     )  # fmt: skip
     if counterfactual:
@@ -244,7 +246,38 @@ def _site(name: str | None) -> Site | None:
     return load_site(name).site
 
 
-def _prices(site: Site | None) -> tuple[dict[str, float] | None, str | None]:
+def _cluster(found: Accounting) -> str | None:
+    if found.cluster is not None or "cluster" not in found.jobs.columns:
+        return found.cluster
+    names = found.jobs["cluster"].drop_nulls().unique().to_list()
+    return names[0] if len(names) == 1 else None
+
+
+def _nodes_of(site: Site | None) -> list[NodeRecord] | None:
+    """Return the nodes of a site file, for where no controller tells: how large the parts of the cluster are."""
+    if site is None:
+        return None
+    from hpcplan.hostlist import expand
+    from hpcplan.slurm.records import NodeRecord
+
+    drained = set(expand(site.drained)) if site.drained else set()
+    found = []
+    for name, group in site.node_groups.items():
+        held = group.accelerators
+        kind = None if held is None else held.gres or held.type
+        partitions = tuple(key for key, partition in site.partitions.items() if name in partition.nodes)
+        found += [
+            NodeRecord(
+                host, "drained" if host in drained else "idle", partitions=partitions, cpus=group.cpus,
+                memory_bytes=int(group.memory_bytes), gres=None if held is None else f"gpu:{kind}:{held.count}",
+                gpus=0 if held is None else None if held.mig else held.count,
+            )
+            for host in group.hostnames()
+        ]  # fmt: skip
+    return found
+
+
+def _prices(site: Site | None, *, needed: bool) -> tuple[dict[str, float] | None, str | None]:
     if site is None:
         return None, None
     from hpcplan.errors import InputError
@@ -256,19 +289,19 @@ def _prices(site: Site | None) -> tuple[dict[str, float] | None, str | None]:
         for host in group.hostnames()
     }
     powered = any(group.power_w is not None for group in site.node_groups.values())
-    if not prices and not (powered or site.prices.energy_per_kwh is not None):
+    if needed and not prices and not (powered or site.prices.energy_per_kwh is not None):
         raise InputError(f"--site: {site.name} gives no price_per_hour for any node group")
     return prices or None, site.prices.currency
 
 
-def _facts(site: Site | None, shares: Path | None) -> SiteFacts:
+def _facts(site: Site | None, shares: Path | None, tracked: tuple[Tracked, ...]) -> SiteFacts:
     from hpcplan.report.model import SiteFacts
     from hpcplan.report.shares import read_shares
 
     targets = None if shares is None else read_shares(shares)
     own = own_jobs()
     if site is None:
-        return SiteFacts(shares=targets, predicted_s=own.predicted_s, samples=own.samples)
+        return SiteFacts(shares=targets, predicted_s=own.predicted_s, samples=own.samples, tracked=tracked)
     groups = [(name, group, host) for name, group in site.node_groups.items() for host in group.hostnames()]
     price = site.prices.energy_per_kwh
     return SiteFacts(
@@ -278,6 +311,7 @@ def _facts(site: Site | None, shares: Path | None) -> SiteFacts:
         shares=targets,
         predicted_s=own.predicted_s,
         samples=own.samples,
+        tracked=tracked,
     )
 
 

@@ -19,7 +19,9 @@ from hpcplan.report.faults import Faults
 from hpcplan.report.metrics_campaigns import predicted
 from hpcplan.report.metrics_energy import energy, energy_cost
 from hpcplan.report.metrics_nodes import fragmentation, nodes_used
+from hpcplan.report.metrics_parts import parts
 from hpcplan.report.metrics_queue import beside_measured
+from hpcplan.report.metrics_tracking import drifted, ranked, until
 from hpcplan.report.model import JobCounts, Problems, Report, SiteFacts
 from hpcplan.report.occupancy import node_utilisation, occupancy
 from hpcplan.report.sampled import filled
@@ -62,6 +64,7 @@ def assemble(
     core, gpu, node = use.hours(seen, "core_s"), use.hours(seen, "gpu_s"), use.hours(seen, "node_s")
     wait, busy = waiting.wait(seen), occupancy(seen, start)
     nodes_seen = nodes_used(seen, busy, nodes, window_s)
+    tracked = until(known.tracked, end)
     by_account, energy_kwh = use.usage(seen, "account"), energy(seen, known.power_w_per_node)
     return Report(
         cluster=cluster or _only(table["cluster"]),
@@ -96,6 +99,7 @@ def assemble(
         by_name=use.usage(seen, "name"),
         by_gpu_type=use.usage(seen.filter(pl.col("gpus") > 0), "gpu_type"),
         by_node_group=use.usage(seen, "node_group"),
+        parts=parts(seen, busy, nodes, known.group_of_node, start, end),
         turnaround=reasons.turnaround(seen),
         wait_reasons=reasons.wait_reasons(seen, start, end),
         backfill_share=reasons.backfill_share(seen),
@@ -107,12 +111,13 @@ def assemble(
         nodes_used=nodes_seen,
         shares=beside_use(by_account, known.shares),
         campaigns=predicted(seen, known.predicted_s),
+        tracked=tracked,
         trend=over_days(past, end, TREND_DAYS),
         compared=compared(past, start, end),
         counterfactual=None,
         series=over_time(seen, busy.intervals, start, end),
         queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
-        advice=advise(seen, nodes_shared=busy.shared, nodes=nodes_seen),
+        advice=ranked(advise(seen, nodes_shared=busy.shared, nodes=nodes_seen), drifted(tracked, seen)),
         cost=use.cost(seen),
         currency=currency if price_per_node_hour or known.price_per_kwh is not None else None,
         problems=_problems(faults or Faults()),

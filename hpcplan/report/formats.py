@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 
 from hpcplan.units import format_duration
 
-__all__ = ["UNKNOWN", "change", "coverage", "duration", "figure", "number", "percent", "saved", "when"]
+__all__ = ["UNKNOWN", "change", "coverage", "duration", "figure", "number", "percent", "saved", "step", "when"]
 
 UNKNOWN = "–"
 
@@ -41,6 +41,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 600:
         return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
     return format_duration(seconds)
+
+
+def step(seconds: float) -> str:
+    """Return the time of a training step: ``3.42 s``, ``850 ms``."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def saved(hours: float) -> str:

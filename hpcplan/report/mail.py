@@ -49,6 +49,11 @@ def plain_text(report: Report, zone: tzinfo | None = None) -> str:
     if report.counterfactual is not None:
         saved = formats.saved(report.counterfactual.saved_wait_hours)
         lines += ["", *_wrapped(f"Replayed with right-sized requests: {saved}.")]
+    if report.tracked:
+        last = report.tracked[-1]
+        times = f"{formats.step(last.predicted_s)} predicted, {formats.step(last.actual_s)} measured"
+        state = f"drifting: {last.drift} than predicted" if last.drift else "no drift"
+        lines += ["", *_wrapped(f"Steps of the last finished campaign ({last.campaign}): {times}; {state}.")]
     lines += ["", f"  {'user':<20}{'core-hours':>14}{'idle':>12}{'CPU eff.':>12}{'median wait':>14}"]
     for row in report.by_user[:10]:
         name = "(none on record)" if row.name is None else row.name

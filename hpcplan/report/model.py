@@ -28,6 +28,7 @@ __all__ = [
     "Lost",
     "Measure",
     "NodeUse",
+    "Part",
     "Problems",
     "QueueGrowth",
     "QueueModel",
@@ -37,6 +38,7 @@ __all__ = [
     "Series",
     "Share",
     "SiteFacts",
+    "Tracked",
     "TrendDay",
     "Usage",
     "WaitReason",
@@ -61,12 +63,38 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracked:
+    """The steps of one finished campaign: when it ended (unix seconds), predicted with its 90 % interval, and measured.
+
+    ``average`` and ``limit`` are of the control chart after it, in units of the spread that plans promise; ``drift`` is
+    ``slower`` or ``faster`` where it, or the cumulative sum beside it, has left its limits.
+    """
+
+    time: int
+    campaign: str
+    nodes: int
+    predicted_s: float
+    low_s: float
+    high_s: float
+    actual_s: float
+    average: float
+    limit: float
+    drift: str | None
+
+    @property
+    def ratio(self) -> float:
+        """Actual over predicted."""
+        return self.actual_s / self.predicted_s
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFacts:
     """What accounting does not know; ``None`` where it is not given.
 
     ``power_w_per_node`` and ``group_of_node`` map host names; ``price_per_kwh`` includes the PUE; ``shares`` maps
     accounts to the share that fairshare promises them, ``predicted_s`` the tokens of hpcplan's own jobs to what the
-    plan expected them to take, ``samples`` the campaign's id and Slurm's job id of such jobs to what they sampled.
+    plan expected them to take, ``samples`` the campaign's id and Slurm's job id of such jobs to what they sampled;
+    ``tracked`` are the finished campaigns whose steps were predicted and measured.
     """
 
     power_w_per_node: Mapping[str, float] | None = None
@@ -75,6 +103,7 @@ class SiteFacts:
     shares: Mapping[str, float] | None = None
     predicted_s: Mapping[str, float] | None = None
     samples: Mapping[tuple[str, int], Sampled] | None = None
+    tracked: tuple[Tracked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +218,28 @@ class Usage:
     gpu_efficiency: float | None
     median_wait_s: float | None
     cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How full a partition, node group or kind of GPU was (``kind`` says which); ``None`` where it is not known.
+
+    ``*_in_use`` are means over the window, ``*_utilisation`` shares of what the part has; ``node_utilisation`` is the
+    share of its nodes' time in which at least one job was on them. ``over_time`` is the share of its CPUs (GPUs, of a
+    kind of GPU) in use in each bin of the series.
+    """
+
+    kind: str
+    name: str
+    nodes: int | None
+    cpus: int | None
+    gpus: int | None
+    cpus_in_use: float | None
+    gpus_in_use: float | None
+    cpu_utilisation: float | None
+    gpu_utilisation: float | None
+    node_utilisation: float | None
+    over_time: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +468,7 @@ class Report:
     by_name: tuple[Usage, ...]
     by_gpu_type: tuple[Usage, ...]
     by_node_group: tuple[Usage, ...]
+    parts: tuple[Part, ...]
     turnaround: Distribution
     wait_reasons: tuple[WaitReason, ...]
     backfill_share: Measure
@@ -428,6 +480,7 @@ class Report:
     nodes_used: tuple[NodeUse, ...]
     shares: tuple[Share, ...]
     campaigns: tuple[Campaign, ...]
+    tracked: tuple[Tracked, ...]
     trend: tuple[TrendDay, ...]
     compared: tuple[Comparison, ...]
     counterfactual: Counterfactual | None

@@ -21,6 +21,7 @@ from hpcplan.errors import InputError, Problem
 from hpcplan.report import charts, formats, summary
 from hpcplan.report.jobs import COLUMNS, job_rows
 from hpcplan.report.model import NodeUse, Report
+from hpcplan.report.tracking_picture import tracking_chart
 
 __all__ = ["FORMATS", "Format", "eaters", "render"]
 
@@ -67,7 +68,7 @@ def _from_template(report: Report, name: str, zone: tzinfo | None, templates: Pa
         percent=formats.percent, number=formats.number, duration=formats.duration, coverage=formats.coverage,
         when=partial(formats.when, zone=zone), cell=_markdown_cell,
         figure=formats.figure, change=formats.change, saved=formats.saved,
-        capitalize_first=lambda text: text[:1].upper() + text[1:],
+        step=formats.step, capitalize_first=lambda text: text[:1].upper() + text[1:],
     )  # fmt: skip
     try:
         return environment.get_template(name).render(_content(report, zone))
@@ -87,7 +88,9 @@ def _content(report: Report, zone: tzinfo | None) -> dict[str, Any]:
         "wait_chart": charts.wait_chart(report.wait_histogram),
         "account_chart": charts.account_chart(report.by_account),
         "node_map": charts.node_map(report, zone),
+        "part_map": charts.part_map(report, zone),
         "trend_chart": charts.trend_chart(report, zone),
+        "tracking_chart": tracking_chart(report.tracked, zone),
         "eaters": eaters(report),
         "most_rows": _MOST_ROWS,
     }
