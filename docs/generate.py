@@ -80,7 +80,7 @@ def _constants() -> Iterator[str]:
     base: BaseConstants = read_base(folder)
     yield from ("## Constants of the cost model", "", "Base values, which every prediction begins with.", "")
     yield from ("| constant | value | meaning | source |", "|---|---:|---|---|")
-    meanings = dict(re.findall(r"(\w+): Number  # (.*)", inspect.getsource(Coefficients)))
+    meanings = dict(re.findall(r"(\w+): \(?\s*Number\s+# (.*)", inspect.getsource(Coefficients)))
     for name, constant in base.constants.items():
         yield f"| `{name}` | {constant.value:.3g} | {meanings[name]} | {constant.source} |"
     yield f"| 90 % interval | {base.interval.value:.0%} | half-width | {base.interval.source} |"

@@ -49,7 +49,7 @@ def command() -> None:
     metavar="B",
     help="Turns sizes of files into tokens: 2 or 4 for most tokenised files.",
 )
-@click.option("--pattern", default="*", show_default=True, help="Of file names in folders, as in '*.bin'.")
+@click.option("--pattern", default="*", show_default=True, help="Of file names in folders, as in tokens*.bin.")
 @click.option(
     "--lanes", type=click.IntRange(1), metavar="N", help="Streams to divide the files over; chosen if absent."
 )
