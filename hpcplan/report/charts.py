@@ -25,6 +25,7 @@ __all__ = [
     "Tick",
     "account_chart",
     "node_map",
+    "part_map",
     "queue_chart",
     "trend_chart",
     "use_chart",
@@ -264,18 +265,60 @@ def node_map(report: Report, zone: tzinfo | None) -> HeatMap | None:
     stride = max(1, math.ceil(len(groups) / 30))
     names = [group[0].name if len(group) == 1 else f"{group[0].name}…" for group in groups]
     labels = tuple(Tick(row * tall + tall - 3, names[row]) for row in range(0, len(groups), stride))
-    span = report.end - report.start
-    form = "%H:%M" if span <= 26 * 3600 else "%d %b"
-    ticks = tuple(
-        Tick(left + part * (WIDTH - left - RIGHT) / 6, formats.when(int(report.start + part * span / 6), zone, form))
-        for part in range(6)
-    )
+    ticks = _map_ticks(report, zone, left)
     busy = sum(sum(node.busy) for node in rows) / (bins * len(rows))
     never = sum(not any(node.busy) for node in rows)
     text = f"{len(rows):,} nodes, in use {formats.percent(busy)} of the time; {never:,} of them never"
     if each > 1:
         text += f"; each row is the mean of {each} nodes"
     return HeatMap("Use of the nodes", text, labels, tuple(paths), ticks, WIDTH, len(groups) * tall + 24, left)
+
+
+def part_map(report: Report, zone: tzinfo | None) -> HeatMap | None:
+    """Return how full each part of the cluster was over time; only of parts whose size is known."""
+    rows = [part for part in report.parts if part.over_time][:_MOST_PARTS]
+    if not rows:
+        return None
+    bins = len(rows[0].over_time or ())
+    most = max(1, WIDTH // 8)  # columns that can be told apart
+    each = math.ceil(bins / most)
+    tall, left = 18, 150
+    columns = math.ceil(bins / each)
+    wide = (WIDTH - left - RIGHT) / columns
+    paths = [""] * _SHADES
+    for row, part in enumerate(rows):
+        values = part.over_time or ()
+        for column in range(columns):
+            some = values[column * each : (column + 1) * each]
+            level = min(_SHADES, math.ceil(sum(some) / len(some) * _SHADES - 1e-9))
+            if level > 0:
+                paths[level - 1] += (
+                    f"M{left + column * wide:.1f} {row * tall}h{wide - 0.6:.1f}v{tall - 1}h-{wide - 0.6:.1f}z"
+                )
+    labels = tuple(
+        Tick(row * tall + tall - 5, _short(part.name) + f" ({_OF_PART[part.kind]})") for row, part in enumerate(rows)
+    )
+    hours = report.series.bin_s * each / 3600
+    text = f"the share of a part's CPUs in use (of a kind of GPU: its GPUs), each column {formats.number(hours)} h"
+    ticks = _map_ticks(report, zone, left)
+    return HeatMap("Use by part of the cluster", text, labels, tuple(paths), ticks, WIDTH, len(rows) * tall + 24, left)
+
+
+_MOST_PARTS: Final = 40
+_OF_PART: Final = {"partition": "partition", "node group": "nodes", "GPU kind": "GPUs"}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 11 else name[:10] + "…"
+
+
+def _map_ticks(report: Report, zone: tzinfo | None, left: int) -> tuple[Tick, ...]:
+    span = report.end - report.start
+    form = "%H:%M" if span <= 26 * 3600 else "%d %b"
+    return tuple(
+        Tick(left + part * (WIDTH - left - RIGHT) / 6, formats.when(int(report.start + part * span / 6), zone, form))
+        for part in range(6)
+    )
 
 
 def trend_chart(report: Report, zone: tzinfo | None) -> LineChart | None:

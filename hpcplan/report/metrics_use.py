@@ -13,6 +13,7 @@ from hpcplan.slurm.records import NodeRecord
 __all__ = [
     "capacity",
     "cost",
+    "group_of",
     "grouped",
     "hours",
     "idle_hours",
@@ -217,7 +218,7 @@ def grouped(seen: pl.DataFrame, group_of_node: Mapping[str, str] | None) -> pl.D
             names = expand(node_list) if node_list else []
         except ValueError:
             return None
-        groups = {(group_of_node or {}).get(name) or name.rstrip("0123456789") for name in names}
+        groups = {group_of(name, group_of_node) for name in names}
         return groups.pop() if len(groups) == 1 else "mixed" if groups else None
 
     distinct: list[Any] = seen["node_list"].unique().to_list()
@@ -226,6 +227,11 @@ def grouped(seen: pl.DataFrame, group_of_node: Mapping[str, str] | None) -> pl.D
         schema={"node_list": pl.String, "node_group": pl.String},
     )
     return seen.join(table, on="node_list", how="left", nulls_equal=True, maintain_order="left")
+
+
+def group_of(node: str, group_of_node: Mapping[str, str] | None) -> str:
+    """Return a node's group: the site's, else its name without the number."""
+    return (group_of_node or {}).get(node) or node.rstrip("0123456789") or node
 
 
 def cost(seen: pl.DataFrame) -> Measure | None:
