@@ -78,9 +78,11 @@ def _runs_under(
 ) -> bool:
     if framework == workload.request.framework:
         return False
-    request = workload.request.model_copy(update={"framework": framework})
-    changed = workload.model_copy(update={"request": request})
-    return next(blocks(changed, kinds, nodes, fixed), None) is not None
+    return next(blocks(_under(framework, workload), kinds, nodes, fixed), None) is not None
+
+
+def _under(framework: Framework, workload: Workload) -> Workload:
+    return workload.model_copy(update={"request": workload.request.model_copy(update={"framework": framework})})
 
 
 def _counts_that_divide(
@@ -229,6 +231,9 @@ def _memory_binds(
     if enough:
         hints.append(f"{enough} nodes")
     hints += _lighter_training(workload, kinds, nodes, fixed)
+    if not hints:
+        able = [name for name in FRAMEWORKS if _any_fits(_under(name, workload), kinds, nodes, fixed)]
+        hints += [f"--framework {' or '.join(able[:_SHOWN])}"] if able else []
     hint = f"what would do: {', or '.join(hints)}" if hints else "no number of nodes of this site would do"
     return InfeasibleError(message, hint=hint)
 

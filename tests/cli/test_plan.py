@@ -225,3 +225,8 @@ def test_main_memory_that_binds_is_named(capsys: pytest.CaptureFixture[str], tmp
     assert "main memory binds" in err
     assert "to each node" in err
     assert " nodes" in err.split("what would do: ")[1]
+
+
+def test_a_framework_whose_shardings_are_all_too_large_names_others(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("plan", "gpt3-175b", "--site", "superpod-h100", "--nodes", "16", "--framework", "tensorflow")
+    assert "what would do: --framework megatron-lm or" in run(capsys, *asked, code=3)[1]
