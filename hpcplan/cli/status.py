@@ -10,6 +10,7 @@ import click
 
 from hpcplan.cli.backends import open_backend
 from hpcplan.cli.output import console, echo_json, format_option, narrate, table
+from hpcplan.cli.status_usage import usage_json, usage_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -57,8 +58,11 @@ def command(campaign: str | None, watching: bool, interval_s: float | None, outp
         result = status(directory, backend)
         if output_format != "json":
             _show(result)
+            used = usage_line(directory)
+            if used is not None:
+                console().print(used, markup=False, highlight=False, soft_wrap=True)
     if output_format == "json":
-        echo_json(result.as_dict())
+        echo_json({**result.as_dict(), "usage": usage_json(directory)})
     return int(watching and result.state.value != "done")
 
 

@@ -42,6 +42,19 @@ def test_json_has_the_promised_keys(run: Run, campaign: Path, slurm: Any) -> Non
         assert {"stage", "segment", "job_id", "state", "reason"} <= set(job)
 
 
+def test_what_jobs_sampled_is_told_in_one_line_and_in_json(run: Run, campaign: Path, slurm: Any) -> None:
+    submit(campaign, slurm)
+    assert json.loads(run("status", "campaign", "--format", "json")[1])["usage"] == []
+    folder = campaign / "usage" / "7"
+    folder.mkdir(parents=True)
+    lines = ["time,node,gpu,gpu_percent,gpu_memory_mib,gpu_power_w,cpu_percent,memory_mib"]
+    lines += ["100,n1,0,90,1024,500,,", "100,n1,1,0,0,60,,", "100,n1,,,,,12.0,2048", ""]
+    (folder / "n1.csv").write_text("\n".join(lines))
+    assert "job 7 uses: GPUs 45% busy, 1 of 2 idle, up to" in run("status", "campaign")[1]
+    (used,) = json.loads(run("status", "campaign", "--format", "json")[1])["usage"]
+    assert (used["job_id"], used["gpu_used"], used["idle_gpus"]) == (7, 0.45, 1)
+
+
 def test_it_is_found_by_name_by_being_here_and_as_the_newest(
     run: Run, campaign: Path, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
