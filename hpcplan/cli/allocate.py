@@ -92,6 +92,7 @@ def _workloads(
 ) -> None:  # fmt: skip
     import dataclasses
 
+    from hpcplan.cli.learned import evidence_words
     from hpcplan.schedule.sharing import Pricing, compare, read_portfolio
     from hpcplan.schedule.sharing.impossible import refuse_impossible, refuse_unmet
     from hpcplan.schedule.sharing.picture import check_picture, draw_outcomes
@@ -124,12 +125,15 @@ def _workloads(
         "objective": objective,
         "mode": mode,
         "currency": site.site.prices.currency,
+        "evidence": [] if constants is not None else [*evidence_words(site.site.name)],
         "pools": dict(problem.pools),
         "workloads": [_job_data(problem, j) for j in range(len(problem.jobs))],
         "policies": [_outcome_data(problem, outcome, objective) for outcome in outcomes],
     }
     if output_format == "table":
         _show(problem, outcomes, objective, site.site.prices.currency)
+        if data["evidence"]:
+            console().print(f"Evidence: {'; '.join(data['evidence'])}.", markup=False)
     if directory is not None:
         _write(pricing, wanted, outcomes[-1], constants, directory, data)
     if output_format == "json":

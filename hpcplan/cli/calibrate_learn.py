@@ -95,8 +95,8 @@ def _finished(words: Sequence[str], site: str) -> Iterator[tuple[str, Path, Plan
         state = read_progress(manifest, directory, ledger)
         step_s = _step_time_s(directory)
         if state.done is None or step_s is None:
-            why = "is not finished" if state.done is None else "has no step times in its logs"
-            narrate(f"{directory} {why}; left out")
+            why = "its jobs have not said that they are done" if state.done is None else "its logs have no step times"
+            narrate(f"{directory}: {why} (a mock cluster runs no training); left out")
             continue
         end = max(int(path.stat().st_mtime) for path in [directory / "state" / "done"])
         yield ledger.campaign_id or str(directory), directory, plan, step_s, end

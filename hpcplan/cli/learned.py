@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from hpcplan.report.model import Tracked
     from hpcplan.schedule.forecast.snapshot import QueueSnapshot
 
-__all__ = ["evidence_of", "learned_failures", "tracked_of", "with_learned_limits"]
+__all__ = ["evidence_of", "evidence_words", "learned_failures", "tracked_of", "with_learned_limits"]
+
+_ENOUGH_JOBS = 30  # of a history, to tell by itself how much of their limits jobs use
 
 
 def evidence_of(site: str | None, cluster: str | None) -> Path | None:
@@ -63,12 +65,12 @@ def tracked_of(folder: Path | None, *, hide: bool = False) -> tuple[Tracked, ...
 
 
 def with_learned_limits(snapshot: QueueSnapshot, site: str | None = None) -> QueueSnapshot:
-    """Return a queue without history with the share of their limits that jobs of the site use, where that was learned.
+    """Return a queue of little history with the shares of their limits that the site's jobs use, where learned.
 
     Raises:
         InputError: the file of what was learned is damaged.
     """
-    if snapshot.history:
+    if len(snapshot.history) >= _ENOUGH_JOBS:
         return snapshot
     folder = evidence_of(site, None if site else snapshot.source.partition(": ")[2] or None)
     data = None if folder is None else _learned(folder)
@@ -95,6 +97,18 @@ def learned_failures(site: str, group: str) -> str | None:
         f"a node of {group} fails every {format_duration(rate['mtbf_s'])}: accounting of {data['date']}, "
         f"{rate['failures']} failures"
     )
+
+
+def evidence_words(site: str) -> tuple[str, ...]:
+    """Return in words what prices and times of a site rest on beside the shipped constants; nothing where that is all.
+
+    Raises:
+        InputError: the file of what was learned is damaged.
+    """
+    from hpcplan.calibrate.evidence import known_factors
+
+    known = None if "/" in site or site.startswith(".") else known_factors(site)
+    return () if known is None else known.evidence
 
 
 def _shares(one: dict[str, Any]) -> tuple[float, ...]:

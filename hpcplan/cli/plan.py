@@ -309,6 +309,9 @@ def _run_table(planned: Planned) -> Any:
         ("each job", f"limit {limit}, checkpoint every {run.checkpoint_interval_steps:,} steps"),
         ("search", f"{search.candidates:,} shardings in {planned.seconds:.2f} s; dropped {pruned}"),
     ]
+    evidence = (plan.provenance.constants.name or "").partition(" (evidence: ")[2].removesuffix(")")
+    if evidence:
+        rows.append(("evidence", evidence))
     if run.cost is not None:
         energy = f", {run.energy_kwh:,.0f} kWh" if run.energy_kwh is not None else ""
         rows.insert(2, ("cost", f"{run.cost:,.0f} {run.currency}{energy}"))

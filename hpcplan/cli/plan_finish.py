@@ -40,6 +40,9 @@ def show_finish(
     output_format: str, **how: Any,
 ) -> None:  # fmt: skip
     """Plan for the earliest finish, and show the plan with what other node counts would come to."""
+    import dataclasses
+
+    from hpcplan.cli.learned import learned_failures
     from hpcplan.cli.plan import show
     from hpcplan.documents import write_text
     from hpcplan.schedule.finish_search import plan_for_finish
@@ -48,6 +51,10 @@ def show_finish(
     deadline_s = loaded.workload.request.deadline_s
     with progress("weighing node counts, queue and chains of jobs"):
         found = plan_for_finish(loaded, site, queue, criterion=given["criterion"], deadline_s=deadline_s, **how)
+    failures = learned_failures(site.site.name, found.planned.plan.placement.node_group)
+    if failures is not None:
+        planned = dataclasses.replace(found.planned, notes=(*found.planned.notes, failures))
+        found = dataclasses.replace(found, planned=planned)
     if plot is not None:
         from hpcplan.schedule.finish_picture import draw_tradeoff
 
@@ -68,6 +75,7 @@ def show_finish(
 def _queue(given: dict[str, Any], site: LoadedSite) -> Queue | None:
     """Return what the options say of the queue; ``None`` where they say nothing."""
     from hpcplan.cli.backends import KINDS, open_backend
+    from hpcplan.cli.learned import with_learned_limits
     from hpcplan.cli.when_sources import past_of_files, queue_of_backend
     from hpcplan.schedule.finish_search import Queue
     from hpcplan.schedule.forecast.snapshot import QueueSnapshot, read_snapshot
@@ -79,7 +87,7 @@ def _queue(given: dict[str, Any], site: LoadedSite) -> Queue | None:
         if histories:
             past = tuple(past_of_files(histories, snapshot.now_s))
             snapshot = snapshot.model_copy(update={"history": past})
-        return Queue(snapshot)
+        return Queue(with_learned_limits(snapshot, site.site.name))
     if not histories:
         return None
     past = tuple(past_of_files(histories, 2**62))

@@ -36,6 +36,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--history-days", type=click.IntRange(0), default=14, show_default=True, help="Of accounting, to learn from."
 )
+@click.option("--site", "site_name", metavar="SITE",
+              help="Whose learned use of limits counts where no history is.  [default: the cluster's]")  # fmt: skip
 @click.option("--save", type=_FILE, help="Write the queue and its history here, for --snapshot.")
 @click.option("--samples", type=click.IntRange(20, 5000), default=200, show_default=True, help="Futures to draw.")
 @click.option("--back-tests", "backtests", type=click.IntRange(0, 5000), default=200, show_default=True,
@@ -107,6 +109,8 @@ def _show(found: Answer) -> None:
     columns = (f">{unit}", ">limit", ">wait P10", ">P50", ">P90", "start P50", "start P90")
     out = console()
     out.print(table(title, columns, rows))
+    if found.evidence is not None:
+        out.print(f"Evidence: {found.evidence}.", markup=False)
     if found.backtests:
         out.print(f"Intervals corrected by {found.backtests:,} past starts.", markup=False)
     for note in found.notes:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcplan.cli.learned import with_learned_limits
+
 if TYPE_CHECKING:
     from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
     from hpcplan.slurm.backend import Backend
@@ -41,7 +43,7 @@ def queue_asked(options: Mapping[str, Any]) -> QueueSnapshot:
     if options["histories"]:
         past = past_of_files(options["histories"], queue.now_s)
         queue = queue.model_copy(update={"history": tuple(past)})
-    return queue
+    return with_learned_limits(queue, options["site_name"])
 
 
 def queue_of_backend(backend: Backend, history_days: int) -> QueueSnapshot:

@@ -276,7 +276,7 @@ class _Waits:
         self.known = queue is not None
         self.now_s = queue.snapshot.now_s if queue is not None and queue.present else None
         history = queue.snapshot.history if queue is not None else ()
-        self._forecaster = Forecaster(history, seed=seed)
+        self._forecaster = Forecaster(history, seed=seed, limit_use=None if queue is None else queue.snapshot.limit_use)
         self._usual = bool(history)
         self._seen: dict[tuple[object, ...], NDArray[np.int64]] = {}
         self._drawn: ChainWaits | None = None
@@ -288,7 +288,10 @@ class _Waits:
         if not self.queue.present:
             return ["the present queue is not known: waits are those of ordinary moments of the history"]
         if not self._usual:
-            return ["there is no history: later jobs are taken to wait as long as one submitted now"]
+            said = ["there is no history: later jobs are taken to wait as long as one submitted now"]
+            if self.queue.snapshot.limit_use:
+                said.append(f"jobs use their limits as {self.queue.snapshot.limit_source or 'given'} says")
+            return said
         return []
 
     def simulated(

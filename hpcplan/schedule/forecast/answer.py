@@ -52,6 +52,14 @@ class Answer:
     backtests: int
     notes: tuple[str, ...]
 
+    @property
+    def evidence(self) -> str | None:
+        """What the run times of others are drawn from; ``None`` where nothing is known of them."""
+        count = len(self.snapshot.history)
+        words = [f"{count:,} job{'s' if count > 1 else ''} that ended before"] if count else []
+        words += [self.snapshot.limit_source or "limit_use of the snapshot"] if self.snapshot.limit_use else []
+        return "; ".join(words) or None
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         queue = self.snapshot
@@ -62,6 +70,7 @@ class Answer:
             "pending": len(queue.pending),
             "history": len(queue.history),
             "calibrated_on": self.backtests,
+            "evidence": self.evidence,
             "sizes": [size.as_dict() for size in self.sizes],
             "notes": [*self.notes],
         }
@@ -89,7 +98,7 @@ def answer(
     Raises:
         InputError: a target can never start.
     """
-    forecaster = Forecaster(snapshot.history, seed=seed)
+    forecaster = Forecaster(snapshot.history, seed=seed, limit_use=snapshot.limit_use)
     forecasts = forecaster.forecast(snapshot, targets, samples=samples)
     surprising = any(one.waits_s[-1] > 0 for one in forecasts)
     calibration = calibrate(snapshot, backtests, seed=seed, each=each) if surprising and backtests else Calibration()
@@ -146,7 +155,11 @@ def from_history_alone(
 
 def _notes(snapshot: QueueSnapshot, calibration: Calibration, wanted: bool) -> list[str]:
     said = []
-    if not snapshot.history:
+    if not snapshot.history and snapshot.limit_use:
+        said.append(
+            f"no history: jobs use their limits as {snapshot.limit_source or 'given'} says, nobody else submits"
+        )
+    elif not snapshot.history:
         said.append("no history: run times are taken to lie anywhere up to their limits, and nobody else submits")
     if wanted and not calibration.used:
         said.append(

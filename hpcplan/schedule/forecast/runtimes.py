@@ -16,7 +16,7 @@ lasted; through the urn that also tells about the jobs of theirs that still wait
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -40,7 +40,13 @@ _DIGITS: Final = re.compile(r"\d+")
 class RunTimes:
     """The finished jobs of a site, in the order of their ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, usual: Mapping[str, Sequence[float]] | None = None) -> None:
+        """Begin with nothing seen; ``usual`` are shares of the limit by partition that are known from elsewhere.
+
+        A partition without any of its own has those of all partitions together.
+        """
+        self._usual = {name: np.array(shares) for name, shares in (usual or {}).items()}
+        self._base = np.concatenate([*self._usual.values()]) if self._usual else _BASE
         self._levels: list[dict[Hashable, list[float]]] = [{} for _ in _BELIEF]
         self.count = 0
 
@@ -70,7 +76,7 @@ class RunTimes:
         for position in sorted(range(len(jobs)), key=lambda i: -gone[i] / jobs[i].limit_s):
             job, lasted = jobs[position], gone[position] / jobs[position].limit_s
             keys = _keys(job)
-            ratio = self._ratios(keys, live, lasted, samples, random)
+            ratio = self._ratios(keys, self._usual.get(job.partition or "", self._base), live, lasted, samples, random)
             for level, key in zip(live[:-1], keys[:-1], strict=True):
                 if key is not None:
                     level.setdefault(key, []).append(ratio)
@@ -81,6 +87,7 @@ class RunTimes:
     def _ratios(
         self,
         keys: Sequence[Hashable],
+        base: NDArray[np.float64],
         live: Sequence[dict[Hashable, list[NDArray[np.float64]]]],
         lasted: float,
         samples: int,
@@ -105,8 +112,8 @@ class RunTimes:
             if past:
                 values.append(np.broadcast_to(np.array(past)[:, None], (len(past), samples)))
             values += [other[None, :] for other in others]
-        values.append(np.broadcast_to(_BASE[:, None], (len(_BASE), samples)))
-        weights.append(np.full(len(_BASE), left / len(_BASE)))
+        values.append(np.broadcast_to(base[:, None], (len(base), samples)))
+        weights.append(np.full(len(base), left / len(base)))
         return _pick(np.concatenate(values), np.concatenate(weights), lasted, samples, random)
 
 

@@ -78,6 +78,10 @@ class QueueSnapshot(Value):
     left_out: Annotated[int, Field(ge=0)] = Field(0, description="jobs that are held, or wait for others")
     jobs: tuple[QueueJob, ...] = ()
     history: tuple[QueueJob, ...] = ()
+    limit_use: dict[str, tuple[Annotated[float, Field(gt=0, le=1)], ...]] = Field(
+        {}, description="by partition, shares of the limit that jobs use, as likely each: where no history tells better"
+    )
+    limit_source: str | None = Field(None, description="where these are from")
 
     @property
     def running(self) -> tuple[QueueJob, ...]:
@@ -99,6 +103,9 @@ class QueueSnapshot(Value):
         for index, job in enumerate(self.jobs):
             if job.end_s is not None:
                 yield ("jobs", index, "end_s"), "a job that has ended belongs under history"
+        for name, shares in self.limit_use.items():
+            if not shares:
+                yield ("limit_use", name), "is empty"
         for index, job in enumerate(self.history):
             if job.end_s is None:
                 yield ("history", index, "end_s"), "is missing: jobs of the history have ended"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -85,9 +85,15 @@ def future_of(snapshot: QueueSnapshot) -> Future:
 class Forecaster:
     """Forecasts from one site's past: its finished jobs and its submissions."""
 
-    def __init__(self, history: Sequence[QueueJob] = (), *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        history: Sequence[QueueJob] = (),
+        *,
+        seed: int = 0,
+        limit_use: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         self.seed = seed
-        self.runtimes = RunTimes()
+        self.runtimes = RunTimes(limit_use)
         for job in sorted(history, key=lambda job: job.end_s or 0):
             self.runtimes.add(job)
         self.arrivals = Arrivals(sorted(history, key=lambda job: job.submit_s))
