@@ -59,12 +59,12 @@ def parts(
     edges = np.append(np.arange(start, end, bin_width_s(end - start), dtype=np.float64), float(end)) - start
     found: list[Part] = []
     for kind, column in (("partition", "partition"), ("node group", "node_group"), ("GPU kind", "gpu_type")):
-        known = runs.filter(pl.col(column).is_not_null())
+        known = runs.select("_from", "_to", "ran_s", "cpus", "gpus", column).filter(pl.col(column).is_not_null())
         if kind == "GPU kind":
             known = known.filter(pl.col("gpus") > 0)
         by_name = {str(key[0]): table for key, table in known.partition_by(column, as_dict=True).items()}
         rows = [
-            _part(kind, name, by_name.get(name, runs.clear()), sizes[kind].get(name), busy, edges)
+            _part(kind, name, by_name.get(name, known.clear()), sizes[kind].get(name), busy, edges)
             for name in sorted({*by_name, *sizes[kind]})
         ]
         found += sorted(rows, key=lambda row: (-(row.cpus_in_use or 0.0), -(row.gpus_in_use or 0.0), row.name))[:_MOST]

@@ -156,6 +156,8 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
 
 def _tokens(columns: Columns) -> pl.Series:
     text = columns.text("comment")
+    if text.null_count() == len(text):
+        return text
     ours = pl.select(pl.when(text.str.contains("hpcplan:", literal=True)).then(text)).to_series()
     return columns.value(ours, cells.campaign_token, pl.String)
 

@@ -56,6 +56,11 @@ class Bytes:
         low |= high
         return low
 
+    def piece(self, begins: NDArray[np.int64], stops: NDArray[np.int64]) -> bytes:
+        """Return what stands between these places, one after the other."""
+        padded = self._padded
+        return b"".join([padded[begin:stop] for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True)])
+
     def text(self, first: int, end: int) -> str:
         """Return what stands between two places."""
         return self._padded[first:end].decode()

@@ -106,6 +106,8 @@ class Columns:
         self, text: pl.Series, parse: Callable[[str], tuple[Any, ...]], schema: Mapping[str, Any]
     ) -> pl.DataFrame:
         """Return what ``parse`` makes of each distinct text: one column a part; all null where there is no text."""
+        if text.null_count() == len(text):
+            return pl.DataFrame(schema=dict(schema)).clear(len(text))
         distinct = text.drop_nulls().unique()
         known = self.known.setdefault(parse, {})
         if len(known) > _MOST_KNOWN:

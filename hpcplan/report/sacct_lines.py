@@ -78,26 +78,13 @@ class Block:
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         begins, stops = self._begins[rows], self._stops[rows] + 1
         whole = len(rows) == len(self)
-        data = self.bytes.raw[begins[0] : stops[-1]].tobytes() if whole else self._joined(begins, stops)
+        data = self.bytes.piece(begins[:1], stops[-1:]) if whole else self.bytes.piece(begins, stops)
         schema: dict[str, Any] = {f"c{i}": pl.String for i in range(len(self.header.columns))}
         return pl.read_csv(
             self._sep.join(name.encode() for name in schema) + b"\n" + data, separator=self._sep.decode(),
             quote_char=None, schema_overrides=schema, infer_schema=False, truncate_ragged_lines=True,
             raise_if_empty=False, columns=list(columns),
         ).select(columns)  # fmt: skip
-
-    def _joined(self, begins: NDArray[np.int64], stops: NDArray[np.int64]) -> bytes:
-        """Return the bytes of these stretches, one after the other."""
-        if len(begins) < 2000:
-            return b"".join(self.bytes.raw[a:b].tobytes() for a, b in zip(begins, stops, strict=True))
-        first, last = int(begins[0]), int(stops[-1])
-        lengths = np.empty(2 * len(begins) - 1, dtype=np.int64)
-        lengths[0::2] = stops - begins
-        lengths[1::2] = begins[1:] - stops[:-1]
-        taken = np.zeros(len(lengths), dtype=bool)
-        taken[0::2] = True
-        joined: bytes = self.bytes.raw[first:last][np.repeat(taken, lengths)].tobytes()
-        return joined
 
     def _cut(self) -> None:
         """Find lines and cells."""

@@ -1,0 +1,66 @@
+"""Figures read from bytes are those that the parser of single cells reads, or are left to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcplan.report import sacct_bytes, sacct_cells
+
+TWO = st.integers(0, 99).map("{:02d}".format)
+CLOCKS = st.builds("{}:{}:{}".format, TWO, TWO, TWO)
+SPANS = st.one_of(
+    CLOCKS,
+    st.builds("{}-{}".format, st.integers(0, 10**6), CLOCKS),
+    st.builds("{}.{:03d}".format, CLOCKS, st.integers(0, 999)),
+    st.builds("{}:{}.{:03d}".format, TWO, TWO, st.integers(0, 999)),
+    st.integers(0, 10**12).map(str),
+)
+STAMPS = st.builds("{:04d}-{}-{}T{}".format, st.integers(1960, 3005), TWO, TWO, CLOCKS)
+AMOUNTS = st.builds("{}{}".format, st.integers(0, 10**16), st.sampled_from(["", "K", "M", "G", "T"]))
+ODD = st.text(alphabet="0123456789:-.TKMG /", max_size=20)
+
+
+def figures(read: Callable[..., Any], words: list[str]) -> list[tuple[str, Any]]:
+    """Return the words that were read, and as what."""
+    text = sacct_bytes.Bytes("|".join(words).encode())
+    lengths = np.array([len(word) for word in words])
+    end = np.cumsum(lengths + 1) - 1 + sacct_bytes.PAD
+    values, good = read(text, end - lengths, end)
+    return [(word, value) for word, value, fine in zip(words, values.tolist(), good.tolist(), strict=True) if fine]
+
+
+@pytest.mark.parametrize(
+    ("read", "parse", "usual"),
+    [
+        (sacct_bytes.spans_s, sacct_cells.duration_s, "1-02:03:04"),
+        (sacct_bytes.stamps, sacct_cells.Clock(UTC).read, "2024-02-29T23:59:59"),
+        (sacct_bytes.memory_bytes, sacct_cells.memory_bytes, "39156K"),
+        (sacct_bytes.numbers, int, "123456789"),
+    ],
+)
+@given(words=st.lists(st.one_of(SPANS, STAMPS, AMOUNTS, ODD), min_size=1, max_size=30))
+def test_what_is_read_is_what_the_parser_reads(
+    read: Callable[..., Any], parse: Callable[[str], Any], usual: str, words: list[str]
+) -> None:
+    found = figures(read, [*words, usual])
+    assert found[-1][0] == usual  # the usual form is never left to the parser
+    for word, value in found:
+        assert value == parse(word)
+
+
+@given(st.lists(st.text(alphabet="ab.7", max_size=30), min_size=1, max_size=20))
+def test_a_letter_is_found_in_the_cells_that_have_it(words: list[str]) -> None:
+    text = sacct_bytes.Bytes("|".join(words).encode())
+    lengths = np.array([len(word) for word in words])
+    end = np.cumsum(lengths + 1) - 1 + sacct_bytes.PAD
+    found = sacct_bytes.has_byte(text, end - lengths, end, ".")
+    assert found.tolist() == ["." in word for word in words]
+    same = sacct_bytes.same(text, end - lengths, np.full(len(words), end[0] - lengths[0]), lengths)
+    assert same.tolist() == ["|".join(words).startswith(word) for word in words]
