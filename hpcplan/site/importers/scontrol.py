@@ -102,6 +102,10 @@ class _Answer:
                 if line.first == "blockname":
                     self.sizes |= {int(size) for size in [line.get("blocksize") or ""] if size.isdecimal()}
                 self.topology.take(line)
+            case "torusname":
+                self.problems.append(
+                    line.place.note("a torus is not read from here; give its topology.yaml", "TorusName")
+                )
             case _:
                 self.conf.take(line)
 

@@ -202,3 +202,8 @@ def test_sinfo_tables(table: str) -> None:
 def test_what_these_commands_do_not_print_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse(text)
+
+
+def test_a_torus_is_named_as_left_out() -> None:
+    found = parse("NodeName=n1 CPUTot=4 State=IDLE\n\nTorusName=t1 Dims=2x2 Nodes=n[1-4]\n")
+    assert any("give its topology.yaml" in str(problem) for problem in found.problems)
