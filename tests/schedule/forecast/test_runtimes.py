@@ -90,3 +90,19 @@ def test_what_is_drawn_is_between_what_has_passed_and_the_limit(
     found = runs.draw([live("r", "u", start_s=0, limit_s=limit_s)], gone_s, 20, np.random.default_rng(1))
     assert (found > gone_s).all()
     assert (found <= max(limit_s, gone_s + 1)).all()
+
+
+def test_what_is_known_from_elsewhere_counts_by_partition_until_jobs_were_seen() -> None:
+    usual = {"short": (0.1, 0.1, 0.1), "long": (0.9, 0.9, 0.9)}
+    jobs = [
+        live(name, "ann").model_copy(update={"partition": name, "user": f"user-{name}"})
+        for name in ("short", "long", "other")
+    ]
+    found = draw(RunTimes(usual), jobs[:1])
+    assert set(found[0]) == {100}
+    assert set(draw(RunTimes(usual), jobs[1:2])[0]) == {900}
+    assert set(draw(RunTimes(usual), jobs[2:])[0]) == {100, 900}
+    seen = RunTimes(usual)
+    for number in range(40):
+        seen.add(ended(number, "user-short", 500))
+    assert np.mean(draw(seen, jobs[:1])[0] == 500) > 0.9
