@@ -265,3 +265,34 @@ def test_prices_come_from_a_site(hpcplan, dump: Path, tmp_path: Path) -> None:
         assert "price_per_hour" in err
     else:
         assert json.loads(out)["currency"]
+
+
+def test_what_hpcplans_own_jobs_sampled_stands_in_for_what_accounting_lacks(
+    hpcplan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPCPLAN_DATA_DIR", str(tmp_path / "data"))
+    listed = tmp_path / "data" / "campaigns"
+    listed.mkdir(parents=True)
+    entry = {"campaign_id": "c1", "name": "a", "directory": str(tmp_path / "campaign"), "backend": "slurm",
+             "cluster": None, "created_at": 1}  # fmt: skip
+    (listed / "c1.json").write_text(json.dumps(entry))
+    samples = tmp_path / "campaign" / "usage" / "7"
+    samples.mkdir(parents=True)
+    rows = [f"{t},n1,{gpu},60,1000,300,,\n" for t in range(1_714_521_630, 1_714_525_200, 30) for gpu in (0, 1)]
+    (samples / "n1.csv").write_text(
+        "time,node,gpu,gpu_percent,gpu_memory_mib,gpu_power_w,cpu_percent,memory_mib\n" + "".join(rows)
+    )
+    (tmp_path / "sacct.txt").write_text(
+        "JobID|User|State|Submit|Start|End|Elapsed|NNodes|AllocTRES|Comment\n"
+        "7|alice|COMPLETED|2024-05-01T00:00:00|2024-05-01T00:00:00|2024-05-01T01:00:00|01:00:00|1|"
+        "cpu=8,gres/gpu=2,node=1|hpcplan:c1:train:1\n"
+        "8|alice|COMPLETED|2024-05-01T00:00:00|2024-05-01T00:00:00|2024-05-01T01:00:00|01:00:00|1|"
+        "cpu=8,gres/gpu=2,node=1|\n"
+    )
+    files = ["--sacct", str(tmp_path / "sacct.txt"), "--timezone", "UTC", "--format", "json"]
+    rows_ = json.loads(hpcplan("report", "jobs", *files)[1])
+    assert [(row["gpu_efficiency"], row["gpu_sampled"]) for row in rows_] == [(0.6, True), (None, False)]
+    found = json.loads(hpcplan("report", *files)[1])
+    assert (found["gpu_efficiency"]["value"], found["gpu_efficiency"]["coverage"]) == (0.6, 0.5)
+    assert "samples" in found["gpu_efficiency"]["note"]
+    assert found["energy_kwh"]["value"] == 0.6
