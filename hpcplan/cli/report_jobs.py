@@ -12,6 +12,7 @@ import click
 from hpcplan.cli import report_source as source
 from hpcplan.cli.backends import backend_option
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
+from hpcplan.cli.report_own import own_jobs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,7 +59,7 @@ def command(
         else:
             name = backend_name if backend_name != "auto" else outer["backend_name"]
             found, now = _live(source.opened(name), job_ids, since or outer["since"], zone)
-        rows = jobs_of(found, job_ids, user=user, now=now, samples=source.own_jobs().samples)
+        rows = jobs_of(found, job_ids, user=user, now=now, samples=own_jobs().samples)
     absent = chosen(found, parse_job_ids(job_ids))[1]
     if job_ids and not rows:
         raise HpcplanError(f"accounting knows no job {', '.join(job_ids)}" + (f" of {user}" if user else ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +13,19 @@ import click
 
 from hpcplan.cli.learned import evidence_of, tracked_of
 from hpcplan.cli.output import narrate
+from hpcplan.cli.report_own import own_jobs
 
 if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Counterfactual, Report, Sampled, SiteFacts, Tracked
+    from hpcplan.report.model import Counterfactual, Report, SiteFacts, Tracked
     from hpcplan.site.model import Site
     from hpcplan.slurm.backend import Backend
     from hpcplan.slurm.records import NodeRecord
 
 __all__ = [
     "Accounting",
-    "OwnJobs",
     "WithFiles",
     "WithFilesGroup",
     "columns_option",
@@ -35,7 +35,6 @@ __all__ = [
     "moment",
     "narrate_problems",
     "opened",
-    "own_jobs",
     "sacct_option",
     "zone_named",
     "zone_option",
@@ -207,7 +206,8 @@ def made(
     tracked = tracked_of(evidence_of(None if site is None else site.name, _cluster(found)), hide=hide)
     prices, currency = _prices(site, needed=not tracked)
     report = build_report(
-        found.jobs, start=found.start, end=found.end, nodes=found.nodes or _nodes_of(site), price_per_node_hour=prices, currency=currency,
+        found.jobs, start=found.start, end=found.end, nodes=found.nodes or _nodes_of(site),
+        price_per_node_hour=prices, currency=currency,
         cluster=found.cluster, source=found.source, faults=found.faults, zone=zone, known=_facts(site, shares, tracked),
         history=found.history,
     )  # fmt: skip
@@ -313,44 +313,6 @@ def _facts(site: Site | None, shares: Path | None, tracked: tuple[Tracked, ...])
         samples=own.samples,
         tracked=tracked,
     )
-
-
-@dataclass(slots=True)
-class OwnJobs:
-    """What hpcplan knows of its own jobs beside accounting: see report.model.SiteFacts."""
-
-    predicted_s: dict[str, float] = field(default_factory=dict)
-    samples: dict[tuple[str, int], Sampled] = field(default_factory=dict)
-
-
-def own_jobs() -> OwnJobs:
-    """Return what the plans of the campaigns on this account's list expect of their jobs, and what these sampled."""
-    from hpcplan.resources import data_dir
-
-    found = OwnJobs()
-    if not any((data_dir() / "campaigns").glob("*.json")):
-        return found  # nothing to read: saves the time that the campaigns' code takes to load
-    from hpcplan.campaign.ledger import job_token
-    from hpcplan.campaign.registry import campaigns
-    from hpcplan.campaign.samples import read_samples
-    from hpcplan.errors import HpcplanError
-    from hpcplan.plan import read_plan
-    from hpcplan.render.manifest import PLAN_NAME
-    from hpcplan.report.model import Sampled
-
-    for entry in campaigns():
-        directory = Path(entry.directory)
-        for job_id, one in read_samples(directory).items():
-            found.samples[entry.campaign_id, job_id] = Sampled(
-                one.first, one.last, one.nodes, one.gpus, one.gpu_used, one.gpu_power_w
-            )
-        try:
-            plan = read_plan(directory / PLAN_NAME)
-        except HpcplanError:
-            continue  # its directory has gone, or is another release's
-        for segment in plan.segments:
-            found.predicted_s[job_token(entry.campaign_id, "train", segment.index)] = segment.expected_s
-    return found
 
 
 def _replayed(report: Report, site: Site | None, slurm_conf: Path | None) -> Counterfactual:
