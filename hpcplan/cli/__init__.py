@@ -41,7 +41,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("hpcplan.cli.list", "List the campaigns submitted from this account."),
     "mock": ("hpcplan.cli.mock", "Run a mock Slurm cluster of a site on this machine."),
     "simulate": ("hpcplan.cli.simulate", "Schedule a trace of jobs under one policy or several, and compare them."),
-    "when": ("hpcplan.cli.when", "Say when a job would start if it were submitted now, for several node counts at once."),
+    "when": (
+        "hpcplan.cli.when",
+        "Say when a job would start if it were submitted now, for several node counts at once.",
+    ),
     "report": ("hpcplan.cli.report", "Report how well the queue was used."),
     "validate": ("hpcplan.cli.validate", "Predict measured runs and say how far off the predictions are."),
     "calibrate": ("hpcplan.cli.calibrate", "Fit the cost model's constants to measurements."),
