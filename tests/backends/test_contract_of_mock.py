@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcplan.simulate.backend import MockBackend
-from hpcplan.simulate.lifecycle import start_cluster
+from hpcplan.simulate.lifecycle import StartOptions, start_cluster
 from hpcplan.site.load import load_site
 from tests.backends.contract import BackendContract, World
 from tests.simulate.clusters import write_site
@@ -18,7 +18,7 @@ class MockWorld(World):
     """A mock cluster whose clock a test moves."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = start_cluster(load_site(write_site(folder)))
+        self.store = start_cluster(load_site(write_site(folder)), StartOptions(speed=0.0))
         self.backend = self.mock = MockBackend(self.store)
         self.cluster, self.folder = "tinycluster", folder
         partition = next(part for part in self.backend.partitions() if part.default)
