@@ -118,7 +118,8 @@ def _pages() -> dict[str, str]:
         "portfolio-file.md": file_page(
             "portfolio-file",
             "The portfolio file",
-            "What `hpcplan allocate` reads: the workloads that share a site. [How to use it](../howto/share-a-site.md).",
+            "What `hpcplan allocate` reads: the workloads that share a site. "
+            "[How to use it](../howto/share-a-site.md).",
             Portfolio,
         ),
         "policy-file.md": file_page(

@@ -89,7 +89,12 @@ def test_tasks_of_one_gpu_each_see_their_own(slurm: MockSlurm) -> None:
 
 def test_steps_wait_for_each_other(slurm: MockSlurm) -> None:
     script = r"""#!/bin/bash
-srun -n1 bash -c 'touch first; until grep -q retrying slurm-$SLURM_JOB_ID.out; do sleep 0.02; done; [ ! -e second ] && echo alone; rm first' &
+srun -n1 bash -c '
+  touch first
+  until grep -q retrying slurm-$SLURM_JOB_ID.out; do sleep 0.02; done
+  [ ! -e second ] && echo alone
+  rm first
+' &
 until [ -e first ]; do sleep 0.02; done
 srun -n1 bash -c 'touch second; [ ! -e first ] && echo alone'
 wait
