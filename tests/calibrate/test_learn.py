@@ -216,7 +216,7 @@ def test_finished_campaigns_teach_the_next_plan(tmp_path: Path, capsys: pytest.C
     data = json.loads(out)
     assert data["new_runs"] == 2
     assert data["learned"]["better"]
-    assert [round(e["actual_s"] / e["predicted_s"], 2) for e in data["track"]] == [1.25, 1.27]
+    assert sorted(round(e["actual_s"] / e["predicted_s"], 2) for e in data["track"]) == [1.25, 1.27]
     run(capsys, "plan", "bert-large", "--site", "superpod-h100", "--nodes", "2", "--tokens", "1B", "-o",
         str(tmp_path / "next.json"))  # fmt: skip
     later = read_plan(tmp_path / "next.json")

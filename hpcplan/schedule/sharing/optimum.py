@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hpcplan.schedule.sharing.exact import MOST_JOBS, solve_exactly
 from hpcplan.schedule.sharing.improve import improve, score
-from hpcplan.schedule.sharing.problem import Objective, Option, Placed, Problem, lateness_s, value_of
+from hpcplan.schedule.sharing.problem import Objective, Option, Placed, Problem, value_of
 from hpcplan.schedule.sharing.relax import Relaxed, relax, usable_options
 
 __all__ = ["Solution", "solve"]
@@ -55,7 +55,8 @@ def solve(
     bound, proved_none, method = relaxed.bound, relaxed.options is None and math.isinf(relaxed.bound), "search"
     movable = [job for job in problem.jobs if not job.fixed]
     if 0 < len(movable) <= MOST_JOBS and not proved_none:
-        cutoff = value_of(problem, placed, objective) if not lateness_s(problem, placed) else None
+        keeps_all = not score(problem, placed, objective)[0]  # deadlines and the budget
+        cutoff = value_of(problem, placed, objective) if keeps_all else None
         exact = solve_exactly(problem, objective, cutoff, time_limit_s / 2)
         proved_none = exact.infeasible and cutoff is None
         if exact.placed is not None and score(problem, exact.placed, objective) < score(problem, placed, objective):

@@ -83,3 +83,11 @@ def test_throughput_needs_a_time_to_count_by() -> None:
 def test_the_cheapest_needs_prices() -> None:
     with pytest.raises(InputError, match="no price for node group 'p'"):
         solve(Problem({"p": 1}, (Job("a", (Option("p", 1, 5.0),)),)), "cost")
+
+
+@pytest.mark.parametrize("objective", ["weighted-completion", "makespan", "cost"])
+def test_a_budget_that_no_schedule_keeps_is_infeasible(objective: Objective) -> None:
+    costs = (39.0, 1.0, 21.0)
+    jobs = tuple(Job(f"job{n}", (Option("p0", 1, 1.0, cost, 1.0),)) for n, cost in enumerate(costs))
+    assert solve(Problem({"p0": 1}, jobs, budget=60.0, horizon_s=25.0), objective).infeasible
+    assert not solve(Problem({"p0": 1}, jobs, budget=62.0, horizon_s=25.0), objective).infeasible
