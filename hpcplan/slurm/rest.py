@@ -203,7 +203,13 @@ class RestBackend:
         asked = {"start_time": f"uts{start}", "end_time": f"uts{end}"}
         if sum(map(len, query.values())) <= _MAX_QUERY_BYTES:
             asked |= query
-        answer = self._ask("GET", "slurmdb/jobs", query=asked, limit_s=limit_s)
+        answer = self._ask(
+            "GET",
+            "slurmdb/jobs",
+            query=asked,
+            limit_s=limit_s,
+            accept=lambda found: _nothing_found(found.get("errors")),
+        )
         return convert.stored(answer)
 
     def cancel(self, job_ids: Sequence[int]) -> None:
@@ -276,6 +282,12 @@ def _nothing_there(errors: Any) -> bool:
     """Whether the only complaint is that there are no jobs."""
     words = [str(error.get("error", "")).lower() for error in read.rows(errors)]
     return bool(words) and all("invalid job id" in text or "no change in data" in text for text in words)
+
+
+def _nothing_found(answer: Mapping[str, Any]) -> bool:
+    """Whether the only complaint is that accounting has no such jobs, as slurmrestd 22.05 says of an empty answer."""
+    words = [text.lower() for error in read.rows(answer.get("errors")) for text in map(str, error.values())]
+    return any("nothing found" in text for text in words)
 
 
 def _over(answer: Mapping[str, Any]) -> bool:

@@ -230,8 +230,12 @@ def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBack
         int(row.split("|")[0]): row.split("|")[1:]
         for row in slurm.run(*command, SLURM_TIME_FORMAT="%s").stdout.splitlines()
     }
-    records = {record.job_id: record for record in backend.accounting(start, backend.now() + 1)}
-    assert {*ids, theirs} <= set(records)
+
+    def window() -> dict[int, JobRecord]:
+        return {record.job_id: record for record in backend.accounting(start, backend.now() + 1)}
+
+    slurm.wait_until(lambda: {*ids, theirs} <= set(window()), "accounting tells it of the time as well")
+    records = window()
     for job_id in (*ids, theirs):
         record = records[job_id]
         ours = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcplan.errors import SlurmUnreachableError
-from hpcplan.slurm import Backend
+from hpcplan.slurm import Backend, JobRecord
 from hpcplan.slurm.command import CommandBackend
 from hpcplan.slurm.pyslurm import connect as connect_pyslurm
 from hpcplan.slurm.rest import RestBackend, connect
@@ -98,9 +98,22 @@ def test_both_backends_tell_the_same_of_a_job(slurm: SlurmCluster, rest: RestBac
     shown = slurm.run("scontrol", "show", "job", str(job_id)).stdout
     for words in ("OverSubscribe=NO", "Requeue=1", "TresPerNode=gres:gpu:4", "NtasksPerN:B:S:C=2:0:*:*"):
         assert words in shown
-    (stored,) = [one for one in rest.accounting(ours.submit_time or 0, rest.now() + 1) if one.job_id == job_id]
+    found: list[JobRecord] = []
+
+    def told_of_the_time() -> bool:
+        records = rest.accounting(ours.submit_time or 0, rest.now() + 1)
+        found[:] = [one for one in records if one.job_id == job_id]
+        return bool(found)
+
+    slurm.wait_until(told_of_the_time, "accounting tells it of the time as well")
+    (stored,) = found
     assert (stored.state, stored.start_time, stored.end_time) == (ours.state, ours.start_time, ours.end_time)
     assert (stored.gpus, stored.max_rss_bytes) == (theirs.gpus, theirs.max_rss_bytes)
+
+
+def test_a_time_without_jobs_is_an_empty_answer(slurm: SlurmCluster, rest: RestBackend) -> None:
+    assert rest.accounting(1_000_000_000, 1_000_000_060) == []
+    assert CommandBackend().accounting(1_000_000_000, 1_000_000_060) == []
 
 
 def test_the_socket_needs_no_token_and_acts_as_its_owner(slurm: SlurmCluster, rest: RestBackend) -> None:
