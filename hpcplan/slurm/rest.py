@@ -203,13 +203,7 @@ class RestBackend:
         asked = {"start_time": f"uts{start}", "end_time": f"uts{end}"}
         if sum(map(len, query.values())) <= _MAX_QUERY_BYTES:
             asked |= query
-        answer = self._ask(
-            "GET",
-            "slurmdb/jobs",
-            query=asked,
-            limit_s=limit_s,
-            accept=lambda found: _nothing_found(found.get("errors")),
-        )
+        answer = self._ask("GET", "slurmdb/jobs", query=asked, limit_s=limit_s, accept=_nothing_found)
         return convert.stored(answer)
 
     def cancel(self, job_ids: Sequence[int]) -> None:
