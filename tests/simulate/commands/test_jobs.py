@@ -189,10 +189,10 @@ def test_jobs_are_cancelled_by_name_state_and_array_task(slurm: MockSlurm) -> No
     array = slurm.submit("-a", "0-1", "sleep 60")
     slurm.out("scancel", "-n", "mine", "-t", "PENDING")
     slurm.wait_for(waiting, "CANCELLED")
-    assert slurm.state(running) == "RUNNING"
+    slurm.wait_for(running, "RUNNING")
     slurm.out("scancel", f"{array}_1")
     slurm.wait_for(f"{array}_1", "CANCELLED")
-    assert slurm.state(f"{array}_0") == "RUNNING"
+    slurm.wait_for(f"{array}_0", "RUNNING")
 
 
 def test_a_requeued_job_starts_again_and_knows_it(slurm: MockSlurm) -> None:
@@ -212,6 +212,7 @@ def test_a_requeued_job_starts_again_and_knows_it(slurm: MockSlurm) -> None:
 
 def test_a_job_that_must_not_be_requeued_is_not(slurm: MockSlurm) -> None:
     job = slurm.submit("--no-requeue", "sleep 60")
+    slurm.wait_for(job, "RUNNING")
     answer = slurm.run("scontrol", "requeue", job)
     assert (answer.returncode, answer.stderr) == (1, f"Requested operation is presently disabled for job {job}\n")
 
@@ -241,6 +242,7 @@ def test_a_waiting_job_is_changed(slurm: MockSlurm) -> None:
 
 def test_a_running_job_gets_another_limit_and_no_other_size(slurm: MockSlurm) -> None:
     job = slurm.submit("-t", "5", "sleep 60")
+    slurm.wait_for(job, "RUNNING")
     slurm.out("scontrol", "update", f"jobid={job}", "timelimit=10")
     assert "TimeLimit=00:10:00" in slurm.out("scontrol", "show", "job", job)
     answer = slurm.run("scontrol", "update", f"jobid={job}", "numnodes=3")
