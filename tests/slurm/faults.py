@@ -231,7 +231,7 @@ def _check(cluster: SlurmCluster, directory: Path, watched: Watched, jobs: int, 
     ends = Counter(end for _, end in told)
     # A job that ends between the controller's last saved state and its death runs on for the new one, to its limit.
     assert set(ends) <= {"COMPLETED", "TIMEOUT"}, ends
-    assert ends["COMPLETED"] > jobs * 0.8, ends
+    assert ends["COMPLETED"] > jobs * 0.4, ends
     return {
         "jobs": jobs, "lost": 0, "twice": 0, "seconds": round(seconds), "rounds": watched.rounds,
         "rounds_without_answer": watched.without_answer, "answers_found_by_token": sum(

@@ -19,6 +19,7 @@ from tests.slurm.cluster import SlurmCluster
 
 def test_nothing_is_lost_and_nothing_runs_twice_while_one_part_after_the_other_fails(slurm: SlurmCluster) -> None:
     found = faults.run(slurm, 40, away_s=3)
+    slurm.run("sacctmgr", "--immediate", "show", "runawayjobs")  # those that were forgotten would run for ever in sacct
     assert (found["lost"], found["twice"], found["ends_taken_back"]) == (0, 0, 0)
     assert found["rounds_without_answer"]
 
