@@ -28,6 +28,7 @@ from hpcplan.slurm.command import CommandBackend
 from tests.campaign.tiny import ran_as, write_tiny_campaign
 from tests.slurm.cluster import SlurmCluster
 
+SAVES_WITHIN_S = 20  # slurmctld saves what has changed every five seconds; a busy machine takes longer
 FINAL = {state.value for state in JobState if state.final}
 
 
@@ -145,7 +146,7 @@ def run(
     thread = threading.Thread(target=tracker.run, kwargs={"until_done": False}, daemon=True)
     thread.start()
     try:
-        _faults(cluster, forwarder, directory, jobs, away_s, say)
+        killed_at = _faults(cluster, forwarder, directory, jobs, away_s, say)
         deadline = time.monotonic() + 300 + jobs
         while not watched.all_known(directory, jobs):
             if time.monotonic() > deadline:
@@ -157,12 +158,14 @@ def run(
         thread.join(120)
         forwarder.close()
     seconds = time.monotonic() - begun
-    return _check(cluster, directory, watched, jobs, seconds)
+    return _check(cluster, directory, watched, jobs, seconds, killed_at)
 
 
 def _faults(
     cluster: SlurmCluster, forwarder: Forwarder, directory: Path, jobs: int, away_s: float, say: Callable[[str], None]
-) -> None:
+) -> float:
+    """Let one part fail after the other, and return when the controller was killed."""
+
     def after(share: float) -> None:
         while sum(entry.event == "submitted" for entry in read_journal(directory)) < share * jobs:
             time.sleep(0.2)
@@ -175,6 +178,7 @@ def _faults(
         say(f"{name} is back")
 
     after(0.2)
+    killed_at = time.time()
     down("slurmctld", kill=True)
     after(0.35)
     down("slurmdbd")
@@ -195,9 +199,12 @@ def _faults(
     time.sleep(away_s + 12)  # longer than MessageTimeout
     forwarder.mend()
     say("the path is mended")
+    return killed_at
 
 
-def _check(cluster: SlurmCluster, directory: Path, watched: Watched, jobs: int, seconds: float) -> dict[str, object]:
+def _check(
+    cluster: SlurmCluster, directory: Path, watched: Watched, jobs: int, seconds: float, killed_at: float
+) -> dict[str, object]:
     assert watched.taken_back == []
     once = {f"train-{number:04d}": 1 for number in range(1, jobs + 1)}
     starts = ran_as(directory)
@@ -229,9 +236,12 @@ def _check(cluster: SlurmCluster, directory: Path, watched: Watched, jobs: int, 
 
     cluster.wait_until(agrees, "accounting says of every job's end what the status said")
     ends = Counter(end for _, end in told)
-    # A job that ends between the controller's last saved state and its death runs on for the new one, to its limit.
+    # What the controller had not saved when it was killed it forgets: a job, or that one has ended (it then runs on to
+    # its limit). That can be said of nothing that came after, nor of what it had had time to save.
+    asked_at = {entry.data["job"]: entry.data["at"] for entry in journal if entry.event == "submitted"}
+    unsaved = {key for key, at in asked_at.items() if killed_at - SAVES_WITHIN_S <= at <= killed_at + 1}
+    assert {key for key in once if watched.ends.get(key) != "COMPLETED"} <= unsaved, ends
     assert set(ends) <= {"COMPLETED", "TIMEOUT"}, ends
-    assert ends["COMPLETED"] > jobs * 0.4, ends
     return {
         "jobs": jobs, "lost": 0, "twice": 0, "seconds": round(seconds), "rounds": watched.rounds,
         "rounds_without_answer": watched.without_answer, "answers_found_by_token": sum(
