@@ -226,23 +226,24 @@ def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBack
     columns = "JobIDRaw,User,State,Submit,Start,End,ExitCode,NNodes,NodeList"
     command = ("sacct", "--allusers", "--duplicates", "--allocations", "--parsable2", "--noheader",
                f"--format={columns}", "--starttime=now-1hour")  # fmt: skip
-    told = {
-        int(row.split("|")[0]): row.split("|")[1:]
-        for row in slurm.run(*command, SLURM_TIME_FORMAT="%s").stdout.splitlines()
-    }
+
+    def told() -> dict[int, list[str]]:
+        rows = [row.split("|") for row in slurm.run(*command, SLURM_TIME_FORMAT="%s").stdout.splitlines()]
+        return {int(row[0]): row[1:] for row in rows}
 
     def window() -> dict[int, JobRecord]:
         return {record.job_id: record for record in backend.accounting(start, backend.now() + 1)}
 
-    slurm.wait_until(lambda: {*ids, theirs} <= set(window()), "accounting tells it of the time as well")
-    records = window()
+    # slurmdbd has answered a question about a time without a job that it knew by its number
+    slurm.wait_until(lambda: {*ids, theirs} <= set(told()) & set(window()), "accounting tells it of the time as well")
+    by_sacct, records = told(), window()
     for job_id in (*ids, theirs):
         record = records[job_id]
         ours = [
             record.user, record.state.value, str(record.submit_time), str(record.start_time), str(record.end_time),
             f"{record.exit_code}:{record.signal}", str(record.nodes), record.node_list,
         ]  # fmt: skip
-        assert ours == told[job_id]
+        assert ours == by_sacct[job_id]
     assert [records[job_id].gpus for job_id in ids] == [8, 8, 8]
 
 
