@@ -12,6 +12,7 @@ from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Floats
 from hpcplan.errors import InfeasibleError
 from hpcplan.frameworks import FRAMEWORKS, Framework
+from hpcplan.partition.adapters import ADAPTED, with_adapters
 from hpcplan.partition.candidates import spelled
 from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
@@ -277,8 +278,6 @@ def _lighter_training(
     workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
 ) -> list[str]:
     """Return which ways of fine-tuning with adapters would fit, where all weights are trained now."""
-    from hpcplan.partition.whatif import ADAPTED, with_adapters
-
     if workload.training.adapters is not None:
         return []
     for name, adapters in ADAPTED.items():

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
 
-from hpcplan.cost.recipe import recipe_of
 from hpcplan.errors import HpcplanError
+from hpcplan.partition.adapters import ADAPTED, with_adapters, with_training
 from hpcplan.partition.kinds import Kind
-from hpcplan.workload.model import Adapters, Workload
+from hpcplan.partition.search import Outcome
+from hpcplan.workload.model import Workload
 
-if TYPE_CHECKING:
-    from hpcplan.partition.search import Outcome
-
-__all__ = ["ADAPTED", "Change", "what_if", "with_adapters"]
-
-ADAPTED: Final = {
-    "LoRA (rank 16)": Adapters(rank=16),
-    "QLoRA (rank 16, frozen weights in NF4)": Adapters(rank=16, base="nf4"),
-}
+__all__ = ["Change", "what_if"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +27,7 @@ class Change:
     caveat: str = ""
 
 
-def with_adapters(workload: Workload, kinds: Sequence[Kind], adapters: Adapters) -> tuple[Workload, list[Kind]]:
-    """Return the workload as a fine-tuning run with adapters, and the kinds of node with its recipe."""
-    training = workload.training.model_copy(update={"adapters": adapters})
-    return _with_training(workload, kinds, training)
-
-
-def _with_training(workload: Workload, kinds: Sequence[Kind], training: object) -> tuple[Workload, list[Kind]]:
-    changed = workload.model_copy(update={"training": training})
-    recipes = [recipe_of(changed.training, kind.chip) for kind in kinds]
-    return changed, [
-        dataclasses.replace(
-            kind,
-            recipe=dataclasses.replace(
-                recipe,
-                bytes_per_token=kind.recipe.bytes_per_token,
-                storage_bytes_per_s=kind.recipe.storage_bytes_per_s,
-            ),
-        )
-        for kind, recipe in zip(kinds, recipes, strict=True)
-    ]
-
-
-Search = Callable[[Workload, Sequence[Kind], tuple[int, int], Mapping[str, int]], "Outcome"]
+Search = Callable[[Workload, Sequence[Kind], tuple[int, int], Mapping[str, int]], Outcome]
 
 
 def what_if(
@@ -100,7 +69,7 @@ def what_if(
         attempt(f"products in {other.precision}", workload, (other,), here, fixed, caveat="changes the numerics")
     if workload.training.pruned == "none" and kind.chip.sparse_speedup > 1:
         training = workload.training.model_copy(update={"pruned": "2:4"})
-        attempt("weights pruned 2:4", *_with_training(workload, alone, training), here, fixed,
+        attempt("weights pruned 2:4", *with_training(workload, alone, training), here, fixed,
                 caveat="needs a pruned model; forward products alone gain")  # fmt: skip
     if workload.training.adapters is None:
         for name, adapters in ADAPTED.items():

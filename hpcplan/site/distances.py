@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.site.hierarchy import Hierarchy, Ints
-
-if TYPE_CHECKING:
-    from hpcplan.site.topology import Topology
+from hpcplan.site.hierarchy import Levels
+from hpcplan.site.topology import Topology
 
 __all__ = ["Distances", "distances"]
 
 Singles: TypeAlias = NDArray[np.float32]
-Levels: TypeAlias = NDArray[np.int8]
-
-_NO_LEVEL = 127  # of pairs that nothing joins
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,32 +62,3 @@ def distances(topology: Topology, hosts: Sequence[str] | None = None) -> Distanc
     np.fill_diagonal(bandwidth, np.inf)
     np.fill_diagonal(latency, 0.0)
     return Distances(names, level, bandwidth, latency)
-
-
-def tree_pairs(
-    hierarchy: Hierarchy, numbers: Ints, real: type[np.floating[Any]] = np.float32
-) -> tuple[Levels, NDArray[Any], NDArray[Any]]:
-    """Return level, bandwidth and latency of all pairs of hosts on a tree, shape (hosts, hosts) each."""
-    size = (len(numbers), len(numbers))
-    level = np.full(size, _NO_LEVEL, dtype=np.int8)
-    bandwidth = np.zeros(size, dtype=real)
-    latency = np.full(size, np.inf, dtype=real)
-    above = hierarchy.above[:, numbers]
-    narrowest = hierarchy.reach_bytes_per_s[:, numbers].astype(real)
-    delay = hierarchy.reach_latency_s[:, numbers].astype(real)
-    for row in range(len(above) - 1, -1, -1):  # from the roots down, so that the lowest common switch has the last word
-        for switch in np.unique(above[row][above[row] >= 0]):
-            members = np.flatnonzero(above[row] == switch)
-            pairs = _block(members)
-            level[pairs] = row + 1
-            bandwidth[pairs] = np.minimum.outer(narrowest[row, members], narrowest[row, members])
-            latency[pairs] = np.add.outer(delay[row, members], delay[row, members])
-    return level, bandwidth, latency
-
-
-def _block(members: Ints) -> tuple[slice, slice] | tuple[Ints, ...]:
-    """Return the index of all pairs among ``members``; a slice, which is far cheaper, where they are consecutive."""
-    if members[-1] - members[0] + 1 == len(members):
-        run = slice(int(members[0]), int(members[-1]) + 1)
-        return run, run
-    return tuple(np.ix_(members, members))

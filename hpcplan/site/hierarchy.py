@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from hpcplan.errors import HpcplanError, nearest
 
-__all__ = ["Bundle", "Floats", "Hierarchy", "Ints", "hierarchy_of"]
+__all__ = ["Bundle", "Floats", "Hierarchy", "Ints", "Levels", "hierarchy_of"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
+Levels: TypeAlias = NDArray[np.int8]
 
 
 @dataclass(slots=True)

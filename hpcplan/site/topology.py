@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from hpcplan.errors import HpcplanError, nearest
 from hpcplan.hostlist import expand
 from hpcplan.site.bundles import bundles_of
-from hpcplan.site.distances import Levels, tree_pairs
 from hpcplan.site.fabric_graph import graph_of
-from hpcplan.site.hierarchy import Bundle, Floats, Hierarchy, Ints, hierarchy_of
+from hpcplan.site.hierarchy import Bundle, Floats, Hierarchy, Ints, Levels, hierarchy_of
 from hpcplan.site.model import Site
-from hpcplan.site.nearest import choose_on_tree
 from hpcplan.site.torus import Grid, links_of
+from hpcplan.site.tree import choose_on_tree, tree_pairs
 
 __all__ = ["Level", "Tier", "Topology", "build_topology"]
 

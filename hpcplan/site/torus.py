@@ -15,9 +15,8 @@ from itertools import product
 
 import numpy as np
 
-from hpcplan.site.distances import Levels
 from hpcplan.site.fabric import Torus
-from hpcplan.site.hierarchy import Floats, Ints
+from hpcplan.site.hierarchy import Floats, Ints, Levels
 
 __all__ = ["Grid", "links_of"]
 
