@@ -99,7 +99,7 @@ def command(
     from hpcplan.cli.plan_pools import show_pools
     from hpcplan.documents import write_text
     from hpcplan.errors import InputError
-    from hpcplan.partition.candidates import parse_fixed
+    from hpcplan.partition.fixed import parse_fixed
     from hpcplan.schedule.planner import make_plan
     from hpcplan.site import load_site
     from hpcplan.workload import load_workload

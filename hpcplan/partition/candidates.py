@@ -21,22 +21,17 @@ from hpcplan.cost.shardings import (
     FULL,
     NONE,
     NVME,
-    OFFLOAD,
     ONE_F_ONE_B,
-    RECOMPUTE,
-    SCHEDULES,
     SELECTIVE,
     Ints,
     Shardings,
 )
-from hpcplan.errors import InputError, nearest
 from hpcplan.frameworks import Framework
 from hpcplan.partition.frameworks import Capabilities, capabilities
 from hpcplan.workload.arithmetic import attention_parameters, dense_ffn_parameters, expert_parameters
 from hpcplan.workload.model import ModelShape
 
 __all__ = [
-    "FIXABLE",
     "LEVERS",
     "Family",
     "Space",
@@ -45,8 +40,6 @@ __all__ = [
     "enumerate_families",
     "enumerate_shardings",
     "families",
-    "parse_fixed",
-    "spelled",
 ]
 
 _TOKENS_A_CONTEXT_RANK = 2048
@@ -54,48 +47,10 @@ _KEY = 1 << 20  # two numbers in one: neither layers, stages nor nodes come near
 _SMALL = 1 << 12
 _FRAMES = 1 << 12  # rows expanded at a time
 
-# what `--fix` can name, and how its value is read
-_FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
-_WORDS = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD, "sequence_parallel": ("off", "on")}
-FIXABLE: Mapping[str, Callable[[str], int]] = {
-    **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
-    "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
-    "sequence_parallel": _FLAG.__getitem__,
-    "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
-    "offload": {word: i for i, word in enumerate(OFFLOAD)}.__getitem__,
-}
-
 # Ways to save memory that only ever cost time, as (recompute, offload); see `partition.prune`.
 LEVERS: tuple[tuple[int, int], ...] = tuple(
     (again, where) for where in (DEVICE, CPU, NVME) for again in (NONE, SELECTIVE, FULL)
 )
-
-
-def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
-    """Return ``{'tp': 8}`` for ``('tp=8',)``.
-
-    Raises:
-        InputError: no ``=``, a name that cannot be fixed, or a value that it cannot have.
-    """
-    fixed: dict[str, int] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name not in FIXABLE:
-            known = nearest(name, FIXABLE) or "; known: " + ", ".join(sorted(FIXABLE))
-            raise InputError(f"--fix {word!r}: write NAME=VALUE{known}")
-        if not equals:
-            raise InputError(f"--fix {word!r}: which {name}? Write NAME=VALUE, as in tp=8")
-        try:
-            fixed[name] = FIXABLE[name](value.strip().lower())
-        except (KeyError, ValueError):
-            raise InputError(f"--fix {word!r}: {name} cannot be {value!r}") from None
-    return fixed
-
-
-def spelled(name: str, value: int) -> str:
-    """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
-    known: tuple[str, ...] = _WORDS.get(name, ())
-    return known[value] if 0 <= value < len(known) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

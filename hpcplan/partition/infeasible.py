@@ -13,7 +13,7 @@ from hpcplan.cost.shardings import Floats
 from hpcplan.errors import InfeasibleError
 from hpcplan.frameworks import FRAMEWORKS, Framework
 from hpcplan.partition.adapters import ADAPTED, with_adapters
-from hpcplan.partition.candidates import spelled
+from hpcplan.partition.fixed import spelled
 from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.pricing import Block, blocks, memory_of, price_block

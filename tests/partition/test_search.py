@@ -15,8 +15,9 @@ from hpcplan.cost.memory import host_bytes
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
 from hpcplan.errors import InfeasibleError, InputError
-from hpcplan.partition.candidates import Space, enumerate_shardings, parse_fixed
+from hpcplan.partition.candidates import Space, enumerate_shardings
 from hpcplan.partition.explain import why_it_lost, why_it_won
+from hpcplan.partition.fixed import parse_fixed
 from hpcplan.partition.found import describe
 from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.search import Outcome, search

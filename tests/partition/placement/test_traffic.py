@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hpcplan.partition.candidates import parse_fixed
+from hpcplan.partition.fixed import parse_fixed
 from hpcplan.partition.placement import Machinery, best_placement, plan_machinery
 from hpcplan.plan import Plan
 from hpcplan.schedule.planner import make_plan

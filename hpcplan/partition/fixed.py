@@ -1,0 +1,47 @@
+"""What ``--fix`` can name: a part of the sharding that the search has to keep, read from words and written back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
+from hpcplan.errors import InputError, nearest
+
+__all__ = ["parse_fixed", "spelled"]
+
+_FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
+_WORDS = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD, "sequence_parallel": ("off", "on")}
+_READ: Mapping[str, Callable[[str], int]] = {
+    **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
+    "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
+    "sequence_parallel": _FLAG.__getitem__,
+    "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
+    "offload": {word: i for i, word in enumerate(OFFLOAD)}.__getitem__,
+}
+
+
+def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
+    """Return ``{'tp': 8}`` for ``('tp=8',)``.
+
+    Raises:
+        InputError: no ``=``, a name that cannot be fixed, or a value that it cannot have.
+    """
+    fixed: dict[str, int] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in _READ:
+            known = nearest(name, _READ) or "; known: " + ", ".join(sorted(_READ))
+            raise InputError(f"--fix {word!r}: write NAME=VALUE{known}")
+        if not equals:
+            raise InputError(f"--fix {word!r}: which {name}? Write NAME=VALUE, as in tp=8")
+        try:
+            fixed[name] = _READ[name](value.strip().lower())
+        except (KeyError, ValueError):
+            raise InputError(f"--fix {word!r}: {name} cannot be {value!r}") from None
+    return fixed
+
+
+def spelled(name: str, value: int) -> str:
+    """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
+    known: tuple[str, ...] = _WORDS.get(name, ())
+    return known[value] if 0 <= value < len(known) else str(value)
