@@ -120,7 +120,10 @@ class Dependents:
             _delay(job, condition, now)
 
     def _check_singleton(self, job: Job, condition: Condition) -> None:
-        earlier = any(other.id < job.id and other.family == job.family for other in self._jobs.values())
+        earlier = any(
+            other.id < job.id and other.family == job.family and (job.het_id is None or other.het_id != job.het_id)
+            for other in self._jobs.values()
+        )
         condition.status = Status.UNFULFILLED if earlier else Status.MET
 
 

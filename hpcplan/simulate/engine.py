@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from hpcplan.simulate.admission import Admission, refusal
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.dependents import Dependents, History
+from hpcplan.simulate.het_jobs import new_components, refuse_part, whole
 from hpcplan.simulate.job_records import ended_record, natural_end
 from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.machine import Machine
@@ -81,6 +82,7 @@ class Engine:
         self._dependents = Dependents(self.jobs, history)
         self._admission = Admission(machine, whole_nodes=self._whole_nodes())
         self._array_limits = False
+        self._het_jobs = False
         self._all_up = all(part.up for part in machine.partitions.values())
         self._partition_masks = {name: part.mask for name, part in machine.partitions.items()}
 
@@ -96,6 +98,26 @@ class Engine:
         self._schedule()
         return job_id
 
+    def submit_together(self, components: Sequence[tuple[JobSpec, Behaviour]], user: str) -> int:
+        """Queue a heterogeneous job and return the id of its first component; the others have the next ones.
+
+        Raises:
+            SlurmError: refused, in sbatch's words; nothing was queued.
+        """
+        if len(components) == 1:
+            return self.submit(*components[0], user)
+        job_id = self._queue_new(new_components(self, components, user), submissions=len(components))
+        self._schedule()
+        return job_id
+
+    def preview_together(self, components: Sequence[tuple[JobSpec, Behaviour]], user: str) -> list[Job]:
+        """Return the jobs that :meth:`submit_together` would queue without queueing them.
+
+        Raises:
+            SlurmError: refused, in sbatch's words.
+        """
+        return new_components(self, components, user) if len(components) > 1 else [self.preview(*components[0], user)]
+
     def preview(self, spec: JobSpec, behaviour: Behaviour, user: str) -> Job:
         """Return the job that :meth:`submit` would queue (an array's first task) without queueing it.
 
@@ -105,20 +127,27 @@ class Engine:
         return self._new_jobs(spec, behaviour, user, background=False)[0]
 
     def cancel(self, job_id: int) -> None:
-        """End a live job as CANCELLED."""
+        """End a live job as CANCELLED.
+
+        Raises:
+            SlurmError: it is a component, other than the first, of a heterogeneous job that waits.
+        """
+        refuse_part(self.jobs[job_id])
         self._end(self.jobs[job_id], JobState.CANCELLED)
         self._schedule()
 
     def hold(self, job_id: int) -> None:
         """Keep a live job from starting, or from starting again after a requeue."""
-        self.jobs[job_id].held = True
-        self._classify(self.jobs[job_id])
+        for job in whole(self.jobs, self.jobs[job_id]):
+            job.held = True
+            self._classify(job)
         self._schedule()
 
     def release(self, job_id: int) -> None:
         """Undo :meth:`hold`."""
-        self.jobs[job_id].held = False
-        self._classify(self.jobs[job_id])
+        for job in whole(self.jobs, self.jobs[job_id]):
+            job.held = False
+            self._classify(job)
         self._schedule()
 
     def requeue(self, job_id: int) -> None:
@@ -145,7 +174,8 @@ class Engine:
                 self.node_reasons[name] = reason
         if state == "down":
             for job in sorted((job for job in self.running.values() if job.nodes & mask), key=_order):
-                self._fail_node(job)
+                if job.running and job.id in self.jobs:  # else it has gone with the rest of its heterogeneous job
+                    self._fail_node(job)
         self.changes += 1
         self._schedule()
 
@@ -284,6 +314,7 @@ class Engine:
         for job in jobs:
             self.jobs[job.id] = job
             self._array_limits |= job.spec.array_limit is not None
+            self._het_jobs |= job.het_id is not None
         for job in self.jobs.values():
             if job.running:
                 self.running[job.id] = job
@@ -297,12 +328,15 @@ class Engine:
         self.queue.sort(key=_order)
 
     def _enqueue(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> int:
-        jobs = self._new_jobs(spec, behaviour, user, background=background)
-        self.next_id += len(jobs)
-        self.submissions += 1
         self._array_limits |= spec.array_limit is not None
+        return self._queue_new(self._new_jobs(spec, behaviour, user, background=background))
+
+    def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
+        self.next_id += len(jobs)
+        self.submissions += submissions
         for job in jobs:
             self.jobs[job.id] = job
+            self._het_jobs |= job.het_id is not None
         for job in jobs:
             self._dependents.watch(job)
             self._wake(job)
@@ -376,6 +410,9 @@ class Engine:
         del self.jobs[job.id]
         self._dependents.ended(job, state)
         self.changes += 1
+        if job.het_id == job.id:
+            for other in whole(self.jobs, job):
+                self._end(other, state, exit_code, signal)
 
     def _record(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
         if self.on_end is not None:
@@ -384,13 +421,20 @@ class Engine:
             self.ended.append(ended_record(job, self, state, exit_code, signal))
 
     def _fail_node(self, job: Job) -> None:
+        job = self.jobs.get(job.het_id or job.id, job)
         if job.spec.requeue:
             self._requeue(job, JobState.NODE_FAIL)
         else:
             self._end(job, JobState.NODE_FAIL, exit_code=1)
 
     def _requeue(self, job: Job, state: JobState) -> None:
-        """Stop a running job and let it wait again."""
+        """Stop a running job, all components of a heterogeneous one, and let it wait again."""
+        members = [one for one in whole(self.jobs, job) if one.running]
+        for one in members:
+            one.het_size = len(members) if one.het_id is not None else 0
+            self._requeue_one(one, state)
+
+    def _requeue_one(self, job: Job, state: JobState) -> None:
         self._record(job, state)
         self._give_back(job, state)
         del self.running[job.id], self._planned_ends[job.id]

@@ -151,7 +151,10 @@ class Arrival:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One job that has not ended. Times are unix seconds; ``nodes`` is the mask it holds while it runs."""
+    """One job that has not ended. Times are unix seconds; ``nodes`` is the mask it holds while it runs.
+
+    A component of a heterogeneous job is a job of its own: ``het_id`` is the id of the first of ``het_size`` of them.
+    """
 
     id: int
     spec: JobSpec
@@ -163,6 +166,9 @@ class Job:
     background: bool = False
     array_job_id: int | None = None
     array_task_id: int | None = None
+    het_id: int | None = None
+    het_offset: int = 0
+    het_size: int = 0
     held: bool = False
     begin_time: int | None = None
     dependency: Dependency | None = None

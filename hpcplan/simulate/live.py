@@ -77,8 +77,8 @@ class LiveEngine(Engine):
         self.changes += 1
         self._schedule()
 
-    def _requeue(self, job: Job, state: JobState) -> None:
-        super()._requeue(job, state)
+    def _requeue_one(self, job: Job, state: JobState) -> None:
+        super()._requeue_one(job, state)
         if self.requeue_delay_s is not None:
             job.begin_time = self.now + self.requeue_delay_s
             self._wake(job)

@@ -12,7 +12,8 @@ from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
 __all__ = ["restore", "snapshot"]
 
 _PLAIN = (
-    "id", "user", "submit_time", "priority", "background", "array_job_id", "array_task_id", "held", "begin_time",
+    "id", "user", "submit_time", "priority", "background", "array_job_id", "array_task_id", "het_id", "het_offset",
+    "het_size", "held", "begin_time",
     "eligible_time", "start_time", "node_list", "restarts", "backfilled",
 )  # fmt: skip
 
