@@ -230,7 +230,7 @@ class Engine:
     def view(self) -> ClusterView:
         """Return what a policy may see."""
         running = [(job.limit_end, job.nodes) for job in self.running.values()]
-        return ClusterView(self.now, self.free, self.available, running, self._partition_masks)
+        return ClusterView(self.now, self.free, self.available, running, self._partition_masks, self._het_jobs)
 
     def candidates(self) -> list[Job]:
         """Return the queue without the jobs that wait for their partition or for other tasks of their array."""

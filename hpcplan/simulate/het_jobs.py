@@ -15,8 +15,9 @@ from hpcplan.errors import SlurmError
 if TYPE_CHECKING:
     from hpcplan.simulate.engine import Engine
     from hpcplan.simulate.jobs import Behaviour, Job, JobSpec, Request
+    from hpcplan.simulate.profile import Profile, Slot
 
-__all__ = ["fit_together", "groups_of", "inherited", "new_components", "refuse_part", "whole"]
+__all__ = ["earliest_together", "fit_together", "groups_of", "inherited", "new_components", "refuse_part", "whole"]
 
 _OF_ONE_COMPONENT: Final = frozenset({
     "partition", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "gpus", "gpus_per_node",
@@ -86,7 +87,8 @@ def fit_together(
 
     The component that has the fewest nodes to choose from goes first. ``free`` is what each may have.
     """
-    taken, found = 0, {}
+    taken: int = 0
+    found: dict[int, int] = {}
     for job in sorted(members, key=lambda one: (one.request.eligible.bit_count(), one.het_offset)):
         usable = free(job) & ~taken
         nodes = choose(job.request, usable) or choose(replace(job.request, maximum=job.request.minimum), usable)
@@ -95,3 +97,25 @@ def fit_together(
         found[job.id] = nodes
         taken |= nodes
     return found
+
+
+def earliest_together(profile: Profile, members: Sequence[Job]) -> tuple[Profile, int, list[Slot]] | None:
+    """Return the first time at which all components fit for as long as their limits: the profile without their nodes,
+    the time, and the slot of each; ``None`` if there is none.
+    """
+    start: int | None = None
+    while True:
+        trial = profile.copy()
+        slots: dict[int, Slot] = {}
+        for job in sorted(members, key=lambda one: (one.request.eligible.bit_count(), one.het_offset)):
+            slot = trial.earliest(replace(job.request, maximum=job.request.minimum), not_before=start)
+            if slot is None:
+                return None
+            trial.take(slot)
+            slots[job.id] = slot
+        latest = max((slot.start for slot in slots.values()), default=0)
+        if all(slot.start == latest for slot in slots.values()):
+            return (trial, latest, [slots[job.id] for job in members]) if slots else None
+        if start is not None and start >= profile.times[-1]:
+            return None  # nothing more comes free
+        start = latest

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hpcplan.errors import InputError, nearest
+from hpcplan.simulate.het_jobs import earliest_together, fit_together, groups_of
 from hpcplan.simulate.profile import Profile, Slot, choose
 
 if TYPE_CHECKING:
@@ -25,13 +26,17 @@ __all__ = ["POLICIES", "Backfill", "ClusterView", "Decision", "Fcfs", "Policy", 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """What a policy may see: node masks, what runs as (end by time limit, nodes), and each partition's nodes."""
+    """What a policy may see: node masks, what runs as (end by time limit, nodes), and each partition's nodes.
+
+    ``het_jobs`` is whether there may be heterogeneous jobs, whose components start together.
+    """
 
     now: int
     free: int
     available: int
     running: Sequence[tuple[int, int]]
     partitions: dict[str, int]
+    het_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,13 @@ class Fcfs:
         """
         decision = Decision()
         usable = view.free
+        groups = groups_of(queue) if view.het_jobs else {}
         for job in queue:
             if not usable:
                 break
+            if job.het_id is not None:
+                usable = self._start_together(decision, groups.pop(job.het_id, ()), view, usable)
+                continue
             nodes = choose(job.request, usable)
             if nodes:
                 decision.starts.append(Start(job, nodes, backfilled=False))
@@ -80,6 +89,18 @@ class Fcfs:
             elif choose(job.request, view.available):
                 usable &= ~view.partitions[job.request.partition]
         return decision
+
+    def _start_together(self, decision: Decision, members: Sequence[Job], view: ClusterView, usable: int) -> int:
+        """Start the components of a job if all fit, and return the nodes that are left to those behind it."""
+        found = fit_together(members, lambda _: usable, choose)
+        if found is not None:
+            for job in members:
+                decision.starts.append(Start(job, found[job.id], backfilled=False))
+                usable &= ~found[job.id]
+        elif fit_together(members, lambda _: view.available, choose):
+            for job in members:
+                usable &= ~view.partitions[job.request.partition]
+        return usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +129,13 @@ class Backfill:
         tested = queue if self.bf_max_job_test is None else queue[: self.bf_max_job_test]
         pass_ = _Pass(self, view)
         last = len(tested) - 1
+        groups = groups_of(tested) if view.het_jobs else {}
         for position, job in enumerate(tested):
             if position > last:
                 break
+            if job.het_id is not None:
+                pass_.plan_together(groups.pop(job.het_id, ()))
+                continue
             if pass_.start(job) or not pass_.may_reserve(job):
                 continue
             if not whole_queue:
@@ -158,11 +183,38 @@ class _Pass:
         window_s = self.policy.bf_window_s
         if slot is None or (window_s is not None and slot.start > self.view.now + window_s):
             return
+        self._keep(job, slot)
+        self._profile.take(slot)
+
+    def plan_together(self, members: Sequence[Job]) -> None:
+        """Start the components of a heterogeneous job now if that delays no reservation, else reserve for them."""
+        now = self.view.now
+        free = {job.id: self.free & ~self.calendar.taken_before(now + job.request.limit_s) for job in members}
+        found = fit_together(members, lambda job: free[job.id], choose)
+        if self._profile is None:
+            self._profile = self._make_profile()
+        backfilled = bool(self.decision.reservations)
+        if found is not None:
+            for job in members:
+                self.decision.starts.append(Start(job, found[job.id], backfilled))
+                self.free &= ~found[job.id]
+                self._profile.take(Slot(now, now + job.request.limit_s, found[job.id]))
+            return
+        if not all(self.may_reserve(job) for job in members):
+            return
+        planned = earliest_together(self._profile, members)
+        window_s = self.policy.bf_window_s
+        if planned is None or (window_s is not None and planned[1] > now + window_s):
+            return
+        self._profile = planned[0]
+        for job, slot in zip(members, planned[2], strict=True):
+            self._keep(job, slot)
+
+    def _keep(self, job: Job, slot: Slot) -> None:
         partition = job.request.partition
         self.reserved[partition] = self.reserved.get(partition, 0) + 1
         self.decision.reservations[job.id] = slot
         self.calendar.add(slot)
-        self._profile.take(slot)
 
     def _make_profile(self) -> Profile:
         now = self.view.now

@@ -61,10 +61,10 @@ class Profile:
                 self.times.append(end)
                 self.free.append(level)
 
-    def earliest(self, request: Request, spare: int = 0) -> Slot | None:
+    def earliest(self, request: Request, spare: int = 0, not_before: int | None = None) -> Slot | None:
         """Return the first time at which the request fits for as long as its limit, and where; ``None`` if never."""
         eligible, minimum = request.eligible, request.minimum
-        position = 0
+        position = 0 if not_before is None or not_before <= self.times[0] else self._step_at(not_before)
         for step, level in enumerate(self.free):
             if step < position or (level & eligible).bit_count() < minimum:
                 continue
@@ -89,6 +89,12 @@ class Profile:
             if mask.bit_count() < minimum:
                 return mask, step
         return mask, None
+
+    def copy(self) -> Profile:
+        """Return a profile that can be changed by itself."""
+        copied = Profile(self.times[0], self.free[0], 0, ())
+        copied.times, copied.free = self.times.copy(), self.free.copy()
+        return copied
 
     def take(self, slot: Slot) -> None:
         """Mark the slot's nodes as used while it lasts."""
