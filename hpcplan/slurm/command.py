@@ -94,7 +94,8 @@ class CommandBackend:
         return int(job_id)
 
     def jobs(self, job_ids: Sequence[int] | None = None, *, since: int | None = None) -> list[JobRecord]:
-        """Return jobs from one call of squeue and, for those that it does not know or that have ended, one of sacct.
+        """Return jobs from one call of squeue and, for those that it does not know or that have ended, one of sacct;
+        without ids two of sacct (see :mod:`hpcplan.slurm.sacct`).
 
         The controller forgets a job MinJobAge after its end; where accounting does not answer, such jobs are absent,
         and what only accounting knows (CPU time, peak memory) is ``None``.
@@ -123,9 +124,13 @@ class CommandBackend:
 
         Empty where accounting does not answer: the controller's word then has to do.
         """
-        whose = [f"--uid={os.getuid()}"] if job_ids is None else ["--allusers", *_jobs_option(job_ids)]
+        ids = [] if job_ids is None else _jobs_option(job_ids)
+        whose = [f"--uid={os.getuid()}"] if job_ids is None else ["--allusers", *ids]
         try:
-            return sacct.newest(self._attempts(start, self.now() + 1, whose, HISTORY_S))
+            found = self._attempts(start, self.now() + 1, whose, HISTORY_S)
+            if not ids:
+                found += self._never_eligible(start, self.now() + 1, whose, HISTORY_S, found)
+            return sacct.newest(found)
         except SlurmError as error:
             _log.info("accounting does not answer; jobs that the controller has forgotten are missing: %s", error)
             return {}
@@ -134,6 +139,26 @@ class CommandBackend:
         marks = Marks()
         answer = self.commands.answer(*sacct.arguments(marks, start, end), *whose, limit_s=limit_s)
         return sacct.records(answer, marks)
+
+    def _never_eligible(
+        self, start: int, end: int, whose: Sequence[str], limit_s: float, known: Sequence[JobRecord],
+        *, started: bool = False,
+    ) -> list[JobRecord]:  # fmt: skip
+        """Return the attempts that ended between two times and that a question about that time leaves out; with
+        ``started``, those alone that ever had nodes.
+        """
+        marks = Marks()
+        answer = self.commands.answer(*sacct.ended_arguments(marks, start, end), *whose, limit_s=limit_s)
+        there = {(record.job_id, record.submit_time) for record in known}
+        missing = {
+            (one.job_id, one.submit_time)
+            for one in sacct.ended(answer, marks)
+            if (one.job_id, one.submit_time) not in there and (one.started or not started)
+        }
+        found: list[JobRecord] = []
+        for ids in _chunks(sorted({job_id for job_id, _ in missing})):
+            found += self._attempts(start, end, ["--allusers", *_jobs_option(ids)], limit_s)
+        return [record for record in found if (record.job_id, record.submit_time) in missing]
 
     def has(self, program: str) -> bool:
         """Return whether one of Slurm's commands is installed here."""
@@ -180,13 +205,16 @@ class CommandBackend:
         return scontrol.partitions(self.commands.answer(*command, limit_s=QUERY_S))
 
     def accounting(self, start: int, end: int) -> list[JobRecord]:
-        """Return every attempt of every user's job that was pending or running between two times, from one sacct.
+        """Return every attempt of every user's job that was pending or running between two times.
 
-        A requeued job comes once for each attempt, with the same id and other times, since each attempt held nodes;
-        what was cut short has the state REQUEUED. As with sacct, a job that was cancelled before it was ever eligible
-        (held, or waiting for another) is not among them.
+        sacct is asked twice, the second time, briefly, for what the first answer leaves out (see
+        :mod:`hpcplan.slurm.sacct`). A requeued job comes once for each attempt, with the same id and other times, since
+        each attempt held nodes; what was cut short has the state REQUEUED. As with sacct, a job that was cancelled
+        before it was ever eligible (held, or waiting for another) is not among them.
         """
-        return self._attempts(start, end, ["--allusers"], ACCOUNTING_S)
+        whose = ["--allusers"]
+        found = self._attempts(start, end, whose, ACCOUNTING_S)
+        return found + self._never_eligible(start, end, whose, ACCOUNTING_S, found, started=True)
 
     def estimate_start(self, submission: Submission) -> StartEstimate | None:
         """Return the answer of ``sbatch --test-only``, which knows nothing of dependencies and holds."""

@@ -39,6 +39,7 @@ QUERY_S: Final = 60.0
 HISTORY_S: Final = 30.0
 ACCOUNTING_S: Final = 600.0
 DAY_S: Final = 86400
+_RECENT_S: Final = 3600  # so short a time after the end of a question is not asked to be left out
 _MAX_QUERY_BYTES: Final = 6000  # slurmrestd takes a line of 8 KiB
 _ALREADY_OVER: Final = ("already completing or completed", "already finished", "invalid job id")
 _UNREACHABLE: Final = (
@@ -199,12 +200,16 @@ class RestBackend:
             return {}
 
     def _attempts(self, start: int, end: int, query: Mapping[str, str], limit_s: float) -> list[JobRecord]:
-        # "uts" and unix seconds is one of the forms of a time that every release reads (parse_time in Slurm)
-        asked = {"start_time": f"uts{start}", "end_time": f"uts{end}"}
+        # "uts" and unix seconds is one of the forms of a time that every release reads (parse_time in Slurm). Asked for
+        # a time with an end, slurmdbd leaves out what it has no eligible time of (see hpcplan.slurm.sacct).
+        asked = {"start_time": f"uts{start}"}
+        if end < self.now() - _RECENT_S:
+            asked["end_time"] = f"uts{end}"
         if sum(map(len, query.values())) <= _MAX_QUERY_BYTES:
             asked |= query
         answer = self._ask("GET", "slurmdb/jobs", query=asked, limit_s=limit_s, accept=_nothing_found)
-        return convert.stored(answer)
+        found = convert.stored(answer)
+        return [record for record in found if record.submit_time is None or record.submit_time <= end]
 
     def cancel(self, job_ids: Sequence[int]) -> None:
         """Cancel jobs one by one; those that are over, or that the controller has forgotten, are no error."""

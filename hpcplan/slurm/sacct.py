@@ -3,26 +3,41 @@
 Steps (``7.batch``, ``7.extern``, ``7.0``) follow the row of their job, and give it what only steps know: peak memory
 and the use of its GPUs. Only fields that every release from 20.11 to 26.05 has are asked for (sacct(1),
 ``--helpformat``).
+
+A question about a time leaves out jobs that slurmdbd has no eligible time of (``setup_job_cond_limits`` in
+as_mysql_jobacct_process.c). Those are not only jobs that were never eligible: slurmctld tells that time every five
+seconds, so a job that was shorter lacks it for as long, and for ever where the controller was killed in between. Such
+jobs are found by how they ended (``--state``), which does not look at it, and then asked for by their ids.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcplan.errors import SlurmError
 from hpcplan.slurm import values
 from hpcplan.slurm.marks import Marks
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["FIELDS", "arguments", "newest", "records"]
+__all__ = ["ENDED_FIELDS", "FIELDS", "Ended", "arguments", "ended", "ended_arguments", "newest", "records"]
 
 FIELDS: Final = (
     "JobIDRaw", "JobID", "JobName", "Cluster", "User", "Account", "Partition", "QOS", "State", "Reason", "Comment",
     "Submit", "Eligible", "Start", "End", "TimelimitRaw", "ExitCode", "Priority", "NNodes", "NodeList", "NCPUS",
     "ReqTRES", "AllocTRES", "TotalCPU", "MaxRSS", "TRESUsageInTot", "ElapsedRaw", "Flags", "WorkDir",
 )  # fmt: skip
+ENDED_FIELDS: Final = ("JobIDRaw", "Submit", "NodeList")
+_ENDS: Final = "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,TIMEOUT"
+
+
+class Ended(NamedTuple):
+    """An attempt that ended in a time: which one, and whether it ever had nodes."""
+
+    job_id: int
+    submit_time: int | None
+    started: bool
 
 
 def arguments(marks: Marks, start: int, end: int) -> list[str]:
@@ -30,9 +45,19 @@ def arguments(marks: Marks, start: int, end: int) -> list[str]:
 
     The times are written for a command that runs in UTC.
     """
+    return [*_question(marks, FIELDS), f"--starttime={_utc(start)}", f"--endtime={_utc(end)}"]
+
+
+def ended_arguments(marks: Marks, start: int, end: int) -> list[str]:
+    """Return sacct's command line for every attempt that ended between two times, eligible or not."""
+    times = (f"--starttime={_utc(start)}", f"--endtime={_utc(end)}")
+    return [*_question(marks, ENDED_FIELDS), "--allocations", f"--state={_ENDS}", *times]
+
+
+def _question(marks: Marks, fields: Sequence[str]) -> list[str]:
     return [
         "sacct", "--duplicates", "--noheader", "--noconvert", "--parsable", f"--delimiter={marks.cell}",
-        f"--format={','.join(FIELDS)}", f"--starttime={_utc(start)}", f"--endtime={_utc(end)}",
+        f"--format={','.join(fields)}",
     ]  # fmt: skip
 
 
@@ -62,6 +87,21 @@ def records(answer: str, marks: Marks) -> list[JobRecord]:
     except ValueError as error:
         raise SlurmError(f"sacct: the answer cannot be read: {error}") from None
     return jobs
+
+
+def ended(answer: str, marks: Marks) -> list[Ended]:
+    """Return the attempts in sacct's answer to :func:`ended_arguments`.
+
+    Raises:
+        SlurmError: the answer cannot be read.
+    """
+    try:
+        return [
+            Ended(int(row["JobIDRaw"]), values.stamp(row["Submit"]), values.text(row["NodeList"]) is not None)
+            for row in marks.rows(answer, ENDED_FIELDS, "sacct")
+        ]
+    except ValueError as error:
+        raise SlurmError(f"sacct: the answer cannot be read: {error}") from None
 
 
 def newest(attempts: Iterable[JobRecord]) -> dict[int, JobRecord]:

@@ -38,7 +38,7 @@ def test_it_is_a_backend(backend: CommandBackend) -> None:
 def test_a_refresh_asks_squeue_once_and_sacct_once(made_up: Any, backend: CommandBackend) -> None:
     made_up.answer("squeue", rows=[QUEUED | {"jobid": str(job)} for job in range(100, 200)])
     made_up.answer("sacct", rows=[STORED])
-    records = backend.jobs()
+    records = backend.jobs([6, *range(100, 200)])
     assert len(records) == 101
     assert [call["name"] for call in made_up.calls()] == ["squeue", "sacct"]
 
@@ -55,10 +55,30 @@ def test_the_queue_and_history_make_one_list(made_up: Any, backend: CommandBacke
 
 def test_without_ids_it_asks_for_the_users_own(made_up: Any, backend: CommandBackend) -> None:
     backend.jobs(since=1500)
-    squeue, sacct = made_up.calls()
+    squeue, *asked = made_up.calls()
     assert "--me" in squeue["argv"]
-    assert f"--uid={os.getuid()}" in sacct["argv"]
-    assert "--starttime=1970-01-01T00:25:00" in sacct["argv"]
+    assert [call["name"] for call in asked] == ["sacct", "sacct"]
+    assert all({f"--uid={os.getuid()}", "--starttime=1970-01-01T00:25:00"} <= set(call["argv"]) for call in asked)
+
+
+def test_jobs_without_an_eligible_time_are_found_by_how_they_ended(made_up: Any, backend: CommandBackend) -> None:
+    short = STORED | {"JobIDRaw": "8", "JobID": "8", "NodeList": "n1"}
+    never = STORED | {"JobIDRaw": "9", "JobID": "9", "State": "CANCELLED by 0", "NodeList": "None assigned"}
+    made_up.answer("sacct", rows=[STORED])
+    made_up.answer("sacct --allocations", rows=[STORED, short, never])
+    made_up.answer("sacct --jobs=8", rows=[short, {**short, "Submit": "1", "End": "2"}])
+    made_up.answer("sacct --jobs=8,9", rows=[short, never])
+    assert [(record.job_id, record.submit_time) for record in backend.accounting(0, 2000)] == [(6, 900), (8, 900)]
+    assert [record.job_id for record in backend.jobs(since=0)] == [6, 8, 9]
+
+
+def test_what_ended_is_asked_of_the_same_time(made_up: Any, backend: CommandBackend) -> None:
+    backend.accounting(1000, 2000)
+    first, second = (call["argv"] for call in made_up.calls("sacct"))
+    assert [word for word in first if "time=" in word] == [word for word in second if "time=" in word]
+    assert not any(word.startswith("--state") for word in first)
+    (states,) = (word for word in second if word.startswith("--state="))
+    assert all(JobState.parse(word).final for word in states.removeprefix("--state=").split(","))
 
 
 def test_with_ids_it_asks_for_these_whoever_owns_them(made_up: Any, backend: CommandBackend) -> None:
@@ -78,7 +98,7 @@ def test_ten_thousand_ids_fit_and_a_hundred_thousand_are_filtered_here(made_up: 
     made_up.answer("squeue", rows=[QUEUED, QUEUED | {"jobid": "1000000"}])
     for count in (10_000, 100_000):
         assert [record.job_id for record in backend.jobs(range(1_000_000, 1_000_000 + count))] == [1_000_000]
-    small, _, large, _ = made_up.calls()
+    small, large = made_up.calls("squeue")
     assert any(argument.startswith("--jobs=1000000,") for argument in small["argv"])
     assert not any(argument.startswith("--jobs") for argument in large["argv"])
 

@@ -214,6 +214,12 @@ class SlurmCluster:
             parts.append("\n".join([f"--- {log.name}", *text]))
         return "\n".join(parts)
 
+    def sql(self, statement: str) -> str:
+        """Return what MariaDB answers of slurmdbd's tables."""
+        answer = self._sql(f"USE slurm_acct_db; {statement};")
+        answer.check_returncode()
+        return answer.stdout
+
     # Inside
 
     def _spawn(self, name: str, command: Sequence[str], *, env: Mapping[str, str] = {}, **options: Any) -> None:

@@ -137,7 +137,8 @@ def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
     with _cluster(folder, conf) as env:
         ids: dict[str, str] = {}
         begin = float(int(time.time()) + 1)
-        print(f"{jobs.stem}: slurmctld started at {float(env['RECORDING_STARTED']) - begin:.1f} s", file=sys.stderr)
+        started = float(env["RECORDING_STARTED"]) - begin
+        print(f"{jobs.stem}: slurmctld started at {started:.3f} s, unix second {begin:.0f}", file=sys.stderr)
         for row in sorted(rows, key=lambda row: float(row["submit_s"])):
             time.sleep(max(0.0, begin + float(row["submit_s"]) - time.time()))
             script = f"--wrap=sleep {shlex.quote(row['run_s'])}"

@@ -223,20 +223,13 @@ def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBack
         return len(answer) == 4 and set(answer) <= {"COMPLETED", "FAILED"}
 
     slurm.wait_until(ended, "accounting knows it")  # slurmdbd hears of each a moment later
+    # A question about a time leaves out what slurmctld has not told the eligible time of, which takes it five seconds.
+    records = {record.job_id: record for record in backend.accounting(start, backend.now() + 1)}
     columns = "JobIDRaw,User,State,Submit,Start,End,ExitCode,NNodes,NodeList"
     command = ("sacct", "--allusers", "--duplicates", "--allocations", "--parsable2", "--noheader",
-               f"--format={columns}", "--starttime=now-1hour")  # fmt: skip
-
-    def told() -> dict[int, list[str]]:
-        rows = [row.split("|") for row in slurm.run(*command, SLURM_TIME_FORMAT="%s").stdout.splitlines()]
-        return {int(row[0]): row[1:] for row in rows}
-
-    def window() -> dict[int, JobRecord]:
-        return {record.job_id: record for record in backend.accounting(start, backend.now() + 1)}
-
-    # slurmdbd has answered a question about a time without a job that it knew by its number
-    slurm.wait_until(lambda: {*ids, theirs} <= set(told()) & set(window()), "accounting tells it of the time as well")
-    by_sacct, records = told(), window()
+               f"--format={columns}", f"--jobs={wanted}")  # fmt: skip
+    rows = [row.split("|") for row in slurm.run(*command, SLURM_TIME_FORMAT="%s").stdout.splitlines()]
+    by_sacct = {int(row[0]): row[1:] for row in rows}
     for job_id in (*ids, theirs):
         record = records[job_id]
         ours = [
@@ -245,6 +238,25 @@ def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBack
         ]  # fmt: skip
         assert ours == by_sacct[job_id]
     assert [records[job_id].gpus for job_id in ids] == [8, 8, 8]
+
+
+def test_a_job_whose_eligible_time_slurmdbd_was_never_told_is_not_lost(
+    slurm: SlurmCluster, backend: CommandBackend, script: Script
+) -> None:
+    start = backend.now()
+    job_id = backend.submit(script("true", comment="hpcplan:t:train:1"))
+
+    def eligible() -> str:
+        question = ("sacct", "--noheader", "--allocations", "--parsable2", "--format=State,Eligible")
+        state, _, time = slurm.run(*question, f"--jobs={job_id}").stdout.strip().partition("|")
+        return time if state == "COMPLETED" else "Unknown"
+
+    slurm.wait_until(lambda: eligible() != "Unknown", "the controller has told accounting everything")
+    slurm.sql(f"UPDATE {slurm.name}_job_table SET time_eligible = 0 WHERE id_job = {job_id}")
+    assert eligible() == "Unknown", "as a controller leaves it that is killed within five seconds of a job's end"
+    records = [record for record in backend.accounting(start, backend.now() + 1) if record.job_id == job_id]
+    assert [(record.state, record.exit_code) for record in records] == [(JobState.COMPLETED, 0)]
+    assert backend.history(None, start)[job_id].comment == "hpcplan:t:train:1"
 
 
 def test_accounting_leaves_out_what_ended_before(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
