@@ -376,6 +376,9 @@ class Controller(Engine):
             looked_at[job.request.partition] += 1
             if 0 < self.settings.partition_job_depth < looked_at[job.request.partition]:
                 continue
+            if job.het_id is not None:  # only the backfill scheduler starts them; they hold up their partition
+                usable &= ~self._partition_masks[job.request.partition]
+                continue
             if self._constrained and self.waits_for(job) is not None:
                 continue
             there = self.free if job.spec.reservation is not None else usable
@@ -424,6 +427,9 @@ class Controller(Engine):
 
         chosen = victims(candidates, fits)
         for one in chosen:
+            one = self.jobs.get(one.het_id or one.id, one)
+            if one.id not in self.running:
+                continue  # it went with another component
             if self._preemption.mode(one) == "requeue":
                 self._requeue(one, JobState.PREEMPTED)
             else:
@@ -452,7 +458,17 @@ class Controller(Engine):
             queue = [job for job in queue if job.spec.reservation is None]
             for one in self.reservations.by_name.values():
                 pass_.block(one.start_s, one.end_s, one.nodes)
-        if pass_.run(queue, lambda job, nodes: self._start(job, nodes, backfilled=True)):
+
+        def start(job: Job, nodes: int) -> None:
+            self._start(job, nodes, backfilled=True)
+
+        if self._het_jobs:
+            from hpcplan.simulate.het_backfill import run_with_components
+
+            started = run_with_components(pass_, queue, start)
+        else:
+            started = pass_.run(queue, start)
+        if started:
             self._drop_started()
 
     def _may_backfill(self, job: Job) -> bool:

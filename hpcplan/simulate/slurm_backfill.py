@@ -49,6 +49,7 @@ class BackfillPass:
         self.available = available
         self.promises: dict[int, Slot] = {}
         self.may_start: Callable[[Job], bool] | None = None  # who is not skipped, where that is more than numbers
+        self.to_the_end = False  # whether jobs that cannot start now are planned for though nobody behind them can
         self._free = free
         self._ends = running
         self._end_times = [end for end, _, _ in running]
@@ -96,6 +97,19 @@ class BackfillPass:
                 break
         return bool(started)
 
+    def plan(self, job: Job, not_before: int) -> Slot | None:
+        """Promise a job the first nodes that it can have then or later, and return when and where that is."""
+        if self.may_start is not None and not self.may_start(job):
+            return None
+        slot = self._find(job.request, not_before)
+        if slot is not None:
+            self._promise(job, slot)
+        return slot
+
+    def still_fits(self, job: Job, slot: Slot) -> bool:
+        """Whether a job can be started on the nodes of a slot as things are now."""
+        return not slot.nodes & ~self._free_for(job.request)
+
     def block(self, start: int, end: int, nodes: int) -> None:
         """Promise nodes to nobody for a time."""
         if end > self.now:
@@ -125,6 +139,8 @@ class BackfillPass:
 
     def _last_that_can_start(self, queue: Sequence[Job], last: int) -> int:
         """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
+        if self.to_the_end:
+            return last
         begins, now, until_end = self._begins, self.now, self._until_end
         while last >= 0:
             request = queue[last].request
@@ -134,8 +150,8 @@ class BackfillPass:
             last -= 1
         return last
 
-    def _find(self, request: Request) -> Slot | None:
-        """Return when and where the job can start; ``None`` if not within what is planned for.
+    def _find(self, request: Request, not_before: int = 0) -> Slot | None:
+        """Return when and where the job can start, but ``not_before``; ``None`` if not within what is planned for.
 
         Spans in which the job cannot start are passed over: those before enough nodes are free even without promises,
         those whose promises leave too few nodes, and (with select/linear, where more promises never let a job start
@@ -148,8 +164,8 @@ class BackfillPass:
             return None
         bound = self._ends[first_level - 1][0] if first_level else self.now
         kind = (eligible, need, request.required, limit_s)
-        monotone = not self.settings.consumable and not self.placement.switched
-        earliest = self._hopeless.get(kind, self.now) if monotone else self.now
+        monotone = not self.settings.consumable and not self.placement.switched and not_before <= self.now
+        earliest = self._hopeless.get(kind, self.now) if monotone else max(self.now, not_before)
         final = len(begins) - 1
         first = min(final, max(0, bisect_right(begins, max(earliest, bound)) - 1))
         if begins[first] > earliest:
