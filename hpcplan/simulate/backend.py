@@ -18,7 +18,7 @@ from hpcplan.simulate.job_records import live_record
 from hpcplan.simulate.jobs import UNLIMITED_S, Behaviour, Job, JobSpec
 from hpcplan.simulate.lifecycle import find_store
 from hpcplan.simulate.pending import earliest_start, progressing, reasons
-from hpcplan.simulate.script import parse_script
+from hpcplan.simulate.script import parse_components
 from hpcplan.simulate.store import ClusterStore, Session
 from hpcplan.slurm.records import (
     ClusterInfo,
@@ -113,8 +113,7 @@ class MockBackend:
     def submit(self, submission: Submission) -> int:
         """Submit a script and return its job id, counted from 1."""
         with self._open().session() as session:
-            spec, behaviour = self._read(submission, session)
-            return session.engine.submit(spec, behaviour, self.user)
+            return session.engine.submit_together(self._read(submission, session), self.user)
 
     def jobs(self, job_ids: Sequence[int] | None = None, *, since: int | None = None) -> list[JobRecord]:
         """Return the jobs of these ids (an array's stands for its tasks), or the user's own; newest attempts only."""
@@ -198,8 +197,8 @@ class MockBackend:
         """Return when the script would start if every job used up its limit, ``None`` if that cannot be said."""
         with self._open().session() as session:
             engine = session.engine
-            spec, behaviour = self._read(submission, session)
-            slot = earliest_start(engine, engine.preview(spec, behaviour, self.user))
+            first, *others = engine.preview_together(self._read(submission, session), self.user)
+            slot = earliest_start(engine, first, others)
             return None if slot is None else StartEstimate(slot.start, engine.machine.node_list(slot.nodes))
 
     # what only a mock cluster can do --------------------------------------------------------------------------------
@@ -253,8 +252,8 @@ class MockBackend:
             raise SlurmUnreachableError("no mock cluster runs", hint="start one: hpcplan mock start SITE")
         return self._store
 
-    def _read(self, submission: Submission, session: Session) -> tuple[JobSpec, Behaviour]:
-        """Return what a submission asks for and how it will behave; the submission's own options win."""
+    def _read(self, submission: Submission, session: Session) -> list[tuple[JobSpec, Behaviour]]:
+        """Return what each component of a submission asks for and how it will behave; its own options win."""
         overrides: dict[str, object] = {"work_dir": submission.work_dir}
         if submission.dependency is not None:
             overrides["dependency"] = submission.dependency
@@ -269,9 +268,10 @@ class MockBackend:
             text = read_text(path, max_bytes=_MAX_SCRIPT_BYTES)
         except InputError as error:
             raise SlurmError(f"sbatch: error: Unable to open file {path}", hint=error.message) from None
-        spec = parse_script(text, name=path.name, version=session.settings.slurm_version, overrides=overrides)
-        limit_s = session.engine.preview(spec, Behaviour(1), self.user).request.limit_s
-        return spec, pretended_run(spec, limit_s)
+        version = session.settings.slurm_version
+        specs = parse_components(text, name=path.name, version=version, everywhere=overrides)
+        asked = session.engine.preview_together([(spec, Behaviour(1)) for spec in specs], self.user)
+        return [(job.spec, pretended_run(job.spec, job.request.limit_s)) for job in asked]
 
     def _each(self, engine: Engine, job_ids: Sequence[int], act: Callable[[int], None]) -> list[tuple[int, str]]:
         """Do something to each job, or to each task of an array, and return what was refused and why."""

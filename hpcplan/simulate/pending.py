@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from hpcplan.simulate.dependencies import Condition, Status
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Job
@@ -36,15 +39,17 @@ def reasons(engine: Engine) -> dict[int, str]:
     return result
 
 
-def earliest_start(engine: Engine, job: Job) -> Slot | None:
+def earliest_start(engine: Engine, job: Job, others: Sequence[Job] = ()) -> Slot | None:
     """Return when ``job`` would start, and where, if every job used up its limit and none came before its turn.
 
-    ``job`` need not be in the queue; ``None`` if it would never start as things stand.
+    ``job`` need not be in the queue, nor need the ``others`` of a heterogeneous one; ``None`` if it would never start as
+    things stand.
     """
     if engine.blocked(job) not in (None, "BeginTime"):
         return None
-    queue = sorted([*(one for one in engine.candidates() if one is not job), job], key=lambda one: one.order)
-    view = engine.view()
+    waiting = {one.id: one for one in (*engine.candidates(), *others, job)}
+    queue = sorted(waiting.values(), key=lambda one: one.order)
+    view = replace(engine.view(), het_jobs=any(one.het_id is not None for one in queue))
     planned = Backfill().plan(queue, view)
     slot = planned.reservations.get(job.id)
     for start in planned.starts:

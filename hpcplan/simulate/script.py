@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hpcplan.errors import SlurmError
+from hpcplan.simulate.het_jobs import inherited
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.sbatch_options import OPTIONS, SHORT_OPTIONS, Option, fields_of
 
-__all__ = ["directives", "parse_options", "parse_script"]
+__all__ = ["directives", "parse_components", "parse_options", "parse_script"]
 
 _TRY: Final = 'Try "sbatch --help" for more information'
 _OURS: Final = re.compile(r"#\s*hpcplan:\s*([a-z-]+)\s*=\s*(\S+)\s*")
@@ -33,17 +34,49 @@ def parse_script(
     Raises:
         SlurmError: the script would be refused, in sbatch's words.
     """
+    components = parse_components(text, name=name, version=version, everywhere=overrides)
+    if len(components) > 1:
+        raise SlurmError("sbatch: error: a heterogeneous job cannot be asked about here", hint="submit it")
+    return components[0]
+
+
+def parse_components(
+    text: str,
+    *,
+    name: str = "sbatch",
+    version: str | None = None,
+    everywhere: Mapping[str, Any] | None = None,
+    typed: Sequence[Mapping[str, Any]] = (),
+) -> list[JobSpec]:
+    """Return what each component of a batch script asks for: one, but in a heterogeneous job.
+
+    As :func:`parse_script`; ``everywhere`` are fields that win in each component, ``typed`` those that the command line
+    gave for the first, the second and so on. What a component does not say for itself it has from the one before, but
+    for its size and its nodes (:func:`~hpcplan.simulate.het_jobs.inherited`).
+
+    Raises:
+        SlurmError: the script would be refused, in sbatch's words.
+    """
     _check_is_script(text)
-    given: dict[str, Any] = {"name": name}
+    written: list[dict[str, Any]] = [{}]
+    ours: dict[str, Any] = {}
     for number, line in enumerate(_header(text), start=1):
         if line.startswith("#SBATCH"):
             words = _words(line.removeprefix("#SBATCH"), number)
-            given |= parse_options(words, version)
+            if words and words[0] in {"hetjob", "packjob"}:
+                written.append({})
+                words = words[1:]
+            written[-1] |= parse_options(words, version)
         elif (match := _OURS.fullmatch(line)) and match[1] in _PRETENCE:
-            given[_PRETENCE[match[1]]] = _pretence(match[1], match[2])
-    given |= overrides or {}
+            ours[_PRETENCE[match[1]]] = _pretence(match[1], match[2])
     known = {info.name for info in dataclasses.fields(JobSpec)}
-    return JobSpec(**{key: value for key, value in given.items() if key in known})
+    given: dict[str, Any] = {"name": name}
+    specs = []
+    for position in range(max(len(written), len(typed))):
+        given = {**inherited(given), **(written[position] if position < len(written) else {})}
+        given |= {**ours, **(everywhere or {}), **(typed[position] if position < len(typed) else {})}
+        specs.append(JobSpec(**{key: value for key, value in given.items() if key in known}))
+    return specs
 
 
 def directives(text: str) -> Iterator[list[str]]:
@@ -124,8 +157,6 @@ def parse_options(words: list[str], version: str | None = None) -> dict[str, Any
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if word in {"hetjob", "packjob"}:
-            raise SlurmError("sbatch: error: the mock cluster does not support heterogeneous jobs")
         if word == "--" or not word.startswith("-") or word == "-":
             raise SlurmError(f"sbatch: error: Invalid directive found in batch script: {word}")
         pairs = _long(word, rest, version) if word.startswith("--") else _short(word, rest)

@@ -148,7 +148,6 @@ def test_our_own_comments_say_how_a_pretended_job_behaves() -> None:
         ("--array=abc", "sbatch: error: Batch job submission failed: Invalid job array specification"),
         ("--job-name='a b", "sbatch: fatal: line 2: Unmatched `'` in [--job-name='a b]"),
         ("--deadline=now", "sbatch: error: the mock cluster does not support --deadline"),
-        ("hetjob", "sbatch: error: the mock cluster does not support heterogeneous jobs"),
     ],
 )
 def test_a_bad_directive_is_refused_in_sbatchs_words(directive: str, message: str) -> None:
