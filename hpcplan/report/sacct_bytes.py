@@ -13,9 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Bytes", "has_byte", "memory_bytes", "numbers", "same", "spans_s", "stamps", "word"]
+__all__ = ["PAD", "Bytes", "begins_with", "has_byte", "job_ids", "memory_bytes", "numbers", "same", "spans_s", "stamps"]
 
-PAD: Final = 32  # of zeros before and behind, so that words may be taken at any cell
+PAD: Final = 40  # of zeros before and behind, so that words may be taken at any cell
 _ONES: Final = 0x0101010101010101
 _HIGH: Final = np.uint64(0x80 * _ONES)
 _SHIFTS: Final = np.zeros(256, dtype=np.int64)
@@ -31,6 +31,7 @@ def word(text: str) -> np.uint64:
 
 _LOW: Final = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint64)  # keeps the first n characters
 _LAST: Final = np.array([(2**64 - 1) ^ ((1 << 8 * (8 - n)) - 1) for n in range(9)], dtype=np.uint64)
+_ZEROS_WHOLE: Final = word("0" * 8)
 _ZEROS: Final = np.array([int(word("0" * 8)) & ((1 << 8 * (8 - n)) - 1) for n in range(9)], dtype=np.uint64)
 
 
@@ -38,23 +39,18 @@ class Bytes:
     """A text with room around it: ``raw`` are its bytes, of which the first stands at :data:`PAD`."""
 
     def __init__(self, text: bytes) -> None:
-        room = bytes(2 * PAD - len(text) % 8)  # to whole words
-        padded = b"".join((bytes(PAD), text, b"" if text.endswith(b"\n") else b"\n", room))
+        body = text if text.endswith(b"\n") else text + b"\n"
+        padded = b"".join((bytes(PAD), body, bytes(PAD)))
+        self.end = PAD + len(body)
         self.raw: NDArray[np.uint8] = np.frombuffer(padded, np.uint8)
-        self._words: NDArray[np.uint64] = np.frombuffer(padded, np.dtype("<u8"), len(padded) // 8)
+        # the words that begin at each byte
+        self._words: NDArray[np.uint64] = np.ndarray((len(padded) - 7,), np.dtype("<u8"), padded, strides=(1,))
         self._padded = padded
 
     def eight(self, at: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the eight bytes from each place on as one number."""
-        index = at >> 3
-        shift = ((at & 7) << 3).astype(np.uint64)
-        low: NDArray[np.uint64] = self._words[index]
-        high = self._words[index + 1]
-        low >>= shift
-        high <<= np.uint64(1)  # a shift by 64 would not be one
-        high <<= np.uint64(63) - shift
-        low |= high
-        return low
+        found: NDArray[np.uint64] = self._words[at]
+        return found
 
     def piece(self, begins: NDArray[np.int64], stops: NDArray[np.int64]) -> bytes:
         """Return what stands between these places, one after the other."""
@@ -169,6 +165,39 @@ def memory_bytes(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) 
     shift = _SHIFTS[text.raw[end - 1]]
     number, good = numbers(text, first, end - (shift > 0))
     return number << shift, good & (number <= _MOST_BYTES >> shift)
+
+
+def begins_with(words: NDArray[np.uint64], text: str) -> NDArray[np.bool_]:
+    """Return which words begin with these characters, eight at most."""
+    found: NDArray[np.bool_] = words & _LOW[len(text)] == word(text)
+    return found
+
+
+def job_ids(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which cells are surely ids of jobs: ``7``, ``7_3`` or ``7+1``, of sixteen characters at most."""
+    _, good = numbers(text, first, end)
+    at = np.flatnonzero(~good & (end - first >= 3) & (end - first <= 16))
+    if len(at):
+        length, begin = (end - first)[at], first[at]
+        one, one_sign = _no_digits(text.eight(begin), np.minimum(length, 8))
+        two, two_sign = _no_digits(text.eight(begin + 8), np.maximum(length - 8, 0))
+        single = ((one == 0) != (two == 0)) & ((one & (one - np.uint64(1))) == 0) & ((two & (two - np.uint64(1))) == 0)
+        inner = (text.raw[begin] <= ord("9")) & (text.raw[begin + length - 1] <= ord("9"))
+        inner &= (text.raw[begin] >= ord("0")) & (text.raw[begin + length - 1] >= ord("0"))
+        good[at] = single & inner & (one_sign | two_sign)
+    return good
+
+
+def _no_digits(words: NDArray[np.uint64], length: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return the top bits of the characters that are no digits, and whether one of them is ``_`` or ``+``."""
+    words = (words & _LOW[length]) | (_ZEROS_WHOLE & ~_LOW[length])
+    found = words ^ _ZEROS_WHOLE
+    bits = (((found & ~_HIGH) + np.uint64(0x76 * _ONES)) | found) & _HIGH
+    sign = np.zeros(len(words), dtype=bool)
+    for letter in "_+":
+        other = words ^ np.uint64(ord(letter) * _ONES)
+        sign |= ((other - np.uint64(_ONES)) & ~other & _HIGH) != 0
+    return bits, sign
 
 
 def has_byte(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64], letter: str) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from hpcplan.report.faults import Faults
 
 __all__ = ["Blocks", "opened"]
 
-_BLOCK_BYTES: Final = 16 * 1024**2  # larger ones cost more in new pages than they save in calls
+_BLOCK_BYTES: Final = 2 * 1024**2  # what is made of it stays in the processor's cache
 _MAX_LINE: Final = 4 * 1024**2  # what is longer is no line, and is broken somewhere
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -81,11 +81,11 @@ class Blocks:
         self.path = path
         self.faults = faults
         self.block_bytes = block_bytes
-        self._held = bytearray()
+        self._held: list[bytes] = []
 
     def give_back(self, tail: bytes) -> None:
         """Take back the end of the last piece."""
-        self._held[:0] = tail
+        self._held.insert(0, tail)
 
     def __iter__(self) -> Iterator[tuple[bytes, bool]]:
         """Yield the pieces.
@@ -96,25 +96,26 @@ class Blocks:
         ended = False
         with opened(self.path, self.faults) as stream:
             while not ended:
-                wanted = len(self._held) + self.block_bytes  # what was given back could not be read without more
-                while len(self._held) < wanted and not ended:
-                    part = cast(io.BufferedReader, stream).read1(
-                        min(1024**2, self.block_bytes)
-                    )  # what there is, also before a damaged end
-                    self._held += part
+                size = sum(map(len, self._held))
+                wanted = size + self.block_bytes  # what was given back could not be read without more
+                while size < wanted and not ended:
+                    # what there is, also before a damaged end
+                    part = cast(io.BufferedReader, stream).read1(min(1024**2, self.block_bytes))
+                    self._held.append(part)
+                    size += len(part)
                     ended = not part
-                at = len(self._held) if ended else self._held.rfind(b"\n") + 1
-                yield from self._cut(len(self._held) if not at and len(self._held) > _MAX_LINE else at, ended)
+                yield from self._cut(ended)
         if not ended:  # the file was cut short: the line that was being read is no whole one
-            yield from self._cut(self._held.rfind(b"\n") + 1, True)
+            yield from self._cut(True, whole=False)
 
-    def _cut(self, at: int, ended: bool) -> Iterator[tuple[bytes, bool]]:
+    def _cut(self, ended: bool, *, whole: bool = True) -> Iterator[tuple[bytes, bool]]:
+        text = b"".join(self._held)
+        at = len(text) if ended and whole else text.rfind(b"\n") + 1
+        if not at and not ended and len(text) > _MAX_LINE:
+            at = len(text)
+        self._held = [text[at:]]
         if at:
-            with memoryview(self._held) as view:
-                whole = bytes(view[:at])
-            del self._held[:at]
-            whole = _clean(whole)
-            yield whole, not ended
+            yield _clean(text[:at]), not ended
 
 
 def _clean(text: bytes) -> bytes:

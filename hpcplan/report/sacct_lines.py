@@ -66,11 +66,24 @@ class Block:
                 return at
         return len(self)
 
-    def cells(self, rows: NDArray[np.int64], column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def first_cut(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the first delimiter of lines at these positions, for :meth:`cells`."""
+        return self._first[rows]
+
+    def cells(
+        self, rows: NDArray[np.int64], first_cut: NDArray[np.int64], column: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return where in :attr:`bytes` the cells of a column begin and end, for regular lines at these positions."""
-        event = self._first_event[rows] + column
-        first = self._events[event - 1] + 1 if column else self._begins[rows]
-        return first, self._events[event]
+        cut = first_cut + column
+        first = self._cuts[cut - 1] + 1 if column else self._begins[rows]
+        return first, self._cuts[cut] if column + 1 < len(self.header.columns) else self._last[rows]
+
+    def text_of(self, rows: NDArray[np.int64]) -> bytes:
+        """Return the lines at these positions, one after the other."""
+        text = self.text
+        begins, stops = self.starts[rows].tolist(), (self.ends[rows] + 1).tolist()
+        joined = b"".join([text[begin:stop] for begin, stop in zip(begins, stops, strict=True)])
+        return joined if joined.endswith(b"\n") or not joined else joined + b"\n"
 
     def frame(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pl.DataFrame:
         """Return columns of regular lines at these positions (which ascend) as text; null where a cell is empty."""
@@ -95,20 +108,24 @@ class Block:
             return
         self._sep = sep
         self.bytes = Bytes(self.text if sep == self.sep else self.text.replace(self.sep, sep))
-        raw = self.bytes.raw
-        self._events: NDArray[np.int64] = np.flatnonzero((raw == sep[0]) | (raw == _NEWLINE))
-        newlines = np.flatnonzero(raw[self._events] == _NEWLINE)
-        self._stops: NDArray[np.int64] = self._events[newlines]
+        body = self.bytes.raw[PAD : self.bytes.end]
+        low = np.flatnonzero(body <= ord(" ")) + PAD
+        letters = self.bytes.raw[low]
+        is_end = letters == _NEWLINE
+        self._stops: NDArray[np.int64] = low[is_end]
         self._begins: NDArray[np.int64] = np.concatenate([[PAD], self._stops[:-1] + 1])
-        self._first_event: NDArray[np.int64] = np.concatenate([[0], newlines[:-1] + 1])
-        cuts = newlines - self._first_event
-        closed = self._events[newlines - 1] == self._stops - 1  # the last cell is empty
-        self.regular = (cuts == width - 1) | ((cuts == width) & closed)
+        self._cuts: NDArray[np.int64] = np.flatnonzero(body == sep[0]) + PAD
+        self._first: NDArray[np.int64] = np.searchsorted(self._cuts, self._begins)
+        count = np.diff(self._first, append=len(self._cuts))
+        closed = (count == width) & (self.bytes.raw[self._stops - 1] == sep[0])  # the last cell is empty
+        self.regular = (count == width - 1) | closed
+        self._last: NDArray[np.int64] = self._stops - closed
         if sep == self.sep:
             self.starts, self.ends = self._begins - PAD, self._stops - PAD
         else:
             self.starts, self.ends = _bounds(self.text)
-        self._look_at_blanks(sep)
+        inside = ~is_end & (letters != sep[0])
+        self._look_at_blanks(sep, low[inside], letters[inside])
 
     def _separator(self) -> bytes | None:
         """Return one byte that stands between the cells, or can; ``None`` if there is none."""
@@ -116,16 +133,13 @@ class Block:
             return self.sep
         return None if _STAND_IN in self.text or self.sep.isalnum() else _STAND_IN
 
-    def _look_at_blanks(self, sep: bytes) -> None:
+    def _look_at_blanks(self, sep: bytes, low: NDArray[np.int64], letters: NDArray[np.uint8]) -> None:
         """Tell whether some cell may begin or end with a blank: if not, none needs stripping.
 
-        Lines with characters that Python alone takes for blanks, or that may be quoted, are not regular.
+        Lines with characters that Python alone takes for blanks, or that may be quoted, are not regular. ``low`` are
+        the places of all characters up to the blank that do not stand between cells.
         """
         raw = self.bytes.raw
-        low = np.flatnonzero(raw <= ord(" "))[PAD:]  # the zeros before and behind are no part of the text
-        low = low[: np.searchsorted(low, self._stops[-1], side="right")]
-        low = low[(raw[low] != _NEWLINE) & (raw[low] != sep[0])]
-        letters = raw[low]
         self.blanks: NDArray[np.int64] = low[letters == ord(" ")]
         edge = np.zeros(256, dtype=bool)
         edge[[_NEWLINE, sep[0], 0]] = True  # zeros stand before and behind the text
@@ -144,6 +158,7 @@ class Cells:
         self.block = block
         self.rows = rows
         self.index = index
+        self._first_cut = block.first_cut(rows) if len(rows) else rows
 
     def places(self, *names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Return where the first of these columns that a line fills begins and ends; ``None``: the file has none."""
@@ -151,7 +166,7 @@ class Cells:
         for name in names:
             if name not in self.index:
                 continue
-            first, end = self.block.cells(self.rows, self.index[name])
+            first, end = self.block.cells(self.rows, self._first_cut, self.index[name])
             if found is None:
                 found = first, end
             else:

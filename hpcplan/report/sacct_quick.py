@@ -1,29 +1,62 @@
 """Steps that stand behind their job and are written the usual way, read from their bytes: nearly all rows of a dump.
 
 What is not quite so (a name of another form, an amount in other units, a step apart from its job) is left to the reader
-of whole columns, and what that refuses to the reader of single rows.
+of whole columns, and what that refuses to the reader of single rows. What the steps of a job used is added up here, as
+in :func:`hpcplan.report.sacct_steps.added_up`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
 from hpcplan.report import sacct_bytes as read
-from hpcplan.report.sacct_block import STEPS
+from hpcplan.report.sacct_cells import MAX_COUNT
 from hpcplan.report.sacct_lines import Block, Cells
+from hpcplan.report.sacct_steps import USED
+from hpcplan.report.sacct_usage_bytes import usage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["quick_steps", "told_apart"]
+__all__ = ["Quick", "quick_steps", "quick_used", "told_apart"]
 
 _MOST_BYTES: Final = float(2**53)  # as far as amounts can be multiplied without rounding
-_MOST_MARKS: Final = 63
-_NAMES: Final = {"mem": read.memory_bytes, "cpu": read.spans_s, "gres/gpuutil": read.numbers}
+_WORK, _SAMPLED, _SAMPLED_WORK, _GPU, _GPU_WORK = 1, 2, 4, 8, 16
+_FLAGS: Final = {"any_work": _WORK, "sampled": _SAMPLED, "sampled_work": _SAMPLED_WORK, "gpu": _GPU,
+                 "gpu_work": _GPU_WORK}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Quick:
+    """What the steps of each job used, and those of them that tell of GPUs, whose weight takes their job to know."""
+
+    steps: int
+    job: NDArray[np.int64]
+    cpu_s: NDArray[np.float64]
+    memory_bytes: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+    gpu_job: NDArray[np.int64]
+    gpu_step_s: NDArray[np.float64]
+    gpu_percent: NDArray[np.float64]
+    gpu_work: NDArray[np.bool_]
+
+    @classmethod
+    def none(cls) -> Quick:
+        """Return that of no steps."""
+        whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return cls(0, whole, real, whole, np.zeros(0, np.uint8), whole, real, real, np.zeros(0, dtype=bool))
+
+    @classmethod
+    def together(cls, parts: Sequence[Quick]) -> Quick:
+        """Return those of several blocks as one."""
+        names = [one.name for one in fields(cls) if one.name != "steps"]
+        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        return cls(sum(part.steps for part in parts), *joined)
 
 
 def told_apart(cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -36,15 +69,14 @@ def told_apart(cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def quick_steps(
-    block: Block, jobs_at: NDArray[np.int64], steps_at: NDArray[np.int64], index: Mapping[str, int]
-) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-    """Return the steps (sacct_block.STEPS, without names, and ``job``) that could be read, and the other lines.
+    block: Block, jobs_at: NDArray[np.int64], steps_at: NDArray[np.int64], index: Mapping[str, int], first_row: int
+) -> tuple[Quick, NDArray[np.int64]]:
+    """Return what the steps that could be read used, and the other lines.
 
-    ``jobs_at`` are the lines of jobs that have been read.
+    ``jobs_at`` are the lines of jobs, and ``first_row`` the number of the block's first line in the file.
     """
-    schema = {**STEPS, "job": pl.Int64}
     if not len(jobs_at) or not len(steps_at):
-        return pl.DataFrame(schema=schema), steps_at
+        return Quick.none(), steps_at
     text, cells = block.bytes, Cells(block, steps_at, index)
     job, good, extern = _of_job(block, jobs_at, cells)
     good &= _silent(cells)
@@ -53,22 +85,64 @@ def quick_steps(
     cpu_s, fine = _spans(cells, "totalcpu")
     good &= fine
     untold = ~(cpu_s > 0)
-    memory, percent, cpu_told, fine = _usage(text, cells, untold)
-    good &= fine
-    bound, fine = _bound(cells)
-    good &= fine
-    cpu_s = np.where(untold, cpu_told, cpu_s)
-    at = np.flatnonzero(good)
-    values: dict[str, Any] = {
-        "_row": steps_at[at], "extern": extern[at], "step_s": step_s[at], "cpu_s": cpu_s[at],
-        "memory": np.where(memory > 0, memory, bound)[at], "percent": percent[at], "job": job[at],
+    first, end = _places(cells, "tresusageintot")
+    used = usage(text, first, end, untold)
+    good &= used.good & ~_blank_within(block, first, end)
+    memory = used.memory_bytes
+    rest = np.flatnonzero(memory <= 0)
+    memory[rest], fine = _bound(cells, rest)
+    good[rest] &= fine
+    cpu_s = np.where(untold, used.cpu_s, cpu_s)
+    if not good.all():
+        at = np.flatnonzero(good)
+        job, extern, step_s, cpu_s, memory = job[at], extern[at], step_s[at], cpu_s[at], memory[at]
+        percent = used.gpu_percent[at]
+        left = steps_at[~good]
+    else:
+        percent, left = used.gpu_percent, steps_at[:0]
+    if not len(job):
+        return Quick.none(), left
+    return _added_up(job + first_row, extern, step_s, cpu_s, memory, percent), left
+
+
+def _added_up(
+    job: NDArray[np.int64], extern: NDArray[np.bool_], step_s: Any, cpu_s: Any, memory: Any, percent: Any
+) -> Quick:
+    """Return the sums over steps that stand in the order of their jobs."""
+    begins = np.flatnonzero(np.diff(job, prepend=-1))
+    work, some = ~extern, memory > 0
+    seen = some & (percent == percent)
+    flags = work * np.uint8(_WORK) + some * np.uint8(_SAMPLED) + (work & some) * np.uint8(_SAMPLED_WORK)
+    at = np.flatnonzero(seen)
+    if len(at):
+        flags += seen * np.uint8(_GPU) + (work & seen) * np.uint8(_GPU_WORK)
+    return Quick(
+        len(job), job[begins], np.add.reduceat(np.where(cpu_s == cpu_s, cpu_s, 0.0), begins),
+        np.maximum.reduceat(memory, begins), np.bitwise_or.reduceat(flags, begins),
+        job[at], step_s[at], percent[at], work[at],
+    )  # fmt: skip
+
+
+def quick_used(quick: Quick, jobs: pl.DataFrame) -> pl.DataFrame:
+    """Return sacct_steps.USED of each job; ``jobs``, in order of their rows, tells how long each ran."""
+    busy, busy_work = np.zeros(len(quick.job)), np.zeros(len(quick.job))
+    if len(quick.gpu_job):
+        ran = jobs["elapsed_s"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        ran_s = ran[np.searchsorted(jobs["_row"].to_numpy(), quick.gpu_job)]
+        lasted = np.fmin(np.where(quick.gpu_step_s > 0, quick.gpu_step_s, ran_s), ran_s)
+        share = np.nan_to_num(quick.gpu_percent * lasted, nan=0.0, posinf=np.inf)
+        place = np.searchsorted(quick.job, quick.gpu_job)
+        busy = np.bincount(place, share, len(quick.job))
+        busy_work = np.bincount(place, share * quick.gpu_work, len(quick.job))
+    columns = {
+        "_row": quick.job, "cpu_sum": quick.cpu_s, "memory_max": quick.memory_bytes, "busy": busy,
+        "busy_work": busy_work, **{name: (quick.flags & bit) != 0 for name, bit in _FLAGS.items()},
     }  # fmt: skip
-    frame = pl.DataFrame(values).with_columns(
-        pl.col("step_s", "percent").fill_nan(None), pl.when(pl.col("memory") > 0).then(pl.col("memory")).alias("memory")
+    found = pl.DataFrame(columns).with_columns(
+        pl.when(pl.col("memory_max") > 0).then(pl.col("memory_max")).alias("memory_max")
     )
-    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in schema.items() if name not in frame.columns]
-    frame = frame.with_columns(missing).select(pl.col(name).cast(kind) for name, kind in schema.items())
-    return frame, steps_at[~good]
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in USED.items() if name not in columns]
+    return found.with_columns(missing).select(list(USED))
 
 
 def _of_job(block: Block, jobs_at: NDArray[np.int64], cells: Cells) -> tuple[Any, Any, Any]:
@@ -76,25 +150,36 @@ def _of_job(block: Block, jobs_at: NDArray[np.int64], cells: Cells) -> tuple[Any
     text, steps_at = block.bytes, cells.rows
     place = np.searchsorted(jobs_at, steps_at) - 1
     good = place >= 0
-    job = jobs_at[np.maximum(place, 0)]
+    place = np.maximum(place, 0)
+    job = jobs_at[place]
     good &= _nothing_between(job, steps_at)
-    of_jobs = Cells(block, job, cells.index)
+    of_jobs = Cells(block, jobs_at, cells.index)
     for name in ("cluster",) if "cluster" in cells.index else ():
         (first, end), (other, other_end) = _places(cells, name), _places(of_jobs, name)
-        good &= end - first == other_end - other
-        good &= read.same(text, first, other, end - first)
+        good &= end - first == (other_end - other)[place]
+        good &= read.same(text, first, other[place], end - first)
     column = "jobid" if "jobid" in cells.index else "jobidraw"
     (first, end), (other, other_end) = _places(cells, column), _places(of_jobs, column)
-    length = other_end - other
-    digit = text.raw[first] - ord("0")
-    good &= (digit <= 9) & (length > 0) & (text.raw[other_end - 1] > ord(" ")) & (end - first > length + 1)
-    good &= read.same(text, first, other, length)
+    known = read.job_ids(text, other, other_end)
+    length = (other_end - other)[place]
+    good &= known[place] & (end - first > length + 1)
+    good &= read.same(text, first, other[place], length)
     good &= text.raw[first + length] == ord(".")
-    name_at = first + length + 1
-    _, numbered = read.numbers(text, name_at, end)
-    extern = _is(text, name_at, end, "extern")
-    good &= numbered | extern | _is(text, name_at, end, "batch")
-    return job, good, extern
+    named, extern = _step_names(text, first + length + 1, end)
+    return job, good & named, extern
+
+
+def _step_names(text: read.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return which cells are a step's name as Slurm gives them, and which are ``extern``."""
+    length, begin = end - first, text.eight(first)
+    extern = (length == 6) & read.begins_with(begin, "extern")
+    named = extern | ((length == 5) & read.begins_with(begin, "batch"))
+    at = np.flatnonzero(~named)
+    if len(at):
+        _, numbered = read.numbers(text, first[at], end[at])
+        within = read.begins_with(begin[at], "interact") & read.begins_with(text.eight(first[at] + 8), "ive")
+        named[at] = numbered | ((length[at] == 11) & within)
+    return named, extern
 
 
 def _nothing_between(job: NDArray[np.int64], steps_at: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -103,12 +188,6 @@ def _nothing_between(job: NDArray[np.int64], steps_at: NDArray[np.int64]) -> NDA
     known[steps_at] = 1
     known = np.cumsum(known)
     found: NDArray[np.bool_] = known[steps_at] - known[job] == steps_at - job
-    return found
-
-
-def _is(text: read.Bytes, first: NDArray[np.int64], end: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
-    shift = np.uint64(8 * (8 - len(name)))
-    found: NDArray[np.bool_] = (end - first == len(name)) & (text.eight(first) << shift == read.word(name) << shift)
     return found
 
 
@@ -135,74 +214,26 @@ def _spans(cells: Cells, *names: str) -> tuple[Any, Any]:
     return np.where(good, value, np.nan), good | (first == end)
 
 
-def _bound(cells: Cells) -> tuple[Any, Any]:
-    """Return MaxRSS times tasks, zero where it is not told, and whether the cells could be read."""
+def _bound(cells: Cells, at: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return MaxRSS times tasks of some lines, zero where it is not told, and whether the cells could be read."""
     text = cells.block.bytes
-    (first, end), (from_, to) = _places(cells, "maxrss"), _places(cells, "ntasks")
+    (first, end), (from_, to) = (
+        (one[at], other[at]) for one, other in (_places(cells, "maxrss"), _places(cells, "ntasks"))
+    )
     largest, good = read.memory_bytes(text, first, end)
     tasks, fine = read.numbers(text, from_, to)
+    fine &= tasks <= MAX_COUNT
     largest, tasks = np.where(good, largest, 0), np.where(fine, tasks, 1)
     times = np.maximum(tasks, 1)
     exact = largest.astype(np.float64) * times <= _MOST_BYTES
     return np.where(exact, largest * times, 0), (good | (first == end)) & (fine | (from_ == to)) & exact
 
 
-def _usage(text: read.Bytes, cells: Cells, cpu_untold: NDArray[np.bool_]) -> tuple[Any, Any, Any, Any]:
-    """Return memory in bytes (0: none told), GPU per cent (not a number: none told) and CPU seconds of TRESUsageInTot,
-    and whether it could be read; CPU time only where it is told nowhere else.
-    """
-    count = len(cells.rows)
-    memory, percent, cpu_s = np.zeros(count, dtype=np.int64), np.full(count, np.nan), np.zeros(count)
-    first, end = _places(cells, "tresusageintot")
-    filled = np.flatnonzero(end > first)
-    if not len(filled):
-        return memory, percent, cpu_s, np.ones(count, dtype=bool)
-    raw, good = text.raw, np.ones(count, dtype=bool)
-    marks = np.flatnonzero((raw == ord(",")) | (raw == ord("=")))
-    low = np.searchsorted(marks, first)
-    number = np.searchsorted(marks, end) - low
-    good[filled] = (number[filled] % 2 == 1) & (number[filled] <= _MOST_MARKS)
-    good &= ~_blank_within(cells.block, first, end)
-    told = np.zeros((len(_NAMES), count), dtype=bool)
-    for size in np.unique(number[filled][good[filled]]).tolist():  # lists of so many parts, part by part
-        rows = filled[(number[filled] == size) & good[filled]]
-        for part in range(0, size, 2):
-            equals = marks[low[rows] + part]
-            begin = marks[low[rows] + part - 1] + 1 if part else first[rows]
-            stop = marks[low[rows] + part + 1] if part + 1 < size else end[rows]
-            good[rows] &= (raw[equals] == ord("=")) & (raw[begin - 1] != ord("=")) & (equals > begin)
-            for which, (name, reader) in enumerate(_NAMES.items()):
-                near = np.flatnonzero(equals - begin == len(name))
-                if not len(near):
-                    continue
-                like, exact = _named(text, begin[near], name)
-                good[rows[near[like & ~exact]]] = False
-                near = near[exact]
-                good[rows[near]] &= ~told[which, rows[near]]  # of a name given twice the first counts
-                told[which, rows[near]] = True
-                near = near[cpu_untold[rows[near]]] if name == "cpu" else near
-                values, fine = reader(text, equals[near] + 1, stop[near])
-                good[rows[near]] &= fine
-                (memory, cpu_s, percent)[which][rows[near]] = values
-    return memory, percent, cpu_s, good
-
-
-def _named(text: read.Bytes, begin: NDArray[np.int64], name: str) -> tuple[Any, Any]:
-    """Return where a name of that length stands, in whatever letters, and where as it is written."""
-    like, exact = np.ones(len(begin), dtype=bool), np.ones(len(begin), dtype=bool)
-    for offset in range(0, len(name), 8):
-        part = name[offset : offset + 8]
-        shift = np.uint64(8 * (8 - len(part)))
-        found = text.eight(begin + offset) << shift
-        exact &= found == read.word(part) << shift
-        small = found | read.word(" " * 8)  # capitals become small letters
-        like &= small == (read.word(part) << shift) | read.word(" " * 8)
-    return like, exact
-
-
 def _blank_within(block: Block, first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which cells may hold a blank, or what Python takes for one."""
     raw = block.bytes.raw
     blanks = np.flatnonzero((raw <= ord(" ")) | (raw > 126)) if block.padded else block.blanks
+    if not len(blanks):
+        return np.zeros(len(first), dtype=bool)
     found: NDArray[np.bool_] = np.searchsorted(blanks, first) < np.searchsorted(blanks, end)
     return found
