@@ -22,6 +22,7 @@ from hpcplan.campaign.ledger import Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
 from hpcplan.campaign.match import has_token, since
 from hpcplan.campaign.notify import deliver
+from hpcplan.campaign.own_word import OwnWords
 from hpcplan.campaign.policy import Policy, nodes_to_exclude, read_policy
 from hpcplan.campaign.replan import adopt, from_step, next_best, step_to_go_on_from
 from hpcplan.campaign.retry import Failure, failure, retry
@@ -130,19 +131,23 @@ class _Turn:
         """Write down jobs that Slurm gave an id and knows nothing of, neither the controller nor accounting.
 
         A controller that is killed forgets what it took in the last seconds, and gives the ids to others. A job that
-        has left a log was started all the same: what became of it nobody knows, so it is not started again.
+        has left word of its begin, or a log, was started all the same, so it is not started again.
         """
         ledger = self._ledger()
+        if ledger.cancelled:
+            return False
         now = self.backend.now()
         gone = [
             ledger.job(job.key)
             for job in result.jobs
-            if job.state == JobState.UNKNOWN.value and job.job_id is not None and not ledger.cancelled
+            if job.state == JobState.UNKNOWN.value and job.job_id is not None and job.over_by is None
         ]
         gone = [known for known in gone if _LOST_AFTER_S < now - (known.answered_at or now) < _LOST_BEFORE_S]
         if gone:
             manifest = {job.key: job for job in current_manifest(self.directory, ledger).jobs}
-            gone = [one for one in gone if not log_path(self.directory, manifest[one.key], one.job_id or 0).exists()]
+            words = OwnWords(self.directory)
+            words.look_anew()
+            gone = [one for one in gone if words.of(manifest[one.key], one) is None]
         if not gone or not self.backend.ping().accounting:
             return False
         records = self.backend.jobs(None, since=since([ledger.opened_at], now))
@@ -195,7 +200,9 @@ class _Turn:
         found = failure(self.directory, current_manifest(self.directory, ledger), ledger)
         if found is None or ledger.stopped is not None:
             return
-        why = f"{found.key} (job {found.job_id}): {found.cause.value}"
+        lost = found.record is not None and found.record.state is JobState.UNKNOWN
+        cause = "nobody knows how it ended" if lost else found.cause.value
+        why = f"{found.key} (job {found.job_id}): {cause}"
         if found.cause is Cause.OUT_OF_MEMORY and self.policy.retry.out_of_memory == "next-best":
             self._take_next_best(why)
         elif ledger.retries.get(found.cause.value, 0) >= self.policy.retry.limit(found.cause):

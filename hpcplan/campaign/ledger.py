@@ -10,7 +10,8 @@ Events, each with its fields; ``at`` is the cluster's clock in unix seconds:
 ``cancel``         jobs are about to be cancelled: ``job_ids``
 ``cancelled``      Slurm took the request: ``job_ids``
 ``duplicate``      a second job with the same token was found and is about to be cancelled: ``job, job_id``
-``ended``          a job was seen in a final state: ``job, record``
+``ended``          a job was seen in a final state: ``job, record``; with ``by``: ``job`` where its own word is all that
+                   is known, or contradicts what Slurm says (``slurm``), ``limit`` where it can only be over by now
 ``retry``          jobs that ended badly are about to be submitted once more: ``jobs, cause, why, at, step``
 ``lost``           Slurm took these jobs and no longer knows of them; they will be submitted anew: ``jobs, at``
 ``release``        jobs that Slurm holds since it could not launch them are about to be released: ``jobs, at``
@@ -26,9 +27,9 @@ Events, each with its fields; ``at`` is the cluster's clock in unix seconds:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from hpcplan.campaign.journal import JOURNAL_NAME, Entry, read_journal
 from hpcplan.errors import InputError, Problem
@@ -55,7 +56,8 @@ def base_key(key: str) -> str:
 class JobLedger:
     """One job as the journal knows it; times are unix seconds by the cluster's clock.
 
-    ``attempt`` counts from 1; ``past`` has how the attempts before it ended.
+    ``ended_by`` is who told how it ended, and ``slurm_said`` what Slurm said where that was not Slurm. ``attempt``
+    counts from 1; ``past`` has how the attempts before it ended.
     """
 
     key: str
@@ -64,6 +66,8 @@ class JobLedger:
     job_id: int | None = None
     answered_at: int | None = None
     ended: JobRecord | None = None
+    ended_by: Literal["slurm", "job", "limit"] = "slurm"
+    slurm_said: str | None = None
     attempt: int = 1
     past: list[JobRecord] = field(default_factory=list)
 
@@ -162,7 +166,9 @@ def _apply(ledger: Ledger, event: str, data: Any) -> None:
     elif event == "cancel":
         ledger.cancelled = True
     elif event == "ended":
-        ledger.job(data["job"]).ended = JobRecord.from_dict(data["record"])
+        job = ledger.job(data["job"])
+        job.ended, job.slurm_said = JobRecord.from_dict(data["record"]), data.get("slurm")
+        job.ended_by = data.get("by", "slurm")
     elif event == "submit-failed" and data.get("refused"):
         ledger.job(data["job"]).asked_at = None  # Slurm said no: there is nothing to look for
     elif event in _LATER:
@@ -188,8 +194,7 @@ def _replanned(ledger: Ledger, data: Any) -> None:
     kept = {base_key(key) + suffix: job for key, job in ledger.jobs.items() if base_key(key) in carried}
     ledger.earlier = [record for record in ledger.all_ended if record not in [job.ended for job in kept.values()]]
     ledger.generation, ledger.folder, ledger.plan_sha256 = data["generation"], data["folder"], data["plan_sha256"]
-    ledger.jobs = {key: JobLedger(key, job.token, job.asked_at, job.job_id, job.answered_at, job.ended, job.attempt)
-                   for key, job in kept.items()}  # fmt: skip
+    ledger.jobs = {key: replace(job, key=key, past=[]) for key, job in kept.items()}
     ledger.cancelled, ledger.stopped, ledger.last_retry_step = False, None, None
 
 

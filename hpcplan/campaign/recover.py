@@ -50,7 +50,7 @@ def recover_lost(
     records = backend.jobs(None, since=since(asked_at, backend.now()))
     found: set[str] = set()
     for wanted in lost:
-        matches = find_lost(records, wanted)
+        matches = find_lost(records, wanted) or _look_harder(wanted, backend, info)
         if matches:
             journal.append("submitted", job=wanted.job.key, job_id=matches[0].job_id, at=backend.now(), found=True)
             _drop_duplicates(journal, backend, wanted, matches[1:])
@@ -74,6 +74,18 @@ def _drop_duplicates(journal: JournalWriter, backend: Backend, wanted: Wanted, m
         journal.append("duplicate", job=wanted.job.key, job_id=job_id)
     if alive:
         backend.cancel(alive)
+
+
+def _look_harder(wanted: Wanted, backend: Backend, info: ClusterInfo) -> list[JobRecord]:
+    """Look into accounting alone for a job that the controller may have forgotten by now; in the question about all
+    jobs a silence of accounting's goes unheard, in this one it does not.
+
+    Raises:
+        SlurmUnreachableError, SlurmError: accounting does not answer.
+    """
+    if not info.accounting or 0 <= backend.now() - (wanted.ledger.asked_at or 0) < _REMEMBERED_S:
+        return []
+    return find_lost(backend.accounting(since([wanted.ledger.asked_at], backend.now()), backend.now() + 1), wanted)
 
 
 def _refuse_to_guess(wanted: Wanted, backend: Backend, info: ClusterInfo) -> None:

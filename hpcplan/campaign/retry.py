@@ -111,6 +111,10 @@ def _ready(result: CampaignStatus) -> list[JobStatus]:
     if alive:
         message = f"{result.campaign}: {alive[0].key} has not ended ({alive[0].state})"
         raise ConflictError(message, hint="wait for its end, or hpcplan cancel first")
+    forgotten = [job for job in result.jobs if job.over_by is not None]
+    if forgotten and result.state.value != "cancelled":
+        message = f"{result.campaign}: {forgotten[0].key} began and may still run; Slurm has forgotten it"
+        raise ConflictError(message, hint="wait until its time limit has passed, or hpcplan cancel first")
     if any(job.state == JobState.UNKNOWN.value and job.job_id is None for job in result.jobs):
         raise ConflictError(f"{result.campaign}: an answer was lost", hint="hpcplan submit looks for it first")
     keys = jobs_to_retry(result)

@@ -9,13 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from hpcplan.campaign.evidence import Known, known_of
 from hpcplan.campaign.journal import JournalWriter
 from hpcplan.campaign.layout import current_manifest, work_dir
 from hpcplan.campaign.ledger import JobLedger, Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
-from hpcplan.campaign.match import Wanted, is_ours, since
+from hpcplan.campaign.match import Wanted, since
+from hpcplan.campaign.own_word import OwnWords
 from hpcplan.campaign.progress import Progress, read_progress
-from hpcplan.campaign.reasons import explain_reason, explain_state
 from hpcplan.campaign.submit import check_same_cluster
 from hpcplan.errors import HpcplanError, SlurmUnreachableError
 from hpcplan.render.manifest import Manifest, ManifestJob
@@ -23,6 +24,7 @@ from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord, JobState
 
 __all__ = [
+    "LOST",
     "NOT_SUBMITTED",
     "CampaignState",
     "CampaignStatus",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 NOT_SUBMITTED: Final = "NOT_SUBMITTED"
+LOST: Final = "LOST"
 _TRAIN: Final = "train"
 _NO_ACCOUNTING: Final = "accounting does not answer; jobs that ended a while ago are unknown until it does"
 
@@ -57,10 +60,13 @@ class CampaignState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One job. ``state`` is Slurm's word, ``NOT_SUBMITTED``, or ``UNKNOWN`` where Slurm does not know the job.
+    """One job. ``state`` is Slurm's word, ``NOT_SUBMITTED``, ``UNKNOWN`` where Slurm does not know the job, or ``LOST``
+    where it has begun, can only be over by now, and nobody knows how it ended.
 
-    Times are unix seconds by the cluster's clock; ``reason`` is in plain words, ``reason_code`` in Slurm's. ``tasks``
-    counts an array's tasks by state.
+    ``known_from`` says whose word the state is: ``slurm``, the ``job``'s own where Slurm has forgotten it, or its time
+    ``limit``; ``None`` where nobody knows. ``over_by`` is by when an unknown job that has begun can only be over. Times
+    are unix seconds by the cluster's clock; ``reason`` is in plain words, ``reason_code`` in Slurm's. ``tasks`` counts
+    an array's tasks by state.
     """
 
     key: str
@@ -84,6 +90,8 @@ class JobStatus:
     script: str = ""
     attempt: int = 1
     tasks: dict[str, int] | None = None
+    known_from: str | None = None
+    over_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,11 @@ class CampaignStatus:
     notes: tuple[str, ...] = ()
     generation: int = 1
     due: tuple[str, ...] = ()
+
+    @property
+    def moving(self) -> bool:
+        """Whether it may change without anybody doing anything: also where a job that Slurm forgot may still run."""
+        return self.state.moving or any(job.over_by is not None for job in self.jobs)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -131,18 +144,43 @@ def status(directory: Path, backend: Backend | None) -> CampaignStatus:
         now = backend.now()
         records = backend.jobs(ledger.job_ids, since=since([ledger.opened_at], now))
     except SlurmUnreachableError as error:
-        if any(ledger.job(job.key).ended is None for job in manifest.jobs):
-            raise
         result = assess(manifest, ledger, None, progress, directory)
+        if any(job.known_from is None for job in result.jobs):
+            raise
         return replace(result, notes=(*result.notes, f"Slurm does not answer; from the journal ({error.message})"))
-    result = assess(manifest, ledger, records, progress, directory, now=now)
+    facts = _facts(manifest, ledger, records, directory, now)
+    result = _assessed(manifest, ledger, facts, progress, directory, now)
     if any(job.state == JobState.UNKNOWN.value and job.job_id is not None for job in result.jobs):
         info = backend.ping()
         check_same_cluster(ledger, backend, info)
         if not info.accounting:
             result = replace(result, notes=(*result.notes, _NO_ACCOUNTING))
-    _remember_ends(manifest, ledger, records, directory)
+    _remember_ends(ledger, facts, directory)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """A job, what is known of it, and Slurm's records of its id."""
+
+    job: ManifestJob
+    known: Known
+    found: Sequence[JobRecord]
+
+
+def _facts(
+    manifest: Manifest, ledger: Ledger, records: Sequence[JobRecord] | None, directory: Path, now: int | None
+) -> list[_Fact]:
+    by_id, where = _by_id(records or ()), Path(work_dir(directory, ledger))
+    words = OwnWords(directory, ledger.cluster)
+    facts = []
+    for job in manifest.jobs:
+        asked_for = ledger.job(job.key)
+        found = by_id.get(asked_for.job_id, ()) if asked_for.job_id is not None else ()
+        wanted = Wanted(job, asked_for, where, ledger.cluster)
+        known = known_of(wanted, _of_tasks(found), words, asked=records is not None, now=now)
+        facts.append(_Fact(job, known, found))
+    return facts
 
 
 def assess(
@@ -155,12 +193,13 @@ def assess(
     now: int | None = None,
 ) -> CampaignStatus:
     """Return the status that follows from these facts. ``records`` is Slurm's answer, ``None`` if it was not asked."""
-    by_id = _by_id(records or ())
-    jobs, where = [], Path(work_dir(directory, ledger))
-    for job in manifest.jobs:
-        known = ledger.job(job.key)
-        found = by_id.get(known.job_id, ()) if known.job_id is not None else ()
-        jobs.append(_job_status(job, known, _record(Wanted(job, known, where, ledger.cluster), found), found, now))
+    return _assessed(manifest, ledger, _facts(manifest, ledger, records, directory, now), progress, directory, now)
+
+
+def _assessed(
+    manifest: Manifest, ledger: Ledger, facts: Sequence[_Fact], progress: Progress, directory: Path, now: int | None
+) -> CampaignStatus:
+    jobs = [_job_status(fact, ledger.job(fact.job.key), now) for fact in facts]
     due = _due(manifest, ledger, jobs)
     state = _campaign_state(ledger, jobs, progress, due)
     return CampaignStatus(
@@ -196,7 +235,7 @@ def _due(manifest: Manifest, ledger: Ledger, jobs: Sequence[JobStatus]) -> tuple
 
 def _ended_badly(state: str) -> bool:
     found = JobState.parse(state)
-    return found.final and found is not JobState.COMPLETED
+    return state == LOST or (found.final and found is not JobState.COMPLETED)
 
 
 def _by_id(records: Iterable[JobRecord]) -> Mapping[int, Sequence[JobRecord]]:
@@ -205,16 +244,6 @@ def _by_id(records: Iterable[JobRecord]) -> Mapping[int, Sequence[JobRecord]]:
     for record in records:
         found.setdefault(record.array_job_id or record.job_id, []).append(record)
     return found
-
-
-def _record(wanted: Wanted, found: Sequence[JobRecord]) -> JobRecord | None:
-    """Return what is known of a job: Slurm's word if it has one on this very job, else its end as once seen."""
-    if wanted.ledger.job_id is None:
-        return None
-    record = _of_tasks(found)
-    if record is not None and is_ours(record, wanted):
-        return record
-    return wanted.ledger.ended
 
 
 def _of_tasks(found: Sequence[JobRecord]) -> JobRecord | None:
@@ -233,47 +262,39 @@ def _of_tasks(found: Sequence[JobRecord]) -> JobRecord | None:
     )
 
 
-def _job_status(
-    job: ManifestJob, known: JobLedger, record: JobRecord | None, found: Sequence[JobRecord], now: int | None
-) -> JobStatus:
-    tasks = dict(Counter(task.state.value for task in found)) if len(found) > 1 else None
+def _job_status(fact: _Fact, asked_for: JobLedger, now: int | None) -> JobStatus:
+    job, known, record = fact.job, fact.known, fact.known.record
+    tasks = dict(Counter(task.state.value for task in fact.found)) if len(fact.found) > 1 else None
     fixed: dict[str, Any] = {
-        "key": job.key, "stage": job.stage, "segment": job.segment, "job_id": known.job_id,
-        "expected_s": job.expected_s, "script": job.script, "attempt": known.attempt, "tasks": tasks,
+        "key": job.key, "stage": job.stage, "segment": job.segment, "job_id": asked_for.job_id,
+        "expected_s": job.expected_s, "script": job.script, "attempt": asked_for.attempt, "tasks": tasks,
+        "over_by": known.over_by,
     }  # fmt: skip
     if record is not None:
         return JobStatus(
             **fixed,
-            state=record.state.value,
-            reason=_reason(record),
+            state=LOST if known.lost else record.state.value,
+            reason=known.reason(),
             reason_code=record.reason,
             submit_time=record.submit_time,
             start_time=record.start_time,
             end_time=record.end_time if record.state.final else None,
-            elapsed_s=record.elapsed_s(now),
+            elapsed_s=None if known.lost else record.elapsed_s(now),
             time_limit_s=record.time_limit_s or job.time_limit_s,
             nodes=record.nodes or job.nodes,
             node_list=record.node_list,
             exit_code=record.exit_code,
             signal=record.signal,
             restarts=record.restarts,
+            known_from=known.by,
         )
-    fixed |= {"time_limit_s": job.time_limit_s, "nodes": job.nodes}
-    if known.unresolved:
+    fixed |= {"time_limit_s": job.time_limit_s, "nodes": job.nodes, "start_time": known.began}
+    if asked_for.unresolved:
         words = "asked for, but the answer was lost; hpcplan submit looks for it and goes on"
         return JobStatus(**fixed, state=JobState.UNKNOWN.value, reason=words)
-    if known.job_id is None:
+    if asked_for.job_id is None:
         return JobStatus(**fixed, state=NOT_SUBMITTED)
-    return JobStatus(**fixed, state=JobState.UNKNOWN.value, reason="Slurm no longer knows this job")
-
-
-def _reason(record: JobRecord) -> str | None:
-    if record.state.waiting:
-        return explain_reason(record.reason) or explain_state(record.state)
-    words = explain_state(record.state)
-    if record.state is JobState.FAILED and record.exit_code:
-        return f"{words} (exit code {record.exit_code})"
-    return words
+    return JobStatus(**fixed, state=JobState.UNKNOWN.value, reason=known.reason())
 
 
 def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress, due: Sequence[str]) -> CampaignState:
@@ -328,24 +349,28 @@ def _notes(
         yield "a job waits for what can no longer happen; cancel the campaign and submit it anew"
 
 
-def _remember_ends(manifest: Manifest, ledger: Ledger, records: Iterable[JobRecord], directory: Path) -> None:
-    """Write final states that are new into the journal, since Slurm forgets; where that fails, nothing is lost now."""
-    by_id, where = _by_id(records), Path(work_dir(directory, ledger))
-    ended = []
-    for job in manifest.jobs:
-        known = ledger.job(job.key)
-        record = _of_tasks(by_id.get(known.job_id, ())) if known.job_id is not None else None
-        if record is None or not record.state.final or not is_ours(record, Wanted(job, known, where, ledger.cluster)):
-            continue
-        if known.ended is None or (known.ended.state, known.ended.end_time) != (record.state, record.end_time):
-            ended.append((job.key, record))
+def _remember_ends(ledger: Ledger, facts: Iterable[_Fact], directory: Path) -> None:
+    """Write ends that are new into the journal, since Slurm forgets; where that fails, nothing is lost now."""
+    ended = [fact for fact in facts if _is_new_end(fact.known, ledger.job(fact.job.key))]
     if not ended:
         return
     try:
         with campaign_lock(directory, wait_s=0.0), JournalWriter(directory) as journal:
             current = fold(journal.entries, directory)
-            for key, record in ended:
+            for fact in ended:
+                key, known = fact.job.key, fact.known
                 if current.job(key).job_id == ledger.job(key).job_id:  # or somebody went on with it meanwhile
-                    journal.append("ended", job=key, record=record.as_dict())
+                    assert known.record is not None
+                    by = {} if known.by == "slurm" else {"by": known.by}
+                    slurm = {} if known.slurm is None else {"slurm": known.slurm.value}
+                    journal.append("ended", job=key, record=known.record.as_dict(), **by, **slurm)
     except HpcplanError:
         return  # a reader without the right to write, or another hpcplan at work: the next status tries again
+
+
+def _is_new_end(known: Known, before: JobLedger) -> bool:
+    record = known.record
+    if record is None or not (record.state.final or known.lost):
+        return False
+    told = None if before.ended is None else (before.ended_by, before.ended.state, before.ended.end_time)
+    return told != (known.by, record.state, record.end_time)

@@ -63,7 +63,7 @@ def sbatch_words(submission: Submission) -> list[str]:
         words.append(f"--comment={submission.comment}")
     if submission.exclude is not None:
         words.append(f"--exclude={submission.exclude}")
-    return [*words, *(["--hold"] if submission.hold else []), submission.script]
+    return [*words, *(["--hold"] if submission.hold else []), submission.script, *submission.arguments]
 
 
 def sbatch_line(submission: Submission) -> str:
@@ -101,16 +101,17 @@ def _submission(
     directory: Path, job: ManifestJob, waits: Mapping[str, list[str]], ledger: Ledger, exclude: str | None
 ) -> Submission:
     known = ledger.job(job.key)
+    token = job_token(
+        ledger.campaign_id or _PREVIEW_ID, job.stage, job.segment, generation=ledger.generation, attempt=known.attempt
+    )
     return Submission(
         script=str(directory / job.script),
         work_dir=work_dir(directory, ledger),
         dependency=",".join(f"{kind}:{':'.join(ids)}" for kind, ids in waits.items() if ids) or None,
-        comment=job_token(
-            ledger.campaign_id or _PREVIEW_ID, job.stage, job.segment,
-            generation=ledger.generation, attempt=known.attempt,
-        ),
+        comment=token,
         exclude=exclude,
-    )  # fmt: skip
+        arguments=(token,),  # the script signs with it what it leaves of its begin and end
+    )
 
 
 def submit(

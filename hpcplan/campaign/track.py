@@ -43,7 +43,7 @@ class Round:
     @property
     def moving(self) -> bool:
         """Whether anything is left that may still change by itself, as far as is known."""
-        return bool(self.passing) or any(turn.status.state.moving for turn in self.turns.values())
+        return bool(self.passing) or any(turn.status.moving for turn in self.turns.values())
 
 
 class _Remembered:

@@ -46,7 +46,7 @@ def watch(
     wait_s = interval_s
     while True:
         yield latest
-        if not latest.state.moving:
+        if not latest.moving:
             return
         sleep(wait_s)
         try:

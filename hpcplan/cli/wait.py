@@ -35,7 +35,7 @@ def command(campaign: str | None, timeout: str | None, output_format: str) -> in
         raise click.UsageError(f"{directory} was never submitted, so there is nothing to wait for")
     deadline = None if limit_s is None else time.monotonic() + limit_s
     for result in watch(directory, backend):
-        if deadline is not None and time.monotonic() > deadline and result.state.moving:
+        if deadline is not None and time.monotonic() > deadline and result.moving:
             narrate(f"{timeout} are over")
             break
     if output_format == "json":

@@ -167,7 +167,7 @@ def _track(campaign: Path, backend: MockBackend) -> tuple[tuple[str, ...], Campa
         if states != last:
             seen.append(f"after {format_duration(backend.now() - began):>10}: {', '.join(states)}")
             last = states
-        if not current.state.moving:
+        if not current.moving:
             return tuple(seen), current
         if backend.now() - began > _LONGEST_S:
             raise HpcplanError(f"the jobs have not ended after {format_duration(_LONGEST_S)} on the mock cluster")

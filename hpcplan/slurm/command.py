@@ -236,7 +236,7 @@ def _options(submission: Submission) -> list[str]:
     if submission.hold:
         options.append("--hold")
     # sbatch looks for a relative name in the job's directory and on PATH; ours means the current directory
-    return [*options, str(Path(submission.script).absolute())]
+    return [*options, str(Path(submission.script).absolute()), *submission.arguments]
 
 
 def _jobs_option(job_ids: Sequence[int]) -> list[str]:

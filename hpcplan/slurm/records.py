@@ -249,7 +249,7 @@ class Submission:
     """A rendered script (its path) to submit as it stands; options given here override its ``#SBATCH`` lines.
 
     ``comment`` carries the campaign's token, by which a submission whose answer was lost is found again; ``exclude`` is
-    a list of nodes that must not be used.
+    a list of nodes that must not be used; ``arguments`` are the script's (``$1`` and so on).
     """
 
     script: str
@@ -258,6 +258,7 @@ class Submission:
     comment: str | None = None
     hold: bool = False
     exclude: str | None = None
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

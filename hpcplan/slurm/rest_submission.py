@@ -89,6 +89,8 @@ def request_body(submission: Submission, version: int) -> dict[str, Any]:
     for name, given in _own_options(submission):
         _add(job, _properties(name, given, version))
     job["current_working_directory"] = submission.work_dir
+    if submission.arguments:
+        job["argv"] = [submission.script, *submission.arguments]
     job["environment"] = (
         dict(_ENVIRONMENT) if version < _WRAPPED else [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
     )

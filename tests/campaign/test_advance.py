@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -337,7 +338,9 @@ def test_a_job_that_the_controller_lost_in_a_crash_is_submitted_anew(directory: 
 def test_a_job_that_was_lost_after_it_had_begun_is_not_started_again(directory: Path, slurm: Any, turn: Any) -> None:
     submit(directory, slurm)
     name = json.loads((directory / "jobs.json").read_text())["jobs"][1]["job_name"]
-    (directory / f"{name}-101.out").write_text("training begins\n")
+    log = directory / f"{name}-101.out"
+    log.write_text("training begins\n")
+    os.utime(log, (slurm.clock, slurm.clock))
     slurm.forget(101)
     slurm.clock += 100
     found = turn()

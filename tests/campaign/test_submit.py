@@ -289,6 +289,7 @@ def test_a_preview_touches_nothing_and_shows_every_command(directory: Path) -> N
     waits = ["", "'--dependency=afterany:<train-01>' ", "'--dependency=afterany:<train-02>' "]
     assert [sbatch_line(step.submission) for step in steps] == [
         f"sbatch --parsable --chdir={directory} {wait}--comment=hpcplan:NEW:train:{n} {directory}/train-0{n}.sbatch"
+        f" hpcplan:NEW:train:{n}"
         for n, wait in enumerate(waits, start=1)
     ]
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
@@ -316,7 +317,7 @@ def test_the_previewed_command_is_the_one_that_the_command_backend_runs(
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     submission = Submission(
         script=str(directory / "train-02.sbatch"), work_dir=str(directory), dependency="afterany:6",
-        comment="hpcplan:x:train:2",
+        comment="hpcplan:x:train:2", arguments=("hpcplan:x:train:2",),
     )  # fmt: skip
     assert command.CommandBackend().submit(submission) == 7
     ran = (tmp_path / "words").read_text().splitlines()

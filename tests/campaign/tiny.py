@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcplan.render.environment import render_template, template_environment
 from hpcplan.render.manifest import MANIFEST_NAME, Manifest, ManifestJob, file_digest
 
 __all__ = ["ran", "ran_as", "write_tiny_campaign"]
@@ -14,17 +15,17 @@ def write_tiny_campaign(
     seconds: float = 0, exit_code: int = 0,
 ) -> Path:  # fmt: skip
     """Write a campaign of ``jobs`` jobs; chained ones wait for the one before, the others for nobody."""
-    (directory / "ran").mkdir(parents=True)
-    directory.chmod(0o777)
-    (directory / "ran").chmod(0o777)
+    for folder in (directory, directory / "ran", directory / "state"):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
     made, files = [], {}
     for number in range(1, jobs + 1):
         key = f"train-{number:04d}"
         script = "\n".join([
             "#!/bin/bash", f"#SBATCH --job-name={name}-{key}", f"#SBATCH --partition={partition}", "#SBATCH --nodes=1",
             "#SBATCH --time=5", "#SBATCH --output=%x-%j.out", "#SBATCH --requeue",
-            f"# hpcplan: expected-runtime-s={max(1, round(seconds))}",
-            f"echo $SLURM_JOB_ID $SLURM_RESTART_COUNT >> ran/{key}", f"sleep {seconds}", f"exit {exit_code}",
+            f"# hpcplan: expected-runtime-s={max(1, round(seconds))}", _own_word(key),
+            f"echo $SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} >> ran/{key}", f"sleep {seconds}", f"exit {exit_code}",
         ])  # fmt: skip
         files[f"{key}.sbatch"] = script + "\n"
         made.append(
@@ -42,6 +43,12 @@ def write_tiny_campaign(
         (directory / file).write_text(text)
     (directory / MANIFEST_NAME).write_text(manifest.text())
     return directory
+
+
+def _own_word(key: str) -> str:
+    """Return what every rendered script has, by which a job leaves word of its begin and its end."""
+    text = render_template(template_environment(), "launch/own-word.sh.j2", {"key": key, "stage_spec": None})
+    return "\n".join(["set -euo pipefail", "HPCPLAN_STATE_DIR=$PWD/state", 'say() { echo "hpcplan: $*"; }', text])
 
 
 def ran(directory: Path) -> dict[str, int]:

@@ -58,18 +58,18 @@ class Stage:
             **extra,
         }
 
-    def start(self, script: str, **extra: str) -> subprocess.Popen[str]:
+    def start(self, script: str, *arguments: str, **extra: str) -> subprocess.Popen[str]:
         """Start a script; its text is on disk under another name, as in Slurm's spool."""
         path = self.directory / "slurm_script"
         path.write_text(script, encoding="utf-8")
         return subprocess.Popen(
-            ["bash", str(path)], cwd=self.directory, env=self.environment(extra), text=True,
+            ["bash", str(path), *arguments], cwd=self.directory, env=self.environment(extra), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def run(self, script: str, **extra: str) -> tuple[int, str]:
+    def run(self, script: str, *arguments: str, **extra: str) -> tuple[int, str]:
         """Run a script to its end; return its status and what it said."""
-        with self.start(script, **extra) as process:
+        with self.start(script, *arguments, **extra) as process:
             output, _ = process.communicate(timeout=60)
         return process.returncode, output
 

@@ -100,6 +100,7 @@ def test_a_bad_node_is_named_and_the_job_goes_back_into_the_queue_without_it(pla
         "release 70123",
     ]
     assert nodes.state("failed") is None
+    assert "how=requeued" in str(nodes.state("jobs/train-01-70123.ended")).splitlines(), "it has not ended for good"
 
 
 def test_a_node_that_hangs_in_its_check_is_bad_and_not_waited_for(
