@@ -2,25 +2,28 @@
 
 Where only the number of processors counts, a schedule needs no node masks. The rules are those of :mod:`.policies`, and
 a test holds that both give the same starts. At each instant first all ends, then all submissions in trace order, then
-one pass.
+one pass. Jobs are taken from the trace as their times come and given back as they start, so that only those that wait
+or run are held.
 """
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from typing import Literal
 
 from hpcplan.errors import InputError
 from hpcplan.simulate.conservative import Conservative
 from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["Order", "TracePolicy", "replay", "start_of"]
+__all__ = ["Order", "TracePolicy", "replay", "start_of", "starts_in_time"]
 
 TracePolicy = Literal["fcfs", "sjf", "priority", "easy", "conservative"]
 Order = Literal["submit", "sjf"]
-_NOT_YET: Final = -(2**62)
+Started = tuple[int, TraceJob, int]  # a job's rank in the order of submission, the job, and its start
+_Key = Callable[[TraceJob], int]
+_Waiting = tuple[int, int, int, int, int, TraceJob]  # order, rank, processors, limit, run, and the job
 
 
 def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy", order: Order = "submit") -> list[int]:
@@ -34,21 +37,30 @@ def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy"
     Raises:
         InputError: a job that asks for more processors than there are.
     """
-    for job in jobs:
-        if job.procs > procs:
-            raise InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
     arrivals = sorted(range(len(jobs)), key=lambda index: jobs[index].submit_s)
-    ranked = [jobs[index] for index in arrivals]
-    if policy == "conservative":
-        found = Conservative(ranked, procs, shortest_first=order == "sjf").run()
-    else:
-        pool = _Pool(ranked, procs, backfill=policy == "easy", orders=_orders(ranked, policy, order))
-        pool.run()
-        found = pool.starts
     starts = [0] * len(jobs)
-    for rank, index in enumerate(arrivals):
-        starts[index] = found[rank]
+    for rank, _, start in starts_in_time((jobs[index] for index in arrivals), procs, policy=policy, order=order):
+        starts[arrivals[rank]] = start
     return starts
+
+
+def starts_in_time(
+    jobs: Iterable[TraceJob], procs: int, *, policy: TracePolicy = "easy", order: Order = "submit"
+) -> Iterator[Started]:
+    """Yield each job of a trace in the order of submission as it starts; the policies are those of :func:`replay`.
+
+    Only ``conservative`` holds the whole trace.
+
+    Raises:
+        InputError: a job that asks for more processors than there are.
+    """
+    if policy == "conservative":
+        held = list(_narrow(jobs, procs))
+        found = Conservative(held, procs, shortest_first=order == "sjf").run()
+        yield from ((rank, held[rank], start) for rank, start in enumerate(found))
+        return
+    schedule = _backfilled if policy == "easy" else _in_order
+    yield from schedule(_narrow(jobs, procs), procs, _order(policy, order), None)
 
 
 def start_of(jobs: Sequence[TraceJob], procs: int, index: int, *, runs: Sequence[int], backfill: bool = True) -> int:
@@ -57,155 +69,147 @@ def start_of(jobs: Sequence[TraceJob], procs: int, index: int, *, runs: Sequence
     The jobs come in the order of their submission, and run ``runs`` in the place of what they say. Nothing after that
     start is simulated.
     """
-    pool = _Pool(jobs, procs, backfill=backfill, orders=None, runs=runs)
-    pool.run(until=index)
-    return pool.starts[index]
+    schedule = _backfilled if backfill else _in_order
+    return next(start for rank, _, start in schedule(jobs, procs, None, runs) if rank == index)
 
 
-def _orders(jobs: Sequence[TraceJob], policy: TracePolicy, order: Order) -> list[int] | None:
+def _narrow(jobs: Iterable[TraceJob], procs: int) -> Iterator[TraceJob]:
+    for job in jobs:
+        if job.procs > procs:
+            raise InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
+        yield job
+
+
+def _order(policy: TracePolicy, order: Order) -> _Key | None:
     """Return what the queue is sorted by before submission, ``None`` where submission alone counts."""
     shortest_first = order == "sjf" or policy == "sjf"
     if policy != "priority":
-        return [job.limit_s for job in jobs] if shortest_first else None
-    longest = max((job.limit_s for job in jobs), default=0) + 1 if shortest_first else 1
-    return [-job.priority * longest + (job.limit_s if shortest_first else 0) for job in jobs]
+        return _limit if shortest_first else None
+    return (lambda job: (-job.priority << 64) + job.limit_s) if shortest_first else lambda job: -job.priority
 
 
-class _Pool:
-    """Processors, what runs on them and what waits. Jobs are known by their rank in the order of submission.
+def _limit(job: TraceJob) -> int:
+    return job.limit_s
 
-    ``waiting`` holds (order, rank), ``promised`` the running jobs as (end by time limit, rank), both sorted. What a
-    pass could not start cannot start before something ends or the queue has another head; until then (``settled``) only
-    new jobs are looked at, against the same shadow time and extra processors.
+
+def _in_order(
+    jobs: Iterable[TraceJob], procs: int, order: _Key | None, runs: Sequence[int] | None
+) -> Iterator[Started]:
+    """Start jobs strictly in order."""
+    source = iter(jobs)
+    job = next(source, None)
+    rank, free = 0, procs
+    ends: list[tuple[int, int]] = []  # (end, processors)
+    waiting: list[tuple[int, int, TraceJob]] = []  # a heap of (order, rank, job)
+    while job is not None or waiting:
+        now = job.submit_s if job is not None else ends[0][0]
+        if ends and ends[0][0] <= now:
+            now = ends[0][0]
+            while ends and ends[0][0] == now:
+                free += heappop(ends)[1]
+        while job is not None and job.submit_s == now:
+            heappush(waiting, (0 if order is None else order(job), rank, job))
+            rank += 1
+            job = next(source, None)
+        while waiting and waiting[0][2].procs <= free:
+            _, first, started = heappop(waiting)
+            run_s = min(started.run_s, started.limit_s) if runs is None else runs[first]
+            free -= started.procs
+            heappush(ends, (now + run_s, started.procs))
+            yield first, started, now
+
+
+def _backfilled(
+    jobs: Iterable[TraceJob], procs: int, order: _Key | None, runs: Sequence[int] | None
+) -> Iterator[Started]:
+    """Start jobs in order, and those behind the first that has to wait if that does not delay it (EASY).
+
+    ``promised`` holds what runs by the ends of time limits. What a pass could not start cannot start before something
+    ends or the queue has another head; until then (``settled``) only new jobs are looked at, against the same shadow
+    time and extra processors.
     """
-
-    def __init__(
-        self,
-        jobs: Sequence[TraceJob],
-        procs: int,
-        *,
-        backfill: bool,
-        orders: list[int] | None,
-        runs: Sequence[int] | None = None,
-    ) -> None:
-        self.submits = [job.submit_s for job in jobs]
-        self.runs = runs if runs is not None else [min(job.run_s, job.limit_s) for job in jobs]
-        self.limits = [job.limit_s for job in jobs]
-        self.widths = [job.procs for job in jobs]
-        self.procs = self.free = procs
-        self.backfill = backfill
-        self.orders = orders
-        self.starts = [_NOT_YET] * len(jobs)
-        self.ends: list[tuple[int, int]] = []
-        self.promised: list[tuple[int, int]] = []
-        self.waiting: list[tuple[int, int]] = []
-        self.narrowest = procs  # a lower bound on the width of what waits
-        self.settled = False
-        self.shadow = self.extra = 0
-
-    def run(self, until: int | None = None) -> None:
-        """Run until every job has started, or the one of the rank ``until``."""
-        submits, ends, count = self.submits, self.ends, len(self.submits)
-        rank = 0
-        while rank < count or self.waiting:
-            if until is not None and self.starts[until] != _NOT_YET:
-                return
-            now = submits[rank] if rank < count else ends[0][0]
-            if ends and ends[0][0] <= now:
-                now = ends[0][0]
-                self._end(now)
-            first = rank
-            while rank < count and submits[rank] == now:
-                rank += 1
-            fresh = self._submit(range(first, rank))
-            if not self.settled:
-                self._pass(now)
-            elif self.backfill and fresh:
-                self._backfill(now, fresh)
-
-    def _end(self, now: int) -> None:
-        ends, promised = self.ends, self.promised
-        while ends and ends[0][0] == now:
-            rank = heapq.heappop(ends)[1]
-            self.free += self.widths[rank]
-            del promised[bisect_left(promised, (self.starts[rank] + self.limits[rank], rank))]
-        self.settled = False
-
-    def _submit(self, ranks: Iterable[int]) -> list[tuple[int, int]]:
-        """Queue new jobs and return their keys in the queue's order."""
-        fresh = []
-        for rank in ranks:
-            if self.orders is not None:
-                key = (self.orders[rank], rank)
-                insort(self.waiting, key)
-            else:
-                key = (0, rank)
-                self.waiting.append(key)
-            if self.waiting[0] is key:
-                self.settled = False
-            if self.widths[rank] < self.narrowest:
-                self.narrowest = self.widths[rank]
-            fresh.append(key)
-        return fresh if self.orders is None else sorted(fresh)
-
-    def _start(self, now: int, rank: int) -> None:
-        self.starts[rank] = now
-        self.free -= self.widths[rank]
-        heapq.heappush(self.ends, (now + self.runs[rank], rank))
-        insort(self.promised, (now + self.limits[rank], rank))
-
-    def _pass(self, now: int) -> None:
-        """Look at the whole queue."""
-        if not self.waiting or self.free < self.narrowest:
-            return
-        started = 0
-        for _, rank in self.waiting:
-            if self.widths[rank] > self.free:
-                break
-            self._start(now, rank)
-            started += 1
-        del self.waiting[:started]
-        if not self.waiting:
-            self.narrowest = self.procs
-        elif self.backfill and self.free:
-            self._reserve()
-            self._backfill(now, self.waiting)
-            self.settled = True
-
-    def _reserve(self) -> None:
-        """Find the shadow time, when the head of the queue could start, and how many processors it would leave."""
-        need = self.widths[self.waiting[0][1]]
-        level = self.free
-        shadow = 0
-        for end, rank in self.promised:
-            if level >= need and end > shadow:
-                break
-            level += self.widths[rank]
-            shadow = end
-        self.shadow, self.extra = shadow, level - need
-
-    def _backfill(self, now: int, keys: Sequence[tuple[int, int]]) -> None:
-        """Start those of ``keys`` that neither delay the head past its shadow time nor lack processors."""
-        widths, limits = self.widths, self.limits
-        latest = self.shadow - now
-        free, extra = self.free, self.extra
-        started = []
-        for key in keys:
-            rank = key[1]
-            width = widths[rank]
-            if width <= free:
-                if limits[rank] <= latest:
-                    pass
-                elif width <= extra:
+    source = iter(jobs)
+    job = next(source, None)
+    rank, free, shadow, extra = 0, procs, 0, 0
+    ends: list[tuple[int, int, int, int]] = []  # a heap of (end, rank, end of the limit, processors)
+    promised: list[tuple[int, int, int]] = []  # (end of the limit, rank, processors), sorted
+    waiting: list[_Waiting] = []  # sorted
+    narrowest = procs  # a lower bound on the width of what waits
+    settled = False
+    while job is not None or waiting:
+        now = job.submit_s if job is not None else ends[0][0]
+        if ends and ends[0][0] <= now:
+            now = ends[0][0]
+            while ends and ends[0][0] == now:
+                _, ended, limit_end, width = heappop(ends)
+                free += width
+                del promised[bisect_left(promised, (limit_end, ended))]
+            settled = False
+        while job is not None and job.submit_s == now:
+            width, limit_s = job.procs, job.limit_s
+            run_s = runs[rank] if runs is not None else min(job.run_s, limit_s)
+            if order is None and (
+                (width <= free and (now + limit_s <= shadow or width <= extra)) if settled else
+                not waiting and width <= free
+            ):  # fmt: skip
+                if settled and now + limit_s > shadow:
                     extra -= width
-                else:
-                    continue
-                self._start(now, rank)
                 free -= width
-                started.append(key)
-                if not free:
-                    break
-        self.extra = extra
-        waiting = self.waiting
-        for key in started:
-            del waiting[bisect_left(waiting, key)]
+                limit_end = now + limit_s
+                heappush(ends, (now + run_s, rank, limit_end, width))
+                insort(promised, (limit_end, rank, width))
+                yield rank, job, now
+            else:
+                one = (0 if order is None else order(job), rank, width, limit_s, run_s, job)
+                if order is None:
+                    waiting.append(one)
+                else:
+                    insort(waiting, one)
+                    settled = False
+                if width < narrowest:
+                    narrowest = width
+            rank += 1
+            job = next(source, None)
+        if settled or not waiting or free < narrowest:
+            continue
+        started = 0
+        for _, first, width, limit_s, run_s, one_job in waiting:
+            if width > free:
+                break
+            free -= width
+            heappush(ends, (now + run_s, first, now + limit_s, width))
+            insort(promised, (now + limit_s, first, width))
+            yield first, one_job, now
+            started += 1
+        del waiting[:started]
+        if not waiting:
+            narrowest = procs
+            continue
+        if not free:
+            continue
+        need, level, shadow = waiting[0][2], free, 0
+        for limit_end, _, width in promised:
+            if level >= need and limit_end > shadow:
+                break
+            level += width
+            shadow = limit_end
+        extra = level - need
+        settled = True
+        latest = shadow - now
+        begun = []
+        for one in waiting:
+            width = one[2]
+            if width > free or (one[3] > latest and width > extra):
+                continue
+            _, first, _, limit_s, run_s, one_job = one
+            if limit_s > latest:
+                extra -= width
+            free -= width
+            heappush(ends, (now + run_s, first, now + limit_s, width))
+            insort(promised, (now + limit_s, first, width))
+            yield first, one_job, now
+            begun.append(one)
+            if free < narrowest:
+                break
+        for one in begun:
+            del waiting[bisect_left(waiting, one)]
