@@ -28,6 +28,14 @@ def at_once(cluster: SlurmCluster) -> SlurmCluster:
 class LiveController(LiveEngine, Controller):
     """A :class:`~.controller.Controller` that is told when the jobs end that really run."""
 
+    def _note_changes(self, now: int) -> None:
+        """Arm what is due after a change: backfill soon where a heterogeneous job waits, which nobody else starts."""
+        changed = self.changes != self._seen_changes
+        super()._note_changes(now)
+        if changed and self._het_jobs and any(job.het_id is not None for job in self.queue):
+            soon = max(now, self._last_backfill + 1)
+            self._backfill_due = soon if self._backfill_due is None else min(self._backfill_due, soon)
+
     def change(self, job_id: int, spec: JobSpec, *, priority: int | None = None, anew: Collection[str] = ()) -> None:
         """Let a job ask for something else from now on, as ``scontrol update`` does.
 

@@ -42,8 +42,8 @@ def reasons(engine: Engine) -> dict[int, str]:
 def earliest_start(engine: Engine, job: Job, others: Sequence[Job] = ()) -> Slot | None:
     """Return when ``job`` would start, and where, if every job used up its limit and none came before its turn.
 
-    ``job`` need not be in the queue, nor need the ``others`` of a heterogeneous one; ``None`` if it would never start as
-    things stand.
+    ``job`` need not be in the queue, nor need the ``others`` of a heterogeneous one; ``None`` if it would never start
+    as things stand.
     """
     if engine.blocked(job) not in (None, "BeginTime"):
         return None

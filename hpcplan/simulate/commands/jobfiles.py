@@ -24,7 +24,10 @@ _PATTERN: Final = re.compile(r"%(\d{0,2})([%AaJjNnstux])")
 
 @dataclass(slots=True)
 class JobInfo:
-    """What a job's records lack: how it was submitted. Paths still hold their %-codes."""
+    """What a job's records lack: how it was submitted. Paths still hold their %-codes.
+
+    ``het`` is, of a component of a heterogeneous job: the id of the first, which one it is, how many there are.
+    """
 
     base_id: int
     command: str | None
@@ -45,6 +48,7 @@ class JobInfo:
     cpus_per_task_given: bool = False
     arguments: list[str] = field(default_factory=list)
     spec: dict[str, Any] = field(default_factory=dict)
+    het: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +101,8 @@ class JobFiles:
                 text = (self.directory / str(base_id) / "job.json").read_text(encoding="utf-8")
             except OSError:
                 return None
-            self._known[base_id] = JobInfo(**json.loads(text))
+            data = json.loads(text)
+            self._known[base_id] = JobInfo(**{**data, "het": tuple(data["het"]) if data.get("het") else None})
         return self._known[base_id]
 
     def script(self, base_id: int) -> Path:

@@ -28,7 +28,8 @@ def launch(line: Any, plan: dict[str, Any]) -> None:
     if plan["foreground"]:  # what the terminal sends is for the command
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)
-    line.send({"groups": [process.pid for process in step.processes.values()], "foreground": plan["foreground"]})
+    groups = {rank: process.pid for rank, process in step.processes.items()}
+    line.send({"groups": groups, "foreground": plan["foreground"]})
     step.finish()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = {"cpu_s": round(usage.ru_utime + usage.ru_stime, 3), "max_rss_bytes": usage.ru_maxrss * 1024}

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol
 
 from hpcplan.simulate.commands.reply import Refusal
 
-__all__ = ["Flag", "OptionLike", "Words", "flags", "read_words"]
+__all__ = ["Flag", "OptionLike", "Words", "flags", "read_components", "read_words"]
 
 
 class OptionLike(Protocol):
@@ -109,6 +109,20 @@ def read_words(
         else:
             result.rest.append(word)
     return result
+
+
+def read_components(command: str, words: Sequence[str], table: Iterable[OptionLike]) -> list[Words]:
+    """Return what ``words`` say of each component of a heterogeneous job: options, a colon, options …, a command.
+
+    Raises:
+        Refusal: as :func:`read_words`.
+    """
+    table = tuple(table)
+    parts = [read_words(command, words, table, stop_at_first=True)]
+    while parts[-1].rest[:1] == [":"]:
+        rest, parts[-1].rest = parts[-1].rest[1:], []
+        parts.append(read_words(command, rest, table, stop_at_first=True))
+    return parts
 
 
 def _long(command: str, word: str, rest: list[str], known: dict[str, OptionLike]) -> tuple[Any, str | None]:

@@ -19,7 +19,7 @@ from hpcplan.slurm.records import JobRecord, JobState
 __all__ = ["MIN_JOB_AGE_S", "JobRow", "Target", "ended_rows", "find_jobs", "live_rows", "read_target", "task_ranges"]
 
 MIN_JOB_AGE_S: Final = 300  # slurm.conf(5): how long the controller remembers a job that has ended
-_TARGET: Final = re.compile(r"(\d+)(?:_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\]|\*))?(?:\.(\w+))?")
+_TARGET: Final = re.compile(r"(\d+)(?:\+(\d{1,4})|_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\]|\*))?(?:\.(\w+))?")
 
 
 @dataclass(slots=True)
@@ -53,9 +53,38 @@ class JobRow:
 
     @property
     def name(self) -> str:
-        """The id as people write it: ``12``, ``12_3`` or ``12_[4-7%2]``."""
-        record = self.record
+        """The id as people write it: ``12``, ``12_3``, ``12_[4-7%2]``; ``12+1`` is a component of heterogeneous job."""
+        record, het = self.record, self.het
+        if het is not None:
+            return f"{het[0]}+{het[1]}"
         return f"{record.array_job_id}_{self.array_word}" if record.array_job_id is not None else str(record.job_id)
+
+    @property
+    def step_prefix(self) -> str:
+        """The id as the names of steps begin: components have their own there."""
+        return self.name if self.het is None else str(self.record.job_id)
+
+    @property
+    def het(self) -> tuple[int, int, int] | None:
+        """Of a component of a heterogeneous job: the first one's id, which one it is, and how many there are."""
+        if self.job is not None and self.job.het_id is not None:
+            return (self.job.het_id, self.job.het_offset, self.job.het_size)
+        return self.info.het if self.info is not None else None
+
+    @property
+    def het_id_set(self) -> str:
+        """The ids of all components of a heterogeneous job, nothing for others."""
+        return f"{self.het[0]}-{self.het[0] + self.het[2] - 1}" if self.het is not None else ""
+
+    def is_meant(self, target: Target) -> bool:
+        """Whether a target names this job, or the heterogeneous job or array that it is part of."""
+        record, het = self.record, self.het
+        if target.het_id is not None:
+            return het is not None and (het[0], record.job_id) == (target.het_id, target.job_id)
+        if het is not None and target.tasks is None and het[0] == target.job_id:
+            return True
+        tasks = self.tasks or (record.array_task_id,)
+        return any(target.matches(record.job_id, record.array_job_id, task) for task in tasks)
 
     @property
     def reason(self) -> str:
@@ -80,11 +109,15 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A job, task or step that was named: ``12``, ``12_3``, ``12_[1-3]``, ``12.0``; ``tasks`` is ``None`` for all."""
+    """A job, task or step that was named: ``12``, ``12_3``, ``12_[1-3]``, ``12.0``; ``tasks`` is ``None`` for all.
+
+    ``12+1`` names the job 13, as long as that is a component of the heterogeneous job 12 (``het_id``).
+    """
 
     job_id: int
     tasks: frozenset[int] | None = None
     step: str | None = None
+    het_id: int | None = None
 
     def matches(self, job_id: int, array_job_id: int | None, task: int | None) -> bool:
         """Whether a job is meant."""
@@ -99,11 +132,13 @@ def read_target(text: str) -> Target | None:
     if match is None:
         return None
     tasks: frozenset[int] | None = None
+    if match[3] is not None:
+        tasks = frozenset({int(match[3])})
+    elif match[4] is not None:
+        tasks = frozenset(_numbers(match[4]))
     if match[2] is not None:
-        tasks = frozenset({int(match[2])})
-    elif match[3] is not None:
-        tasks = frozenset(_numbers(match[3]))
-    return Target(int(match[1]), tasks, match[4])
+        return Target(int(match[1]) + int(match[2]), step=match[5], het_id=int(match[1]))
+    return Target(int(match[1]), tasks, match[5])
 
 
 def _numbers(text: str) -> Iterable[int]:
@@ -128,6 +163,8 @@ def find_jobs(session: Session, target: Target) -> list[Job]:
     """Return the live jobs that are meant, by id."""
     jobs = session.engine.jobs
     direct = jobs.get(target.job_id) if target.tasks is None else None
+    if target.het_id is not None:
+        return [direct] if direct is not None and direct.het_id == target.het_id else []
     if direct is not None and direct.array_job_id is None:
         return [direct]
     return [

@@ -17,7 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from hpcplan.simulate.commands.environment import allocated_cpus, batch_environment, job_environment
+from hpcplan.simulate.commands.environment import allocated_cpus, batch_environment
+from hpcplan.simulate.commands.het_groups import environment_of
 from hpcplan.simulate.commands.jobfiles import JobFiles, JobInfo, Step, output_path
 from hpcplan.simulate.commands.processes import Batch, Guard, send
 from hpcplan.simulate.commands.reaper import MARK, clear
@@ -108,7 +109,9 @@ class Runner:
         job = engine.running.get(run.job_id)
         if job is not None and job.restarts != run.attempt:
             job = None
-        if job is None and run.outcome is None:  # cancelled, requeued or lost by other hands
+        if (
+            job is None and run.outcome is None
+        ):  # cancelled, requeued, lost by other hands, or a component of what ended
             why = _why_stopped(session, run.job_id)
             words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
             self._stop(run, JobState.CANCELLED, words, session)
@@ -268,8 +271,7 @@ class Runner:
 
     def environment(self, job: Job, info: JobInfo, session: Session) -> dict[str, str]:
         """Return the environment of a job's processes: the submission's, and what Slurm adds."""
-        env = self.files.environment(info.base_id)
-        env |= job_environment(job, info, session.machine, session.settings.cluster)
+        env = self.files.environment(info.base_id) | environment_of(job, self.files, session)
         path = env.get("PATH", "/usr/local/bin:/usr/bin:/bin")
         if self._path not in path.split(os.pathsep):
             path = os.pathsep.join([self._path, path])
@@ -283,7 +285,7 @@ class Runner:
             return
         node = session.machine.names_of(job.nodes)[0]
         run = Run(job.id, base_id, job.restarts, node, job.limit_end, early=early_signal(job.spec.signal))
-        if info.batch:
+        if info.batch and not job.het_offset:  # of the components only the first runs the script
             run.steps = [_batch_step(job, session, node)]
             if not self._launch_batch(run, job, info, session):
                 batch = run.steps[0]

@@ -28,7 +28,8 @@ _TABLE: Final = flags(
     "units wckeys:W flags:F constraints:C",
     "allclusters:L allocations:X allusers:a batch-script brief:b completion:c duplicates:D env-vars federation "
     "helpformat:e help:h json local long:l noheader:n noconvert parsable:p parsable2:P truncate:T use-local-uid usage "
-    "verbose:v version:V whole-hetjob yaml",
+    "verbose:v version:V yaml",
+    "whole-hetjob",
 )
 _DEFAULT: Final = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
 _BRIEF: Final = "JobID,State,ExitCode"
@@ -107,12 +108,8 @@ def _with_targets(lines: list[Line], words: Words) -> list[Line]:
         return lines
 
     def wanted(line: Line) -> bool:
-        record = line.row.record
         step = line.step.name if line.step is not None else None
-        return any(
-            target.matches(record.job_id, record.array_job_id, record.array_task_id) and target.step in (None, step)
-            for target in targets
-        )
+        return any(line.row.is_meant(target) and target.step in (None, step) for target in targets)
 
     return [line for line in lines if wanted(line)]
 
@@ -158,14 +155,28 @@ def _targets(words: Words) -> list[Target]:
     return targets
 
 
+def _with_components(controller: Controller, targets: list[Target], words: Words) -> list[Target]:
+    """Return what is named, of heterogeneous jobs the components that are meant with it (sacct(1), --whole-hetjob)."""
+    wish = words.last("whole-hetjob") or ("yes" if "whole-hetjob" in words else "")
+    found: list[Target] = []
+    for target in targets:
+        info = controller.files.info(target.job_id)
+        het = info.het if info is not None else None
+        if het is None or wish == "no" or (wish != "yes" and het[0] != target.job_id) or target.het_id == het[0]:
+            found.append(replace(target, het_id=het[0]) if het is not None and target.het_id is None else target)
+            continue
+        found += [Target(het[0] + offset, step=target.step, het_id=het[0]) for offset in range(het[2])]
+    return found
+
+
 def _chosen(controller: Controller, session: Session, words: Words, call: Call) -> list[JobRow]:
-    targets = _targets(words)
+    targets = _with_components(controller, _targets(words), words)
     now = session.engine.now
     start, end = _span(words, call, now, anything=bool(targets))
     rows = _rows(controller, session, start, targets, every="duplicates" in words)
     tests: list[Callable[[JobRow], bool]] = [lambda row: _overlaps(row, start, end, now)]
     if targets:
-        tests.append(lambda row: any(_named(row, target) for target in targets))
+        tests.append(lambda row: any(row.is_meant(target) for target in targets))
     if (states := _states(words)) is not None:
         tests.append(lambda row: row.record.state in states)
     users = {*words.every("uid"), *words.every("user")}
@@ -211,12 +222,6 @@ def _as_ended(row: JobRow) -> JobRow:
         return row
     state, when = row.ending
     return replace(row, record=replace(row.record, state=state, end_time=when))
-
-
-def _named(row: JobRow, target: Target) -> bool:
-    record = row.record
-    tasks = row.tasks or (record.array_task_id,)
-    return any(target.matches(record.job_id, record.array_job_id, task) for task in tasks)
 
 
 def _overlaps(row: JobRow, start: int | None, end: int | None, now: int) -> bool:

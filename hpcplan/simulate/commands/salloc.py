@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any, Final
 
-from hpcplan.errors import SlurmError
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.environment import job_environment
-from hpcplan.simulate.commands.options import OptionLike, flags, read_words
+from hpcplan.simulate.commands.het_groups import environment_of
+from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_components
 from hpcplan.simulate.commands.reaper import MARK
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.srun import ALLOCATION_OPTIONS, PYXIS, await_start, release
-from hpcplan.simulate.commands.submission import allocate, check_values, environment_words, fields
-from hpcplan.simulate.jobs import JobSpec
+from hpcplan.simulate.commands.submission import allocate
 
 __all__ = ["salloc"]
 
@@ -28,21 +25,15 @@ _NOT_OF_THE_JOB: Final = ("SLURM_CPUS_ON_NODE", "SLURM_GTIDS", "SLURM_LOCALID", 
 
 def salloc(controller: Controller, connection: Any, call: Call) -> int:
     """Hold an allocation while a command runs and return its exit code."""
-    words = read_words("salloc", call.words, _TABLE, stop_at_first=True)
+    parts = read_components("salloc", call.words, _TABLE)
+    words = Words([pair for part in reversed(parts) for pair in part.given], parts[-1].rest)
     if "help" in words or "usage" in words:
         call.reply.say("Usage: salloc [OPTIONS(0)...] [command(0) [args(0)...]]")
         return 0
-    typed = check_values(words, "salloc")
-    try:
-        given = fields(environment_words("salloc", call.env)) | typed
-    except SlurmError as error:
-        raise Refusal(error.message) from None
-    plain = {key: value for key, value in given.items() if key in JobSpec.__dataclass_fields__}
     argv = words.rest or [call.env.get("SHELL") or "/bin/sh"]
     with controller.session() as session:
-        spec = replace(JobSpec.from_dict(plain), work_dir=call.cwd)
-        name = words.rest[0].rpartition("/")[2] if words.rest else "interactive"
-        job = allocate(controller, session, call, words, spec, name)
+        name = words.rest[0].rpartition("/")[2] if words.rest and len(parts) == 1 else "interactive"
+        job = allocate(controller, session, call, parts, name)[0]
     quiet = "quiet" in words
     before = call.reply.err
     call.reply.complain(f"salloc: Pending job allocation {job.id}")
@@ -72,11 +63,10 @@ def _stopped(controller: Controller, job_id: int) -> bool:
 def _run(controller: Controller, connection: Any, call: Call, job_id: int, argv: list[str]) -> int:
     with controller.session() as session:
         job, run = session.engine.running.get(job_id), controller.runner.runs.get(job_id)
-        info = controller.files.info(run.base_id) if run is not None else None
-        if job is None or info is None:
+        if job is None or run is None:
             raise Refusal(f"salloc: error: Job allocation {job_id} has been revoked")
         env = {name: value for name, value in call.env.items() if name not in _NOT_OF_THE_JOB}
-        env |= job_environment(job, info, session.machine, session.settings.cluster)
+        env |= environment_of(job, controller.files, session)
         # The job's own mark would end this command, which is the user's, with the job.
         env[MARK] = f"{controller.store.directory}:salloc"
     connection.reply(call.reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.backend import pretended_run
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.options import Flag, OptionLike, Words, read_words
+from hpcplan.simulate.commands.options import Flag, OptionLike, Words, read_components, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import Target, find_jobs
 from hpcplan.simulate.commands.submission import (
@@ -26,7 +27,7 @@ from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.live import REAL
 from hpcplan.simulate.pending import earliest_start
 from hpcplan.simulate.sbatch_options import OPTIONS
-from hpcplan.simulate.script import directives, parse_script
+from hpcplan.simulate.script import directives, parse_components
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
@@ -39,18 +40,19 @@ _HELP: Final = "Usage: sbatch [OPTIONS(0)...] script [args(0)...]"
 def sbatch(controller: Controller, connection: Any, call: Call) -> int:
     """Submit a script, a ``--wrap``'s command, or what comes on stdin."""
     try:
-        words = read_words("sbatch", call.words, _TABLE, stop_at_first=True)
+        parts = read_components("sbatch", call.words, _TABLE)
     except Refusal as error:
         raise Refusal(error.message, 255) from None
+    words = Words([pair for part in reversed(parts) for pair in part.given], parts[-1].rest)
     if "help" in words or "usage" in words:
         call.reply.say(_HELP)
         return 0
-    typed = check_values(words, "sbatch")
+    typed = [check_values(part, "sbatch") for part in parts]
     text, name, command = _script(call, words, connection)
-    spec, options = _specification(controller, call, words, typed, text, name)
+    specs, options = _specification(controller, call, words, typed, text, name)
     if "test-only" in options:
-        return _test_only(controller, call, spec)
-    job_id = _submit(controller, call, spec, options, text, command, words.rest[1:])
+        return _test_only(controller, call, specs)
+    job_id = _submit(controller, call, specs, options, text, command, words.rest[1:])
     if "parsable" in options:
         call.reply.say(str(job_id))
     elif "quiet" not in options:
@@ -81,37 +83,34 @@ def _script(call: Call, words: Words, connection: Any) -> tuple[str, str, str | 
 
 
 def _specification(
-    controller: Controller, call: Call, words: Words, typed: dict[str, Any], text: str, name: str
-) -> tuple[JobSpec, dict[str, str | None]]:
-    """Return what the job asks for, and all options by name: the script's, the environment's, then those typed."""
+    controller: Controller, call: Call, words: Words, typed: list[dict[str, Any]], text: str, name: str
+) -> tuple[list[JobSpec], dict[str, str | None]]:
+    """Return what each component asks for, and all options by name: the script's, the environment's, those typed."""
     from_env = environment_words("sbatch", call.env)
-    overrides = fields(from_env) | typed
     with_version = controller.store.settings().slurm_version
     try:
-        spec = parse_script(text, name=name, version=with_version, overrides=overrides)
+        specs = parse_components(text, name=name, version=with_version, everywhere=fields(from_env), typed=typed)
         in_script = [pair for line in directives(text) for pair in read_words("sbatch", line, _TABLE).given]
     except SlurmError as error:
         raise in_words_of("sbatch", error) from None
     options = {option.name: value for option, value in (*in_script, *from_env, *words.given)}
-    work_dir = absolute(spec.work_dir, call.cwd) if spec.work_dir else call.cwd
-    fixed = {"work_dir": work_dir}
-    return JobSpec.from_dict({**spec.as_dict(), **fixed}), options
+    return [replace(spec, work_dir=absolute(spec.work_dir or "", call.cwd)) for spec in specs], options
 
 
-def _test_only(controller: Controller, call: Call, spec: JobSpec) -> int:
+def _test_only(controller: Controller, call: Call, specs: list[JobSpec]) -> int:
     with controller.session() as session:
         try:
-            job = preview(session, spec, call.user)
+            job, *others = preview(session, specs, call.user)
         except SlurmError as error:
             text = error.message.replace("sbatch: error: Batch job submission failed", "allocation failure")
             raise Refusal(text) from None
-        slot = earliest_start(session.engine, job)
+        slot = earliest_start(session.engine, job, others)
         if slot is None:
             raise Refusal("allocation failure: Requested node configuration is not available")
         when = datetime.fromtimestamp(slot.start).strftime("%Y-%m-%dT%H:%M:%S")
-        nodes = session.machine.node_list(slot.nodes)
+        nodes, cpus = session.machine.node_list(slot.nodes), sum(one.request.cpus for one in (job, *others))
         call.reply.complain(
-            f"sbatch: Job {session.engine.next_id} to start at {when} using {job.request.cpus} processors "
+            f"sbatch: Job {session.engine.next_id} to start at {when} using {cpus} processors "
             f"on nodes {nodes} in partition {job.request.partition}"
         )
     return 0
@@ -120,7 +119,7 @@ def _test_only(controller: Controller, call: Call, spec: JobSpec) -> int:
 def _submit(
     controller: Controller,
     call: Call,
-    spec: JobSpec,
+    specs: list[JobSpec],
     options: dict[str, str | None],
     text: str,
     command: str | None,
@@ -128,12 +127,16 @@ def _submit(
 ) -> int:
     with controller.session() as session:
         try:
-            job = preview(session, spec, call.user)
-            info = job_info(call, spec, job, options, command=command, real=not controller.pretend)
-            info.arguments = arguments
-            controller.files.create(info, text, exported(call.env, options.get("export")))
-            behaviour = pretended_run(spec, job.request.limit_s) if controller.pretend else REAL
-            job_id = session.engine.submit(spec, behaviour, call.user)
+            jobs = preview(session, specs, call.user)
+            env = exported(call.env, options.get("export"))
+            for job in jobs:
+                info = job_info(call, job, options, command=command, real=not controller.pretend)
+                info.arguments = arguments
+                controller.files.create(info, text, env)
+            components = [
+                (job.spec, pretended_run(job.spec, job.request.limit_s) if controller.pretend else REAL) for job in jobs
+            ]
+            job_id = session.engine.submit_together(components, call.user)
         except SlurmError as error:
             raise in_words_of("sbatch", error) from None
     controller.wake()

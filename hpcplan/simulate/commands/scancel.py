@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.het_groups import components
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import Target, find_jobs, read_target
@@ -23,6 +24,7 @@ _TABLE: Final = flags(
     "wckey",
     "batch:b ctld full:f help hurry:H interactive:i me quiet:Q usage verbose:v version:V cron",
 )
+_PART: Final = 60  # how scancel leaves when it cannot take a component out of a job that waits
 _FILTERS: Final = ("account", "jobname", "name", "partition", "qos", "state", "user", "me", "nodelist", "wckey")
 
 
@@ -43,6 +45,8 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
                 _one(controller, session, call, words, text, target, states, number)
         else:
             for job in list(session.engine.jobs.values()):
+                if job.het_offset and not job.running:
+                    continue  # it goes with the first component
                 if job.id in session.engine.jobs and _chosen(job, call, words, states):
                     _act(controller, session, job, words, number)
     controller.wake()
@@ -100,7 +104,11 @@ def _one(
         if job.user != call.user:
             call.reply.complain(f"scancel: error: Kill job error on job id {text}: Access/permission denied", 1)
         elif _chosen(job, call, words, states):
-            _act(controller, session, job, words, number, step=target.step)
+            try:
+                _act(controller, session, job, words, number, step=target.step)
+            except SlurmError as error:
+                name = f"{job.het_id}+{job.het_offset}" if target.het_id is not None else text
+                call.reply.complain(f"scancel: error: Kill job error on job id {name}: {error.message}", _PART)
 
 
 def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None) -> bool:
@@ -144,9 +152,11 @@ def _act(
             controller.runner.signal(run, number, batch=batch or full, steps=not batch or full)
         return
     if run is not None and job.running:
-        controller.runner.cancel(run, session)
+        for one in components(session, job) if job.het_id == job.id else [job]:
+            if one.id in controller.runner.runs:
+                controller.runner.cancel(controller.runner.runs[one.id], session)
         return
     try:
         session.engine.cancel(job.id)
-    except (SlurmError, KeyError):
+    except KeyError:
         return

@@ -15,7 +15,7 @@ from hpcplan.simulate.commands.formatting import Clock, release
 from hpcplan.simulate.commands.job_json import squeue_json
 from hpcplan.simulate.commands.options import Flag, Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.rows import JobRow, read_target
+from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.scontrol_jobs import block, job_block, step_block
 from hpcplan.simulate.commands.scontrol_show import (
     config_lines,
@@ -96,7 +96,7 @@ def _show_job(controller: Controller, call: Call, words: Words, identity: str | 
                 raise Refusal("scontrol_print_job error: Invalid job id specified")
             if target.tasks is not None:
                 rows = controller_rows(controller, session, whole_arrays=False)
-            rows = [row for row in rows if target.matches(row.record.job_id, row.record.array_job_id, _task(row))]
+            rows = [row for row in rows if row.is_meant(target)]
             if not rows:
                 raise Refusal("slurm_load_jobs error: Invalid job id specified")
         if "json" in words:
@@ -108,10 +108,6 @@ def _show_job(controller: Controller, call: Call, words: Words, identity: str | 
             call.reply.out += block(job_block(session, row, clock, detail="details" in words), one_line=one_line)
 
 
-def _task(row: JobRow) -> int | None:
-    return row.record.array_task_id
-
-
 def _show_step(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
     clock, one_line = Clock(call.env), "oneliner" in words
     target = read_target(identity) if identity is not None else None
@@ -119,13 +115,10 @@ def _show_step(controller: Controller, call: Call, words: Words, identity: str |
         raise Refusal(f"scontrol: error: Invalid job id specified: {identity}")
     with controller.session() as session:
         for row in controller_rows(controller, session, whole_arrays=False):
-            record = row.record
-            if target is not None and not target.matches(record.job_id, record.array_job_id, record.array_task_id):
+            if target is not None and not row.is_meant(target):
                 continue
             for step in row.steps:
-                if (step.end is None and target is not None and target.step in (None, step.name)) or (
-                    step.end is None and target is None
-                ):
+                if step.end is None and (target is None or target.step in (None, step.name)):
                     call.reply.out += block(step_block(row, step, clock), one_line=one_line)
     if not call.reply.out and target is not None:
         raise Refusal(f"Job step {identity} not found")

@@ -24,6 +24,7 @@ def job_block(session: Session, row: JobRow, clock: Clock, *, detail: bool = Fal
     group, gid = _group(row)
     lines = [
         f"{_identity(row)} JobName={record.name}",
+        *([f"HetJobIdSet={row.het_id_set}"] if row.het is not None else []),
         f"UserId={user}({uid}) GroupId={group}({gid}) MCS_label=N/A",
         (
             f"Priority={record.priority or 0} Nice={spec.nice} Account={record.account or '(null)'} "
@@ -52,6 +53,8 @@ def job_block(session: Session, row: JobRow, clock: Clock, *, detail: bool = Fal
 
 def _identity(row: JobRow) -> str:
     record = row.record
+    if row.het is not None:
+        return f"JobId={record.job_id} HetJobId={row.het[0]} HetJobOffset={row.het[1]}"
     if record.array_job_id is None:
         return f"JobId={record.job_id}"
     throttle = f" ArrayTaskThrottle={row.spec.array_limit}" if row.spec.array_limit else ""
@@ -178,7 +181,7 @@ def step_block(row: JobRow, step: Step, clock: Clock) -> list[str]:
     uid = row.info.uid if row.info else 0
     tres = f"cpu={step.cpus},node={step.nodes}"
     return [
-        f"StepId={row.name}.{step.name} UserId={uid} StartTime={clock.moment(step.start)} TimeLimit=UNLIMITED",
+        f"StepId={row.step_prefix}.{step.name} UserId={uid} StartTime={clock.moment(step.start)} TimeLimit=UNLIMITED",
         f"State={step.state} Partition={row.record.partition} NodeList={step.node_list}",
         f"Nodes={step.nodes} CPUs={step.cpus} Tasks={step.ntasks} Name={step.job_name} Network=(null)",
         f"TRES={'(null)' if step.name == 'batch' else tres}",

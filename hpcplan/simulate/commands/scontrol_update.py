@@ -13,6 +13,7 @@ from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.options import Words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import find_jobs, read_target
+from hpcplan.simulate.het_jobs import whole
 from hpcplan.simulate.jobs import Job, JobSpec
 from hpcplan.simulate.live import is_real
 from hpcplan.simulate.sbatch_options import OPTIONS, fields_of
@@ -105,12 +106,14 @@ def suspend(controller: Controller, call: Call, words: Words, rest: list[str]) -
     """Stop the processes of jobs that run, until :func:`resume`."""
 
     def act(session: Session, job: Job) -> None:
-        run = controller.runner.runs.get(job.id)
+        runs = [controller.runner.runs.get(one.id) for one in whole(session.engine.jobs, job)]
         if not job.running:
             raise SlurmError(_PENDING)
-        if run is None or not is_real(job):
+        if not is_real(job):
             raise SlurmError(_DISABLED)
-        controller.runner.suspend(run, session)
+        for run in runs:
+            if run is not None:
+                controller.runner.suspend(run, session)
 
     _each(controller, call, rest, act)
 
@@ -119,10 +122,12 @@ def resume(controller: Controller, call: Call, words: Words, rest: list[str]) ->
     """Let the processes of suspended jobs go on."""
 
     def act(session: Session, job: Job) -> None:
-        run = controller.runner.runs.get(job.id)
-        if run is None or run.suspended_at is None:
+        runs = [controller.runner.runs.get(one.id) for one in whole(session.engine.jobs, job)]
+        if not any(run is not None and run.suspended_at is not None for run in runs):
             raise SlurmError(_DISABLED)
-        controller.runner.resume(run, session)
+        for run in runs:
+            if run is not None:
+                controller.runner.resume(run, session)
 
     _each(controller, call, rest, act)
 

@@ -105,7 +105,7 @@ def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
         states = {state for state in JobState if not state.final}
     tests: list[Callable[[JobRow], bool]] = [lambda row: row.state in states]
     if targets:
-        tests.append(lambda row: any(_matches(row, target) for target in targets))
+        tests.append(lambda row: any(row.is_meant(target) for target in targets))
     for option, of in (
         ("account", lambda row: row.record.account or ""), ("name", lambda row: row.record.name),
         ("partition", lambda row: row.record.partition or ""), ("qos", lambda row: row.record.qos or "normal"),
@@ -149,8 +149,8 @@ def _targets(words: Words, call: Call, rows: list[JobRow]) -> list[Target]:
         target = read_target(text)
         if target is None:
             raise Refusal(f"squeue: error: Invalid job id: {text}")
-        targets.append(target)
-    if len(targets) == 1 and not any(_matches(row, targets[0]) for row in rows):
+        targets.append(target if target.het_id is None else Target(target.het_id))  # the whole job is shown
+    if len(targets) == 1 and not any(row.is_meant(targets[0]) for row in rows):
         raise Refusal("slurm_load_jobs error: Invalid job id specified")
     return targets
 
@@ -159,12 +159,6 @@ def _ids(words: Words) -> list[str]:
     """Return the ids given; a comma in brackets does not part them."""
     texts = [value for option, value in words.given if option.name == "jobs" and value]
     return [item for text in texts for item in re.split(r",(?![^\[]*\])", text) if item.strip()]
-
-
-def _matches(row: JobRow, target: Target) -> bool:
-    record = row.record
-    tasks = row.tasks or (record.array_task_id,)
-    return any(target.matches(record.job_id, record.array_job_id, task) for task in tasks)
 
 
 def _sorted(rows: list[JobRow], words: Words, session: Session) -> list[JobRow]:
@@ -206,7 +200,7 @@ def _print_steps(call: Call, rows: list[JobRow], *, header: bool) -> None:
             if step.end is None and row.state in (JobState.RUNNING, JobState.COMPLETING):
                 record = row.record
                 cells = (
-                    fit(f"{row.name}.{step.name}", 15, right=True), fit(step.job_name, 8, right=True),
+                    fit(f"{row.step_prefix}.{step.name}", 15, right=True), fit(step.job_name, 8, right=True),
                     fit(record.partition or "", 9, right=True), fit(record.user or "", 8, right=True),
                     fit(short_time(row.now - step.start), 9, right=True), step.node_list,
                 )  # fmt: skip

@@ -92,6 +92,9 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "exit_code": ("EXIT_CODE", lambda row: str(row.record.exit_code or 0)),
         "requeue": ("REQUEUE", lambda row: str(int(row.spec.requeue))),
         "restartcnt": ("RESTART_COUNT", lambda row: str(row.record.restarts)),
+        "hetjobid": ("HET_JOB_ID", lambda row: str(row.het[0]) if row.het is not None else "N/A"),
+        "hetjoboffset": ("HET_JOB_OFFSET", lambda row: str(row.het[1]) if row.het is not None else "N/A"),
+        "hetjobidset": ("HET_JOB_ID_SET", lambda row: row.het_id_set or "N/A"),
         "cluster": ("CLUSTER", lambda row: row.record.cluster or ""),
     }
     return {letter: Field(header, value) for letter, (header, value) in table.items()}

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
-from hpcplan.errors import SlurmError
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.environment import job_environment
+from hpcplan.simulate.commands.het_groups import components, environment_of, read_groups
+from hpcplan.simulate.commands.multi_prog import read_programs
 from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.runner import Run
-from hpcplan.simulate.commands.steps import OpenStep, StepWish, close_step, open_step, plan_of, register
-from hpcplan.simulate.commands.submission import absolute, allocate, check_values, environment_words, fields
+from hpcplan.simulate.commands.steps import (
+    OpenStep,
+    StepWish,
+    begin_step,
+    close_step,
+    plan_of,
+    register,
+    room_for,
+)
+from hpcplan.simulate.commands.submission import absolute, allocate, check_values
 from hpcplan.simulate.jobs import Job, JobSpec
 from hpcplan.simulate.sbatch_options import OPTIONS
 from hpcplan.simulate.store import Session
@@ -25,7 +34,7 @@ _NOT_HERE: Final = frozenset(
 ALLOCATION_OPTIONS: Final = tuple(option for option in OPTIONS if option.name not in _NOT_HERE)
 _OWN: Final = flags(
     "accel-bind cpu-bind disable-status epilog immediate:I jobid launcher-opts mpi prolog relative:r slurmd-debug "
-    "task-epilog task-prolog wait:W bell het-group max-exit-timeout max-launch-time msg-timeout",
+    "task-epilog task-prolog wait:W bell het-group pack-group max-exit-timeout max-launch-time msg-timeout",
     "disable-status:X exact label:l multi-prog no-allocate:Z overlap preserve-env:E pty test-only unbuffered:u whole "
     "interactive send-libs debugger-test",
     "bcast kill-on-bad-exit:K compress",
@@ -47,30 +56,55 @@ _STEP_VARIABLES: Final = {
 }  # fmt: skip
 
 
+class _NoCommand(Refusal):
+    """Nothing to run was typed."""
+
+
 def srun(controller: Controller, connection: Any, call: Call) -> int:
     """Run tasks and return the highest of their exit codes."""
     try:
-        words = read_words("srun", call.words, _TABLE, stop_at_first=True)
+        parts = _parts(call.words)
+    except _NoCommand:
+        raise
     except Refusal as error:
         raise Refusal(error.message, 255) from None
+    words = parts[0]
     if "help" in words or "usage" in words:
         call.reply.say("Usage: srun [OPTIONS(0)... [executable(0) [args(0)...]]]")
         return 0
     if words.last("mpi") == "list":
         call.reply.say("MPI plugin types are...\n\tnone")
         return 0
-    if "multi-prog" in words:
-        raise Refusal("srun: error: the mock cluster does not support --multi-prog")
-    typed = check_values(words, "srun")
-    if not words.rest:
-        raise Refusal("srun: fatal: No command given to execute.")
-    wish = _wish(call, words, typed)
+    wishes = [_wish(call, part, check_values(part, "srun")) for part in parts]
     if "container-image" in words and "quiet" not in words:
         call.reply.complain(f"srun: the mock cluster runs this without its container {words.last('container-image')}")
     target = words.last("jobid") or (None if "no-allocate" in words else call.env.get("SLURM_JOB_ID"))
     if target is not None:
-        return _inside(controller, connection, call, wish, target)
-    return _outside(controller, connection, call, words, typed, wish)
+        return _inside(controller, connection, call, list(zip(parts, wishes, strict=True)), target)
+    return _outside(controller, connection, call, parts, wishes)
+
+
+def _parts(typed: list[str]) -> list[Words]:
+    """Return what was typed for each component; colons part them, and the last command is for those without any.
+
+    Raises:
+        Refusal: getopt's, or no command.
+    """
+    pieces: list[list[str]] = [[]]
+    for word in typed:
+        if word == ":":
+            pieces.append([])
+        else:
+            pieces[-1].append(word)
+    parts = [read_words("srun", piece, _TABLE, stop_at_first=True) for piece in pieces]
+    if "help" in parts[0] or "usage" in parts[0] or parts[0].last("mpi") == "list":
+        return parts
+    command: list[str] = []
+    for part in reversed(parts):
+        command = part.rest = part.rest or command
+    if not command:
+        raise _NoCommand("srun: fatal: No command given to execute.")
+    return parts
 
 
 def _wish(call: Call, words: Words, typed: dict[str, Any]) -> StepWish:
@@ -101,6 +135,9 @@ def _wish(call: Call, words: Words, typed: dict[str, Any]) -> StepWish:
         stderr=words.last("error") or call.env.get("SLURM_STDERRMODE"),
         cwd=absolute(chdir, call.cwd) if chdir else call.cwd,
         env=_exported(call.env, words.last("export") or call.env.get("SLURM_EXPORT_ENV")),
+        programs=read_programs(Path(absolute(words.rest[0], call.cwd)), words.rest[0])
+        if "multi-prog" in words
+        else None,
     )
 
 
@@ -124,9 +161,29 @@ def _exported(env: dict[str, str], wish: str | None) -> dict[str, str]:
 # in a job -----------------------------------------------------------------------------------------------------------
 
 
-def _inside(controller: Controller, connection: Any, call: Call, wish: StepWish, target: str) -> int:
+def _inside(
+    controller: Controller, connection: Any, call: Call, parts: list[tuple[Words, StepWish]], target: str
+) -> int:
     job_id = int(target) if target.isdecimal() else -1
-    given = [(option, call.env[name]) for name, option in _STEP_VARIABLES.items() if call.env.get(name)]
+    with controller.session() as session:
+        job = session.engine.running.get(job_id)
+        count = len(components(session, job)) if job is not None else 1
+    asked: list[tuple[int, StepWish]] = []
+    for position, (words, wish) in enumerate(parts):
+        text = words.last("het-group") or words.last("pack-group")
+        groups = read_groups(text, count) if text is not None else [position]
+        if position >= count:
+            raise Refusal("srun: error: Requested het-group offset exceeds highest hetjob index")
+        for group in groups:
+            own = replace(wish)
+            _fill(own, call.env, f"_HET_GROUP_{group}" if count > 1 and text is not None else "")
+            asked.append((group, own))
+    return _step(controller, connection, call, job_id, sorted(asked, key=lambda one: one[0]))
+
+
+def _fill(wish: StepWish, env: dict[str, str], suffix: str) -> None:
+    """Take from the job's variables what was not typed."""
+    given = [(option, env[name + suffix]) for name, option in _STEP_VARIABLES.items() if env.get(name + suffix)]
     if wish.ntasks is None and not (wish.nodes is not None and wish.ntasks_per_node is not None):
         for option, value in given:
             if option == "ntasks" and value.isdecimal() and wish.ntasks_per_node is None and wish.nodes is None:
@@ -136,47 +193,66 @@ def _inside(controller: Controller, connection: Any, call: Call, wish: StepWish,
             wish.cpus_per_task = int(value)
         if option == "ntasks-per-node" and wish.ntasks is None and wish.ntasks_per_node is None and value.isdecimal():
             wish.ntasks_per_node = int(value)
-    return _step(controller, connection, call, job_id, wish)
 
 
-def _step(controller: Controller, connection: Any, call: Call, job_id: int, wish: StepWish) -> int:
-    """Create a step as soon as the job has room for it, let the client launch it, and wait for its end."""
-    made = _await_room(controller, connection, call, job_id, wish)
+def _step(
+    controller: Controller, connection: Any, call: Call, job_id: int, asked: Sequence[tuple[int, StepWish]]
+) -> int:
+    """Create a step as soon as the job has room for it, let the client launch it, and wait for its end.
+
+    ``asked`` is what it is to be on each component of the job, by its place; on an ordinary one, which has the place 0.
+    """
+    made = _await_room(controller, connection, call, job_id, asked)
     if made is None:
         return 1
-    run, opened, plan = made
+    parts, plan = made
     connection.reply(call.reply)
     connection.send(launch=plan)
-    ended = _watch(controller, connection, run, opened)
+    ended = _watch(controller, connection, parts)
     with controller.session() as session:
-        code = close_step(controller, session, run, opened.step, ended)
-        if not run.batch:
-            run.exit = (opened.step.exit_code, opened.step.signal)
+        code, first = 0, 0
+        for part in parts:
+            own = None
+            if ended is not None:
+                share = part.ntasks / len(ended["exits"])
+                own = {**ended, "exits": ended["exits"][first : first + part.ntasks], "cpu_s": ended["cpu_s"] * share}
+            code = max(code, close_step(controller, session, part.run, part.step, own))
+            first += part.ntasks
+            if not part.run.batch:
+                part.run.exit = (part.step.exit_code, part.step.signal)
     controller.wake()
     return code
 
 
 def _await_room(
-    controller: Controller, connection: Any, call: Call, job_id: int, wish: StepWish
-) -> tuple[Run, OpenStep, dict[str, Any]] | None:
+    controller: Controller, connection: Any, call: Call, job_id: int, asked: Sequence[tuple[int, StepWish]]
+) -> tuple[list[OpenStep], dict[str, Any]] | None:
     waited = False
+    quiet = asked[0][1].quiet
     while not controller.stopped.is_set():
         with controller.session() as session:
-            job = session.engine.running.get(job_id)
-            run = controller.runner.runs.get(job_id)
-            if job is None or run is None or run.outcome is not None:
-                raise _no_job(session, job_id)
-            made = open_step(session, run, job, wish)
-            if isinstance(made, OpenStep):
-                info = controller.files.info(run.base_id)
-                if info is not None:
-                    told = job_environment(job, info, session.machine, session.settings.cluster)
-                    wish.env = {**told, **wish.env} if call.job_id == job_id else {**wish.env, **told}
-                if waited and not wish.quiet:
+            parts: list[OpenStep] = []
+            waits: str | None = None
+            for group, wish in asked:
+                job, run = session.engine.running.get(job_id + group), controller.runner.runs.get(job_id + group)
+                if job is None or run is None or run.outcome is not None:
+                    raise _no_job(session, job_id)
+                room = room_for(session, run, job, wish)
+                if isinstance(room, OpenStep):
+                    parts.append(room)
+                else:
+                    waits = room
+            if waits is None:
+                for part in parts:
+                    told = environment_of(part.job, controller.files, session)
+                    mine = call.job_id == part.job.id
+                    part.wish.env = {**told, **part.wish.env} if mine else {**part.wish.env, **told}
+                begin_step(session, controller.runner.runs[job_id], parts)
+                if waited and not quiet:
                     call.reply.complain(f"srun: Step created for job {job_id}")
-                return run, made, plan_of(controller, job, made, wish, call.user)
-            if not waited and not wish.quiet:
-                call.reply.complain(f"srun: Job {job_id} step creation temporarily disabled, retrying ({made})")
+                return parts, plan_of(controller, session, parts, call.user)
+            if not waited and not quiet:
+                call.reply.complain(f"srun: Job {job_id} step creation temporarily disabled, retrying ({waits})")
                 connection.reply(call.reply)
             waited = True
         if connection.gone(0.1):
@@ -196,20 +272,26 @@ def _no_job(session: Session, job_id: int) -> Refusal:
     )
 
 
-def _watch(controller: Controller, connection: Any, run: Run, opened: OpenStep) -> dict[str, Any] | None:
+def _watch(controller: Controller, connection: Any, parts: Sequence[OpenStep]) -> dict[str, Any] | None:
     """Return the launcher's word of how the tasks ended, ``None`` where srun itself was killed."""
     began = connection.receive()
     if began is None:
         return None
     with controller.session():
-        if not began["foreground"]:  # a terminal's task is in srun's own process group
-            register(controller, run, opened.step.name, [int(group) for group in began["groups"]])
-        if run.kill_at is not None:  # the job was stopped while the tasks began
-            controller.runner.signal(run, 15)
+        first = 0
+        for part in parts:
+            ranks = {str(rank) for rank in range(first, first + part.ntasks)}
+            first += part.ntasks
+            if not began["foreground"]:  # a terminal's task is in srun's own process group
+                groups = [int(group) for rank, group in began["groups"].items() if rank in ranks]
+                register(controller, part.run, part.step.name, groups)
+            if part.run.kill_at is not None:  # the job was stopped while the tasks began
+                controller.runner.signal(part.run, 15)
     ended = connection.receive()
     if ended is None:
         with controller.session():
-            controller.runner.end_step(run, opened.step.name)
+            for part in parts:
+                controller.runner.end_step(part.run, part.step.name)
         return None
     return dict(ended)
 
@@ -217,26 +299,19 @@ def _watch(controller: Controller, connection: Any, run: Run, opened: OpenStep) 
 # on its own ---------------------------------------------------------------------------------------------------------
 
 
-def _outside(
-    controller: Controller, connection: Any, call: Call, words: Words, typed: dict[str, Any], wish: StepWish
-) -> int:
-    try:
-        given = fields(environment_words("srun", call.env)) | typed
-    except SlurmError as error:
-        raise Refusal(error.message) from None
-    plain = {key: value for key, value in given.items() if key in JobSpec.__dataclass_fields__}
-    spec = replace(JobSpec.from_dict(plain), work_dir=call.cwd)
+def _outside(controller: Controller, connection: Any, call: Call, parts: list[Words], wishes: list[StepWish]) -> int:
     with controller.session() as session:
-        job = allocate(controller, session, call, words, spec, wish.name)
-    if not await_start(controller, connection, call, job, "srun"):
+        jobs = allocate(controller, session, call, parts, wishes[0].name)
+    if not await_start(controller, connection, call, jobs[0], "srun"):
         return 1
-    if wish.ntasks is None and wish.ntasks_per_node is None:
-        wish.ntasks = job.spec.ntasks
-    wish.nodes = wish.nodelist = wish.exclude = None
+    for job, wish in zip(jobs, wishes, strict=True):
+        if wish.ntasks is None and wish.ntasks_per_node is None:
+            wish.ntasks = job.spec.ntasks
+        wish.nodes = wish.nodelist = wish.exclude = None
     try:
-        return _step(controller, connection, call, job.id, wish)
+        return _step(controller, connection, call, jobs[0].id, list(enumerate(wishes)))
     finally:
-        release(controller, job.id)
+        release(controller, jobs[0].id)
 
 
 def await_start(controller: Controller, connection: Any, call: Call, job: Job, command: str) -> bool:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hpcplan.hostlist import compress, expand
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.environment import allocated_cpus, gpu_ids, gpus_on_node, layout, task_environment
+from hpcplan.simulate.commands.environment import (
+    allocated_cpus,
+    compact_counts,
+    gpu_ids,
+    gpus_on_node,
+    layout,
+    task_environment,
+)
 from hpcplan.simulate.commands.jobfiles import Step, output_path
+from hpcplan.simulate.commands.multi_prog import programs_of
 from hpcplan.simulate.commands.reaper import MARK
 from hpcplan.simulate.commands.reply import Refusal
 from hpcplan.simulate.commands.runner import Run
@@ -18,7 +26,7 @@ from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
-__all__ = ["StepWish", "close_step", "open_step", "plan_of", "register"]
+__all__ = ["OpenStep", "StepWish", "begin_step", "close_step", "plan_of", "register", "room_for"]
 
 _BUSY: Final = "Requested nodes are busy"
 _TOO_MANY: Final = "More processors requested than permitted"
@@ -27,7 +35,7 @@ _NO_NODES: Final = "Requested node configuration is not available"
 
 @dataclass(slots=True)
 class StepWish:
-    """What srun was asked for; ``None`` is *not given*."""
+    """What srun was asked for; ``None`` is *not given*. ``programs`` are the lines of ``--multi-prog``."""
 
     argv: list[str]
     name: str
@@ -50,20 +58,32 @@ class StepWish:
     stderr: str | None = None
     cwd: str = "/"
     env: dict[str, str] = field(default_factory=dict)
+    programs: list[tuple[int, str, str]] | None = None
 
 
 @dataclass(slots=True)
 class OpenStep:
-    """A step under way: its line in accounting, its nodes, and how many tasks each has."""
+    """A step under way on one job: its line in accounting, its nodes, and how many tasks each has.
 
-    step: Step
+    A step over several components of a heterogeneous job is one on each, under one number.
+    """
+
+    run: Run
+    job: Job
+    wish: StepWish
     names: list[str]
     counts: list[int]
     cpus: list[int]
+    step: Step = field(init=False)
+
+    @property
+    def ntasks(self) -> int:
+        """How many tasks it has."""
+        return sum(self.counts)
 
 
-def open_step(session: Session, run: Run, job: Job, wish: StepWish) -> OpenStep | str:
-    """Create a step, or return why it has to wait.
+def room_for(session: Session, run: Run, job: Job, wish: StepWish) -> OpenStep | str:
+    """Return a step that could begin now, or why it has to wait.
 
     Raises:
         Refusal: the job cannot hold it.
@@ -85,14 +105,20 @@ def open_step(session: Session, run: Run, job: Job, wish: StepWish) -> OpenStep 
         for name, cpus in claim.items():
             if cpus + sum(other.get(name, 0) for other in run.claims.values()) > cpus_of[name]:
                 return _BUSY
-    number = str(run.next_step)
-    run.next_step += 1
-    run.claims[number] = {} if wish.overlap else claim
-    total = sum(claim.values())
-    step = Step(number, wish.name, compress(names), len(names), ntasks, total, session.engine.now, job.restarts)
-    run.steps.append(step)
-    run.groups[number] = []
-    return OpenStep(step, names, counts, list(claim.values()))
+    return OpenStep(run, job, wish, names, counts, list(claim.values()))
+
+
+def begin_step(session: Session, leader: Run, parts: Sequence[OpenStep]) -> None:
+    """Create a step of these parts, under the next number of the job (of a heterogeneous one's first component)."""
+    number = str(leader.next_step)
+    leader.next_step += 1
+    for part in parts:
+        run, now = part.run, session.engine.now
+        run.claims[number] = {} if part.wish.overlap else dict(zip(part.names, part.cpus, strict=True))
+        nodes, cpus, attempt = compress(part.names), sum(part.cpus), part.job.restarts
+        part.step = Step(number, part.wish.name, nodes, len(part.names), part.ntasks, cpus, now, attempt)
+        run.steps.append(part.step)
+        run.groups[number] = []
 
 
 def _nodes(job: Job, wish: StepWish, names: list[str]) -> list[str]:
@@ -122,32 +148,58 @@ def _cannot(job: Job, why: str) -> Refusal:
     return Refusal(f"srun: error: Unable to create step for job {job.id}: {why}")
 
 
-def plan_of(controller: Controller, job: Job, opened: OpenStep, wish: StepWish, user: str) -> dict[str, Any]:
-    """Return what the launcher in the client has to do (:mod:`.launcher`)."""
-    own = task_environment(opened.names, opened.counts, int(opened.step.name), opened.cpus)
-    nodes = [name for name, count in zip(opened.names, opened.counts, strict=True) for _ in range(count)]
-    per_task = wish.gpus_per_task or job.spec.gpus_per_task
+def plan_of(controller: Controller, session: Session, parts: Sequence[OpenStep], user: str) -> dict[str, Any]:
+    """Return what the launcher in the client has to do (:mod:`.launcher`).
+
+    Raises:
+        Refusal: the file of ``--multi-prog`` does not fit the step.
+    """
+    first, wish = parts[0], parts[0].wish
+    names = [name for part in parts for name in part.names]
+    own = task_environment(
+        names,
+        [n for part in parts for n in part.counts],
+        int(first.step.name),
+        [n for part in parts for n in part.cpus],
+    )
+    whose = [part for part in parts for _ in range(part.ntasks)]
+    job_id = first.job.het_id or first.job.id
+    every_cpu = compact_counts([cpus for part in parts for cpus in allocated_cpus(part.job, session.machine)])
+    programs = None
+    if wish.programs is not None:
+        programs = programs_of(wish.programs, len(whose), wish.argv[0])
     tasks = []
-    for rank, (env, node) in enumerate(zip(own, nodes, strict=True)):
-        codes = _codes(job, opened.step.name, node, rank, int(env["SLURM_NODEID"]), user)
-        if per_task:
-            first = int(env["SLURM_LOCALID"]) * per_task
-            env |= gpu_ids(range(first, first + per_task))
+    for rank, (env, part) in enumerate(zip(own, whose, strict=True)):
+        job, wish, node = part.job, part.wish, env["SLURMD_NODENAME"]
+        env[MARK] = controller.runner.mark(job.id)
+        codes = _codes(job, first.step.name, node, rank, int(env["SLURM_NODEID"]), user)
+        if per_task := wish.gpus_per_task or job.spec.gpus_per_task:
+            lowest = int(env["SLURM_LOCALID"]) * per_task
+            env |= gpu_ids(range(lowest, lowest + per_task))
         elif count := gpus_on_node(job):
             env |= gpu_ids(range(count))
             env["SLURM_STEP_GPUS"] = env["CUDA_VISIBLE_DEVICES"]
+        if len(parts) > 1:
+            env |= {"SLURM_JOB_NODELIST": compress(names), "SLURM_JOB_NUM_NODES": str(len(names))}
+            env["SLURM_JOB_CPUS_PER_NODE"] = every_cpu
+        if job.het_id is not None and gpus_on_node(job):
+            env["SLURM_GPUS_ON_NODE"] = str(gpus_on_node(job))
         tasks.append({
-            "argv": wish.argv, "env": env, "cwd": wish.cwd, "node": node,
+            "argv": programs[rank] if programs is not None else wish.argv, "env": env, "cwd": wish.cwd, "node": node,
             "stdout": _stream(wish.stdout, rank, codes, wish.cwd),
             "stderr": _stream(wish.stderr, rank, codes, wish.cwd),
         })  # fmt: skip
         if wish.stderr is None and wish.stdout is not None and not wish.stdout.isdecimal():
             tasks[-1]["stderr"] = tasks[-1]["stdout"]
+    wish = first.wish
+    env = wish.env
+    if first.job.het_id is not None:  # the script's GPUs are those of the first component
+        env = {name: value for name, value in env.items() if name not in {*gpu_ids(()), "SLURM_GPUS_ON_NODE"}}
     return {
-        "env": {**wish.env, MARK: controller.runner.mark(job.id)},
+        "env": env,
         "tasks": tasks, "stdin": _stdin(wish.stdin, wish.cwd), "label": wish.label, "append": wish.append,
         "foreground": wish.pty and len(tasks) == 1, "kill_on_bad_exit": wish.kill_on_bad_exit, "quiet": wish.quiet,
-        "step": f"{job.id}.{opened.step.name}", "kill_wait_s": controller.kill_wait_s,
+        "step": f"{job_id}.{first.step.name}", "kill_wait_s": controller.kill_wait_s,
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from hpcplan.simulate.commands.environment import layout
 from hpcplan.simulate.commands.jobfiles import JobInfo
 from hpcplan.simulate.commands.options import Words
 from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.het_jobs import inherited
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
 from hpcplan.simulate.live import REAL
 from hpcplan.simulate.sbatch_options import OPTIONS, fields_of
@@ -115,13 +116,13 @@ def exported(env: Mapping[str, str], wish: str | None) -> dict[str, str]:
     return chosen
 
 
-def preview(session: Session, spec: JobSpec, user: str) -> Job:
-    """Return the job that a specification would be.
+def preview(session: Session, specs: Sequence[JobSpec], user: str) -> list[Job]:
+    """Return the job that a specification would be, or each component of a heterogeneous one.
 
     Raises:
         SlurmError: it would be refused.
     """
-    return session.engine.preview(spec, Behaviour(1), user)
+    return session.engine.preview_together([(spec, Behaviour(1)) for spec in specs], user)
 
 
 def ntasks_of(spec: JobSpec, nodes: int) -> int:
@@ -129,11 +130,12 @@ def ntasks_of(spec: JobSpec, nodes: int) -> int:
     return spec.ntasks or nodes * (spec.ntasks_per_node or 1)
 
 
-def job_info(
-    call: Call, spec: JobSpec, job: Job, options: Mapping[str, str | None], *, command: str | None, real: bool
-) -> JobInfo:
+def job_info(call: Call, job: Job, options: Mapping[str, str | None], *, command: str | None, real: bool) -> JobInfo:
     """Return what is kept of a submission beside its specification."""
-    given = options.get("ntasks") is not None or options.get("ntasks-per-node") is not None
+    spec = job.spec
+    given, per_task = bool({"ntasks", "ntasks-per-node"} & options.keys()), options.get("cpus-per-task") is not None
+    if job.het_id is not None:  # the options are those of all components
+        given, per_task = (spec.ntasks or spec.ntasks_per_node) is not None, spec.cpus_per_task > 1
     return JobInfo(
         base_id=job.id,
         command=command,
@@ -150,32 +152,37 @@ def job_info(
         real=real,
         ntasks=ntasks_of(spec, job.request.minimum),
         ntasks_given=given,
-        cpus_per_task_given=options.get("cpus-per-task") is not None,
+        cpus_per_task_given=per_task,
         spec=spec.as_dict(),
+        het=(job.het_id, job.het_offset, job.het_size) if job.het_id is not None else None,
     )
 
 
 def allocate(
-    controller: Controller, session: Session, call: Call, words: Words, spec: JobSpec, default_name: str
-) -> Job:
-    """Queue the allocation of salloc or srun, which runs no script.
+    controller: Controller, session: Session, call: Call, parts: Sequence[Words], default_name: str
+) -> list[Job]:
+    """Queue the allocation of salloc or srun, which runs no script: a job, or the components of a heterogeneous one.
 
     Raises:
         Refusal: it is refused, in the command's words.
     """
-    if "job-name" not in words:
-        spec = replace(spec, name=default_name)
-    spec = replace(spec, requeue=False)
-    options = {option.name: value for option, value in words.given}
+    given: dict[str, Any] = {"name": default_name}
+    specs = []
     try:
-        job = preview(session, spec, call.user)
-        info = job_info(call, spec, job, options, command=None, real=True)
-        info.batch = False
-        controller.files.create(info, "", exported(call.env, "ALL"))
-        session.engine.submit(spec, REAL, call.user)
+        from_env = fields(environment_words(call.command, call.env))
+        for part in parts:
+            given = inherited(given) | from_env | check_values(part, call.command)
+            plain = {key: value for key, value in given.items() if key in JobSpec.__dataclass_fields__}
+            specs.append(replace(JobSpec.from_dict(plain), requeue=False, work_dir=call.cwd))
+        jobs = preview(session, specs, call.user)
+        for job, part in zip(jobs, parts, strict=True):
+            info = job_info(call, job, {option.name: value for option, value in part.given}, command=None, real=True)
+            info.batch = False
+            controller.files.create(info, "", exported(call.env, "ALL"))
+        session.engine.submit_together([(job.spec, REAL) for job in jobs], call.user)
     except SlurmError as error:
         raise in_words_of(call.command, error) from None
-    return job
+    return jobs
 
 
 def per_node_counts(ntasks: int, nodes: int, per_node: int | None) -> Sequence[int]:

@@ -181,6 +181,26 @@ def test_a_task_on_a_terminal_stays_in_its_session(slurm: MockSlurm) -> None:
     assert slurm.out("srun", "python3", "-c", session) != str(os.getsid(0))
 
 
-def test_multi_prog_is_refused(slurm: MockSlurm) -> None:
-    answer = slurm.run("srun", "--multi-prog", "some.conf")
-    assert (answer.returncode, answer.stderr) == (1, "srun: error: the mock cluster does not support --multi-prog\n")
+def test_multi_prog_gives_each_task_its_program(slurm: MockSlurm) -> None:
+    (slurm.folder / "programs").write_text(
+        '# what runs where\n0 echo head %t\n1-2 sh -c "echo worker %t %o"\n* echo %t\n'
+    )
+    said = slurm.out("srun", "-n4", "-l", "--multi-prog", "programs").splitlines()
+    assert sorted(said) == ["0: head 0", "1: worker 1 0", "2: worker 2 1", "3: 3"]
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("0 echo\n", "Configuration file programs invalid, no record for task id 1"),
+    ("0-1 echo\n1 date\n", "Duplicate record for task 1\nsrun: error: Line 2 of configuration file programs invalid"),
+    ("5 echo\n* date\n", "Invalid task id, 5 >= ntasks\nsrun: error: Line 1 of configuration file programs invalid"),
+    ("x echo\n", "Invalid task range specification (x)\nsrun: error: Line 1 of configuration file programs invalid"),
+    (None, "Could not open multi_prog config file programs"),
+])  # fmt: skip
+def test_a_file_of_programs_that_does_not_fit_is_refused_as_srun_does(
+    slurm: MockSlurm, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (slurm.folder / "programs").write_text(text)
+    answer = slurm.run("srun", "-Q", "-n2", "--multi-prog", "programs")
+    assert answer.returncode == 1
+    assert f"srun: error: {said}\n" in answer.stderr
