@@ -15,6 +15,7 @@ import polars as pl
 
 from hpcplan.report.formats import percent
 from hpcplan.report.model import Advice, NodeUse
+from hpcplan.report.window import picked
 from hpcplan.units import format_bytes, format_duration, format_slurm_time
 
 __all__ = ["FEWEST", "MARGIN", "advise"]
@@ -23,6 +24,11 @@ FEWEST: Final = 3
 MARGIN: Final = 1.25
 _MOST_FREEING: Final = 10
 _MOST_PLANNING: Final = 5
+_READ: Final = (
+    "user", "name", "partition", "label", "state", "nodes", "cpus", "gpus", "memory_bytes", "memory_used_bytes",
+    "time_limit_s", "elapsed_s", "ran_s", "cpu_used_s", "cpu_efficiency", "memory_efficiency", "gpu_efficiency",
+    "time_efficiency", "core_s", "gpu_s",
+)  # fmt: skip
 _IDLE_GPU: Final = 0.05  # a GPU under 5 % did nothing worth the name
 _LOW: Final = 0.5  # below this, asking for half would do
 _WORTH: Final = 0.001  # less than a thousandth of what was held is not worth a line
@@ -34,7 +40,8 @@ def advise(seen: pl.DataFrame, *, nodes_shared: bool = True, nodes: Sequence[Nod
 
     Where jobs do not share nodes (``nodes_shared``), asking for less memory or fewer CPUs of a node frees nothing.
     """
-    ended = seen.filter(pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null()).with_columns(
+    did = pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null()
+    ended = picked(seen, did, *_READ).with_columns(
         pl.col("name").fill_null("").str.replace_all(r"[0-9]+", "#").alias("kind")  # run-17 and run-18 are of a kind
     )
     freeing = [*_idle_gpus(ended, seen), *_failures(ended, seen), *_bad_nodes(nodes, seen)]
@@ -67,7 +74,7 @@ def _jobs(row: dict[str, Any]) -> str:
 
 def _idle_gpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
     held = float(seen["gpu_s"].sum()) / 3600
-    idle = ended.filter((pl.col("gpu_efficiency") < _IDLE_GPU) & (pl.col("gpu_s") > 0))
+    idle = picked(ended, (pl.col("gpu_efficiency") < _IDLE_GPU) & (pl.col("gpu_s") > 0), "user", "gpu_s", "label")
     rows = idle.group_by("user").agg(
         pl.len().alias("jobs"), (pl.col("gpu_s").sum() / 3600).alias("hours"), pl.col("label").first().alias("example")
     )
@@ -86,7 +93,8 @@ def _idle_gpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
 
 
 def _memory(ended: pl.DataFrame) -> Iterator[Advice]:
-    sized = ended.filter(pl.col("memory_bytes").is_not_null())
+    wanted = ("user", "kind", "partition", "memory_bytes", "nodes", "memory_used_bytes", "memory_efficiency", "ran_s")
+    sized = picked(ended, pl.col("memory_bytes").is_not_null(), *wanted)
     gib_hours = (pl.col("ran_s") / 3600 * pl.col("memory_bytes")) / 2**30
     held = float(sized.select(gib_hours.sum()).item())
     known = sized.filter(pl.col("memory_efficiency").is_not_null() & (pl.col("nodes") > 0))
@@ -117,7 +125,8 @@ def _memory(ended: pl.DataFrame) -> Iterator[Advice]:
 
 def _cpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
     held = float(seen["core_s"].sum()) / 3600
-    known = ended.filter(pl.col("cpu_efficiency").is_not_null() & (pl.col("cpus") > 1))
+    wanted = ("user", "kind", "partition", "cpus", "cpu_efficiency", "cpu_used_s", "elapsed_s", "ran_s")
+    known = picked(ended, pl.col("cpu_efficiency").is_not_null() & (pl.col("cpus") > 1), *wanted)
     rows = _groups(
         known,
         ["user", "kind", "partition", "cpus"],
@@ -183,7 +192,7 @@ _REMEDY: Final = {
 
 def _failures(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
     held = float(seen["core_s"].sum()) / 3600
-    bad = ended.filter(pl.col("state").is_in(list(_REMEDY)))
+    bad = picked(ended, pl.col("state").is_in(list(_REMEDY)), "user", "state", "core_s")
     for row in _groups(bad, ["user", "state"], hours=pl.col("core_s").sum() / 3600):
         if _share(row["hours"], held) < _MANY_LOST:
             continue
@@ -200,9 +209,9 @@ def _failures(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
 
 
 def _time_limits(ended: pl.DataFrame) -> Iterator[Advice]:
-    judged = ended.filter(
-        pl.col("state").is_in(["COMPLETED", "TIMEOUT"]) & pl.col("time_efficiency").is_not_null() & (pl.col("cpus") > 0)
-    )
+    told = pl.col("state").is_in(["COMPLETED", "TIMEOUT"]) & pl.col("time_efficiency").is_not_null()
+    wanted = ("user", "kind", "partition", "time_limit_s", "elapsed_s", "cpus")
+    judged = picked(ended, told & (pl.col("cpus") > 0), *wanted)
     asked = float(judged.select((pl.col("time_limit_s").cast(pl.Float64) * pl.col("cpus")).sum()).item()) / 3600
     rows = _groups(
         judged,
@@ -252,7 +261,8 @@ _LONG_S: Final = 900.0
 
 def _partitions(seen: pl.DataFrame) -> Iterator[Advice]:
     """Name partitions whose jobs waited far longer than those of the quickest one."""
-    started = seen.filter(pl.col("started_in") & pl.col("partition").is_not_null())
+    known = pl.col("started_in") & pl.col("partition").is_not_null()
+    started = picked(seen, known, "partition", "eligible_wait_s", "wait_s")
     waited = pl.coalesce("eligible_wait_s", "wait_s")
     rows = (
         started.group_by("partition").agg(pl.len().alias("jobs"), waited.mean().alias("mean"))

@@ -97,7 +97,7 @@ def assemble(
         by_account=by_account,
         by_partition=use.usage(seen, "partition"),
         by_name=use.usage(seen, "name"),
-        by_gpu_type=use.usage(seen.filter(pl.col("gpus") > 0), "gpu_type"),
+        by_gpu_type=use.usage(seen, "gpu_type", of=pl.col("gpus") > 0),
         by_node_group=use.usage(seen, "node_group"),
         parts=parts(seen, busy, nodes, known.group_of_node, start, end),
         turnaround=reasons.turnaround(seen),
@@ -137,15 +137,16 @@ def _zone_name(zone: tzinfo | None, moment: int) -> str:
 
 def _counts(seen: pl.DataFrame) -> JobCounts:
     statuses = seen.group_by("status").len().sort(["len", "status"], descending=[True, False])
-    never = seen.filter(pl.col("ended_in") & pl.col("start_time").is_null() & (pl.col("elapsed_s").fill_null(0) == 0))
+    never = pl.col("ended_in") & pl.col("start_time").is_null() & (pl.col("elapsed_s").fill_null(0) == 0)
+    running = pl.col("unfinished") & ~pl.col("pending") & (pl.col("status") != "UNKNOWN")
     return JobCounts(
         total=len(seen),
         submitted=int(seen["submitted_in"].sum()),
         started=int(seen["started_in"].sum()),
         ended=int(seen["ended_in"].sum()),
-        running=len(seen.filter(pl.col("unfinished") & ~pl.col("pending") & (pl.col("status") != "UNKNOWN"))),
+        running=int(seen.select(running.sum()).item()),
         pending=int(seen["pending"].sum()),
-        never_started=len(never),
+        never_started=int(seen.select(never.sum()).item()),
         by_status=dict(zip(statuses["status"].to_list(), statuses["len"].to_list(), strict=True)),
     )
 

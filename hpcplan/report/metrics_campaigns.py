@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from hpcplan.report.model import Campaign
+from hpcplan.report.window import picked
 
 __all__ = ["predicted"]
 
@@ -16,14 +17,10 @@ def predicted(seen: pl.DataFrame, expected_s: Mapping[str, float] | None) -> tup
 
     One that was cut short (timed out, preempted, requeued) did not do its part, so its time says nothing.
     """
-    done = seen.filter(
-        pl.col("ended_in")
-        & (pl.col("state") == "COMPLETED")
-        & pl.col("comment").is_not_null()
-        & (pl.col("elapsed_s") > 0)
-    )
+    completed = pl.col("ended_in") & (pl.col("state") == "COMPLETED") & (pl.col("elapsed_s") > 0)
+    done = picked(seen, pl.col("comment").is_not_null() & completed, "comment", "label", "state", "elapsed_s")
     rows = []
-    for row in done.select("comment", "label", "state", "elapsed_s").iter_rows(named=True):
+    for row in done.iter_rows(named=True):
         seconds = (expected_s or {}).get(row["comment"])
         if seconds:
             rows.append(Campaign(row["comment"], row["label"], row["state"], seconds, float(row["elapsed_s"])))

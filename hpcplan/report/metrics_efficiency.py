@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from hpcplan.report.model import Efficiency
+from hpcplan.report.window import picked
 
 __all__ = ["by_resource", "time_limit"]
 
@@ -16,7 +17,9 @@ def by_resource(seen: pl.DataFrame, efficiency: str, size: str) -> Efficiency:
     ``gpus``). Memory in GiB-hours, the others in core-hours and GPU-hours.
     """
     unit = 3600 * (2.0**30 if size == "memory_bytes" else 1.0)
-    ran = seen.filter(pl.col("ended_in") & (pl.col("elapsed_s") > 0) & ~(pl.col(size) == 0).fill_null(False))
+    wanted = [efficiency, size, "elapsed_s", *({"sampled_gpu_used"} & set(seen.columns))]
+    did = pl.col("ended_in") & (pl.col("elapsed_s") > 0) & ~(pl.col(size) == 0).fill_null(False)
+    ran = picked(seen, did, *wanted)
     held = ran.with_columns((pl.col("elapsed_s").cast(pl.Float64) * pl.col(size) / unit).alias("held"))
     known = held.filter(pl.col(efficiency).is_not_null() & pl.col("held").is_not_null())
     weight = float(known["held"].sum())
@@ -45,9 +48,8 @@ def time_limit(seen: pl.DataFrame) -> Efficiency:
 
     Cancelled and failed attempts say nothing about how well the limit was chosen. ``known`` and ``total`` are jobs.
     """
-    judged = seen.filter(
-        pl.col("ended_in") & pl.col("state").is_in(["COMPLETED", "TIMEOUT"]) & (pl.col("elapsed_s") > 0)
-    )
+    told = pl.col("ended_in") & pl.col("state").is_in(["COMPLETED", "TIMEOUT"]) & (pl.col("elapsed_s") > 0)
+    judged = picked(seen, told, "time_efficiency", "time_limit_s", "elapsed_s")
     known = judged.filter(pl.col("time_efficiency").is_not_null())
     limits = float(known["time_limit_s"].sum())
     return Efficiency(

@@ -8,6 +8,7 @@ import polars as pl
 
 from hpcplan.report.metrics_use import per_node_list
 from hpcplan.report.model import Measure
+from hpcplan.report.window import picked
 
 __all__ = ["energy", "energy_cost"]
 
@@ -21,7 +22,8 @@ def energy(seen: pl.DataFrame, power_w_per_node: Mapping[str, float] | None) -> 
     given: Σ power of the attempt's nodes × its time in the window, which counts a shared node once for each job. Else,
     for hpcplan's own jobs, the sampled power of their GPUs × that time.
     """
-    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))
+    wanted = ["ran_s", "elapsed_s", "energy_j", "node_s", "node_list", *({"sampled_gpu_w"} & set(seen.columns))]
+    held = picked(seen, pl.col("ran_s").is_null() | (pl.col("ran_s") > 0), *wanted)
     part = (pl.col("ran_s") / pl.col("elapsed_s")).clip(upper_bound=1.0)
     measured = pl.when((pl.col("elapsed_s") > 0) & pl.col("energy_j").is_not_null()).then(pl.col("energy_j") * part)
     found = held.with_columns(measured.alias("_j"))

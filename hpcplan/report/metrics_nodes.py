@@ -9,6 +9,7 @@ import polars as pl
 
 from hpcplan.report.model import Measure, NodeUse
 from hpcplan.report.occupancy import Occupancy
+from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord
 
 __all__ = ["BINS", "fragmentation", "nodes_used"]
@@ -55,7 +56,8 @@ def _busy(by_node: pl.DataFrame, names: Sequence[str], window_s: int) -> list[tu
 def _ends(seen: pl.DataFrame, found: Occupancy) -> dict[str, tuple[int, int, int, float]]:
     """Return of each node the attempts that ended on it, those that failed, its own failures, and core-hours lost."""
     assert found.names is not None
-    ended = seen.filter(pl.col("ended_in") & (pl.col("ran_s") > 0)).join(found.names, on="node_list")
+    did = pl.col("ended_in") & (pl.col("ran_s") > 0)
+    ended = picked(seen, did, "node_list", "state", "failed_node", "core_s", "nodes").join(found.names, on="node_list")
     placed = ended.select(
         "_node", pl.col("state").is_in(_BAD).alias("bad"), (pl.col("state") == "NODE_FAIL").alias("node_fail"),
         "failed_node", (pl.col("core_s") / pl.col("nodes") / 3600).alias("hours"),
@@ -84,7 +86,8 @@ def fragmentation(
     size = {node.name: node.cpus for node in nodes or () if node.usable and node.cpus}
     if found.names is None or not size:
         return Measure(None, 0, BINS, "it takes the CPUs of every node, and each job's node list")
-    ran = seen.filter((pl.col("ran_s") > 0) & (pl.col("cpus") > 0) & (pl.col("nodes") > 0)).select(
+    sized = (pl.col("ran_s") > 0) & (pl.col("cpus") > 0) & (pl.col("nodes") > 0)
+    ran = picked(seen, sized, "start_time", "ran_s", "node_list", "cpus", "nodes").select(
         "start_time", (pl.max_horizontal("start_time", pl.lit(start)) + pl.col("ran_s")).alias("until"), "node_list",
         (pl.col("cpus") / pl.col("nodes")).alias("each"),
     )  # fmt: skip

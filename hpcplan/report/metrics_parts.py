@@ -17,6 +17,7 @@ from hpcplan.report.metrics_use import group_of
 from hpcplan.report.model import Part
 from hpcplan.report.occupancy import Occupancy
 from hpcplan.report.series import area_between, bin_width_s
+from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _sizes(nodes: Iterable[NodeRecord], group_of_node: Mapping[str, str] | None)
 def _runs(seen: pl.DataFrame, start: int) -> pl.DataFrame:
     first = (pl.col("start_time").clip(lower_bound=start) - start).cast(pl.Float64)
     return (
-        seen.filter(pl.col("ran_s") > 0)
+        picked(seen, pl.col("ran_s") > 0, "start_time", "ran_s", "cpus", "gpus", "partition", "node_group", "gpu_type")
         .with_columns(first.alias("_from"), pl.col("gpu_type").str.to_lowercase())
         .filter(pl.col("_from").is_not_null())
         .select("_from", (pl.col("_from") + pl.col("ran_s")).alias("_to"), "ran_s", "cpus", "gpus", "partition",

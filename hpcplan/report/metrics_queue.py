@@ -8,6 +8,7 @@ import polars as pl
 
 from hpcplan.report.model import Capacity, Queueing, QueueModel
 from hpcplan.report.queueing import Wait, allen_cunneen, mg1, mm1, mmc
+from hpcplan.report.window import picked
 
 __all__ = ["beside_measured"]
 
@@ -30,8 +31,9 @@ def beside_measured(
     n/N of its run time; M/M/c sees as many servers as jobs of mean size fit. The load ρ = λ·E[n·run]/N is the same.
     Nodes are no unit of their own where jobs share them (``nodes_shared``).
     """
-    arrived = seen.filter(pl.col("submitted_in") & (pl.col("unfinished") | pl.col("start_time").is_not_null()))
-    served = seen.filter(pl.col("ended_in") & (pl.col("elapsed_s") > 0))
+    came = pl.col("submitted_in") & (pl.col("unfinished") | pl.col("start_time").is_not_null())
+    arrived = picked(seen, came, "submit_time")
+    served = picked(seen, pl.col("ended_in") & (pl.col("elapsed_s") > 0), "elapsed_s", *_RESOURCES)
     best: tuple[float, str, int, pl.DataFrame] | None = None
     for column in _RESOURCES:
         units = getattr(size, column)

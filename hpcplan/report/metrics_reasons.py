@@ -8,6 +8,7 @@ import polars as pl
 
 from hpcplan.report.metrics_wait import distribution
 from hpcplan.report.model import Distribution, Measure, QueueGrowth, WaitReason
+from hpcplan.report.window import picked
 
 __all__ = ["BEFORE_ELIGIBLE", "NOT_ON_RECORD", "backfill_share", "queue_growth", "turnaround", "wait_reasons"]
 
@@ -30,7 +31,8 @@ def wait_reasons(seen: pl.DataFrame, start: int, end: int) -> tuple[WaitReason, 
     started is often no longer on record.
     """
     until = pl.coalesce("start_time", pl.when(pl.col("ended")).then(pl.col("end_time")).otherwise(end))
-    waits = seen.filter(pl.col("submit_time").is_not_null()).with_columns(
+    wanted = ["submit_time", "eligible_time", "start_time", "end_time", "ended", "pending", "reason"]
+    waits = picked(seen, pl.col("submit_time").is_not_null(), *wanted).with_columns(
         pl.col("submit_time").clip(start, end).alias("_a"),
         pl.max_horizontal(pl.min_horizontal("eligible_time", until).fill_null(pl.col("submit_time")), "submit_time")
         .clip(start, end).alias("_b"),
@@ -60,12 +62,13 @@ def wait_reasons(seen: pl.DataFrame, start: int, end: int) -> tuple[WaitReason, 
 
 def queue_growth(seen: pl.DataFrame, start: int) -> QueueGrowth:
     """Return how many jobs waited at the window's start and at its end, and the core-hours that they asked for."""
-    at_start = seen.filter(
+    waited = (
         (pl.col("submit_time") < start)
         & (pl.col("start_time").is_null() | (pl.col("start_time") >= start))
         & (~pl.col("ended") | pl.col("start_time").is_not_null() | (pl.col("end_time") >= start))
     )
-    at_end = seen.filter("pending")
+    at_start = picked(seen, waited, "time_limit_s", "cpus")
+    at_end = picked(seen, "pending", "time_limit_s", "cpus")
     return QueueGrowth(len(at_start), len(at_end), _asked(at_start), _asked(at_end))
 
 
@@ -76,7 +79,7 @@ def _asked(jobs: pl.DataFrame) -> float | None:
 
 def backfill_share(seen: pl.DataFrame) -> Measure:
     """Share of the attempts started in the window that backfill started, of those where Slurm says (sacct's Flags)."""
-    started = seen.filter("started_in")["backfilled"]
+    started = seen["backfilled"].filter(seen["started_in"])
     known = started.drop_nulls()
     note = None if len(known) else "which scheduler started jobs is not on record (sacct's Flags)"
     return Measure(float(known.sum()) / len(known) if len(known) else None, len(known), len(started), note)
@@ -84,5 +87,5 @@ def backfill_share(seen: pl.DataFrame) -> Measure:
 
 def turnaround(seen: pl.DataFrame) -> Distribution:
     """Seconds from submission to end (latency), over attempts that ran and ended in the window."""
-    ended = seen.filter(pl.col("ended_in") & pl.col("start_time").is_not_null())
-    return distribution(ended.select(pl.col("end_time") - pl.col("submit_time")).to_series())
+    ended = seen["ended_in"] & seen["start_time"].is_not_null()
+    return distribution((seen["end_time"] - seen["submit_time"]).filter(ended))

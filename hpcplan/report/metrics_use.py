@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from hpcplan.report.model import Capacity, Lost, Measure, Usage
+from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord
 
 __all__ = [
@@ -29,6 +30,7 @@ _OF: Final[Mapping[Resource, str]] = {"core_s": "CPUs", "gpu_s": "GPUs", "node_s
 _EFFICIENCY: Final[Mapping[str, str]] = {
     "core_s": "cpu_efficiency", "gpu_s": "gpu_efficiency", "gib_s": "memory_efficiency",
 }  # fmt: skip
+_SIZE: Final = {"cpu_efficiency": "cpus", "memory_efficiency": "memory_bytes", "gpu_efficiency": "gpus"}
 
 
 def capacity(nodes: Sequence[NodeRecord] | None) -> Capacity:
@@ -44,6 +46,11 @@ def _sum(parts: Sequence[int | None]) -> int | None:
     return None if None in parts else sum(part or 0 for part in parts)
 
 
+def _held(seen: pl.DataFrame) -> pl.Series:
+    """Return which attempts held anything in the window, or may have."""
+    return seen["ran_s"].is_null() | (seen["ran_s"] > 0)
+
+
 def _total(values: pl.Series) -> float | None:
     """Return the sum of what is known, ``None`` if nothing is."""
     known = values.drop_nulls()
@@ -55,7 +62,7 @@ def hours(seen: pl.DataFrame, resource: Resource) -> Measure:
 
     ``known`` of ``total`` counts the attempts that held anything in it.
     """
-    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))[resource]
+    held = seen[resource].filter(_held(seen))
     total = _total(held)
     known = len(held) - held.null_count()
     note = None
@@ -86,7 +93,8 @@ def idle_hours(seen: pl.DataFrame, resource: Literal["core_s", "gpu_s", "gib_s"]
     ``known`` of ``total`` are hours: those whose efficiency is known, of all that were held.
     """
     efficiency = _EFFICIENCY[resource]
-    judged = seen.filter(pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(resource).is_not_null())
+    told = pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(resource).is_not_null()
+    judged = picked(seen, told, resource, efficiency)
     total = float(seen[resource].sum()) / 3600
     if judged.is_empty():
         note = None if total == 0 else "no attempt that ended has both its size and its use on record"
@@ -102,11 +110,11 @@ def _idle(resource: str, efficiency: str) -> pl.Expr:
 def lost(seen: pl.DataFrame) -> tuple[Lost, ...]:
     """Return what went to attempts that ran, ended in the window and did not complete, the largest loss first."""
     rows = (
-        seen.filter(_is_lost())
+        picked(seen, _is_lost(), "state", "core_s", "gpu_s", "node_s")
         .group_by("state")
         .agg(
             pl.len().alias("jobs"),
-            *(_known_hours(name).alias(name) for name in ("core_s", "gpu_s", "node_s")),
+            *(_known_hours(name).alias(name) for name in _OF),
         )
         .sort(["core_s", "state"], descending=[True, False], nulls_last=True)
     )
@@ -121,61 +129,62 @@ def _is_lost() -> pl.Expr:
     return pl.col("ended_in") & ran & (pl.col("state") != "COMPLETED")
 
 
-def _known_hours(name: str, condition: pl.Expr | None = None) -> pl.Expr:
+def _known_hours(name: str) -> pl.Expr:
     """Return the sum in hours of the rows that are known, ``null`` if there are rows and none is."""
-    values = pl.col(name) if condition is None else pl.col(name).filter(condition)
+    values = pl.col(name)
     return pl.when((values.count() > 0) | (values.len() == 0)).then(values.sum() / 3600).otherwise(None)
 
 
-def _mean_of(efficiency: str, size: str) -> pl.Expr:
-    """Return the efficiency of attempts that ended in the window, weighed by elapsed × size."""
-    weight = pl.col("elapsed_s").cast(pl.Float64) * pl.col(size)
-    known = pl.col("ended_in") & pl.col(efficiency).is_not_null() & weight.is_not_null()
-    total = weight.filter(known).sum()
-    return pl.when(total > 0).then((pl.col(efficiency) * weight).filter(known).sum() / total).otherwise(None)
-
-
-def usage(seen: pl.DataFrame, by: str) -> tuple[Usage, ...]:
-    """Return one row for each value of the column ``by`` (user, account, partition …), most core-hours first."""
-    judged = {
-        name: pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(name).is_not_null()
-        for name, efficiency in _EFFICIENCY.items()
-    }
-    seen = seen.with_columns(
-        _idle("core_s", "cpu_efficiency").alias("idle_core_s"),
-        _idle("gpu_s", "gpu_efficiency").alias("idle_gpu_s"),
-        _idle("gib_s", "memory_efficiency").alias("idle_gib_s"),
-    )
-    rows = (
-        seen.group_by(by)
-        .agg(
-            pl.len().alias("jobs"),
-            *(_known_hours(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
-            _if_any("idle_core_s", judged["core_s"]).alias("idle_core_hours"),
-            _if_any("idle_gpu_s", judged["gpu_s"]).alias("idle_gpu_hours"),
-            _if_any("idle_gib_s", judged["gib_s"]).alias("idle_gib_hours"),
-            _known_hours("core_s", _is_lost()).alias("lost_core_hours"),
-            _mean_of("cpu_efficiency", "cpus").alias("cpu_efficiency"),
-            _mean_of("memory_efficiency", "memory_bytes").alias("memory_efficiency"),
-            _mean_of("gpu_efficiency", "gpus").alias("gpu_efficiency"),
-            pl.col("wait_s").filter(pl.col("started_in")).median().alias("median_wait_s"),
-            _sum_of_cost(seen).alias("cost"),
-        )
-        .rename({by: "name"})
-        .sort(["core_hours", "jobs", "name"], descending=[True, True, False], nulls_last=True)
-    )
-    return tuple(Usage(**row) for row in rows.iter_rows(named=True))
-
-
-def _if_any(name: str, condition: pl.Expr) -> pl.Expr:
-    values = pl.col(name).filter(condition)
+def _if_any(name: str) -> pl.Expr:
+    values = pl.col(name)
     return pl.when(values.count() > 0).then(values.sum() / 3600).otherwise(None)
 
 
-def _sum_of_cost(seen: pl.DataFrame) -> pl.Expr:
-    if "cost" not in seen.columns:
-        return pl.lit(None, dtype=pl.Float64)
-    return pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum()).otherwise(None)
+def _prepared(seen: pl.LazyFrame, by: str, priced: bool) -> pl.LazyFrame:
+    """Return what :func:`usage` adds up, each figure only where it counts: group by group that takes far longer."""
+    columns = [pl.col(by, "core_s", "gpu_s", "node_s"), pl.when("started_in").then("wait_s").alias("wait_s")]
+    for name, efficiency in _EFFICIENCY.items():
+        judged = pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(name).is_not_null()
+        columns.append(pl.when(judged).then(_idle(name, efficiency)).alias(f"idle_{name}"))
+    for efficiency, size in _SIZE.items():
+        weight = pl.col("elapsed_s").cast(pl.Float64) * pl.col(size)
+        known = pl.col("ended_in") & pl.col(efficiency).is_not_null()
+        columns.append(pl.when(known).then(weight).alias(f"weight_{size}"))
+        columns.append(pl.when(known).then(pl.col(efficiency) * weight).alias(f"used_{size}"))
+    columns += [_is_lost().alias("lost"), pl.when(_is_lost()).then("core_s").alias("lost_core_s")]
+    columns += [pl.col("cost")] if priced else [pl.lit(None, dtype=pl.Float64).alias("cost")]
+    return seen.select(columns)
+
+
+def _mean_of(size: str) -> pl.Expr:
+    """Return the efficiency of attempts that ended in the window, weighed by elapsed × size."""
+    total = pl.col(f"weight_{size}").sum()
+    return pl.when(total > 0).then(pl.col(f"used_{size}").sum() / total).otherwise(None)
+
+
+def usage(seen: pl.DataFrame, by: str, *, of: pl.Expr | None = None) -> tuple[Usage, ...]:
+    """Return one row for each value of the column ``by`` (user, account, partition …), most core-hours first.
+
+    ``of`` says which attempts are meant; without it, all.
+    """
+    lost_s = pl.col("lost_core_s")
+    rows = (
+        _prepared(seen.lazy() if of is None else seen.lazy().filter(of), by, "cost" in seen.columns)
+        .group_by(by)
+        .agg(
+            pl.len().alias("jobs"),
+            *(_known_hours(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
+            *(_if_any(f"idle_{name}").alias(f"idle_{name.removesuffix('_s')}_hours") for name in _EFFICIENCY),
+            pl.when((lost_s.count() > 0) | ~pl.col("lost").any()).then(lost_s.sum() / 3600).alias("lost_core_hours"),
+            *(_mean_of(size).alias(efficiency) for efficiency, size in _SIZE.items()),
+            pl.col("wait_s").median().alias("median_wait_s"),
+            pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum()).alias("cost"),
+        )
+        .rename({by: "name"})
+        .sort(["core_hours", "jobs", "name"], descending=[True, True, False], nulls_last=True)
+        .collect()
+    )
+    return tuple(Usage(**row) for row in rows.iter_rows(named=True))
 
 
 def per_node_list(seen: pl.DataFrame, of_node: Mapping[str, float]) -> pl.Series:
@@ -238,7 +247,7 @@ def cost(seen: pl.DataFrame) -> Measure | None:
     """Return the sum of ``cost`` over the attempts that held anything, ``None`` where no prices were given."""
     if "cost" not in seen.columns:
         return None
-    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))["cost"]
+    held = seen["cost"].filter(_held(seen))
     known = len(held) - held.null_count()
     note = None if known == len(held) else "attempts whose nodes are unknown, or have no price, are not in the sum"
     return Measure(_total(held), known, len(held), note)

@@ -32,29 +32,29 @@ def _number(value: object) -> float | None:
 
 def wait(seen: pl.DataFrame) -> Distribution:
     """Seconds from submission to start, over attempts that started in the window."""
-    return distribution(seen.filter("started_in")["wait_s"])
+    return distribution(seen["wait_s"].filter(seen["started_in"]))
 
 
 def eligible_wait(seen: pl.DataFrame) -> Distribution:
     """Seconds from being eligible to start: without the time a job was held or waited for its dependencies."""
-    return distribution(seen.filter("started_in")["eligible_wait_s"])
+    return distribution(seen["eligible_wait_s"].filter(seen["started_in"]))
 
 
 def pending_age(seen: pl.DataFrame, end: int) -> Distribution:
     """Seconds since submission of the jobs that were still pending at the window's end (``end``)."""
-    return distribution(seen.filter("pending").select(end - pl.col("submit_time")).to_series())
+    return distribution(end - seen["submit_time"].filter(seen["pending"]))
 
 
 def slowdown(seen: pl.DataFrame) -> Distribution:
     """Bounded slowdown (window.efficiencies) of the attempts that ran and ended in the window."""
-    return distribution(seen.filter(pl.col("ended_in") & pl.col("start_time").is_not_null())["slowdown"])
+    return distribution(seen["slowdown"].filter(seen["ended_in"] & seen["start_time"].is_not_null()))
 
 
 def wait_histogram(seen: pl.DataFrame) -> Histogram:
     """Return how many of the attempts that started in the window had waited how long, in bins people speak of."""
     import numpy as np
 
-    waits = seen.filter("started_in")["wait_s"].drop_nulls().to_numpy()
+    waits = seen["wait_s"].filter(seen["started_in"]).drop_nulls().to_numpy()
     edges, labels = zip(*WAIT_BINS, strict=True)
     counts, _ = np.histogram(waits, bins=[*edges, np.inf])
     return Histogram(tuple(float(edge) for edge in edges), tuple(labels), tuple(int(number) for number in counts))

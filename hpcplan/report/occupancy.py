@@ -9,6 +9,7 @@ import polars as pl
 
 from hpcplan.hostlist import expand
 from hpcplan.report.model import Measure
+from hpcplan.report.window import picked
 
 __all__ = ["Occupancy", "node_utilisation", "occupancy"]
 
@@ -40,7 +41,8 @@ class Occupancy:
 
 def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
     """Return when nodes were in use in the window that begins at ``start`` (``seen``: see window.see)."""
-    held = seen.filter(pl.col("ran_s").is_null() | (pl.col("ran_s") > 0))
+    some = pl.col("ran_s").is_null() | (pl.col("ran_s") > 0)
+    held = picked(seen, some, "ran_s", "start_time", "node_list", "nodes")
     first = (pl.col("start_time").clip(lower_bound=start) - start).cast(pl.Float64)
     runs = (
         held.filter(pl.col("ran_s") > 0)

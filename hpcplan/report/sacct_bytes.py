@@ -175,7 +175,7 @@ def begins_with(words: NDArray[np.uint64], text: str) -> NDArray[np.bool_]:
 
 def job_ids(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which cells are surely ids of jobs: ``7``, ``7_3`` or ``7+1``, of sixteen characters at most."""
-    _, good = numbers(text, first, end)
+    good: NDArray[np.bool_] = numbers(text, first, end)[1]
     at = np.flatnonzero(~good & (end - first >= 3) & (end - first <= 16))
     if len(at):
         length, begin = (end - first)[at], first[at]

@@ -32,6 +32,7 @@ _MEMORY: Final = r"^[0-9]{1,11}[KMG]?$"
 _STAMP: Final = r"^(?:19[7-9]|2[0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]$"  # no leap seconds
 _EPOCH: Final = r"^[1-9][0-9]{0,10}$"
 _QUARTER_S: Final = 900  # clocks change on quarters of an hour
+_MOST_BETWEEN: Final = 200_000  # six years
 _MOST_KNOWN: Final = 200_000
 _UNREAD: Final = ()
 Known = dict[Callable[[str], Any], dict[str, tuple[Any, ...] | None]]
@@ -160,7 +161,7 @@ class Columns:
 
         def read(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
             naive, good = sacct_bytes.stamps(text, first, end)
-            quarters, place = np.unique(naive[good] // _QUARTER_S, return_inverse=True)
+            quarters, place = _distinct(naive[good] // _QUARTER_S)
             both = [clock.both_of(quarter * _QUARTER_S) for quarter in quarters.tolist()]
             ahead = np.array([a for a, _ in both], dtype=np.int64) - quarters * _QUARTER_S
             twice = np.zeros(len(naive), dtype=bool)
@@ -229,6 +230,20 @@ class Columns:
             rows.append((quarter, quarter * _QUARTER_S - first, first != second))
         schema = {"quarter": pl.Int64, "offset": pl.Int64, "twice": pl.Boolean}
         return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct values, and of which of them each is; where they lie close together, without sorting."""
+    if not len(values):
+        return values, values
+    low = int(values.min())
+    if int(values.max()) - low > _MOST_BETWEEN:
+        distinct, place = np.unique(values, return_inverse=True)
+        return distinct, place
+    seen = np.bincount(values - low)
+    distinct = np.flatnonzero(seen)
+    spread = np.cumsum(seen > 0) - 1
+    return distinct + low, spread[values - low]
 
 
 def _counts(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:

@@ -125,7 +125,8 @@ def _added_up(
 
 def quick_used(quick: Quick, jobs: pl.DataFrame) -> pl.DataFrame:
     """Return sacct_steps.USED of each job; ``jobs``, in order of their rows, tells how long each ran."""
-    busy, busy_work = np.zeros(len(quick.job)), np.zeros(len(quick.job))
+    busy: Any = np.zeros(len(quick.job))
+    busy_work: Any = busy
     if len(quick.gpu_job):
         ran = jobs["elapsed_s"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         ran_s = ran[np.searchsorted(jobs["_row"].to_numpy(), quick.gpu_job)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from hpcplan.report.model import Series
+from hpcplan.report.window import picked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ def over_time(seen: pl.DataFrame, nodes_in_use: pl.DataFrame, start: int, end: i
 
     width = bin_width_s(end - start)
     edges = np.append(np.arange(start, end, width, dtype=np.float64), float(end)) - start
-    ran = seen.filter(pl.col("ran_s") > 0)
+    ran = picked(seen, pl.col("ran_s") > 0, "start_time", "ran_s", "cpus", "gpus")
     first = (pl.col("start_time").clip(lower_bound=start) - start).cast(pl.Float64)
     runs = ran.with_columns(first.alias("_from")).with_columns((pl.col("_from") + pl.col("ran_s")).alias("_to"))
     waits = _waiting(seen, start, end)
@@ -62,12 +63,14 @@ def _waiting(seen: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
     """Return when each job waited inside the window, from submission to its start, or its end if it never started."""
     until = pl.coalesce("start_time", pl.when(pl.col("ended")).then(pl.col("end_time")).otherwise(end))
     return (
-        seen.filter(pl.col("submit_time").is_not_null())
+        seen.lazy()
+        .filter(pl.col("submit_time").is_not_null())
         .select(
             (pl.col("submit_time").clip(start, end) - start).cast(pl.Float64).alias("_from"),
             (until.clip(start, end) - start).cast(pl.Float64).alias("_to"),
         )
         .filter(pl.col("_to") > pl.col("_from"))
+        .collect()
     )
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from hpcplan.report.model import Comparison, TrendDay
 from hpcplan.report.series import area_between
-from hpcplan.report.window import efficiencies
+from hpcplan.report.window import efficiencies, picked
 
 __all__ = ["compared", "limit_ratios", "over_days", "partition_hours"]
 
@@ -21,7 +21,7 @@ def over_days(table: pl.DataFrame, end: int, days: int) -> tuple[TrendDay, ...]:
 
     The last day is there in any case.
     """
-    ends = table.filter(pl.col("end_time") < end)["end_time"]
+    ends = table["end_time"].filter(table["end_time"] < end)
     first = end if ends.is_empty() else int(ends.min())  # type: ignore[arg-type]
     days = max(1, min(days, -(-(end - first) // _DAY_S)))
     while days > 1 and not _on_record(table, end - days * _DAY_S, end - (days - 1) * _DAY_S):
@@ -35,7 +35,7 @@ def _on_record(table: pl.DataFrame, start: int, end: int) -> bool:
     Accounting asked for a window gives the jobs that were there in it, of which some are older. So some job must have
     ended in the window, and the first end on record must not lie far inside it.
     """
-    ends = table.filter(pl.col("end_time").is_not_null())["end_time"]
+    ends = table["end_time"].drop_nulls()
     if ends.is_empty() or int(ends.min()) > start + (end - start) / 4:  # type: ignore[arg-type]
         return False
     return bool(((ends >= start) & (ends < end)).any())
@@ -45,26 +45,30 @@ def _binned(table: pl.DataFrame, start: int, end: int, width: int) -> pl.DataFra
     """Return for each bin what was submitted, started, ended, held and used in it."""
     import numpy as np
 
-    known = efficiencies(table)
+    moments = ("submit_time", "start_time", "end_time", "seen_until", "ended", "state", "elapsed_s", "cpus", "gpus")
+    known = efficiencies(table.lazy()).select(*moments, "wait_s", "cpu_efficiency").collect()
     edges = np.arange(start, end + 1, width, dtype=np.float64)
     bins = pl.DataFrame({"start": edges[:-1].astype(np.int64)})
 
     def at(moment: str) -> pl.Expr:
         return ((pl.col(moment) - start) // width * width + start).alias("start")
 
-    def within(moment: str) -> pl.DataFrame:
-        return known.filter((pl.col(moment) >= start) & (pl.col(moment) < end))
+    def within(moment: str, *columns: str) -> pl.DataFrame:
+        return picked(known, (pl.col(moment) >= start) & (pl.col(moment) < end), *columns)
 
-    submitted = within("submit_time").group_by(at("submit_time")).agg(pl.len().alias("submitted"))
+    submitted = within("submit_time", "submit_time").group_by(at("submit_time")).agg(pl.len().alias("submitted"))
     started = (
-        within("start_time").with_columns(at("start_time").alias("_bin")).group_by(pl.col("_bin").alias("start"))
+        within("start_time", "start_time", "wait_s")
+        .with_columns(at("start_time").alias("_bin"))
+        .group_by(pl.col("_bin").alias("start"))
         .agg(pl.len().alias("started"), pl.col("wait_s").median().alias("median_wait_s"),
              pl.col("wait_s").mean().alias("mean_wait_s"))
     )  # fmt: skip
     held = pl.col("elapsed_s").cast(pl.Float64) * pl.col("cpus")
     judged = pl.col("cpu_efficiency").is_not_null() & held.is_not_null()
     weight = held.filter(judged).sum()
-    ended = within("end_time").filter("ended").group_by(at("end_time")).agg(
+    figures = ("end_time", "ended", "state", "elapsed_s", "cpus", "cpu_efficiency")
+    ended = within("end_time", *figures).filter("ended").group_by(at("end_time")).agg(
         pl.len().alias("ended"),
         (pl.col("state") != "COMPLETED").sum().alias("not_completed"),
         pl.when(weight > 0).then((pl.col("cpu_efficiency") * held).filter(judged).sum() / weight)
@@ -82,11 +86,11 @@ def _binned(table: pl.DataFrame, start: int, end: int, width: int) -> pl.DataFra
             sized["_from"].to_numpy(), sized["_to"].to_numpy(), sized[size].cast(pl.Float64).to_numpy(), edges
         )
         hours["core_hours" if size == "cpus" else "gpu_hours"] = np.diff(area) / _HOUR_S
-    waits = known.filter(pl.col("submit_time").is_not_null()).select(
+    waits = known.lazy().filter(pl.col("submit_time").is_not_null()).select(
         pl.col("submit_time").cast(pl.Float64).alias("_from"),
         pl.coalesce("start_time", pl.when(pl.col("ended")).then(pl.col("end_time")).otherwise(end))
         .cast(pl.Float64).alias("_to"),
-    ).filter(pl.col("_to") > pl.col("_from"))  # fmt: skip
+    ).filter(pl.col("_to") > pl.col("_from")).collect()  # fmt: skip
     area = area_between(waits["_from"].to_numpy(), waits["_to"].to_numpy(), np.ones(len(waits)), edges)
     bins = bins.with_columns(
         pl.Series("core_hours", hours["core_hours"]), pl.Series("gpu_hours", hours["gpu_hours"]),

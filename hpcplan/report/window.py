@@ -6,19 +6,20 @@ waiting or running in this report, even where the data already know better.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import polars as pl
 
 from hpcplan.slurm.records import JobState
 
-__all__ = ["BOUND_S", "WAITING", "efficiencies", "see"]
+__all__ = ["BOUND_S", "WAITING", "efficiencies", "picked", "see"]
 
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 BOUND_S: Final = 10  # bounded slowdown's τ (Feitelson 2001)
 WAITING: Final = tuple(state.value for state in JobState if state.waiting)
 
 
-def efficiencies(table: pl.DataFrame) -> pl.DataFrame:
+def efficiencies(table: Frame) -> Frame:
     """Add ``cpu_efficiency``, ``memory_efficiency``, ``gpu_efficiency``, ``time_efficiency``, ``wait_s`` and more.
 
     Fractions, ``null`` where not known, for attempts that have ended:
@@ -52,6 +53,12 @@ def efficiencies(table: pl.DataFrame) -> pl.DataFrame:
             ((pl.col("wait_s") + run) / run.clip(lower_bound=BOUND_S)).clip(lower_bound=1.0),
         ).alias("slowdown")
     )
+
+
+def picked(table: pl.DataFrame, condition: pl.Expr | str, *columns: str) -> pl.DataFrame:
+    """Return some columns of the rows for which a condition holds; the others are not touched."""
+    kept = pl.col(condition) if isinstance(condition, str) else condition
+    return table.lazy().filter(kept).select(columns).collect()
 
 
 def _where(condition: pl.Expr, value: pl.Expr) -> pl.Expr:
