@@ -19,7 +19,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job, JobSpec, Request
     from hpcplan.simulate.resources import Holding, Resources
     from hpcplan.simulate.slurm_cluster import SlurmCluster
+    from hpcplan.simulate.threads import BackfillThread, MainThread
 
 __all__ = ["Controller"]
+
+_SUBMITTED_MS: Final = 20  # how far into its second a submission is taken to arrive
 
 
 class Controller(Engine):
@@ -84,6 +87,13 @@ class Controller(Engine):
         self._batch_due: int | None = None  # something has happened since the last pass
         self._whole_due: int | None = None  # and since the last pass over the whole queue
         self._backfill_due: int | None = None
+        self._threads: tuple[MainThread, BackfillThread] | None = None  # where jobs share nodes, to the millisecond
+        if self._resources is not None and not self.settings.builtin:
+            from hpcplan.simulate.threads import BackfillThread, MainThread
+
+            self._threads = MainThread(self.settings), BackfillThread(self.settings)
+        self._unseen = 0  # of ``changes``, ends when they happen and not when they are seen
+        self._visible_changes = 0
         self._was_empty = True
         self._last_change = now - 1
         self._last_pass = now - 86400
@@ -133,7 +143,9 @@ class Controller(Engine):
             times.append(max(self.now, self._completing[0][0] // 1000))
         if self._next_reservation is not None:
             times.append(max(self.now, self._next_reservation))
-        if self.queue:
+        if self.queue and self._threads is not None:
+            times += [max(thread.due_ms // 1000, self.now) for thread in self._threads if thread.due_ms is not None]
+        elif self.queue:
             for time in (self._next_pass(), self._whole_due, self._backfill_due):
                 if time is not None:
                     times.append(max(time, self.now))
@@ -197,6 +209,7 @@ class Controller(Engine):
         """Let the nodes of a job be cleaned up; what the controller ends itself it sees ending."""
         assert job.start_time is not None
         began_ms = self._began_ms.pop(job.id, 0)
+        self._unseen += 1
         if state in (JobState.REQUEUED, JobState.PREEMPTED):
             lag_ms = 1000
         else:
@@ -234,6 +247,9 @@ class Controller(Engine):
         self._reprioritise()
         settings, now = self.settings, self.now
         main_ms, backfill_ms = settings.main_turn_ms(now), settings.backfill_turn_ms(now)
+        if self._threads is not None:
+            self._follow(*self._threads)
+            return
         turns = [(main_ms, self._main_turn)]
         if not settings.builtin:
             turns.insert(int(main_ms <= backfill_ms), (backfill_ms, self._backfill_turn))
@@ -245,6 +261,38 @@ class Controller(Engine):
         self._see_ends(now * 1000 + 999)
         self._note_changes(now + 1)
         self._was_empty |= not self.queue
+
+    def _follow(self, main: MainThread, backfill: BackfillThread) -> None:
+        """Let ends be seen and both threads have their turns, in the order in which they come in this second."""
+        now_ms = self.now * 1000
+        self._tell(now_ms + _SUBMITTED_MS)
+        while True:
+            end = self._completing[0][0] if self._completing else None
+            at = min((time for time in (end, backfill.due_ms, main.due_ms) if time is not None), default=now_ms + 1000)
+            if at >= now_ms + 1000:
+                break
+            self._turn_ms = max(0, at - now_ms)
+            if at == end:
+                self._see_ends(at)
+            elif at == main.due_ms:
+                whole = main.is_whole()
+                main.passed(at, whole)
+                main.whole_wanted = False
+                if self.queue:
+                    self._main_pass(whole=whole)
+            else:
+                backfill.passed(planned_idle=self._backfill_pass() if self.queue else False)
+            self._tell(now_ms + self._turn_ms)
+
+    def _tell(self, at_ms: int) -> None:
+        """Tell both threads of changes."""
+        assert self._threads is not None
+        main, backfill = self._threads
+        visible = self.changes - self._unseen
+        if visible != self._visible_changes:
+            backfill.changed(at_ms)
+            main.changed(at_ms, batch=self._triggered)
+        self._visible_changes, self._seen_changes, self._triggered = visible, self.changes, False
 
     def _see_ends(self, until_ms: int) -> None:
         """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
@@ -370,7 +418,12 @@ class Controller(Engine):
             queue = queue[:depth]
         usable = self.free
         looked_at: Counter[str] = Counter()
+        not_held_up = self.available
+        passed_over = False
         for job in queue:
+            passed_over |= (
+                not_held_up & self._partition_masks[job.request.partition]
+            ).bit_count() < job.request.minimum
             if not usable and not (self._preemption.possible or self.reservations):
                 break
             looked_at[job.request.partition] += 1
@@ -395,7 +448,13 @@ class Controller(Engine):
                 usable &= ~job.request.required  # no more jobs on the nodes that it insists on; the rest go on
             elif self.placement.fits(job.request, self.available):
                 usable &= ~self._partition_masks[job.request.partition]
+                not_held_up &= ~self._partition_masks[job.request.partition]
         self._drop_started()
+        if self._threads is not None:
+            main, backfill = self._threads
+            if passed_over:
+                backfill.changed(self.now * 1000 + self._turn_ms)
+            main.whole_wanted |= not whole or (passed_over and bool(self.running))
 
     def _choose(self, request: Request, usable: int) -> int:
         """Return the nodes that a job would be given now, 0 if it does not fit."""
@@ -437,7 +496,8 @@ class Controller(Engine):
         self._triggered |= bool(chosen)
         return bool(chosen)
 
-    def _backfill_pass(self) -> None:
+    def _backfill_pass(self) -> bool:
+        """Have a pass; whether idle nodes have been promised in it."""
         self._last_backfill, self._backfill_due = self.now, None
         available = self.available
         running = self._promised.copy()
@@ -470,6 +530,10 @@ class Controller(Engine):
             started = pass_.run(queue, start)
         if started:
             self._drop_started()
+        if self._resources is None:
+            return False
+        idle = self._resources.idle() & available
+        return any(slot.nodes & idle for slot in pass_.promises.values())
 
     def _may_backfill(self, job: Job) -> bool:
         return self.waits_for(job) is None

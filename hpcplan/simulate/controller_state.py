@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["restore_saved", "saved"]
 
 _TIMERS: Final = (
-    "_seen_changes", "_triggered", "_batch_due", "_whole_due", "_backfill_due", "_was_empty", "_last_change",
-    "_last_pass", "_last_backfill",
+    "_triggered", "_batch_due", "_whole_due", "_backfill_due", "_was_empty", "_last_change",
+    "_last_pass", "_last_backfill", "_unseen", "_visible_changes",
 )  # fmt: skip
 
 
@@ -35,6 +35,8 @@ def saved(controller: Controller) -> dict[str, Any]:
     fair_share = controller._multifactor.fair_share if controller._multifactor is not None else None
     return {
         "timers": [getattr(controller, name) for name in _TIMERS],
+        "unseen": controller.changes != controller._seen_changes,
+        "threads": None if controller._threads is None else [one.saved() for one in controller._threads],
         "began_ms": sorted(controller._began_ms.items()),
         "completing": ending,
         "switch_waits": controller._switch_waits,
@@ -48,6 +50,11 @@ def restore_saved(controller: Controller, data: Mapping[str, Any]) -> None:
     """Go on from what :func:`saved` gave, the jobs having been restored."""
     for name, value in zip(_TIMERS, data["timers"], strict=True):
         setattr(controller, name, value)
+    controller._seen_changes = -1 if data["unseen"] else controller.changes  # which counts from zero in each process
+    if controller._threads is not None and data.get("threads") is not None:
+        main, backfill = controller._threads
+        main.restore(data["threads"][0])
+        backfill.restore(data["threads"][1])
     controller._began_ms = dict(data["began_ms"])
     controller._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
     controller.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])

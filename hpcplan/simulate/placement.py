@@ -13,13 +13,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcplan.simulate.machine import lowest
+from hpcplan.simulate.shared_choice import choose_nodes
 from hpcplan.simulate.switch_tree import SwitchShape, Tree
 
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Request
     from hpcplan.simulate.machine import Machine
+    from hpcplan.simulate.shared_choice import Offer
 
-__all__ = ["Placement", "SwitchShape", "best_fit", "blocks", "tight_fit"]
+__all__ = ["Placement", "SwitchShape", "best_fit", "blocks"]
 
 
 def blocks(mask: int) -> list[int]:
@@ -53,36 +55,6 @@ def best_fit(sets: Sequence[int], wanted: int) -> int:
         chosen |= lowest(block, wanted)
         wanted -= size
     return chosen
-
-
-def tight_fit(sets: Sequence[int], wanted: int, cpus_wanted: int, cpus: Sequence[int]) -> int:
-    """Return nodes with ``cpus_wanted`` CPUs together, ``wanted`` nodes at least; ``cpus`` is what each node offers.
-
-    Of the set with the fewest CPUs that has enough, else of the one with the most, and so on. Where one node will do,
-    it is the one with the fewest CPUs that has enough; else the lowest are taken. 0, if there are not enough.
-    """
-    left = [(sum(cpus[node] for node in members), members) for members in map(_positions, sets)]
-    chosen = 0
-    while left and (wanted > 0 or cpus_wanted > 0):
-        enough = [one for one in left if one[0] >= cpus_wanted and len(one[1]) >= wanted]
-        best = min(enough, key=_total) if enough else max(left, key=_total)
-        left.remove(best)
-        members = best[1]
-        if wanted <= 1:
-            single = [node for node in members if cpus[node] >= cpus_wanted]
-            if single:
-                return chosen | 1 << min(single, key=lambda node: cpus[node])
-        for node in members:
-            if wanted <= 0 and cpus_wanted <= 0:
-                break
-            chosen |= 1 << node
-            wanted -= 1
-            cpus_wanted -= cpus[node]
-    return chosen if wanted <= 0 and cpus_wanted <= 0 else 0
-
-
-def _total(sized: tuple[int, list[int]]) -> int:
-    return sized[0]
 
 
 def _positions(mask: int) -> list[int]:
@@ -133,48 +105,20 @@ class Placement:
             lighter = pool
         return 0
 
-    def choose_shared(self, request: Request, usable: int, cpus: Sequence[int]) -> int:
-        """Return the nodes that a request gets a share of, 0 if it does not fit.
+    def choose_shared(self, request: Request, usable: int, offer: Offer) -> int:
+        """Return the nodes that a request gets a share of (select/cons_tres), 0 if it does not fit.
 
-        All of ``usable`` have the least that it takes of a node; ``cpus`` is how many each has for it.
+        All of ``usable`` have the least that it takes of a node.
         """
         if request.required & ~usable:
             return 0
-        lighter = 0
-        for tier in self._tiers:
-            pool = lighter | usable & tier
-            if pool.bit_count() >= request.minimum and not request.required & ~pool:
-                nodes = self._shared(request, pool, lighter, cpus)
-                if nodes:
-                    return nodes
-            lighter = pool
+        if not self._switches:
+            return choose_nodes(request, _positions(usable), offer)
+        for count in range(request.minimum, (request.maximum if request.spread else request.minimum) + 1):
+            nodes = self._under_switches(replace(request, minimum=count) if request.spread else request, usable)
+            if not request.spread or sum(offer.cpus[node] for node in _positions(nodes)) >= request.cpus:
+                return nodes
         return 0
-
-    def _shared(self, request: Request, pool: int, lighter: int, cpus: Sequence[int]) -> int:
-        if self._switches:
-            for count in range(request.minimum, (request.maximum if request.spread else request.minimum) + 1):
-                nodes = self._under_switches(replace(request, minimum=count) if request.spread else request, pool)
-                if not request.spread or sum(cpus[node] for node in _positions(nodes)) >= request.cpus:
-                    return nodes
-            return 0
-        required = _positions(request.required)
-        wanted = (request.minimum if request.spread else min(pool.bit_count(), request.maximum)) - len(required)
-        cpus_wanted = request.cpus - sum(cpus[node] for node in required)
-        free = pool & ~request.required
-        if lighter:
-            light = lighter & free
-            wanted -= light.bit_count()
-            cpus_wanted -= sum(cpus[node] for node in _positions(light))
-            if wanted <= 0 and cpus_wanted <= 0:
-                return request.required | light
-            nodes = tight_fit(blocks(free & ~light), wanted, cpus_wanted, cpus)
-            return request.required | light | nodes if nodes else 0
-        if wanted <= 0 and cpus_wanted <= 0:
-            return request.required
-        nodes = tight_fit(blocks(free), wanted, cpus_wanted, cpus)
-        if nodes.bit_count() + len(required) > request.maximum:
-            return 0
-        return request.required | nodes if nodes else 0
 
     def _in_blocks(self, request: Request, pool: int, lighter: int) -> int:
         """Return all of the lighter nodes, which are too few, and the rest from the blocks of the others."""
@@ -200,11 +144,26 @@ class Placement:
             nodes = request.required | self._tree.leaf_by_leaf(pool & ~request.required, wanted, request.required)
             few = not request.switches or self._leaf_count(nodes) <= request.switches
             return nodes if few else 0
-        open_leaves = [pool & leaf.mask & ~request.required for leaf in self._leaves if leaf.mask & pool]
-        nodes = request.required | best_fit(open_leaves, wanted)
+        nodes = request.required | self._smallest_leaves(pool & ~request.required, wanted, request.required)
         if request.switches and self._leaf_count(nodes) > request.switches:
             return 0  # it waits for better ones, for a while (sbatch(1), --switches)
         return nodes
+
+    def _smallest_leaves(self, pool: int, wanted: int, given: int) -> int:
+        """Return nodes leaf by leaf, those first that hold a node already, then those with the fewest (select/linear).
+
+        The fewest, so that the job is under many leaves where it is under several, for bandwidth.
+        """
+        chosen = 0
+        leaves = sorted(
+            (leaf.mask for leaf in self._leaves if leaf.mask & pool),
+            key=lambda mask: (not mask & given, (mask & pool).bit_count()),
+        )
+        for mask in leaves:
+            if chosen.bit_count() >= wanted:
+                break
+            chosen |= lowest(mask & pool & ~chosen, wanted - chosen.bit_count())
+        return chosen
 
     def _leaf_count(self, nodes: int) -> int:
         return sum(bool(leaf.mask & nodes) for leaf in self._leaves)

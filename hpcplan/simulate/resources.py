@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcplan.simulate.shared_choice import Offer
+
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Request
     from hpcplan.simulate.machine import Machine
@@ -65,12 +67,15 @@ class Capacity:
         self.count = len(machine.names)
         self.full = np.zeros((5, self.count), np.int32)
         self.threads = np.ones(self.count, np.int32)
+        self.weights = np.zeros(self.count, np.int64)
+        self.consumable = machine.sharing is not None and machine.sharing.cpus
         for group in machine.groups:
             where = indices(group.mask, self.count)
             self.full[_CPUS, where] = group.cpus
             self.full[_GPUS, where] = group.gpus
             self.full[_MEMORY, where] = group.memory_bytes // _MIB
             self.threads[where] = group.threads_per_core
+            self.weights[where] = group.weight << 8
         self._needs: dict[tuple[int, int, int | None, int], Table] = {}
 
     def need(self, request: Request) -> Table:
@@ -131,28 +136,42 @@ class Resources:
         return fits
 
     def usable_cpus(self, request: Request, times: int = 1) -> Vector:
-        """Return how many CPUs of each node the request could use."""
-        full: Vector = self.capacity.full[_CPUS]
+        """Return how many CPUs of each node the request could use, whole cores, if CPUs may be given ``times`` times.
+
+        It takes all that are free, but no more than there is memory for where memory goes by the CPU; of a job with
+        GPUs only those that its tasks need are looked for near the GPUs.
+        """
+        capacity = self.capacity
+        full: Vector = capacity.full[_CPUS]
         if request.whole:
             return full
         cpus: Vector = self.free[_CPUS] + (times - 1) * full
         if request.memory_per_cpu_bytes:
-            cpus = np.minimum(cpus, self.free[_MEMORY] // max(1, request.memory_per_cpu_bytes // _MIB))
+            with_memory = self.free[_MEMORY] // max(1, request.memory_per_cpu_bytes // _MIB)
+            cores = np.maximum(0, -(-(cpus - with_memory) // capacity.threads))
+            cpus = np.maximum(0, cpus - cores * capacity.threads)
+            cpus = cpus // request.node_cpus * request.node_cpus
         if request.node_gpus and not request.spread:
-            return np.minimum(cpus, np.int32(request.node_cpus))
-        usable: Vector = cpus // request.node_cpus * request.node_cpus
-        return usable
+            cpus = np.minimum(cpus, capacity.need(request)[_CPUS])
+        return cpus
 
     def choose(self, request: Request, placement: Placement, mask: int) -> int:
         """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit: idle CPUs first."""
+        capacity = self.capacity
         for times in range(1, request.jobs_per_resource + 1):
             usable = self.room(request, times) & mask & request.eligible
             if usable.bit_count() < request.minimum:
                 continue
-            if request.whole:
+            if not capacity.consumable:
                 nodes = placement.choose(request, usable)
             else:
-                nodes = placement.choose_shared(request, usable, self.usable_cpus(request, times).tolist())
+                offer = Offer(
+                    self.usable_cpus(request, times).tolist(),
+                    capacity.threads.tolist(),
+                    self.free[_GPUS].tolist(),
+                    capacity.weights.tolist(),
+                )
+                nodes = placement.choose_shared(request, usable, offer)
             if nodes:
                 return nodes
         return 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from hpcplan.simulate.job_ends import groups_of_ends
 from hpcplan.simulate.profile import Slot
 
 if TYPE_CHECKING:
@@ -19,11 +20,7 @@ if TYPE_CHECKING:
     from hpcplan.simulate.placement import Placement
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
-__all__ = ["BackfillPass", "groups_of_ends"]
-
-# slurm.conf(5), bf_window_linear, says that the window is 30 s at first and doubles; of 162 plans in the logs of three
-# recordings, a window that stays at 50 to 60 s explains most (86 %, against 80 %).
-_END_WINDOW_S: Final = 52
+__all__ = ["BackfillPass"]
 
 
 class BackfillPass:
@@ -356,29 +353,3 @@ class BackfillPass:
             self._counts.insert(position, self._counts[position - 1])
             self._until_end.insert(position, self._until_end[position - 1])
         return position
-
-
-def groups_of_ends(
-    ends: Sequence[tuple[int, int, int]], usable: int, settings: SlurmSettings
-) -> Iterator[tuple[int, list[int]]]:
-    """Yield the jobs (as positions in ``ends``) after which it is asked whether a job fits, with the last one's end.
-
-    In select/cons_tres jobs that end within a window of the first of them go at once; ``bf_window_linear`` makes it
-    wider each time. Only jobs on usable nodes go; but it is the end of the next job, whichever nodes it is on, that is
-    held against the window. In select/linear they go one after another.
-    """
-    window_s = _END_WINDOW_S if settings.consumable else 0
-    group: list[int] = []
-    first = 0
-    for number, (end, _, nodes) in enumerate(ends):
-        if not nodes & usable:
-            continue
-        if not group:
-            first = end
-        group.append(number)
-        if number + 1 == len(ends) or ends[number + 1][0] > first + window_s:
-            yield end, group
-            group = []
-            window_s += settings.bf_window_linear_s
-    if group:
-        yield ends[group[-1]][0], group

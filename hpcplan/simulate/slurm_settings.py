@@ -50,6 +50,7 @@ class SlurmSettings:
     bf_window_linear_s: int = 0
     max_switch_wait_s: int = 300
     over_time_limit_s: int = 0
+    kill_wait_s: int = 30
     priority_weight_age: int = 0
     priority_weight_job_size: int = 0
     priority_weight_partition: int = 0
@@ -166,7 +167,7 @@ def _own_keys(values: Mapping[str, str]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for key, field, factor in (
-        ("overtimelimit", "over_time_limit_s", 60),
+        ("overtimelimit", "over_time_limit_s", 60), ("killwait", "kill_wait_s", 1),
         ("priorityweightage", "priority_weight_age", 1), ("priorityweightjobsize", "priority_weight_job_size", 1),
         ("priorityweightpartition", "priority_weight_partition", 1), ("priorityweightqos", "priority_weight_qos", 1),
         ("priorityweightfairshare", "priority_weight_fair_share", 1),

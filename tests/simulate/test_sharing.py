@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.hostlist import expand
-from hpcplan.simulate.jobs import JobSpec
+from hpcplan.simulate.jobs import JobSpec, Request
 from hpcplan.simulate.outcome import Row
-from hpcplan.simulate.placement import tight_fit
+from hpcplan.simulate.shared_choice import Offer, choose_nodes
 from hpcplan.simulate.slurm_cluster import SlurmCluster, read_slurm_cluster
 from hpcplan.simulate.switch_tree import SwitchShape, Tree
 from hpcplan.simulate.table_trace import read_table
@@ -97,11 +97,20 @@ def test_forced_sharing_lets_so_many_jobs_onto_the_same_cpus(tmp_path: Path) -> 
     assert [(row.start_s or 0) < 60 for row in rows] == [True, True, False]
 
 
+def chosen(nodes: int, cpus: int, free: list[int], usable: list[int], weights: list[int] | None = None) -> int:
+    offer = Offer(free, [1] * len(free), [0] * len(free), weights or [1] * len(free))
+    request = Request("batch", nodes, nodes, 60, (1 << len(free)) - 1, cpus=nodes * cpus, node_cpus=cpus)
+    return choose_nodes(request, usable, offer)
+
+
 def test_a_job_goes_where_it_leaves_least() -> None:
-    cpus = [8, 3, 8, 2, 4]
-    assert tight_fit([0b11111], 1, 3, cpus) == 0b00010
-    assert tight_fit([0b00111, 0b11000], 2, 6, cpus) == 0b11000
-    assert tight_fit([0b00111, 0b11000], 3, 30, cpus) == 0
+    free = [8, 3, 8, 2, 4]
+    assert chosen(1, 3, free, [0, 1, 2, 3, 4]) == 0b00010
+    assert chosen(1, 3, free, [0, 1, 2, 4]) == 0b10000
+    assert chosen(2, 2, free, [0, 1, 3, 4]) == 0b11000
+    assert chosen(2, 2, free, [0, 1, 3, 4], [1, 1, 1, 1, 2]) == 0b00011
+    assert chosen(3, 2, free, [0, 1, 3]) == 0b01011
+    assert chosen(3, 2, free, [0, 1]) == 0
 
 
 def test_leaves_under_the_switch_that_has_room_are_used_first() -> None:
