@@ -16,7 +16,7 @@ __all__ = ["restore_saved", "saved"]
 
 _TIMERS: Final = (
     "_triggered", "_batch_due", "_whole_due", "_backfill_due", "_was_empty", "_last_change",
-    "_last_pass", "_last_backfill", "_unseen", "_visible_changes",
+    "_last_pass", "_last_backfill",
 )  # fmt: skip
 
 
@@ -35,7 +35,10 @@ def saved(controller: Controller) -> dict[str, Any]:
     fair_share = controller._multifactor.fair_share if controller._multifactor is not None else None
     return {
         "timers": [getattr(controller, name) for name in _TIMERS],
-        "unseen": controller.changes != controller._seen_changes,
+        "unseen": [
+            controller.changes != controller._seen_changes,
+            controller.changes - controller._unseen != controller._visible_changes,
+        ],
         "threads": None if controller._threads is None else [one.saved() for one in controller._threads],
         "began_ms": sorted(controller._began_ms.items()),
         "completing": ending,
@@ -50,7 +53,9 @@ def restore_saved(controller: Controller, data: Mapping[str, Any]) -> None:
     """Go on from what :func:`saved` gave, the jobs having been restored."""
     for name, value in zip(_TIMERS, data["timers"], strict=True):
         setattr(controller, name, value)
-    controller._seen_changes = -1 if data["unseen"] else controller.changes  # which counts from zero in each process
+    unseen, untold = data["unseen"]  # changes count from zero in each process
+    controller._seen_changes = -1 if unseen else controller.changes
+    controller._unseen, controller._visible_changes = 0, -1 if untold else controller.changes
     if controller._threads is not None and data.get("threads") is not None:
         main, backfill = controller._threads
         main.restore(data["threads"][0])

@@ -32,9 +32,20 @@ class LiveController(LiveEngine, Controller):
         """Arm what is due after a change: backfill soon where a heterogeneous job waits, which nobody else starts."""
         changed = self.changes != self._seen_changes
         super()._note_changes(now)
-        if changed and self._het_jobs and any(job.het_id is not None for job in self.queue):
+        if changed and self._het_job_waits():
             soon = max(now, self._last_backfill + 1)
             self._backfill_due = soon if self._backfill_due is None else min(self._backfill_due, soon)
+
+    def _tell(self, at_ms: int) -> None:
+        """Do the same where jobs share nodes."""
+        changed = self.changes != self._seen_changes
+        super()._tell(at_ms)
+        if changed and self._threads is not None and self._het_job_waits():
+            backfill = self._threads[1]
+            backfill.due_ms = at_ms if backfill.due_ms is None else min(backfill.due_ms, at_ms)
+
+    def _het_job_waits(self) -> bool:
+        return self._het_jobs and any(job.het_id is not None for job in self.queue)
 
     def change(self, job_id: int, spec: JobSpec, *, priority: int | None = None, anew: Collection[str] = ()) -> None:
         """Let a job ask for something else from now on, as ``scontrol update`` does.

@@ -80,6 +80,19 @@ class SharedBackfillPass(BackfillPass):
             last = self._last_that_can_start(queue, last)
         return bool(started)
 
+    def plan(self, job: Job, not_before: int) -> Slot | None:
+        """Promise a job the first nodes that it can have then or later, and return when and where that is."""
+        if self.may_start is not None and not self.may_start(job):
+            return None
+        slot = self._plan(job, now_only=False, not_before=not_before)[1]
+        if slot is not None:
+            self._promise(job, slot)
+        return slot
+
+    def still_fits(self, job: Job, slot: Slot) -> bool:
+        """Whether a job can be started on the nodes of a slot as things are now."""
+        return self._resources.choose(job.request, self.placement, slot.nodes) == slot.nodes
+
     def block(self, start: int, end: int, nodes: int) -> None:
         """Promise nodes to nobody for a time."""
         if end > self.now:
@@ -100,7 +113,7 @@ class SharedBackfillPass(BackfillPass):
 
     def _last_that_can_start(self, queue: Sequence[Job], last: int) -> int:
         """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
-        while last >= 0:
+        while last >= 0 and not self.to_the_end:
             request = queue[last].request
             pool = self.available & request.eligible & self._free_for(request)
             nodes = self._open_nodes(pool, self.now, self.now + request.limit_s)[0]
@@ -130,13 +143,13 @@ class SharedBackfillPass(BackfillPass):
             later = free_at
         return nodes, later
 
-    def _plan(self, job: Job, *, now_only: bool) -> tuple[bool, Slot | None]:
+    def _plan(self, job: Job, *, now_only: bool, not_before: int = 0) -> tuple[bool, Slot | None]:
         """Return whether it came to looking at nodes, and when and where the job can start; ``None`` if it is not
         planned for.
         """
         request, now, space = job.request, self.now, self._space
         tried = False
-        asked: int | None = now
+        asked: int | None = max(now, not_before)
         while asked is not None:
             earliest, asked = asked, None
             nodes, later = self._open_nodes(self.available & request.eligible, earliest, earliest + request.limit_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hpcplan.errors import SlurmError
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Behaviour
+from hpcplan.simulate.machine import Machine, Sharing
 from hpcplan.simulate.pending import earliest_start, reasons
 from hpcplan.simulate.script import parse_components
 from hpcplan.simulate.slurm_cluster import SlurmCluster
@@ -19,17 +21,23 @@ from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.simulate.snapshot import restore, snapshot
 from tests.simulate.clusters import engine, job, machine, submit
 
-POLICIES = ("fcfs", "easy", "backfill", "slurm")
+POLICIES = ("fcfs", "easy", "backfill", "slurm", "slurm-sharing")
 
 
 def cluster(policy: str, nodes: int = 4) -> Engine:
     if policy == "slurm":
         return Controller(SlurmCluster(machine(nodes), SlurmSettings()), name="tiny")
+    if policy == "slurm-sharing":
+        whole = machine(nodes)
+        parts = {name: replace(part, exclusive=False) for name, part in whole.partitions.items()}
+        shared = Machine(whole.names, whole.groups, parts, Sharing(cpus=True, memory=False))
+        return Controller(SlurmCluster(shared, SlurmSettings(consumable=True)), name="tiny")
     return engine(nodes, policy)
 
 
 def submit_het(cluster: Engine, *nodes: int, run_s: int = 300, limit_s: int = 600, **options: object) -> int:
-    return cluster.submit_together([(job(count, limit_s, **options), Behaviour(run_s)) for count in nodes], "ana")
+    asked = [job(count, limit_s, cpus_per_task=16, **options) for count in nodes]
+    return cluster.submit_together([(spec, Behaviour(run_s)) for spec in asked], "ana")
 
 
 def lines(cluster: Engine) -> dict[int, tuple[str, int | None, int | None]]:
@@ -39,7 +47,7 @@ def lines(cluster: Engine) -> dict[int, tuple[str, int | None, int | None]]:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_all_components_start_together_once_there_is_room_for_all(policy: str) -> None:
     tiny = cluster(policy)
-    submit(tiny, nodes=3, run_s=100)
+    submit(tiny, nodes=3, run_s=100, cpus_per_task=16)
     first = submit_het(tiny, 1, 2)
     assert first == 2
     tiny.advance(99)
@@ -205,7 +213,7 @@ def test_the_backend_takes_a_script_of_components(tmp_path: Path) -> None:
     script = tmp_path / "two.sh"
     script.write_text("#!/bin/sh\n#SBATCH -N2 -t 10\n#SBATCH hetjob\n#SBATCH -p debug -N1\ntrue\n")
     backend = MockBackend(store)
-    submission = Submission(script=script, work_dir=str(tmp_path))
+    submission = Submission(script=str(script), work_dir=str(tmp_path))
     assert backend.estimate_start(submission) is not None
     number = backend.submit(submission)
     backend.advance(until_idle=True)
