@@ -333,7 +333,9 @@ class Engine:
 
     def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
         self.next_id += len(jobs)
-        self.submissions += submissions
+        first = jobs[0].spec
+        if first.priority is None:  # priority/basic goes down from job to job, by --nice too
+            self.submissions += submissions + max(0, first.nice)
         for job in jobs:
             self.jobs[job.id] = job
             self._het_jobs |= job.het_id is not None

@@ -1,9 +1,10 @@
 """Which nodes Slurm gives a job: the tightest run of consecutive nodes, or the tightest place in a tree of switches.
 
 After ``_job_test`` and ``_job_test_topo`` of Slurm 22.05's select plugins (select/linear and select/cons_tres agree on
-whole nodes), as slurm.conf(5), ``SelectType``, and topology.conf(5) describe them: nodes of less weight first; among
-those, blocks of consecutive nodes, the smallest that holds the job, or else the largest one after another; in a tree
-the lowest switch that holds the job, and under it leaf switches by the same rule.
+whole nodes), as slurm.conf(5), ``SelectType``, and topology.conf(5) describe them: nodes of less weight first, with
+select/linear line by line of slurm.conf (NodeName), but not in backfill's plans; among those, blocks of consecutive
+nodes, the smallest that holds the job, or else the largest one after another; in a tree the lowest switch that holds
+the job, and under it leaf switches, the smallest first (with select/cons_tres: see :mod:`.switch_tree`).
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class Placement:
         self._tiers = [sum(group.mask for group in machine.groups if group.weight == weight) for weight in weights]
         self._switches = switches
         self._leaves = [switch for switch in switches if not switch.level]
-        consumable = machine.sharing is not None and machine.sharing.cpus
-        self._tree = Tree(switches) if consumable and switches else None
+        self._consumable = machine.sharing is not None and machine.sharing.cpus
+        self._sets = [group.mask for group in sorted(machine.groups, key=lambda group: group.weight)]
+        self._tree = Tree(switches) if self._consumable and switches else None
 
     @property
     def switched(self) -> bool:
@@ -88,11 +90,30 @@ class Placement:
             return self.choose(request, mask) != 0
         return (mask & request.eligible).bit_count() >= request.minimum and not request.required & ~mask
 
+    def plan(self, request: Request, mask: int) -> int:
+        """Return the nodes of ``mask`` that backfill would promise to the request; select/linear has no weights there.
+
+        0, if it does not fit.
+        """
+        usable = mask & request.eligible
+        if self._consumable or self._switches:
+            return self.choose(request, mask)
+        if usable.bit_count() < request.minimum or request.required & ~usable:
+            return 0
+        return self._in_blocks(request, usable, 0)
+
     def choose(self, request: Request, mask: int) -> int:
         """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit."""
         usable = mask & request.eligible
         if usable.bit_count() < request.minimum or request.required & ~usable:
             return 0
+        if not self._consumable and not self._switches:
+            pool = 0
+            for nodes in self._sets:
+                pool |= usable & nodes
+                if pool.bit_count() >= request.maximum and not request.required & ~pool:
+                    break
+            return self._in_blocks(request, pool, 0)
         lighter = 0
         for tier in self._tiers:
             pool = lighter | usable & tier

@@ -202,13 +202,13 @@ class BackfillPass:
             if monotone:
                 self._hopeless.setdefault(kind, earliest)
                 monotone = False
-            slot = Slot(start, start + limit_s, self._choose(request, pool))
+            slot = Slot(start, start + limit_s, self._choose(request, pool, later=start > self.now))
             if start <= self.now or not self._overlaps(self._rounded(slot)):
                 return slot
             earliest = max(start, earliest + 1)
 
-    def _choose(self, request: Request, pool: int) -> int:
-        return self.placement.choose(request, pool)
+    def _choose(self, request: Request, pool: int, *, later: bool) -> int:
+        return self.placement.plan(request, pool) if later else self.placement.choose(request, pool)
 
     def _rounded(self, slot: Slot) -> Slot:
         resolution, ahead = self.settings.bf_resolution_s, self.settings.clock_s

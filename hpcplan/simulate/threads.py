@@ -117,6 +117,10 @@ class MainThread:
 
     def changed(self, at_ms: int, *, batch: bool) -> None:
         """Note a change; ``batch``, if it is one that the loop is told of: a submission, or an end."""
+        idle_s = at_ms // 1000 - self._last_whole_s
+        if idle_s > 1000 * self._interval_s:  # where in a second it was by then is nobody's to know
+            self._last_whole_s += (idle_s // self._interval_s - 1) * self._interval_s
+            self._last_s = max(self._last_s, self._last_whole_s)
         while (due := self._next(wanted=True)) is not None and due[0] < at_ms:
             self.passed(*due)
         self.whole_wanted = True
