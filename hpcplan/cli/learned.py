@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcplan.report.model import Tracked
+    from hpcplan.report.site_facts import Tracked
     from hpcplan.schedule.forecast.snapshot import QueueSnapshot
 
 __all__ = ["evidence_of", "evidence_words", "learned_failures", "tracked_of", "with_learned_limits"]
@@ -50,7 +50,7 @@ def tracked_of(folder: Path | None, *, hide: bool = False) -> tuple[Tracked, ...
     if folder is None or not (folder / "track.csv").is_file():
         return ()
     from hpcplan.calibrate.learn_track import read_track, watch
-    from hpcplan.report.model import Tracked
+    from hpcplan.report.site_facts import Tracked
 
     entries = read_track(folder / "track.csv")
     seen = watch([entry.error for entry in entries])

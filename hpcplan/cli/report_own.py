@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpcplan.report.model import Sampled
+    from hpcplan.report.site_facts import Sampled
 
 __all__ = ["OwnJobs", "own_jobs"]
 
@@ -33,7 +33,7 @@ def own_jobs() -> OwnJobs:
     from hpcplan.errors import HpcplanError
     from hpcplan.plan import read_plan
     from hpcplan.render.manifest import PLAN_NAME
-    from hpcplan.report.model import Sampled
+    from hpcplan.report.site_facts import Sampled
 
     for entry in campaigns():
         directory = Path(entry.directory)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Counterfactual, Report, SiteFacts, Tracked
+    from hpcplan.report.model import Report
+    from hpcplan.report.rows import Counterfactual
+    from hpcplan.report.site_facts import SiteFacts, Tracked
     from hpcplan.site.model import Site
     from hpcplan.slurm.backend import Backend
     from hpcplan.slurm.records import NodeRecord
@@ -295,8 +297,8 @@ def _prices(site: Site | None, *, needed: bool) -> tuple[dict[str, float] | None
 
 
 def _facts(site: Site | None, shares: Path | None, tracked: tuple[Tracked, ...]) -> SiteFacts:
-    from hpcplan.report.model import SiteFacts
     from hpcplan.report.shares import read_shares
+    from hpcplan.report.site_facts import SiteFacts
 
     targets = None if shares is None else read_shares(shares)
     own = own_jobs()
@@ -319,9 +321,9 @@ def _replayed(report: Report, site: Site | None, slurm_conf: Path | None) -> Cou
     import polars as pl
 
     from hpcplan.errors import InputError
-    from hpcplan.report.model import Counterfactual
     from hpcplan.report.occupancy import occupancy
     from hpcplan.report.rightsizing import MOST_JOBS, requests
+    from hpcplan.report.rows import Counterfactual
     from hpcplan.schedule.counterfactual import Asked, PastJob, replay
     from hpcplan.simulate.slurm_cluster import cluster_of_site, read_slurm_cluster
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hpcplan.report.faults import Faults
-    from hpcplan.report.model import Report, Sampled, SiteFacts
+    from hpcplan.report.model import Report
     from hpcplan.report.pages import Format
+    from hpcplan.report.site_facts import Sampled, SiteFacts
     from hpcplan.slurm.records import JobRecord, NodeRecord
 
 __all__ = ["build_report", "job_table", "jobs_of", "read_sacct", "render"]
@@ -59,7 +60,7 @@ def build_report(
         InputError: the window is empty.
     """
     from hpcplan.report.build import assemble
-    from hpcplan.report.model import SiteFacts
+    from hpcplan.report.site_facts import SiteFacts
 
     return assemble(
         records, start=start, end=end, nodes=nodes, price_per_node_hour=price_per_node_hour, currency=currency,
@@ -109,7 +110,7 @@ def jobs_of(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return one dictionary a job with its efficiencies as fractions, ``None`` where unknown.
 
-    ``samples``: see model.SiteFacts.
+    ``samples``: see site_facts.SiteFacts.
     """
     from hpcplan.report.jobs import job_rows, select
     from hpcplan.report.sampled import filled

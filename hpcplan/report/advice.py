@@ -14,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 
 from hpcplan.report.formats import percent
-from hpcplan.report.model import Advice, NodeUse
+from hpcplan.report.rows import Advice, NodeUse
 from hpcplan.report.window import picked
 from hpcplan.units import format_bytes, format_duration, format_slurm_time
 

@@ -22,11 +22,13 @@ from hpcplan.report.metrics_nodes import fragmentation, nodes_used
 from hpcplan.report.metrics_parts import parts
 from hpcplan.report.metrics_queue import beside_measured
 from hpcplan.report.metrics_tracking import drifted, ranked, until
-from hpcplan.report.model import JobCounts, Problems, Report, SiteFacts
+from hpcplan.report.model import Report
 from hpcplan.report.occupancy import node_utilisation, occupancy
+from hpcplan.report.rows import JobCounts, Problems
 from hpcplan.report.sampled import filled
 from hpcplan.report.series import over_time
 from hpcplan.report.shares import beside_use
+from hpcplan.report.site_facts import SiteFacts
 from hpcplan.report.table import from_records, merge
 from hpcplan.report.trends import compared, over_days
 from hpcplan.report.window import see

@@ -14,7 +14,9 @@ from itertools import pairwise
 from typing import Final
 
 from hpcplan.report import formats
-from hpcplan.report.model import Histogram, Report, Usage
+from hpcplan.report.figures import Histogram
+from hpcplan.report.model import Report
+from hpcplan.report.rows import Usage
 
 __all__ = [
     "Bar",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from hpcplan.report.model import Campaign
+from hpcplan.report.rows import Campaign
 from hpcplan.report.window import picked
 
 __all__ = ["predicted"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from hpcplan.report.model import Efficiency
+from hpcplan.report.figures import Efficiency
 from hpcplan.report.window import picked
 
 __all__ = ["by_resource", "time_limit"]

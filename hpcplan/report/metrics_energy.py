@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from hpcplan.report.figures import Measure
 from hpcplan.report.metrics_use import per_node_list
-from hpcplan.report.model import Measure
 from hpcplan.report.window import picked
 
 __all__ = ["energy", "energy_cost"]

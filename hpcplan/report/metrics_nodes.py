@@ -7,8 +7,9 @@ from typing import Final
 
 import polars as pl
 
-from hpcplan.report.model import Measure, NodeUse
+from hpcplan.report.figures import Measure
 from hpcplan.report.occupancy import Occupancy
+from hpcplan.report.rows import NodeUse
 from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from hpcplan.report.metrics_use import group_of
-from hpcplan.report.model import Part
 from hpcplan.report.occupancy import Occupancy
+from hpcplan.report.rows import Part
 from hpcplan.report.series import area_between, bin_width_s
 from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord

@@ -6,8 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from hpcplan.report.model import Capacity, Queueing, QueueModel
 from hpcplan.report.queueing import Wait, allen_cunneen, mg1, mm1, mmc
+from hpcplan.report.rows import Capacity, Queueing, QueueModel
 from hpcplan.report.window import picked
 
 __all__ = ["beside_measured"]

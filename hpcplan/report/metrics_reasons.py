@@ -6,8 +6,9 @@ from typing import Final
 
 import polars as pl
 
+from hpcplan.report.figures import Distribution, Measure
 from hpcplan.report.metrics_wait import distribution
-from hpcplan.report.model import Distribution, Measure, QueueGrowth, WaitReason
+from hpcplan.report.rows import QueueGrowth, WaitReason
 from hpcplan.report.window import picked
 
 __all__ = ["BEFORE_ELIGIBLE", "NOT_ON_RECORD", "backfill_share", "queue_growth", "turnaround", "wait_reasons"]

@@ -13,7 +13,8 @@ from typing import Final
 import polars as pl
 
 from hpcplan.report.formats import percent
-from hpcplan.report.model import Advice, Tracked
+from hpcplan.report.rows import Advice
+from hpcplan.report.site_facts import Tracked
 
 __all__ = ["drifted", "ranked", "until"]
 

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from hpcplan.report.model import Capacity, Lost, Measure, Usage
+from hpcplan.report.figures import Measure
+from hpcplan.report.rows import Capacity, Lost, Usage
 from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord
 

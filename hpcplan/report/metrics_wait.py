@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from hpcplan.report.model import Distribution, Histogram
+from hpcplan.report.figures import Distribution, Histogram
 
 __all__ = ["WAIT_BINS", "distribution", "eligible_wait", "pending_age", "slowdown", "wait", "wait_histogram"]
 

@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from hpcplan.hostlist import expand
-from hpcplan.report.model import Measure
+from hpcplan.report.figures import Measure
 from hpcplan.report.window import picked
 
 __all__ = ["Occupancy", "node_utilisation", "occupancy"]

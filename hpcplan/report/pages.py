@@ -20,7 +20,8 @@ from hpcplan import resources
 from hpcplan.errors import InputError, Problem
 from hpcplan.report import charts, formats, summary
 from hpcplan.report.jobs import COLUMNS, job_rows
-from hpcplan.report.model import NodeUse, Report
+from hpcplan.report.model import Report
+from hpcplan.report.rows import NodeUse
 from hpcplan.report.tracking_picture import tracking_chart
 
 __all__ = ["FORMATS", "Format", "eaters", "render"]

@@ -10,8 +10,9 @@ import polars as pl
 
 from hpcplan.documents import write_text
 from hpcplan.report.build import assemble
-from hpcplan.report.model import Report, SiteFacts
+from hpcplan.report.model import Report
 from hpcplan.report.pages import render
+from hpcplan.report.site_facts import SiteFacts
 
 __all__ = ["pages"]
 

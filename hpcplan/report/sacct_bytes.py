@@ -6,6 +6,7 @@ of :mod:`hpcplan.report.sacct_cells`, whose value each figure here is equal to.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,7 +14,19 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PAD", "Bytes", "begins_with", "has_byte", "job_ids", "memory_bytes", "numbers", "same", "spans_s", "stamps"]
+__all__ = [
+    "PAD",
+    "Bytes",
+    "begins_with",
+    "has_byte",
+    "in_pieces",
+    "job_ids",
+    "memory_bytes",
+    "numbers",
+    "same",
+    "spans_s",
+    "stamps",
+]
 
 PAD: Final = 40  # of zeros before and behind, so that words may be taken at any cell
 _ONES: Final = 0x0101010101010101
@@ -21,6 +34,7 @@ _HIGH: Final = np.uint64(0x80 * _ONES)
 _SHIFTS: Final = np.zeros(256, dtype=np.int64)
 _SHIFTS[[ord("K"), ord("M"), ord("G")]] = 10, 20, 30
 _MOST_BYTES: Final = 2**59  # the parser knows the limit
+_AT_ONCE: Final = 4096
 _MONTHS: Final = np.arange("1970-01", "3000-02", dtype="datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
@@ -83,6 +97,17 @@ def _digits(words: NDArray[np.uint64], form: tuple[np.uint64, np.uint64]) -> tup
 def _pair(pairs: NDArray[np.uint64], place: int) -> NDArray[np.int64]:
     """Return the number of the two digits at a place."""
     return ((pairs >> np.uint64(8 * place)) & np.uint64(0xFF)).astype(np.int64)
+
+
+def in_pieces(
+    read: Callable[[Bytes, NDArray[np.int64], NDArray[np.int64]], tuple[Any, Any]], text: Bytes,
+    first: NDArray[np.int64], end: NDArray[np.int64],
+) -> tuple[Any, Any]:  # fmt: skip
+    """Return what ``read`` makes of many cells, so many at a time that their text stays in the processor's cache."""
+    if len(first) <= _AT_ONCE:
+        return read(text, first, end)
+    pieces = [read(text, first[at : at + _AT_ONCE], end[at : at + _AT_ONCE]) for at in range(0, len(first), _AT_ONCE)]
+    return np.concatenate([values for values, _ in pieces]), np.concatenate([good for _, good in pieces])
 
 
 def numbers(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
@@ -201,15 +226,19 @@ def _no_digits(words: NDArray[np.uint64], length: NDArray[np.int64]) -> tuple[An
 
 
 def has_byte(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64], letter: str) -> NDArray[np.bool_]:
-    """Return whether a letter is in each cell."""
-    found = np.zeros(len(first), dtype=bool)
+    """Return whether a letter is in each cell; it is looked for from the end."""
     length = end - first
     pattern, one = np.uint64(ord(letter) * _ONES), np.uint64(_ONES)
-    at, offset = np.arange(len(first)), 0
+
+    def within(at: NDArray[np.int64], kept: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        other = (text.eight(at) ^ pattern) | ~kept
+        zero: NDArray[np.bool_] = ((other - one) & ~other & _HIGH) != 0  # some byte of it is
+        return zero
+
+    found = within(end - 8, _LAST[np.minimum(length, 8)])
+    at, offset = np.flatnonzero(~found & (length > 8)), 0
     while len(at):
-        kept = _LOW[np.minimum(length[at] - offset, 8)]
-        other = (text.eight(first[at] + offset) ^ pattern) | ~kept
-        found[at] |= ((other - one) & ~other & _HIGH) != 0  # some byte of it is zero
+        found[at] |= within(first[at] + offset, _LOW[np.minimum(length[at] - offset, 8)])
         offset += 8
         at = at[length[at] > offset]
     return found

@@ -146,7 +146,7 @@ class Columns:
 
     def spans_s(self, *names: str) -> pl.Series:
         """As cells.duration_s, of the first of these columns that a row fills."""
-        return self._figures(names, sacct_bytes.spans_s, self.duration_s, pl.Float64)
+        return self._figures(names, _spans_s, self.duration_s, pl.Float64)
 
     def counts(self, *names: str) -> pl.Series:
         """As cells.count, of the first of these columns that a row fills."""
@@ -154,13 +154,13 @@ class Columns:
 
     def amounts_bytes(self, *names: str) -> pl.Series:
         """As cells.memory_bytes, of the first of these columns that a row fills."""
-        return self._figures(names, sacct_bytes.memory_bytes, self.memory_bytes, pl.Int64)
+        return self._figures(names, _amounts, self.memory_bytes, pl.Int64)
 
     def stamps(self, clock: cells.Clock, name: str) -> pl.Series:
         """As Clock.read; an hour that occurs twice is odd, since only the elapsed time tells which it was."""
 
         def read(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
-            naive, good = sacct_bytes.stamps(text, first, end)
+            naive, good = sacct_bytes.in_pieces(sacct_bytes.stamps, text, first, end)
             quarters, place = _distinct(naive[good] // _QUARTER_S)
             both = [clock.both_of(quarter * _QUARTER_S) for quarter in quarters.tolist()]
             ahead = np.array([a for a, _ in both], dtype=np.int64) - quarters * _QUARTER_S
@@ -246,8 +246,16 @@ def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
     return distinct + low, spread[values - low]
 
 
+def _spans_s(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    return sacct_bytes.in_pieces(sacct_bytes.spans_s, text, first, end)
+
+
+def _amounts(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
+    return sacct_bytes.in_pieces(sacct_bytes.memory_bytes, text, first, end)
+
+
 def _counts(text: sacct_bytes.Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
-    value, good = sacct_bytes.numbers(text, first, end)
+    value, good = sacct_bytes.in_pieces(sacct_bytes.numbers, text, first, end)
     return value, good & (value <= cells.MAX_COUNT)
 
 

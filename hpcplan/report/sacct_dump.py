@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from hpcplan.errors import InputError, Problem
+from hpcplan.report.allocator import freed_memory_kept
 from hpcplan.report.faults import Faults
 from hpcplan.report.sacct_block import JOBS
 from hpcplan.report.sacct_cells import Clock
@@ -53,7 +54,7 @@ class Dump:
             InputError: see sacct.read_dumps.
         """
         started = False
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with freed_memory_kept(), ThreadPoolExecutor(_THREADS) as pool:
             for block, more in self.blocks if pieces is None else pieces:
                 text = block if started else without_mark(block, self.file)
                 started = True

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from hpcplan.report.model import Sampled
+from hpcplan.report.site_facts import Sampled
 
 __all__ = ["filled"]
 

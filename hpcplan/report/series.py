@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from hpcplan.report.model import Series
+from hpcplan.report.figures import Series
 from hpcplan.report.window import picked
 
 if TYPE_CHECKING:

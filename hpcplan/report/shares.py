@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpcplan.errors import InputError, Problem
-from hpcplan.report.model import Share, Usage
+from hpcplan.report.rows import Share, Usage
 
 __all__ = ["beside_use", "parse_shares", "read_shares"]
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpcplan.report import formats
-from hpcplan.report.model import Distribution, Efficiency, Measure, Report
+from hpcplan.report.figures import Distribution, Efficiency, Measure
+from hpcplan.report.model import Report
 
 __all__ = ["Line", "headline", "lines"]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from hpcplan.report import formats
 from hpcplan.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Curve, LineChart, Tick
-from hpcplan.report.model import Tracked
+from hpcplan.report.site_facts import Tracked
 
 __all__ = ["tracking_chart"]
 

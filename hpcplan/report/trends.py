@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from hpcplan.report.model import Comparison, TrendDay
+from hpcplan.report.rows import Comparison, TrendDay
 from hpcplan.report.series import area_between
 from hpcplan.report.window import efficiencies, picked
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from hpcplan.report import build_report
-from hpcplan.report.model import Advice
+from hpcplan.report.rows import Advice
 from hpcplan.slurm.records import JobRecord, JobState
 
 HOUR = 3600

@@ -10,8 +10,9 @@ import pytest
 from hpcplan.errors import InputError
 from hpcplan.report import build_report, job_table, jobs_of
 from hpcplan.report.metrics_reasons import BEFORE_ELIGIBLE, NOT_ON_RECORD
-from hpcplan.report.model import Report, Sampled, SiteFacts
+from hpcplan.report.model import Report
 from hpcplan.report.shares import parse_shares
+from hpcplan.report.site_facts import Sampled, SiteFacts
 from hpcplan.slurm.records import JobRecord, JobState, NodeRecord
 
 START, HOUR = 1_714_521_600, 3600

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from hpcplan.report import build_report, render
-from hpcplan.report.model import Part, SiteFacts
+from hpcplan.report.rows import Part
+from hpcplan.report.site_facts import SiteFacts
 from hpcplan.slurm.records import JobRecord, JobState, NodeRecord
 
 START, HOUR = 1_714_521_600, 3600

@@ -10,7 +10,8 @@ import pytest
 
 from hpcplan.report import build_report, render
 from hpcplan.report.mail import plain_text
-from hpcplan.report.model import Report, SiteFacts, Tracked
+from hpcplan.report.model import Report
+from hpcplan.report.site_facts import SiteFacts, Tracked
 from hpcplan.report.tracking_picture import tracking_chart
 
 ONE = Tracked(
