@@ -5,14 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.live import LiveEngine
 
 if TYPE_CHECKING:
-    from hpcplan.simulate.jobs import JobSpec
+    from hpcplan.simulate.jobs import Job, JobSpec
     from hpcplan.simulate.slurm_cluster import SlurmCluster
+    from hpcplan.slurm.records import JobState
 
 __all__ = ["LiveController", "at_once"]
 
@@ -20,13 +21,23 @@ __all__ = ["LiveController", "at_once"]
 def at_once(cluster: SlurmCluster) -> SlurmCluster:
     """Return the cluster with a controller that looks at its queue as soon as something has changed.
 
-    A real one lets up to three seconds pass; whoever tries things out on a laptop would wait for nothing.
+    A real one lets up to three seconds pass; whoever tries things out on a laptop would wait for nothing. Nor does it
+    take time to clean up nodes: which one is given out next must not hang on the laptop's pace.
     """
     return replace(cluster, settings=replace(cluster.settings, batch_sched_delay_s=0))
 
 
 class LiveController(LiveEngine, Controller):
     """A :class:`~.controller.Controller` that is told when the jobs end that really run."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if self._threads is not None:
+            self._threads[0]._turn_us = 1000  # the main loop has a turn whenever there is something to do
+
+    def _give_back(self, job: Job, state: JobState) -> None:
+        super()._give_back(job, state)
+        self._see_ends(self.now * 1000 + 2000)
 
     def _note_changes(self, now: int) -> None:
         """Arm what is due after a change: backfill soon where a heterogeneous job waits, which nobody else starts."""

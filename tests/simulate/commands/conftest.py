@@ -84,8 +84,7 @@ def mock_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockSlurm
     """A cluster that really runs jobs, gone at the end."""
     folder = tmp_path_factory.mktemp("mock")
     site = load_site(str(write_site(folder, SITE.replace('"23.11"', '"22.05.8"'))))
-    # Not as slurmctld schedules, whose nodes are cleaned up for a moment: which node is next would hang on the machine.
-    store = start_cluster(site, StartOptions(speed=1.0, policy="backfill"), directory=folder / "cluster")
+    store = start_cluster(site, StartOptions(speed=1.0), directory=folder / "cluster")
     options = EnterOptions(purge=True, kill_wait_s=KILL_WAIT_S, requeue_delay_s=REQUEUE_DELAY_S)
     work = folder / "work"
     work.mkdir()
