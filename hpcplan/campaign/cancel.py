@@ -12,6 +12,7 @@ from hpcplan.campaign.layout import current_manifest
 from hpcplan.campaign.ledger import Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
 from hpcplan.campaign.match import Wanted, is_ours, since
+from hpcplan.campaign.parts import by_submitted_id, whole
 from hpcplan.campaign.recover import recover_lost
 from hpcplan.campaign.submit import check_same_cluster
 from hpcplan.render.manifest import Manifest
@@ -75,17 +76,19 @@ def _sorted_out(
     manifest: Manifest, ledger: Ledger, records: list[JobRecord], directory: Path
 ) -> tuple[set[int], set[int]]:
     """Return the ids that Slurm has given to somebody else's job since, and those of our jobs that have ended."""
-    by_id = {record.job_id: record for record in records}
+    by_id = by_submitted_id(records)
     foreign: set[int] = set()
     ended: set[int] = set()
     for job in manifest.jobs:
         known = ledger.job(job.key)
-        record = by_id.get(known.job_id) if known.job_id is not None else None
+        if known.job_id is None:
+            continue
+        record = whole(by_id.get(known.job_id, ()))
         if record is None:
-            if known.job_id is not None and known.ended is not None:
+            if known.ended is not None:
                 ended.add(known.job_id)
         elif not is_ours(record, Wanted(job, known, directory, ledger.cluster)):
-            foreign.add(record.job_id)
+            foreign.add(known.job_id)
         elif record.state.final:
-            ended.add(record.job_id)
+            ended.add(known.job_id)
     return foreign, ended

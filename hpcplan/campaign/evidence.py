@@ -108,8 +108,10 @@ def _remembered(ledger: JobLedger, own: OwnWord | None, now: int | None) -> Know
 
 def _against(slurm: JobRecord, own: OwnWord | None, now: int | None) -> Known:
     """Return Slurm's word, unless the job's own shows that Slurm forgot that it had ended."""
-    if own is None or own.record is None or own.ended_at is None or own.restarts < slurm.restarts:
+    if own is None or own.record is None or own.ended_at is None:
         return Known(slurm)
+    if own.restarts < slurm.restarts and own.record.state is not JobState.COMPLETED:
+        return Known(slurm)  # what completed runs no second time, however often it is started
     if not slurm.state.final:
         unnoticed = slurm.state.active and now is not None and now > own.ended_at + _UNNOTICED_S
         return Known(slurm, ended_unnoticed=own.record.exit_code if unnoticed else None)

@@ -64,12 +64,14 @@ def is_ours(record: JobRecord, wanted: Wanted) -> bool:
 
 
 def find_lost(records: Iterable[JobRecord], wanted: Wanted) -> list[JobRecord]:
-    """Return the jobs that can only be the one whose answer was lost, the first submitted first; mostly one or none."""
+    """Return the jobs that can only be the one whose answer was lost, the first submitted first; mostly one or none.
+    The tasks of an array and the components of a heterogeneous job are records of their own.
+    """
     records = list(records)
     found: Sequence[JobRecord] = [record for record in records if has_token(record, wanted.ledger.token)]
     if not found:
         found = [record for record in records if _looks_like(record, wanted)]
-    return sorted(found, key=lambda record: record.job_id)
+    return sorted(found, key=lambda record: record.submitted_id)
 
 
 def _looks_like(record: JobRecord, wanted: Wanted) -> bool:

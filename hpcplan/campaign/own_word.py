@@ -3,7 +3,8 @@
 ``train-01-1234.began`` and ``train-01-1234.ended`` (of an array's task ``sweep-1234_7.…``) are lines of ``name=value``:
 ``token`` (of the request, by which a word is known to be of this job and not of another that was given the same id),
 ``job_id``, ``restarts``, ``node`` (of the script), ``tasks`` (of an array), ``began``, ``ended`` (unix seconds, by that
-node's clock), ``exit_code``, and ``how``: ``ended``, ``stopped`` by a signal of Slurm's, or ``requeued`` by itself.
+node's clock), ``exit_code``, and ``how``: ``ended`` on its own, ``warned`` of its time limit, ``stopped`` by Slurm, or
+``requeued`` by itself.
 """
 
 from __future__ import annotations

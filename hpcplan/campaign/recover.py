@@ -52,8 +52,9 @@ def recover_lost(
     for wanted in lost:
         matches = find_lost(records, wanted) or _look_harder(wanted, backend, info)
         if matches:
-            journal.append("submitted", job=wanted.job.key, job_id=matches[0].job_id, at=backend.now(), found=True)
-            _drop_duplicates(journal, backend, wanted, matches[1:])
+            job_id = min(record.submitted_id for record in matches)
+            journal.append("submitted", job=wanted.job.key, job_id=job_id, at=backend.now(), found=True)
+            _drop_duplicates(journal, backend, wanted, [one for one in matches if one.submitted_id != job_id])
             found.add(wanted.job.key)
         elif not resubmit_lost:
             _refuse_to_guess(wanted, backend, info)
@@ -69,7 +70,7 @@ def _settle(backend: Backend, asked_at: int, settle_s: float, sleep: Callable[[f
 
 def _drop_duplicates(journal: JournalWriter, backend: Backend, wanted: Wanted, matches: Sequence[JobRecord]) -> None:
     """Cancel second jobs with the same token, which a request that outlived its sender can leave."""
-    alive = [record.job_id for record in matches if not record.state.final]
+    alive = sorted({record.submitted_id for record in matches if not record.state.final})
     for job_id in alive:
         journal.append("duplicate", job=wanted.job.key, job_id=job_id)
     if alive:

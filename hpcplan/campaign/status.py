@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from hpcplan.campaign.ledger import JobLedger, Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
 from hpcplan.campaign.match import Wanted, since
 from hpcplan.campaign.own_word import OwnWords
+from hpcplan.campaign.parts import Component, by_submitted_id, components_of, tasks_of, whole
 from hpcplan.campaign.progress import Progress, read_progress
 from hpcplan.campaign.submit import check_same_cluster
 from hpcplan.errors import HpcplanError, SlurmUnreachableError
@@ -66,7 +66,7 @@ class JobStatus:
     ``known_from`` says whose word the state is: ``slurm``, the ``job``'s own where Slurm has forgotten it, or its time
     ``limit``; ``None`` where nobody knows. ``over_by`` is by when an unknown job that has begun can only be over. Times
     are unix seconds by the cluster's clock; ``reason`` is in plain words, ``reason_code`` in Slurm's. ``tasks`` counts
-    an array's tasks by state.
+    an array's tasks by state, ``components`` are a heterogeneous job's, whose nodes are counted together.
     """
 
     key: str
@@ -90,6 +90,7 @@ class JobStatus:
     script: str = ""
     attempt: int = 1
     tasks: dict[str, int] | None = None
+    components: tuple[Component, ...] | None = None
     known_from: str | None = None
     over_by: int | None = None
 
@@ -171,14 +172,14 @@ class _Fact:
 def _facts(
     manifest: Manifest, ledger: Ledger, records: Sequence[JobRecord] | None, directory: Path, now: int | None
 ) -> list[_Fact]:
-    by_id, where = _by_id(records or ()), Path(work_dir(directory, ledger))
+    by_id, where = by_submitted_id(records or ()), Path(work_dir(directory, ledger))
     words = OwnWords(directory, ledger.cluster)
     facts = []
     for job in manifest.jobs:
         asked_for = ledger.job(job.key)
         found = by_id.get(asked_for.job_id, ()) if asked_for.job_id is not None else ()
         wanted = Wanted(job, asked_for, where, ledger.cluster)
-        known = known_of(wanted, _of_tasks(found), words, asked=records is not None, now=now)
+        known = known_of(wanted, whole(found), words, asked=records is not None, now=now)
         facts.append(_Fact(job, known, found))
     return facts
 
@@ -238,37 +239,12 @@ def _ended_badly(state: str) -> bool:
     return state == LOST or (found.final and found is not JobState.COMPLETED)
 
 
-def _by_id(records: Iterable[JobRecord]) -> Mapping[int, Sequence[JobRecord]]:
-    """Return records by the id that was submitted: a job's own, or its array's."""
-    found: dict[int, list[JobRecord]] = {}
-    for record in records:
-        found.setdefault(record.array_job_id or record.job_id, []).append(record)
-    return found
-
-
-def _of_tasks(found: Sequence[JobRecord]) -> JobRecord | None:
-    """Return the record that stands for a job: of an array a task that runs, else one that waits, else the worst."""
-    if len(found) < 2:
-        return found[0] if found else None
-    ranks = (lambda r: r.state.active, lambda r: r.state.waiting, lambda r: r.state is not JobState.COMPLETED)
-    first = next((record for ranked in ranks for record in found if ranked(record)), found[0])
-    starts = [record.start_time for record in found if record.start_time is not None]
-    ends = [record.end_time for record in found if record.end_time is not None]
-    return replace(
-        first,
-        job_id=first.array_job_id or first.job_id,
-        start_time=min(starts, default=None),
-        end_time=max(ends, default=None) if first.state.final else None,
-    )
-
-
 def _job_status(fact: _Fact, asked_for: JobLedger, now: int | None) -> JobStatus:
     job, known, record = fact.job, fact.known, fact.known.record
-    tasks = dict(Counter(task.state.value for task in fact.found)) if len(fact.found) > 1 else None
     fixed: dict[str, Any] = {
         "key": job.key, "stage": job.stage, "segment": job.segment, "job_id": asked_for.job_id,
-        "expected_s": job.expected_s, "script": job.script, "attempt": asked_for.attempt, "tasks": tasks,
-        "over_by": known.over_by,
+        "expected_s": job.expected_s, "script": job.script, "attempt": asked_for.attempt,
+        "tasks": tasks_of(fact.found), "components": components_of(fact.found), "over_by": known.over_by,
     }  # fmt: skip
     if record is not None:
         return JobStatus(

@@ -290,8 +290,8 @@ class _Submitter:
             ended = {job.job_id: job.ended for job in ledger.jobs.values() if job.ended is not None}
             asked = [job_id for job_id in ledger.job_ids if job_id not in ended]
             found = self.backend.jobs(asked, since=ledger.opened_at) if asked else []
-            self.alive = {record.array_job_id or record.job_id for record in found if not record.state.final}
-            done = {record.array_job_id or record.job_id for record in found if record.state is JobState.COMPLETED}
+            self.alive = {record.submitted_id for record in found if not record.state.final}
+            done = {record.submitted_id for record in found if record.state is JobState.COMPLETED}
             done |= {job_id for job_id, end in ended.items() if job_id and end.state is JobState.COMPLETED}
             self.succeeded = done - self.alive
         return self.alive

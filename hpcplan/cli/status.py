@@ -186,6 +186,11 @@ def _row(group: Sequence[JobStatus]) -> tuple[object, ...]:
 
 
 def _why(job: JobStatus) -> str | None:
+    if job.components is not None:
+        parts = ", ".join(
+            f"{one.offset} {one.state.lower()} on {one.node_list or 'no node yet'}" for one in job.components
+        )
+        return f"{job.reason + '; ' if job.reason else ''}components: {parts}"
     if job.tasks is None:
         return job.reason
     tasks = ", ".join(f"{count} {state.lower()}" for state, count in sorted(job.tasks.items()))

@@ -19,7 +19,10 @@ from hpcplan.slurm.records import JobRecord
 __all__ = ["Accounting"]
 
 _BLOCK: Final = 1 << 20
-_HEAD: Final = re.compile(rb'\{"job_id":(\d+),"end_time":(\d+),"user":("(?:[^"\\]|\\.)*"),"array_job_id":(\d+|null)')
+_HEAD: Final = re.compile(
+    rb'\{"job_id":(\d+),"end_time":(\d+),"user":("(?:[^"\\]|\\.)*"),"array_job_id":(\d+|null)'
+    rb'(?:,"het_job_id":(\d+|null))?'
+)
 
 
 class Accounting:
@@ -55,7 +58,8 @@ class Accounting:
     ) -> Iterator[JobRecord]:
         """Yield records from the newest end backwards, down to those that ended at ``since``.
 
-        ``job_ids`` keeps jobs with these ids and the tasks of arrays with them, ``user`` those of one user.
+        ``job_ids`` keeps jobs with these ids and the tasks of arrays and components of heterogeneous jobs with them,
+        ``user`` those of one user.
         """
         owner = None if user is None else json.dumps(user).encode()
         for line in self._lines_backwards():
@@ -66,9 +70,8 @@ class Accounting:
                 return
             if owner is not None and head[3] != owner:
                 continue
-            if job_ids is not None and not (
-                int(head[1]) in job_ids or (head[4] != b"null" and int(head[4]) in job_ids)
-            ):
+            ids = (head[1], head[4], head[5])
+            if job_ids is not None and not any(one not in (None, b"null") and int(one) in job_ids for one in ids):
                 continue
             yield JobRecord.from_dict(json.loads(line))
 
@@ -94,6 +97,7 @@ class Accounting:
 def _line(record: JobRecord) -> bytes:
     """Return a record's line; the fields that searches go by come first."""
     data = record.as_dict()
-    head = {name: data.pop(name) for name in ("job_id", "end_time", "user", "array_job_id")}
+    het = ("het_job_id",) if record.het_job_id is not None else ()
+    head = {name: data.pop(name) for name in ("job_id", "end_time", "user", "array_job_id", *het)}
     rest = {name: value for name, value in data.items() if value is not None and value != ""}
     return json.dumps({**head, **rest}, separators=(",", ":")).encode() + b"\n"

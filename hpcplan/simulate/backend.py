@@ -116,14 +116,16 @@ class MockBackend:
             return session.engine.submit_together(self._read(submission, session), self.user)
 
     def jobs(self, job_ids: Sequence[int] | None = None, *, since: int | None = None) -> list[JobRecord]:
-        """Return the jobs of these ids (an array's stands for its tasks), or the user's own; newest attempts only."""
+        """Return the jobs of these ids (an array's stands for its tasks, a heterogeneous job's for its components), or
+        the user's own; newest attempts only.
+        """
         with self._open().session() as session:
             engine = session.engine
             wanted = None if job_ids is None else set(job_ids)
             found: dict[int, JobRecord] = {}
             words = reasons(engine)
             for job in engine.jobs.values():
-                mine = job.user == self.user if wanted is None else _matches(job, wanted)
+                mine = job.user == self.user if wanted is None else _matches(job, wanted) or job.het_id in wanted
                 if mine:
                     found[job.id] = live_record(job, engine, words.get(job.id))
             ended = _ended(
@@ -372,7 +374,7 @@ def _ended(
         for record in reversed(session.engine.ended)
         if (since is None or (record.end_time or 0) >= since)
         and (user is None or record.user == user)
-        and (job_ids is None or record.job_id in job_ids or record.array_job_id in job_ids)
+        and (job_ids is None or record.is_among(job_ids))
     ]
     return [*fresh, *session.accounting.latest_first(since=since, job_ids=job_ids, user=user)]
 

@@ -135,6 +135,8 @@ def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
         "comment": spec.comment,
         "array_job_id": job.array_job_id,
         "array_task_id": job.array_task_id,
+        "het_job_id": job.het_id,
+        "het_offset": job.het_offset if job.het_id is not None else None,
         "dependency": str(job.dependency) or None if job.dependency is not None else None,
         "submit_time": job.submit_time,
         "eligible_time": job.eligible_time,

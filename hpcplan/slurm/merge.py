@@ -26,7 +26,8 @@ def merge(
     since: int,
     job_ids: Collection[int] | None,
 ) -> list[JobRecord]:
-    """Return each job once, ordered by id, without those that ended before ``since``; an array's id means its tasks.
+    """Return each job once, ordered by id, without those that ended before ``since``; an array's id means its tasks, a
+    heterogeneous job's its components.
 
     ``history`` was asked after ``queue``. The newer attempt (by submit time) wins. Of one attempt that both know, the
     controller's record stands, and accounting adds what the controller does not know: how it ended, if it ended
@@ -40,8 +41,7 @@ def merge(
     return [
         found[job_id]
         for job_id in sorted(found)
-        if (wanted is None or not wanted.isdisjoint((job_id, found[job_id].array_job_id)))
-        and not _over(found[job_id], since)
+        if (wanted is None or found[job_id].is_among(wanted)) and not _over(found[job_id], since)
     ]
 
 

@@ -163,7 +163,8 @@ class PyslurmBackend:
         if job_ids is None:
             return [convert.queued(job) for job in loaded if job.user_id == os.getuid()]
         wanted = frozenset(job_ids)
-        return [convert.queued(job) for job in loaded if job.id in wanted]
+        ours = (job for job in loaded if not wanted.isdisjoint((job.id, job.array_id, convert.het_job_id(job))))
+        return [convert.queued(job) for job in ours]
 
     def _history(self, job_ids: Sequence[int] | None, start: int) -> Mapping[int, JobRecord]:
         if self._commands.has("sacct"):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from hpcplan.slurm import scontrol, values
 from hpcplan.slurm.records import JobRecord, JobState, NodeRecord, PartitionRecord
 
-__all__ = ["nodes", "partitions", "queued", "stored"]
+__all__ = ["het_job_id", "nodes", "partitions", "queued", "stored"]
 
 MIB: Final = 1024**2
 
@@ -62,8 +62,11 @@ def stored(job: Any) -> JobRecord:
 def _common(job: Any, state: JobState, gpus: int | None) -> dict[str, Any]:
     memory = None if job.memory is None else job.memory * MIB
     counted = {"cpu": job.cpus, "mem": memory, "node": job.num_nodes, "gres/gpu": gpus}
+    het = het_job_id(job)
     return {
         "job_id": job.id,
+        "het_job_id": het,
+        "het_offset": (_first(job, "hetjob_offset", "heterogeneous_offset") or 0) if het else None,
         "state": state,
         "name": job.name or "",
         "cluster": job.cluster,
@@ -84,6 +87,16 @@ def _common(job: Any, state: JobState, gpus: int | None) -> dict[str, Any]:
         "tres": {name: count for name, count in counted.items() if count},
         "work_dir": job.working_directory,
     }
+
+
+def het_job_id(job: Any) -> int | None:
+    """Return the id of the heterogeneous job that a job is a component of; pyslurm's database part does not say."""
+    return _first(job, "hetjob_id", "heterogeneous_id")
+
+
+def _first(job: Any, *names: str) -> int | None:
+    """Return what a job has under the first of these names: pyslurm's releases differ in this; zero stands for none."""
+    return next((value for name in names if (value := getattr(job, name, None))), None)
 
 
 def _minutes(limit: int | str | None) -> int | None:

@@ -7,7 +7,7 @@ zero. Job states and their meaning: squeue(1), section "JOB STATE CODES"; sacct(
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -116,8 +116,9 @@ class JobRecord:
     """One job (one attempt of it, where it was requeued) as the controller or accounting knows it.
 
     ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids, and a requeued job gets a
-    new submission time. ``max_rss_bytes`` is the
-    peak of all tasks together, as well as it is known; ``gpu_utilisation`` a fraction from 0 to 1.
+    new submission time. A component of a heterogeneous job is a record of its own: ``het_job_id`` is the id of the
+    whole, which its first component has, ``het_offset`` its place from 0. ``max_rss_bytes`` is the peak of all tasks
+    together, as well as it is known; ``gpu_utilisation`` a fraction from 0 to 1.
     """
 
     job_id: int
@@ -132,6 +133,8 @@ class JobRecord:
     comment: str | None = None
     array_job_id: int | None = None
     array_task_id: int | None = None
+    het_job_id: int | None = None
+    het_offset: int | None = None
     dependency: str | None = None
     submit_time: int | None = None
     eligible_time: int | None = None
@@ -153,6 +156,15 @@ class JobRecord:
     max_rss_bytes: int | None = None
     gpu_utilisation: float | None = None
     backfilled: bool | None = None
+
+    @property
+    def submitted_id(self) -> int:
+        """The id that the submission was answered with: a job's own, its array's, or its heterogeneous job's."""
+        return self.array_job_id or self.het_job_id or self.job_id
+
+    def is_among(self, job_ids: Collection[int]) -> bool:
+        """Whether one of these ids means it: its own, or that of the array or heterogeneous job that it is part of."""
+        return self.job_id in job_ids or self.array_job_id in job_ids or self.het_job_id in job_ids
 
     @property
     def identity(self) -> tuple[str | None, int, int | None]:

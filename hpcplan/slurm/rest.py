@@ -187,7 +187,7 @@ class RestBackend:
         if job_ids is None:
             return [record for record in records if record.user == self.client.user]
         wanted = frozenset(job_ids)
-        return [record for record in records if not wanted.isdisjoint((record.job_id, record.array_job_id))]
+        return [record for record in records if record.is_among(wanted)]
 
     def _history(self, job_ids: Sequence[int] | None, start: int) -> Mapping[int, JobRecord]:
         query = {} if job_ids is None else {"step": ",".join(map(str, job_ids))}

@@ -30,6 +30,7 @@ def _queued(job: Mapping[str, Any]) -> JobRecord:
     code, signal = read.exit_status(job.get("exit_code")) if ended else (None, None)
     resources = values.tres(read.word(job.get("tres_alloc_str")) or "")
     task, array = read.count(job.get("array_task_id")), read.count(job.get("array_job_id"))
+    het_job_id = read.count(job.get("het_job_id")) or None
     return JobRecord(
         job_id=read.count(job.get("job_id")) or 0,
         state=state,
@@ -43,6 +44,8 @@ def _queued(job: Mapping[str, Any]) -> JobRecord:
         comment=read.word(job.get("comment")),
         array_job_id=array if array and (task is not None or read.word(job.get("array_task_string"))) else None,
         array_task_id=task if array else None,
+        het_job_id=het_job_id,
+        het_offset=None if het_job_id is None else read.count(job.get("het_job_offset")),
         dependency=read.word(job.get("dependency")),
         submit_time=read.stamp(job.get("submit_time")),
         eligible_time=read.stamp(job.get("eligible_time")),
@@ -89,7 +92,8 @@ def stored(answer: Mapping[str, Any]) -> list[JobRecord]:
 
 
 def _stored(job: Mapping[str, Any]) -> JobRecord:
-    said, time, array = (read.mapping(job.get(key)) for key in ("state", "time", "array"))
+    said, time, array, het = (read.mapping(job.get(key)) for key in ("state", "time", "array", "het"))
+    het_job_id = read.count(het.get("job_id")) or None
     state = read.job_state(said.get("current"))
     node_list = read.word(job.get("nodes"))
     code, signal = read.exit_status(job.get("exit_code")) if state.final else (None, None)
@@ -113,6 +117,8 @@ def _stored(job: Mapping[str, Any]) -> JobRecord:
         comment=read.word(comment.get("job") if isinstance(comment, Mapping) else comment),
         array_job_id=read.count(array.get("job_id")) or None,
         array_task_id=read.count(array.get("task_id")) if read.count(array.get("job_id")) else None,
+        het_job_id=het_job_id,
+        het_offset=None if het_job_id is None else read.count(het.get("job_offset")),
         submit_time=read.stamp(time.get("submission")),
         eligible_time=read.stamp(time.get("eligible")),
         start_time=read.stamp(time.get("start")) if node_list else None,

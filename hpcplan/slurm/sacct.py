@@ -122,6 +122,7 @@ def _record(row: Mapping[str, str]) -> JobRecord:
     node_list = values.text(row["NodeList"])
     code, signal = values.exit_status(row["ExitCode"]) if state.final else (None, None)
     array, underscore, task = row["JobID"].partition("_")
+    het, plus, offset = row["JobID"].partition("+")
     resources = values.tres(row["AllocTRES"]) or values.tres(row["ReqTRES"])
     limit_min = values.text(row["TimelimitRaw"]) or ""
     cpu_s = values.cpu_seconds(row["TotalCPU"])
@@ -140,6 +141,8 @@ def _record(row: Mapping[str, str]) -> JobRecord:
         comment=values.text(row["Comment"]),
         array_job_id=int(array) if underscore else None,
         array_task_id=int(task) if task.isdecimal() else None,
+        het_job_id=int(het) if plus else None,
+        het_offset=int(offset) if plus else None,
         submit_time=values.stamp(row["Submit"]),
         eligible_time=values.stamp(row["Eligible"]),
         start_time=values.stamp(row["Start"]) if node_list else None,

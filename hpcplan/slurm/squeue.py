@@ -20,7 +20,8 @@ __all__ = ["FIELDS", "arguments", "records"]
 FIELDS: Final = (
     "jobid", "arrayjobid", "arraytaskid", "name", "cluster", "username", "account", "partition", "qos", "state",
     "reason", "comment", "dependency", "submittime", "eligibletime", "starttime", "endtime", "timelimit", "exit_code",
-    "restartcnt", "prioritylong", "numnodes", "nodelist", "numcpus", "tres-alloc", "workdir",
+    "restartcnt", "prioritylong", "numnodes", "nodelist", "numcpus", "tres-alloc", "workdir", "hetjobid",
+    "hetjoboffset",
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def _record(row: Mapping[str, str]) -> JobRecord:
     node_list = values.text(row["nodelist"])
     code, signal = values.exit_status(row["exit_code"]) if ended else (None, None)
     task = values.text(row["arraytaskid"])
+    het_job_id = values.number(row["hetjobid"]) or None
     resources = values.tres(row["tres-alloc"])
     return JobRecord(
         job_id=int(row["jobid"]),
@@ -62,6 +64,8 @@ def _record(row: Mapping[str, str]) -> JobRecord:
         comment=values.text(row["comment"]),
         array_job_id=int(row["arrayjobid"]) if task is not None else None,
         array_task_id=int(task) if task is not None and task.isdecimal() else None,
+        het_job_id=het_job_id,
+        het_offset=None if het_job_id is None else values.number(row["hetjoboffset"]),
         dependency=values.text(row["dependency"]),
         submit_time=values.stamp(row["submittime"]),
         eligible_time=values.stamp(row["eligibletime"]),

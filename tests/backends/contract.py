@@ -30,6 +30,8 @@ class World(ABC):
     estimates = True
     excludes = True
     stores_exit_codes = True
+    submits_components = True
+    runs_scripts = True
 
     def script(self, seconds: int = 1, *directives: str, name: str = "job", exit_code: int = 0) -> Path:
         """Write a job script that takes so long and ends so."""
@@ -125,6 +127,38 @@ class BackendContract:
         assert str(first) in (waiting.dependency or "")
         ended = world.ends(second)
         assert (ended.start_time or 0) >= (world.only(first).end_time or 1 << 40)
+
+    def test_a_heterogeneous_job_is_its_components_and_is_cancelled_as_a_whole(self, world: World) -> None:
+        parts = ("--nodes=2", f"hetjob\n#SBATCH --partition={world.partition}\n#SBATCH --nodes=1")
+        if not world.submits_components:
+            with pytest.raises(SlurmError, match="hetjob"):
+                world.submit(LONG_S, *parts)
+            return
+        job_id = world.submit(LONG_S, *parts, comment="hpcplan:t:train:1")
+
+        def all_are(*states: JobState) -> bool:
+            records = world.backend.jobs([job_id])
+            return len(records) == 2 and all(record.state in states for record in records)
+
+        world.until(lambda: all_are(JobState.RUNNING), "both components run")
+        first, second = world.backend.jobs([job_id])
+        assert [(one.job_id, one.het_job_id, one.het_offset) for one in (first, second)] == [
+            (job_id, job_id, 0), (second.job_id, job_id, 1)
+        ]  # fmt: skip
+        assert (first.nodes, second.nodes) == (2, 1)
+        assert first.comment == "hpcplan:t:train:1"
+        assert {one.submitted_id for one in (first, second)} == {job_id}
+        world.backend.cancel([job_id])
+        world.until(lambda: all_are(JobState.CANCELLED), "both are cancelled")
+        assert [one.het_offset for one in world.backend.jobs([job_id])] == [0, 1]
+
+    def test_a_script_is_given_its_arguments(self, world: World) -> None:
+        submission = world.submission(1, arguments=("hpcplan:t:train:1", "two words"))
+        script = Path(submission.script)
+        script.write_text(script.read_text().replace("sleep", 'printf "%s\\n" "$@" >arguments; sleep', 1))
+        assert world.ends(world.backend.submit(submission)).state is JobState.COMPLETED
+        if world.runs_scripts:
+            assert (world.folder / "arguments").read_text().splitlines() == ["hpcplan:t:train:1", "two words"]
 
     def test_jobs_are_cancelled_and_those_already_over_are_no_error(self, world: World) -> None:
         running, over = world.submit(LONG_S), world.submit(1, name="short")

@@ -41,7 +41,8 @@ def _job(record: JobRecord) -> dict[str, Any]:
         "priority": record.priority, "num_nodes": record.nodes, "cpus": record.cpus,
         "memory": None if record.memory_bytes is None else record.memory_bytes // MIB, "gres_per_node": None,
         "array_id": None, "array_task_id": None, "array_tasks_waiting": None, "cluster": record.cluster,
-        "working_directory": record.work_dir, "comment": record.comment,
+        "working_directory": record.work_dir, "comment": record.comment, "hetjob_id": record.het_job_id or 0,
+        "hetjob_offset": record.het_offset or 0,
     }  # fmt: skip
 
 
@@ -99,7 +100,7 @@ class MadeUpPyslurm:
         return {
             record.job_id: SimpleNamespace(**_job(record), nodelist=record.node_list or "", stats=stats)
             for record in found
-            if ids is None or record.job_id in ids
+            if ids is None or record.is_among(ids)
         }
 
     def Job(self, job_id: int) -> Any:

@@ -15,7 +15,9 @@ from tests.simulate.clusters import write_site
 
 
 class MockWorld(World):
-    """A mock cluster whose clock a test moves."""
+    """A mock cluster whose clock a test moves; its jobs are pretended."""
+
+    runs_scripts = False
 
     def __init__(self, folder: Path) -> None:
         self.store = start_cluster(load_site(write_site(folder)), StartOptions(speed=0.0))

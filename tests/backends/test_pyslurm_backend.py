@@ -147,6 +147,15 @@ def test_array_tasks_name_their_array(backend_with: Callable[..., PyslurmBackend
     assert (waiting.array_job_id, waiting.array_task_id) == (34, None)
 
 
+@pytest.mark.parametrize("word", ["hetjob", "heterogeneous"])
+def test_components_of_a_heterogeneous_job_come_with_its_id(
+    word: str, backend_with: Callable[..., PyslurmBackend]
+) -> None:
+    jobs = [{"id": 18 + place, f"{word}_id": 18, f"{word}_offset": place} for place in range(2)]
+    found = backend_with(jobs=[*jobs, {"id": 20, f"{word}_id": 0, f"{word}_offset": 0}]).jobs([18])
+    assert [(one.job_id, one.het_job_id, one.het_offset) for one in found] == [(18, 18, 0), (19, 18, 1)]
+
+
 def test_without_ids_only_the_users_own_jobs_come(backend_with: Callable[..., PyslurmBackend]) -> None:
     backend = backend_with(jobs=[{"id": 1}, {"id": 2, "user_id": os.getuid() + 1}])
     assert [record.job_id for record in backend.jobs()] == [1]

@@ -52,6 +52,22 @@ def test_the_same_job_is_the_same_record_in_every_version(job: dict[str, Any]) -
     assert (record.array_job_id, record.comment, record.work_dir) == (None, "hpcplan:c:train:1", "/w")
 
 
+@pytest.mark.parametrize("wrap", [lambda value: value, number], ids=["0.0.38", "0.0.44"])
+def test_components_of_a_heterogeneous_job_name_it_and_their_place(wrap: Any) -> None:
+    job = COMMON | {"job_id": 19, "job_state": "RUNNING", "het_job_id": wrap(18), "het_job_offset": wrap(1)}
+    (live,) = records.queued({"jobs": [job]})
+    past = {"job_id": 19, "name": "train", "state": {"current": "COMPLETED"}, "time": {},
+            "het": {"job_id": 18, "job_offset": wrap(1)}}  # fmt: skip
+    (stored,) = records.stored({"jobs": [past]})
+    for record in (live, stored):
+        assert (record.job_id, record.het_job_id, record.het_offset, record.submitted_id) == (19, 18, 1, 18)
+    for het in ({"job_id": 0, "job_offset": wrap(0)}, {"job_id": 0, "job_offset": None}, None):
+        (alone,) = records.stored({"jobs": [past | {"het": het}]})
+        assert (alone.het_job_id, alone.het_offset) == (None, None)
+    (alone,) = records.queued({"jobs": [job | {"het_job_id": wrap(0), "het_job_offset": wrap(0)}]})
+    assert (alone.het_job_id, alone.het_offset) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("said", "state"),
     [

@@ -116,6 +116,12 @@ def test_array_tasks_name_their_array() -> None:
     assert (waiting.job_id, waiting.array_job_id, waiting.array_task_id) == (34, 34, None)
 
 
+def test_components_of_a_heterogeneous_job_name_it_and_their_place() -> None:
+    first, second = read({**JOB, "JobIDRaw": "34", "JobID": "34+0"}, {**JOB, "JobIDRaw": "35", "JobID": "34+1"})
+    assert (first.job_id, first.het_job_id, first.het_offset, first.array_job_id) == (34, 34, 0, None)
+    assert (second.job_id, second.het_job_id, second.het_offset, second.submitted_id) == (35, 34, 1, 34)
+
+
 @pytest.mark.parametrize("word", ["UNLIMITED", "Partition_Limit", ""])
 def test_no_time_limit_is_none(word: str) -> None:
     assert read({**JOB, "TimelimitRaw": word})[0].time_limit_s is None

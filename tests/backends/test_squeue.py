@@ -15,6 +15,7 @@ RUNNING = {
     "starttime": "1795217280", "endtime": "1795220880", "timelimit": "1:00:00", "exit_code": "0", "restartcnt": "0",
     "prioritylong": "4294901759", "numnodes": "8", "nodelist": "n[0-7]", "numcpus": "128",
     "tres-alloc": "cpu=128,node=8,billing=128,gres/gpu=64", "workdir": "/tmp/w",
+    "hetjobid": "N/A", "hetjoboffset": "N/A",
 }  # fmt: skip
 
 
@@ -35,6 +36,15 @@ def test_a_running_job() -> None:
     assert (record.reason, record.dependency, record.array_job_id, record.array_task_id) == (None, None, None, None)
     assert record.priority == 4294901759
     assert record.tres["gres/gpu"] == 64
+
+
+def test_components_of_a_heterogeneous_job_name_it_and_their_place() -> None:
+    assert (read().het_job_id, read().het_offset, read().submitted_id) == (None, None, 18)
+    record = read(jobid="19", hetjobid="18", hetjoboffset="1")
+    assert (record.job_id, record.het_job_id, record.het_offset, record.submitted_id) == (19, 18, 1, 18)
+    assert record.is_among([18])
+    assert record.is_among([19])
+    assert not record.is_among([20])
 
 
 def test_a_running_job_has_neither_an_end_nor_an_exit_code() -> None:

@@ -112,7 +112,7 @@ class FakeSlurm:
 
     def jobs(self, job_ids: Sequence[int] | None = None, *, since: int | None = None) -> list[JobRecord]:
         self._call("jobs")
-        found = [record for job_id, record in sorted(self.records.items()) if job_ids is None or job_id in job_ids]
+        found = [record for _, record in sorted(self.records.items()) if job_ids is None or record.is_among(job_ids)]
         return found if self.keeps_comments else [replace(record, comment=None) for record in found]
 
     def cancel(self, job_ids: Sequence[int]) -> None:

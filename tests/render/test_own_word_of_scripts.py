@@ -13,6 +13,7 @@ import pytest
 from hpcplan.render import render_plan
 
 TOKEN = "hpcplan:c0ffee:train:1"
+LINE = '''printf '%s\\n' "$own_start${SLURM_RESTART_COUNT:-0}" "$@"'''
 
 
 def script_of(plans: ModuleType, code: str, **changes: Any) -> str:
@@ -110,22 +111,22 @@ def test_a_full_disk_leaves_no_half_word_and_does_not_change_the_end(plans: Modu
     jobs = stage.directory / "state" / "jobs"
     jobs.mkdir(parents=True)
     script = script_of(plans, "exit 7")
-    full = script.replace('printf \'%s\\n\' "$own_start" "$@"', "{ printf half; false; }")
+    full = script.replace(LINE, "{ printf half; false; }")
     assert full != script
     status, _ = stage.run(full, TOKEN)
     assert status == 7
     assert list(jobs.iterdir()) == []
 
 
-@pytest.mark.parametrize("status", [0, 7])
+@pytest.mark.parametrize(("status", "restarts"), [(0, "0"), (7, "0"), (0, "1")])
 def test_a_job_that_slurm_starts_again_having_forgotten_its_first_start_does_nothing_twice(
-    status: int, plans: ModuleType, stage: Any
+    status: int, restarts: str, plans: ModuleType, stage: Any
 ) -> None:
     script = script_of(plans, f'echo ran >>"$STAGE/ran"; exit {status}')
     assert stage.run(script, TOKEN)[0] == status
     before = words(stage)
     (stage.directory / "state" / "failed").unlink(missing_ok=True)
-    again, output = stage.run(script, TOKEN)
+    again, output = stage.run(script, TOKEN, SLURM_RESTART_COUNT=restarts)
     assert again == status
     assert "nothing is done twice" in output
     assert words(stage) == before
@@ -134,8 +135,8 @@ def test_a_job_that_slurm_starts_again_having_forgotten_its_first_start_does_not
 
 @pytest.mark.parametrize(
     ("arguments", "extra"),
-    [((TOKEN + "r2",), {}), ((), {}), ((TOKEN,), {"SLURM_RESTART_COUNT": "1"}), ((TOKEN,), {"SLURM_JOB_ID": "70124"})],
-    ids=["another attempt", "by hand", "requeued", "another job"],
+    [((TOKEN + "r2",), {}), ((), {}), ((TOKEN,), {"SLURM_JOB_ID": "70124"})],
+    ids=["another attempt", "by hand", "another job"],
 )
 def test_whatever_is_asked_for_anew_runs(
     arguments: tuple[str, ...], extra: dict[str, str], plans: ModuleType, stage: Any
@@ -158,11 +159,33 @@ def test_by_hand_the_same_id_runs_again(plans: ModuleType, stage: Any) -> None:
     assert (stage.directory / "ran").read_text() == "ran\nran\n"
 
 
-def test_a_job_that_was_stopped_by_slurm_runs_again(plans: ModuleType, stage: Any) -> None:
+@pytest.mark.parametrize(
+    ("code", "how"), [(143, "stopped"), (0, "requeued"), (7, "ended"), (0, "warned")],
+)  # fmt: skip
+def test_a_requeued_job_runs_again_unless_it_had_ended_well_on_its_own(
+    code: int, how: str, plans: ModuleType, stage: Any
+) -> None:
     folder = Path(stage.directory) / "state" / "jobs"
     folder.mkdir(parents=True)
     (folder / "train-01-70123.ended").write_text(
-        f"token={TOKEN}\njob_id=70123\nrestarts=0\nnode=n1\nbegan=1\nended=2\nexit_code=143\nhow=stopped\n"
+        f"token={TOKEN}\njob_id=70123\nrestarts=0\nnode=n1\nbegan=1\nended=2\nexit_code={code}\nhow={how}\n"
     )
-    assert stage.run(script_of(plans, 'touch "$STAGE/ran"'), TOKEN)[0] == 0
+    assert stage.run(script_of(plans, 'touch "$STAGE/ran"'), TOKEN, SLURM_RESTART_COUNT="1")[0] == 0
     assert (stage.directory / "ran").exists()
+    found = words(stage)
+    assert found is not None
+    assert (found["restarts"], found["how"]) == ("1", "ended")
+
+
+def test_what_ends_well_after_its_warning_says_so(plans: ModuleType, stage: Any) -> None:
+    trainer = 'trap "echo 12 >$HPCPLAN_STEP_FILE; exit 0" USR1; touch "$STAGE/up"; while true; do sleep 0.02; done'
+    process = stage.start(script_of(plans, trainer), TOKEN)
+    deadline = time.monotonic() + 30
+    while not (stage.directory / "up").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    found = words(stage)
+    assert found is not None
+    assert (found["exit_code"], found["how"]) == ("0", "warned")

@@ -73,6 +73,7 @@ class TestRestBackend(BackendContract):
         world = RealWorld(slurm, rest)
         world.requeues = world.estimates = False  # slurmrestd can do neither
         world.excludes = False  # API 0.0.38 cannot
+        world.submits_components = False  # no version can
         world.stores_exit_codes = False  # slurmrestd 22.05 answers SUCCESS for what failed
         yield world
         world.mend()
