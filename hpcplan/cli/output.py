@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["console", "echo_json", "format_option", "narrate", "progress", "progress_bar", "table"]
+__all__ = ["console", "echo_json", "format_option", "narrate", "progress", "progress_bar", "progress_of", "table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +72,24 @@ def progress_bar(text: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console(stderr=True), transient=True) as bars:
         task = bars.add_task(text, total=total)
         yield lambda: bars.advance(task)
+
+
+@contextmanager
+def progress_of(text: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar on stderr for work whose length shows as it goes on; yields what to tell: done, of so many, a word.
+
+    Silent off a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total, word: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("{task.fields[word]}"))  # fmt: skip
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+        task = bars.add_task(text, total=None, word="")
+        yield lambda done, total, word: bars.update(task, completed=done, total=total, word=word)
 
 
 def progress(text: str) -> AbstractContextManager[object]:

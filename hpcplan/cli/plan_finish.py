@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hpcplan.cli.output import console, echo_json, narrate, progress, table
+from hpcplan.cli.output import console, echo_json, narrate, progress_of, table
 
 if TYPE_CHECKING:
     from hpcplan.schedule.finish_search import FinishPlan, Option, Queue
@@ -45,12 +45,21 @@ def show_finish(
     from hpcplan.cli.learned import learned_failures
     from hpcplan.cli.plan import show
     from hpcplan.documents import write_text
-    from hpcplan.schedule.finish_search import plan_for_finish
+    from hpcplan.schedule.finish_search import Stand, plan_for_finish
+    from hpcplan.schedule.workers import processors
 
     queue = _queue(given, site)
     deadline_s = loaded.workload.request.deadline_s
-    with progress("weighing node counts, queue and chains of jobs"):
-        found = plan_for_finish(loaded, site, queue, criterion=given["criterion"], deadline_s=deadline_s, **how)
+    with progress_of("weighing node counts, queue and chains of jobs") as show_stand:
+
+        def each(stand: Stand) -> None:
+            if stand.done % 4 == 0:
+                show_stand(stand.done, stand.most, f"best so far: {stand.best}" if stand.best else "")
+
+        found = plan_for_finish(
+            loaded, site, queue, criterion=given["criterion"], deadline_s=deadline_s, processes=processors(),
+            each=each, **how,
+        )  # fmt: skip
     failures = learned_failures(site.site.name, found.planned.plan.placement.node_group)
     if failures is not None:
         planned = dataclasses.replace(found.planned, notes=(*found.planned.notes, failures))
@@ -102,7 +111,7 @@ def _queue(given: dict[str, Any], site: LoadedSite) -> Queue | None:
 
 def _table(found: FinishPlan) -> Any:
     columns = (">nodes", "partition", "QoS", ">jobs", ">each at most", ">first wait", ">waits in all", ">lost",
-               ">done P50", ">done P90", ">cost", "")  # fmt: skip
+               ">done P50", ">done P90", ">futures", ">cost", "")  # fmt: skip
     places = {(one.partition, one.qos) for one in found.options}
     rows = [_row(one, found, len(places) > 1) for one in found.options]
     return table("time to solution, from now", columns, rows)
@@ -115,14 +124,17 @@ def _row(one: Option, found: FinishPlan, several: bool) -> tuple[object, ...]:
 
     from hpcplan.units import format_duration
 
-    def told(seconds: float) -> str:
-        return "never" if not math.isfinite(seconds) else format_duration(seconds) if seconds >= 1 else "0 s"
-
     finish = one.finish
+
+    def told(seconds: float) -> str:
+        if not math.isfinite(seconds):
+            return f"> {format_duration(finish.cap_s)}" if math.isfinite(finish.cap_s) else "never"
+        return format_duration(seconds) if seconds >= 1 else "0 s"
+
     return (
         one.nodes, one.partition if several else "", (one.qos or "") if several else "",
         len(one.planned.plan.segments), format_duration(one.limit_s), told(float(np.median(one.first_waits_s))),
         told(float(np.median(finish.waited_s))), told(float(np.mean(finish.lost_s))), told(finish.quantile_s(0.5)),
-        told(finish.quantile_s(0.9)), "" if one.cost is None else f"{one.cost:,.0f}",
+        told(finish.quantile_s(0.9)), len(finish.finish_s), "" if one.cost is None else f"{one.cost:,.0f}",
         "chosen" if one is found.best else "",
     )  # fmt: skip

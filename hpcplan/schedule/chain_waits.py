@@ -1,18 +1,21 @@
 """How long the jobs of a chain wait, one after another, in futures of the queue.
 
 The waits of one chain belong together: a queue that is long now is long tomorrow. So a chain is run through one future
-of the queue, in which its jobs are submitted as those before them end, as long as that future reaches; what is
-submitted later waits as jobs did at ordinary moments of the history.
+of the queue, in which its jobs are submitted as those before them end, as far as that future reaches; what is submitted
+later waits as the later jobs of the chain did in the same future. A future has a number: whatever chain goes through it
+meets the same run times and the same submissions of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from hpcplan.schedule.finish import Wait
+from hpcplan.schedule.forecast.pool import NEVER_S, Coming
 from hpcplan.schedule.forecast.wait import Course, Forecaster, future_of
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChainWaits", "drawn_waits"]
 
-_REACH_S: Final = 5 * 86400  # a future of the queue is drawn this far
-_MOST_ARRIVALS: Final = (6000, 3000)  # in it, on a pool and on a cluster
+_REACH_S: Final = 30 * 86400  # a future of the queue is drawn this far,
+_MOST_ARRIVALS: Final = 12_000  # or until so many jobs have come
 
 
 def drawn_waits(
@@ -39,16 +42,32 @@ def drawn_waits(
     return wait
 
 
+class _Reach:
+    """How far from now, in seconds, a future tells what others submit: as far as it was drawn, or was found to end."""
+
+    def __init__(self, drawn_s: int) -> None:
+        self.of_s = drawn_s
+
+    def noticed(self, coming: Iterator[Coming], now_s: int) -> Iterator[Coming]:
+        """Yield what comes; where that ends, so does the reach, if anything came at all."""
+        last_s = None
+        for one in coming:
+            last_s = one[0] - now_s
+            yield one
+        if last_s is not None:
+            self.of_s = min(self.of_s, last_s)
+
+
 class ChainWaits:
-    """Futures of one queue, each ready to be gone through by a chain of one size once or more."""
+    """Futures of one queue, each ready to be gone through by chains of any size."""
 
     def __init__(
         self, snapshot: QueueSnapshot, forecaster: Forecaster, *, futures: int, reach_s: int = _REACH_S
     ) -> None:
         self._future = future_of(snapshot)
-        self._reach_s = reach_s
-        most = _MOST_ARRIVALS[snapshot.procs is None]
-        self._draws = forecaster.futures(self._future, futures, reach_s, most)
+        self._forecaster = forecaster
+        self._reach_s = reach_s if forecaster.arrivals.known else 0  # else nothing is known of later moments
+        self._runs_s = forecaster.runs_s(self._future, futures)
         self.count = futures
 
     def check(self, target: QueueJob) -> None:
@@ -60,15 +79,29 @@ class ChainWaits:
         self._future.check(target)
 
     def wait_in(
-        self, number: int, target: QueueJob, later_s: NDArray[np.int64] | Sequence[float], random: np.random.Generator
-    ) -> Wait:
-        """Return the waits of one chain in future ``number``; beyond its reach they are drawn from ``later_s``."""
-        course: Course = self._future.course(target, *self._draws[number % self.count])
+        self, number: int, target: QueueJob, random: np.random.Generator, *, cap_s: float = math.inf
+    ) -> Wait:  # fmt: skip
+        """Return the waits of one chain in future ``number``.
+
+        A job that has not started ``cap_s`` from now waits for ever, as one does that never starts.
+        """
+        number %= self.count
+        runs_s = self._runs_s[number]
+        coming = self._forecaster.coming(self._future, number, runs_s, self._reach_s, _MOST_ARRIVALS)
+        reach = _Reach(self._reach_s)
+        course: Course = self._future.course(target, runs_s, reach.noticed(coming, self._future.now_s))
         now_s = self._future.now_s
+        until_s = now_s + math.ceil(min(cap_s, NEVER_S))
+        seen: list[float] = []
 
         def wait(submit_s: float, held_s: float) -> float:
-            if submit_s > self._reach_s:
-                return float(later_s[int(random.integers(len(later_s)))])
-            return float(course.wait_s(now_s + round(submit_s), max(1, round(held_s))))
+            if submit_s > reach.of_s and seen:
+                among = seen[1:] or seen
+                return among[int(random.integers(len(among)))]
+            found = course.wait_s(now_s + round(submit_s), max(1, round(held_s)), until_s)
+            if found >= NEVER_S:
+                return math.inf
+            seen.append(float(found))
+            return float(found)
 
         return wait

@@ -10,7 +10,7 @@ checkpoint interval for restart dumps*, FGCS 22(3), 2006.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from hpcplan.schedule.segments import STARTUP_S
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["REQUEUE_S", "Chain", "Finish", "Wait", "simulate_chain"]
+__all__ = ["REQUEUE_S", "Chain", "Finish", "Wait", "Way", "one_way", "simulate_chain"]
 
 REQUEUE_S: Final = 121  # before a requeued job may start again: Slurm 22.05's credential life time and a second
 _NINETY: Final = 1.6449  # standard deviations that hold 90 % of a normal distribution
@@ -30,6 +30,7 @@ _MOST_ATTEMPTS: Final = 2000  # of one chain: beyond, it will not be done
 
 
 Wait = Callable[[float, float], float]  # of a job submitted so long from now, which then holds nodes so long (s)
+Way = tuple[float, float, float, float, float]  # finish, waited, held, lost (all in seconds), and attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Chain:
 class Finish:
     """One value a sample: seconds from now to the end, of waiting, of holding nodes, and of work lost; attempts.
 
-    A chain that will never be done (its jobs fail faster than they save) ends at infinity.
+    A chain that will never be done (its jobs fail faster than they save), or that was not followed beyond ``cap_s``
+    from now, ends at infinity.
     """
 
     finish_s: NDArray[np.float64]
@@ -62,6 +64,13 @@ class Finish:
     held_s: NDArray[np.float64]
     lost_s: NDArray[np.float64]
     attempts: NDArray[np.int64]
+    cap_s: float = math.inf
+
+    @classmethod
+    def of(cls, ways: Sequence[Way], cap_s: float = math.inf) -> Finish:
+        """Return what so many ways come to."""
+        columns = np.array(ways, dtype=float).reshape(len(ways), 5).T
+        return cls(columns[0], columns[1], columns[2], columns[3], columns[4].astype(np.int64), cap_s)
 
     def quantile_s(self, share: float) -> float:
         """Return the time within which ``share`` of the samples are done."""
@@ -83,24 +92,20 @@ def simulate_chain(
         samples: how often.
         random: where chance comes from.
     """
+    return Finish.of([one_way(chain, waits(sample), random) for sample in range(samples)])
+
+
+def one_way(chain: Chain, wait: Wait, random: np.random.Generator, *, cap_s: float = math.inf) -> Way:
+    """Return one way in which a chain may go. One that is not done ``cap_s`` from now is not followed further."""
     sigma = math.log(max(1.0, chain.step_high_s / chain.step_s)) / _NINETY
-    pace = np.exp(sigma * random.standard_normal(samples)) * chain.step_s
-    rows = [_one(chain, float(pace[sample]), waits(sample), random) for sample in range(samples)]
-    columns = np.array(rows, dtype=float).reshape(samples, 5).T
-    return Finish(columns[0], columns[1], columns[2], columns[3], columns[4].astype(np.int64))
-
-
-def _one(
-    chain: Chain, step_s: float, wait: Wait, random: np.random.Generator
-) -> tuple[float, float, float, float, float]:
-    """Return (finish, waited, held, lost, attempts) of one way in which a chain may go."""
+    step_s = math.exp(sigma * random.standard_normal()) * chain.step_s
     rate = chain.failure_rate_per_s + chain.preemption_rate_per_s
     total = chain.segments[-1].last_step
     position, done = 0, chain.segments[0].first_step - 1
     time = waited = held = lost = 0.0
     attempts = 0
     while done < total:
-        if attempts == _MOST_ATTEMPTS:
+        if attempts == _MOST_ATTEMPTS or time > cap_s:
             return math.inf, waited, held, lost, attempts
         segment = chain.segments[min(position, len(chain.segments) - 1)]
         goal = segment.last_step if position < len(chain.segments) else total
@@ -110,6 +115,8 @@ def _one(
         runs_s = chain.startup_s + _duration_s(chain, step_s, steps)
         fails_s = random.exponential(1 / rate) if rate > 0 else math.inf
         wait_s = wait(time, min(runs_s, fails_s))
+        if not math.isfinite(wait_s):
+            return math.inf, waited, held, lost, attempts
         time += wait_s
         waited += wait_s
         if fails_s < runs_s:

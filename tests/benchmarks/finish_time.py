@@ -2,7 +2,8 @@
 
     .venv/bin/python -m tests.benchmarks.finish_time [--seeds 60] [--load 0.6]
 
-For each seed a cluster of 32 nodes is under the load of its other users for eighteen days. Then a chain for 8 nodes is
+For each seed a cluster of 32 nodes is under the load of its other users for eighteen days; the moment then is another
+hour of another day of the week each time. A chain for 8 nodes is
 predicted from the queue and the accounting of the last fourteen, and run: each job is submitted when the one before has
 ended; one whose node fails loses what it did since its last checkpoint, and is submitted again. P50 is the actual time
 over the predicted median, median of all seeds; P90 how often the chain was done within the predicted 90th percentile.
@@ -22,7 +23,6 @@ import numpy as np
 from hpcplan.plan import Segment
 from hpcplan.schedule.chain_waits import ChainWaits
 from hpcplan.schedule.finish import REQUEUE_S, Chain, simulate_chain
-from hpcplan.schedule.forecast.answer import from_history_alone
 from hpcplan.schedule.forecast.live import past_of_records
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import Forecaster
@@ -35,6 +35,7 @@ from hpcplan.simulate.slurm_settings import SlurmSettings
 
 NODES, WIDTH = 32, 8
 BEGIN = 1_700_000_000
+MOMENT_S = 29 * 3600  # from one seed's moment to the next: all hours of the day and days of the week have their turn
 EMPTY_S = 4 * 86400  # until the queue is what it will be
 HISTORY_S = 14 * 86400
 STEP_S, EVERY, WRITE_S = 20.0, 90, 30.0
@@ -126,21 +127,18 @@ class Run:
 def one(seed: int, load: float, samples: int) -> tuple[float, float, float, float]:
     """Return (actual, predicted P50, predicted P10, predicted P90) in seconds."""
     where = cluster()
-    others = Background(where.machine, load=load, seed=seed, start=BEGIN)
-    engine = Controller(where, now=BEGIN, arrivals=others)
-    engine.advance(BEGIN + EMPTY_S)
+    begin = BEGIN + seed * MOMENT_S % (7 * 86400)
+    others = Background(where.machine, load=load, seed=seed, start=begin)
+    engine = Controller(where, now=begin, arrivals=others)
+    engine.advance(begin + EMPTY_S)
     engine.ended.clear()
-    engine.advance(BEGIN + EMPTY_S + HISTORY_S)
+    engine.advance(begin + EMPTY_S + HISTORY_S)
     now = snapshot(engine)
     asked = chain()
     job = QueueJob(label="chain", width=WIDTH, limit_s=LIMIT_S, submit_s=now.now_s, partition="batch")
-    forecaster = Forecaster(now.history, seed=seed)
-    later = from_history_alone(now, [job], samples=60, seed=seed)[0].waits_s
-    futures = ChainWaits(now, forecaster, futures=samples)
+    futures = ChainWaits(now, Forecaster(now.history, now.jobs, seed=seed), futures=samples)
     random_ = np.random.default_rng(seed)
-    found = simulate_chain(
-        asked, lambda number: futures.wait_in(number, job, later, random_), samples=samples, random=random_
-    )
+    found = simulate_chain(asked, lambda number: futures.wait_in(number, job, random_), samples=samples, random=random_)
     actual = Run(engine, asked, random.Random(f"failures/{seed}")).finish_s()
     return actual, found.quantile_s(0.5), found.quantile_s(0.1), found.quantile_s(0.9)
 

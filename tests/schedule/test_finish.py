@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hpcplan.errors import InfeasibleError
 from hpcplan.plan import Segment
 from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
-from hpcplan.schedule.finish import REQUEUE_S, Chain, simulate_chain
+from hpcplan.schedule.finish import REQUEUE_S, Chain, one_way, simulate_chain
 from hpcplan.schedule.finish_picture import draw_tradeoff
-from hpcplan.schedule.finish_search import FinishPlan, Queue, _Waits, plan_for_finish
+from hpcplan.schedule.finish_queue import KnownQueue
+from hpcplan.schedule.finish_search import FinishPlan, Queue, Stand, plan_for_finish
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import Forecaster, future_of
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
@@ -118,13 +119,42 @@ def test_the_jobs_of_a_chain_wait_in_one_future_one_after_another() -> None:
         assert course.wait_s(NOW + 2000, 200) == 0
 
 
-def test_beyond_the_reach_of_the_queue_later_waits_are_those_of_ordinary_moments() -> None:
-    snapshot = QueueSnapshot(now_s=NOW, procs=4)
-    futures = ChainWaits(snapshot, Forecaster(), futures=3, reach_s=1000)
+def test_beyond_the_reach_of_a_future_later_jobs_wait_as_those_before_them_did() -> None:
+    running = QueueJob(label="r", width=4, limit_s=900, submit_s=NOW - 100, start_s=NOW - 100)
+    past = tuple(
+        QueueJob(label=f"h{n}", width=4, limit_s=600, submit_s=begin, start_s=begin, end_s=begin + 600)
+        for n, begin in enumerate(range(NOW - 10 * 86400, NOW - 3600, 700))
+    )
+    snapshot = QueueSnapshot(now_s=NOW, procs=4, jobs=(running,), history=past)
+    forecaster = Forecaster(past, snapshot.jobs)
+    futures = ChainWaits(snapshot, forecaster, futures=3, reach_s=40_000)
     target = QueueJob(label="x", width=4, limit_s=100, submit_s=NOW)
-    wait = futures.wait_in(1, target, [777], np.random.default_rng(0))
-    assert wait(0, 100) == 0
-    assert wait(5000, 100) == 777
+    wait = futures.wait_in(1, target, np.random.default_rng(0))
+    _, *later = (wait(time, 100) for time in (0, 10_000, 20_000, 30_000))
+    assert {wait(50_000, 100) for _ in range(30)} <= set(later)
+
+
+def test_without_history_later_jobs_wait_as_the_first_did_and_what_does_not_start_waits_for_ever() -> None:
+    running = QueueJob(label="r", width=4, limit_s=900, submit_s=NOW - 100, start_s=NOW)
+    snapshot = QueueSnapshot(now_s=NOW, procs=4, jobs=(running,))
+    futures = ChainWaits(snapshot, Forecaster(), futures=3)
+    target = QueueJob(label="x", width=4, limit_s=100, submit_s=NOW)
+    wait = futures.wait_in(1, target, np.random.default_rng(0))
+    first = wait(0, 100)
+    assert 0 < first <= 900
+    assert wait(5000, 100) == first
+    group = NodeGroupShape(mask=1, cpus=8, memory_bytes=2**30)
+    machine = Machine(("n0",), (group,), {"a": PartitionShape("a", 1, default=True)}).as_dict()
+    down = QueueSnapshot(now_s=NOW, machine=machine, unusable="n0")
+    target = target.model_copy(update={"width": 1})
+    assert ChainWaits(down, Forecaster(), futures=1).wait_in(0, target, np.random.default_rng(0))(0, 100) == np.inf
+
+
+def test_a_chain_that_is_not_done_by_the_cap_is_not_followed_further() -> None:
+    chain = Chain(segments(3, 100), 10.0, 10.0, 25, 4.0, startup_s=50)
+    way = one_way(chain, lambda submit_s, held_s: 500.0, np.random.default_rng(0), cap_s=2000.0)
+    assert way[0] == np.inf
+    assert way[4] == 2
 
 
 def queue(width: int, left_s: int, waiting: int = 0) -> Queue:
@@ -166,6 +196,18 @@ def test_fewer_nodes_win_where_more_would_wait_long_and_the_sentence_says_so() -
     assert found.as_dict()["finish"]["best"]["nodes"] == found.best.nodes
 
 
+def test_those_that_could_win_are_looked_at_more_often_than_the_others_and_any_number_of_processes_agrees() -> None:
+    told: list[Stand] = []
+    found = planned(queue(96, 86400), each=told.append)
+    futures = {one.nodes: len(one.finish.finish_s) for one in found.options}
+    assert futures[found.best.nodes] == max(futures.values()) == 40
+    assert min(futures.values()) < 40
+    assert told[-1].done == told[-1].most == sum(futures.values())
+    assert str(found.best.nodes) in told[-1].best
+    again = planned(queue(96, 86400), processes=2)
+    assert again.as_dict()["finish"] == found.as_dict()["finish"]
+
+
 def test_without_a_queue_the_most_nodes_win_and_the_notes_say_what_was_assumed(tmp_path: Path) -> None:
     found = planned(None)
     assert found.best.nodes == 128
@@ -185,10 +227,10 @@ def test_the_cheapest_within_a_deadline_is_chosen_and_an_impossible_one_is_refus
         planned(None, deadline_s=600.0)
 
 
-def waits_of(known: Queue) -> _Waits:
+def waits_of(known: Queue) -> KnownQueue:
     site = load_site("superpod-h100").site
     qos = {"urgent": Qos(priority=50), "normal": Qos(priority=10)}
-    return _Waits(known, site.model_copy(update={"qos": qos}), seed=0)
+    return KnownQueue(known, site.model_copy(update={"qos": qos}), seed=0)
 
 
 def test_a_higher_qos_goes_ahead_of_waiting_jobs_of_lower_ones() -> None:
@@ -197,9 +239,9 @@ def test_a_higher_qos_goes_ahead_of_waiting_jobs_of_lower_ones() -> None:
         for n in range(3)
     )
     waits = waits_of(Queue(QueueSnapshot(now_s=NOW, procs=64, jobs=jobs)))
-    assert waits._priority("urgent") == 103
-    assert waits._priority("normal") == 0
-    assert waits._priority(None) == 0
+    assert waits.priority("urgent") == 103
+    assert waits.priority("normal") == 0
+    assert waits.priority(None) == 0
 
 
 def test_preemptions_of_the_past_are_expected_again() -> None:

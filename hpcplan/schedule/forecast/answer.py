@@ -98,7 +98,7 @@ def answer(
     Raises:
         InputError: a target can never start.
     """
-    forecaster = Forecaster(snapshot.history, seed=seed, limit_use=snapshot.limit_use)
+    forecaster = Forecaster(snapshot.history, snapshot.jobs, seed=seed, limit_use=snapshot.limit_use)
     forecasts = forecaster.forecast(snapshot, targets, samples=samples)
     surprising = any(one.waits_s[-1] > 0 for one in forecasts)
     calibration = calibrate(snapshot, backtests, seed=seed, each=each) if surprising and backtests else Calibration()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from hpcplan.errors import InputError, SlurmError
 from hpcplan.hostlist import expand
-from hpcplan.schedule.forecast.pool import Coming
+from hpcplan.schedule.forecast.pool import NEVER_S, Coming
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, Reservation
 from hpcplan.simulate.admission import Admission
 from hpcplan.simulate.begin import begin_time
@@ -24,7 +24,6 @@ __all__ = ["ClusterCourse", "ClusterFuture"]
 
 _FIRST: Final = 2**30  # priority of the first in line; each later one has one less
 _COARSE_S: Final = 180
-_LONGEST_S: Final = 400 * 86400  # what has not started by then never does: nodes that are down, limits
 
 
 class ClusterFuture:
@@ -98,12 +97,12 @@ class ClusterFuture:
         job = engine.jobs[job_id]
         while job.start_time is None:
             time = engine.next_event_time()
-            if time is None or time > self.now_s + _LONGEST_S:
-                return self.now_s + _LONGEST_S
+            if time is None or time > self.now_s + NEVER_S:
+                return self.now_s + NEVER_S
             engine.step(time)
         return job.start_time
 
-    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> ClusterCourse:
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> ClusterCourse:
         """Return a future in which jobs like the target are submitted one after another."""
         return ClusterCourse(self, target, self._engine(runs_s, arrivals, coarse=True))
 
@@ -115,7 +114,7 @@ class ClusterFuture:
         watched = {number: engine.jobs[number] for number in self._waiting}
         found: dict[int, int] = {}
         time: int | None = self.now_s  # what is free now may be taken now
-        while time is not None and time <= self.now_s + _LONGEST_S:
+        while time is not None and time <= self.now_s + NEVER_S:
             first = engine.next_id
             engine.step(time)
             watched |= {number: engine.jobs[number] for number in range(first, engine.next_id) if number in engine.jobs}
@@ -182,7 +181,7 @@ class ClusterFuture:
             begin=f"now+{until_s - now_s}" if until_s > now_s else None,
         )
 
-    def _engine(self, runs_s: Sequence[int], arrivals: Sequence[Coming], *, coarse: bool = False) -> Engine:
+    def _engine(self, runs_s: Sequence[int], arrivals: Iterable[Coming], *, coarse: bool = False) -> Engine:
         """Return the cluster in motion; ``coarse`` backfills every three minutes at most, for futures of days."""
         coming = _Coming(self, arrivals)
         engine: Engine
@@ -232,10 +231,11 @@ class ClusterCourse:
         self._target = target
         self._engine = engine
 
-    def wait_s(self, submit_s: int, held_s: int) -> int:
+    def wait_s(self, submit_s: int, held_s: int, until_s: int | None = None) -> int:
         """Return how long a job waits that is submitted at ``submit_s``; 400 days if it never starts."""
         engine = self._engine
         submit_s = max(submit_s, engine.now)
+        last_s = submit_s + NEVER_S if until_s is None else until_s
         engine.advance(submit_s)
         # Behind all that wait, as those others do that come later: each submission has a lower priority.
         least = min((job.priority for job in engine.queue), default=self._future.place_of(self._target))
@@ -245,43 +245,39 @@ class ClusterCourse:
         job = engine.jobs[number]
         while job.start_time is None:
             time = engine.next_event_time()
-            if time is None or time > submit_s + _LONGEST_S:
-                return _LONGEST_S
+            if time is None or time > last_s:
+                return NEVER_S
             engine.step(time)
         return job.start_time - submit_s
 
 
-@dataclass(slots=True)
 class _Coming:
     """Arrivals as the engine takes them; those that would be refused are left out."""
 
-    future: ClusterFuture
-    left: list[Arrival]
+    def __init__(self, future: ClusterFuture, arrivals: Iterable[Coming]) -> None:
+        self._left = self._taken(future, arrivals)
+        self._next = next(self._left, None)
 
-    def __init__(self, future: ClusterFuture, arrivals: Sequence[Coming]) -> None:
-        self.future = future
+    @staticmethod
+    def _taken(future: ClusterFuture, arrivals: Iterable[Coming]) -> Iterator[Arrival]:
         first = _FIRST - 2 * len(future.live) - 3
-        self.left = [
-            Arrival(
-                max(future.now_s, time), job.user or "user",
-                replace(future.spec_of(job, max(future.now_s, time)), priority=first - number),
-                Behaviour(run_s),
-            )
-            for number, (time, job, run_s) in enumerate(arrivals)
-            if future.accepts(job)
-        ][::-1]  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.left)
+        for number, (at_s, job, run_s) in enumerate(arrivals):
+            time = max(future.now_s, at_s)
+            if future.accepts(job):
+                spec = replace(future.spec_of(job, time), priority=first - number)
+                yield Arrival(time, job.user or "user", spec, Behaviour(run_s))
 
     @property
     def next_time(self) -> int | None:
         """When the next job comes."""
-        return self.left[-1].time if self.left else None
+        return None if self._next is None else self._next.time
 
     def pop(self) -> Arrival:
         """Return the next job."""
-        return self.left.pop()
+        found = self._next
+        assert found is not None
+        self._next = next(self._left, None)
+        return found
 
 
 def _mask(machine: Machine, nodes: str | None) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hpcplan.errors import InputError
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, Reservation
 from hpcplan.simulate.replay import TracePolicy, replay, start_of
 from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["Coming", "PoolCourse", "PoolFuture"]
+__all__ = ["NEVER_S", "Coming", "PoolCourse", "PoolFuture"]
+
+NEVER_S = 400 * 86400  # the wait of what does not start: nodes that are down, limits, or nobody looked so far ahead
 
 Coming = tuple[int, QueueJob, int]  # when a job will be submitted (unix seconds), what it is like, how long it runs (s)
+_AHEAD_S = 86400  # arrivals are looked at so far behind a submission, and further if it waits longer
 
 
 class PoolFuture:
@@ -79,7 +82,7 @@ class PoolFuture:
             return replay(_with(jobs, runs), self.procs, policy="conservative")[position]
         return start_of(jobs, self.procs, position, runs=runs, backfill=self.policy == "easy")
 
-    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> PoolCourse:
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> PoolCourse:
         """Return a future in which jobs like the target are submitted one after another."""
         return PoolCourse(self, target, runs_s, arrivals)
 
@@ -115,18 +118,37 @@ class PoolFuture:
 class PoolCourse:
     """One future of a pool, replayed from now for each job of one's own; those before are known by then."""
 
-    def __init__(self, future: PoolFuture, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> None:
+    def __init__(self, future: PoolFuture, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> None:
         self._future = future
         self._target = target
         self._runs_s = runs_s
-        self._arrivals = [one for one in arrivals if one[1].width <= future.procs]
+        self._arrivals: list[Coming] = []
+        self._left: Iterator[Coming] = iter(arrivals)
+        self._next: Coming | None = next(self._left, None)
 
-    def wait_s(self, submit_s: int, held_s: int) -> int:
+    def wait_s(self, submit_s: int, held_s: int, until_s: int | None = None) -> int:
         """Return how long a job waits that is submitted at ``submit_s``."""
         submit_s = max(submit_s, self._future.now_s)
-        start = self._future.start_later(self._target, submit_s, held_s, self._runs_s, self._arrivals)
+        ahead_s = _AHEAD_S
+        while True:
+            # Nobody is submitted after what is known of the arrivals: a start beyond that is not one yet.
+            known_s = submit_s + ahead_s
+            self._look_ahead(known_s)
+            start = self._future.start_later(self._target, submit_s, held_s, self._runs_s, self._arrivals)
+            if start <= known_s or self._next is None:
+                break
+            if until_s is not None and known_s >= until_s:
+                return NEVER_S
+            ahead_s *= 2
         insort(self._arrivals, (submit_s, self._target, held_s), key=lambda one: one[0])
         return start - submit_s
+
+    def _look_ahead(self, time: int) -> None:
+        """Take the arrivals up to a time."""
+        while self._next is not None and self._next[0] <= time:
+            if self._next[1].width <= self._future.procs:
+                insort(self._arrivals, self._next, key=lambda one: one[0])
+            self._next = next(self._left, None)
 
 
 def _held(reservation: Reservation, now_s: int) -> TraceJob | None:

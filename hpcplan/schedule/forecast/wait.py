@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from hpcplan.schedule.forecast.arrivals import Arrivals
+from hpcplan.schedule.forecast.arrivals import Arrivals, submissions
 from hpcplan.schedule.forecast.cluster import ClusterFuture
 from hpcplan.schedule.forecast.pool import Coming, PoolFuture
 from hpcplan.schedule.forecast.runtimes import RunTimes
@@ -28,10 +28,11 @@ _FEWEST: Final = 40
 class Course(Protocol):
     """One future in which jobs of one's own are submitted one after another."""
 
-    def wait_s(self, submit_s: int, held_s: int) -> int:
+    def wait_s(self, submit_s: int, held_s: int, until_s: int | None = None) -> int:
         """Return how long a job waits that is submitted at ``submit_s`` (unix) and then holds nodes ``held_s``.
 
-        It is submitted when the one before has ended, or later.
+        It is submitted when the one before has ended, or later. One that has not started by ``until_s`` (unix) need not
+        be followed further: it waits :data:`NEVER_S`.
         """
         ...
 
@@ -56,8 +57,11 @@ class Future(Protocol):
         """Return when the target starts (unix seconds)."""
         ...
 
-    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> Course:
-        """Return a future in which jobs like the target are submitted one after another."""
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> Course:
+        """Return a future in which jobs like the target are submitted one after another.
+
+        ``arrivals`` may be without end: they are taken as far as time goes on.
+        """
         ...
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
@@ -88,15 +92,17 @@ class Forecaster:
     def __init__(
         self,
         history: Sequence[QueueJob] = (),
+        live: Sequence[QueueJob] = (),
         *,
         seed: int = 0,
         limit_use: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
+        """Learn from what has ended; ``live`` are the jobs that run and wait, which were submitted too."""
         self.seed = seed
         self.runtimes = RunTimes(limit_use)
         for job in sorted(history, key=lambda job: job.end_s or 0):
             self.runtimes.add(job)
-        self.arrivals = Arrivals(sorted(history, key=lambda job: job.submit_s))
+        self.arrivals = Arrivals(submissions(history, live))
 
     def forecast(
         self, snapshot: QueueSnapshot, targets: Sequence[QueueJob], *, samples: int = SAMPLES
@@ -138,6 +144,27 @@ class Forecaster:
             ]
             drawn.append((runs_s, coming))
         return drawn
+
+    def runs_s(self, future: Future, count: int) -> list[list[int]]:
+        """Return ``count`` draws of how long each live job runs, in seconds."""
+        random = np.random.default_rng((self.seed, future.now_s % 2**32))
+        found: list[list[int]] = self.runtimes.draw(future.live, future.now_s, count, random).T.tolist()
+        return found
+
+    def coming(self, future: Future, number: int, runs_s: Sequence[int], reach_s: int, most: int) -> Iterator[Coming]:
+        """Yield what others will submit in future ``number``, in order, as far as it is asked for.
+
+        The same number gives the same, whatever else is drawn. It ends ``reach_s`` from now, or after ``most`` jobs.
+        """
+        random = np.random.default_rng((self.seed, future.now_s % 2**32, number))
+        position = {job.label: index for index, job in enumerate(future.live)}
+        left = most
+        for stretch in self.arrivals.stretches(future.now_s, random, horizon_s=reach_s):
+            for time, job in stretch[:left]:
+                yield time, job, _run_s(job, future.now_s, position, runs_s, random)
+            left -= len(stretch)
+            if left <= 0:
+                return
 
     def _horizon_s(self, future: Future, targets: Sequence[QueueJob]) -> int:
         """Return until when arrivals matter: about when the last target would start if jobs used up their limits."""

@@ -99,7 +99,7 @@ def what_if(
     Raises:
         InputError: a change does not go with the snapshot, or there is nothing that waits or will be submitted.
     """
-    forecaster = Forecaster(snapshot.history, seed=seed, limit_use=snapshot.limit_use)
+    forecaster = Forecaster(snapshot.history, snapshot.jobs, seed=seed, limit_use=snapshot.limit_use)
     base = future_of(snapshot)
     draws = forecaster.futures(base, samples, ahead_s)
     before = [_waits(base, *draw) for draw in draws]
