@@ -60,7 +60,9 @@ def _ended(data: Any) -> str:
     record = data["record"]
     code = f", exit code {record['exit_code']}" if record.get("exit_code") else ""
     where = f" on {record['node_list']}" if record.get("node_list") else ""
-    return f"{data['job']} (job {record['job_id']}): {record['state']}{code}{where}"
+    whose = _WHOSE.get(data.get("by"), "")
+    state = "its end is lost" if data.get("by") == "limit" else record["state"]
+    return f"{data['job']} (job {record['job_id']}): {state}{code}{where}{whose}"
 
 
 def _ids(data: Any) -> str:
@@ -68,6 +70,7 @@ def _ids(data: Any) -> str:
     return f"jobs {', '.join(ids[:6])}{f' and {len(ids) - 6} more' if len(ids) > 6 else ''}" if ids else "no job"
 
 
+_WHOSE: Final = {"job": ", by its own word"}
 _WORDS: Final[dict[str, Callable[[Any], str]]] = {
     "opened": lambda data: f"{data['name']} on {data['cluster']} with the {data['backend']} backend",
     "submit": lambda data: f"{data['job']}{', after ' + data['dependency'] if data.get('dependency') else ''}",

@@ -73,6 +73,30 @@ def test_history_tells_the_journal_in_words(run: Run, campaign: Path, slurm: Any
     assert [entry["event"] for entry in entries] == ["ended", "ended"]
 
 
+def test_whose_word_an_end_is_stands_in_status_and_history(run: Run, campaign: Path, slurm: Any) -> None:
+    submit(campaign, slurm)
+    jobs = campaign / "state" / "jobs"
+    jobs.mkdir(parents=True)
+    begun = f"restarts=0\nnode=n0\nbegan={slurm.clock}\n"
+    for key, job_id, end in (
+        ("train-01", 100, f"ended={slurm.clock + 9}\nexit_code=0\nhow=ended\n"),
+        ("train-02", 101, ""),
+    ):
+        what = "ended" if end else "began"
+        text = f"token={slurm.records[job_id].comment}\njob_id={job_id}\n{begun}{end}"
+        (jobs / f"{key}-{job_id}.{what}").write_text(text)
+        slurm.forget(job_id)
+    slurm.clock += 30 * 86400
+    told = json.loads(run("status", "campaign", "--format", "json")[1])["jobs"]
+    assert [(job["state"], job["known_from"]) for job in told] == [
+        ("COMPLETED", "job"), ("LOST", "limit"), ("PENDING", "slurm")
+    ]  # fmt: skip
+    assert "by its own word; Slurm has forgotten it" in run("status", "campaign")[1]
+    out = run("history", "campaign")[1]
+    assert "train-01 (job 100): COMPLETED, by its own word" in out
+    assert "train-02 (job 101): its end is lost" in out
+
+
 def test_retry_goes_on_with_a_failed_chain(run: Run, campaign: Path, slurm: Any) -> None:
     submit(campaign, slurm)
     code, _, err = run("retry", "campaign")
