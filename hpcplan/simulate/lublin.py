@@ -3,9 +3,10 @@
 Lublin & Feitelson, *The Workload on Parallel Supercomputers: Modeling the Characteristics of Rigid Jobs*, Journal of
 Parallel and Distributed Computing 63(11), 2003: sizes are serial, powers of two or any, their logarithm two-stage
 uniform; the logarithm of run times is hyper-gamma, longer for wider jobs; the logarithm of the time between arrivals is
-gamma, under a daily cycle. The constants are those of the paper's model without a distinction between batch and
-interactive jobs. The paper has no model of time limits: here people ask for a round time above what they need (after
-Tsafrir, Etsion & Feitelson, *Modeling User Runtime Estimates*, JSSPP 2005).
+gamma, under a daily cycle. The constants are those of the authors' own program (``m_lublin99.c``, 1999, Parallel
+Workloads Archive) where it makes no distinction between batch and interactive jobs. The paper has no model of time
+limits: here people ask for a round time above what they need (after Tsafrir, Etsion & Feitelson, *Modeling User Runtime
+Estimates*, JSSPP 2005).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LONG: Final = (312.0, 0.03)
 _SHORT_SHARE: Final = (-0.0054, 0.78)  # of the first, by nodes: slope and intercept
 _ARRIVALS: Final = (10.2303, 0.4871)
 _CYCLE: Final = (8.1737, 3.9631)
-_RUSH_TO_MEAN: Final = 1.0225
+_RUSH_TO_MEAN: Final = 1.0225  # on the shape of the gaps of the rush, for gaps of the whole day
 _CYCLE_BEGINS: Final = 11  # the cycle's first half hour, in half hours since midnight
 _BUCKETS, _BUCKET_S = 48, 1800
 _LONGEST, _LONGEST_GAP = 12.0, 13.0  # logarithms
@@ -63,12 +64,13 @@ def lublin(jobs: int, procs: int, *, seed: int = 1, load: float | None = None) -
 
 def _width(draw: random.Random, procs: int) -> int:
     top = math.log2(procs)
-    if draw.random() <= _SERIAL or procs == 1:
+    kind = draw.random()  # the shares are of all jobs, serial ones included
+    if kind <= _SERIAL or procs == 1:
         return 1
     middle = max(_LOW, top - _MIDDLE_BELOW_TOP)
     low, high = (_LOW, middle) if draw.random() <= _LOW_SHARE else (middle, top)
     logarithm = draw.uniform(min(low, top), min(high, top))
-    size = 2 ** round(logarithm) if draw.random() <= _POWER_OF_TWO else round(2**logarithm)
+    size = 2 ** round(logarithm) if kind <= _SERIAL + _POWER_OF_TWO else round(2**logarithm)
     return max(1, min(procs, size))
 
 
@@ -86,9 +88,9 @@ def _arrive(draw: random.Random, jobs: int) -> list[float]:
     moment = 0.0
     found = []
     for _ in range(jobs):
-        while (logarithm := draw.gammavariate(*_ARRIVALS)) > _LONGEST_GAP:
+        while (logarithm := draw.gammavariate(_ARRIVALS[0] * _RUSH_TO_MEAN, _ARRIVALS[1])) > _LONGEST_GAP:
             pass
-        left = math.exp(logarithm) * _RUSH_TO_MEAN
+        left = math.exp(logarithm)
         while left > 0:
             bucket = int(moment // _BUCKET_S)
             until = (bucket + 1) * _BUCKET_S - moment
