@@ -40,7 +40,7 @@ def ids(slurm: SlurmCluster, tmp_path: Path) -> list[str]:
 
     found = [
         submit(BUSY, "--ntasks=1", "--job-name=busy"),
-        submit("sleep 4", "--nodes=2", "--job-name=idle"),
+        submit("sleep 4", "--nodes=2", "--gres=gpu:2", "--job-name=idle"),
         submit("srun true; exit 3", "--job-name=a|b"),
         submit("sleep 2", "--array=1-2", "--job-name=array"),
     ]
@@ -111,6 +111,70 @@ def test_core_hours_are_sreport_s(slurm: SlurmCluster, backend: CommandBackend, 
     for row in report.by_account:
         if row.core_hours:
             assert row.core_hours * 3600 == pytest.approx(theirs[row.name or ""], abs=1 + 2 * held)  # still running
+
+
+def test_use_by_user_account_and_cluster_is_sreport_s(
+    slurm: SlurmCluster, backend: CommandBackend, ids: list[str]
+) -> None:
+    """What slurmdbd adds up of each hour: the jobs are moved onto the end of an hour that is over."""
+    middle = _moved_into_the_past(slurm, backend, ids)
+    cpus, compared = 0, 0
+    for start in (middle - 3600, middle):
+        report = build_report(
+            backend.accounting(start, start + 3600), start=start, end=start + 3600, nodes=backend.nodes()
+        )
+        users = _sreport(slurm, "user", "TopUsage", "Login", start)
+        accounts = _sreport(slurm, "cluster", "AccountUtilizationByUser", "Account", start)
+        for theirs, ours in ((users, report.by_user), (accounts, report.by_account)):
+            for row in ours:
+                for resource, hours in (("cpu", row.core_hours), ("gres/gpu", row.gpu_hours)):
+                    used = theirs.get((row.name or "", resource), 0)
+                    assert (hours or 0.0) * 3600 == pytest.approx(used, abs=1e-6), (row.name, resource)
+                    compared += used > 0
+        cluster = _sreport(slurm, "cluster", "Utilization", "Cluster", start, column="Allocated")
+        reported = _sreport(slurm, "cluster", "Utilization", "Cluster", start, column="Reported")
+        allocated = cluster[slurm.name, "cpu"]
+        assert (report.core_hours.value or 0.0) * 3600 == pytest.approx(allocated, abs=1e-6)
+        assert report.cpu_utilisation.value == pytest.approx(allocated / reported[slurm.name, "cpu"], abs=1e-9)
+        cpus += allocated
+    assert compared >= 4
+    assert cpus > 0
+
+
+def _moved_into_the_past(slurm: SlurmCluster, backend: CommandBackend, ids: list[str]) -> int:
+    """Move jobs in accounting so that one of them runs over the end of an hour, have it rolled up, return that hour."""
+    name, listed = slurm.name, ",".join(ids)
+    chosen = f"id_job IN ({listed}) OR id_array_job IN ({listed})"
+    first = slurm.sql(f"SELECT time_start, time_end FROM {name}_job_table WHERE id_job = {ids[0]}").split()[-2:]
+    now = backend.now()
+    middle = now - now % 3600 - 2 * 3600
+    by = (int(first[0]) + int(first[1])) // 2 - middle
+    moved = ", ".join(f"time_{word} = time_{word} - {by}" for word in ("submit", "eligible", "start", "end"))
+    slurm.sql(
+        f"UPDATE {name}_step_table SET time_start = time_start - {by}, time_end = time_end - {by} WHERE job_db_inx IN "
+        f"(SELECT job_db_inx FROM {name}_job_table WHERE {chosen}); UPDATE {name}_job_table SET {moved} WHERE {chosen}"
+    )
+    before = middle - 3 * 3600
+    slurm.sql(f"UPDATE {name}_event_table SET time_start = {before} WHERE node_name = '' ORDER BY time_start LIMIT 1")
+    slurm.sql(
+        f"UPDATE {name}_last_ran_table SET hourly_rollup = {before}, daily_rollup = {before}, monthly_rollup = {before}"
+    )
+    slurm.stop_daemon("slurmdbd")
+    slurm.start_daemon("slurmdbd")  # which rolls up at its start what has not been
+    done = f"SELECT hourly_rollup FROM {name}_last_ran_table"
+    slurm.wait_until(lambda: int(slurm.sql(done).split()[-1]) >= middle + 3600, "the hours are rolled up")
+    return middle
+
+
+def _sreport(
+    slurm: SlurmCluster, kind: str, which: str, key: str, start: int, *, column: str = "Used"
+) -> dict[tuple[str, str], int]:
+    """Return what sreport says of an hour in seconds: by user, account or cluster, and resource."""
+    first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (start, start + 3600))
+    words = ["sreport", "-P", "-t", "seconds", "--tres=cpu,gres/gpu", kind, which, f"start={first}", f"end={last}"]
+    lines = [line.split("|") for line in ask(slurm, *words).splitlines() if "|" in line]
+    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    return {(row[key], row["TRES Name"]): int(row[column]) for row in rows if not row.get("Login") or key == "Login"}
 
 
 def test_live_jobs_have_the_efficiencies_of_the_dump(
