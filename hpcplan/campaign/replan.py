@@ -106,10 +106,11 @@ def adopt(
     result = status(directory, backend)
     if result.campaign_id is None:
         raise ConflictError(f"{directory}: it was never submitted", hint="render the other plan over it")
-    running = [job for job in result.jobs if JobState.parse(job.state).active]
+    running = [job for job in result.jobs if JobState.parse(job.state).active or job.over_by is not None]
     waiting = [job for job in result.jobs if JobState.parse(job.state).waiting]
     if running and not stop:
-        raise ConflictError(f"{result.campaign}: {running[0].key} runs", hint="wait for its end, or say --stop")
+        runs = "runs" if running[0].over_by is None else "began and may still run; Slurm has forgotten it"
+        raise ConflictError(f"{result.campaign}: {running[0].key} {runs}", hint="wait for its end, or say --stop")
     if any(job.state == JobState.UNKNOWN.value and job.job_id is None for job in result.jobs):
         raise ConflictError(f"{result.campaign}: an answer was lost", hint="hpcplan submit looks for it first")
     with campaign_lock(directory, wait_s=wait_s, sleep=sleep), JournalWriter(directory) as journal:

@@ -1,5 +1,6 @@
 """Keeping many campaigns going from one process: a turn for each, round after round, with one question a round to each
-Slurm. It has no memory of its own: kill it, start another, or run two.
+Slurm. It has no memory that matters: kill it, start another, or run two. What has ended is left alone until somebody
+does something with it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from hpcplan.campaign.advance import Turn, advance
+from hpcplan.campaign.journal import JOURNAL_NAME
 from hpcplan.campaign.ledger import Ledger, read_ledger
 from hpcplan.campaign.match import since
+from hpcplan.campaign.policy import POLICY_NAME
+from hpcplan.campaign.status import CampaignState
 from hpcplan.errors import ConflictError, HpcplanError, SlurmUnreachableError
 from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord
@@ -25,6 +29,20 @@ __all__ = ["Round", "Tracker"]
 _log = logging.getLogger(__name__)
 
 _LONGEST_S: Final = 300.0
+_OVER: Final = frozenset({CampaignState.DONE, CampaignState.FAILED, CampaignState.CANCELLED})
+_Stamp = tuple[tuple[int, int] | None, ...]
+
+
+def _stamp(directory: Path) -> _Stamp:
+    """Return what changes when somebody acts on a campaign or edits its policy: sizes and times of these files."""
+    found: list[tuple[int, int] | None] = []
+    for name in (JOURNAL_NAME, POLICY_NAME):
+        try:
+            about = (directory / name).stat()
+            found.append((about.st_size, about.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -82,6 +100,7 @@ class Tracker:
         self._stop = threading.Event()
         self._backends: dict[str, Backend] = {}
         self._failures = 0
+        self._over: dict[Path, tuple[_Stamp, Turn]] = {}
 
     def stop(self) -> None:
         """Stop after the turn under way; may be called from a signal handler."""
@@ -131,7 +150,10 @@ class Tracker:
             except HpcplanError as error:
                 found.problems[directory] = error.message
                 continue
-            if ledger.backend is not None:
+            stamp, turn = self._over.get(directory, (None, None))
+            if turn is not None and stamp == _stamp(directory):
+                found.turns[directory] = turn
+            elif ledger.backend is not None:
                 groups.setdefault(ledger.backend, {})[directory] = ledger
         return groups
 
@@ -155,10 +177,12 @@ class Tracker:
         self._stop.wait(seconds)
 
     def _turn(self, directory: Path, backend: Backend, found: Round) -> None:
+        before = _stamp(directory)
         try:
-            found.turns[directory] = advance(
-                directory, backend, settle_s=self._settle_s(backend), sleep=self._nap
-            )  # fmt: skip
+            turn = advance(directory, backend, settle_s=self._settle_s(backend), sleep=self._nap)
+            found.turns[directory] = turn
+            if turn.status.state in _OVER and not turn.acts and before == _stamp(directory):
+                self._over[directory] = (before, turn)  # Slurm need not be asked again before somebody does something
         except ConflictError as error:
             found.problems[directory] = error.message
             found.passing.add(directory)

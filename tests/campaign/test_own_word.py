@@ -13,8 +13,10 @@ from hpcplan.campaign import advance, cancel, read_ledger, retry, status, submit
 from hpcplan.campaign.journal import read_journal
 from hpcplan.campaign.ledger import JobLedger
 from hpcplan.campaign.own_word import GRACE_S, OwnWords
+from hpcplan.campaign.replan import adopt
 from hpcplan.campaign.watch import watch
 from hpcplan.errors import ConflictError, SlurmUnreachableError
+from hpcplan.plan import read_plan
 from hpcplan.render.manifest import ManifestJob, read_manifest
 from hpcplan.slurm.records import JobState
 
@@ -210,6 +212,16 @@ def test_what_may_still_run_is_not_retried_before_it_was_cancelled(directory: Pa
     cancel(directory, slurm, settle_s=0)
     assert slurm.cancelled == [102]
     assert retry(directory, slurm) == ["train-03"]
+
+
+def test_no_other_plan_takes_over_while_a_forgotten_job_may_still_run(directory: Path, slurm: Any) -> None:
+    leave(directory, "began", began=slurm.clock)
+    slurm.forget(FIRST)
+    plan = read_plan(directory / "plan.json")
+    with pytest.raises(ConflictError, match="train-01 began and may still run"):
+        adopt(directory, slurm, plan, why="a test")
+    adopt(directory, slurm, plan, why="a test", stop=True)
+    assert slurm.cancelled == [102, 101, 100]
 
 
 def test_a_job_that_put_itself_back_into_the_queue_has_not_ended(directory: Path, slurm: Any) -> None:

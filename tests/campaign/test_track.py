@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from hpcplan.campaign import Round, Tracker, submit
+from hpcplan.campaign import Round, Tracker, retry, submit
 from hpcplan.campaign.metrics import Metrics
 from hpcplan.render import write_campaign
 from hpcplan.slurm import JobState
@@ -51,6 +51,25 @@ def test_it_ends_when_nothing_moves_any_more(many: list[Path], slurm: Any) -> No
 
     found = tracker(many, slurm, on_round=finish).run(until_done=True)
     assert [turn.status.state.value for turn in found.turns.values()] == ["done"] * 3
+
+
+def test_slurm_is_not_asked_again_about_what_has_ended_until_somebody_acts(many: list[Path], slurm: Any) -> None:
+    one = tracker(many, slurm)
+    for job_id in list(slurm.records):
+        slurm.run(job_id)
+        slurm.end(job_id, JobState.FAILED if job_id == 102 else JobState.COMPLETED, exit_code=int(job_id == 102))
+    states = [[turn.status.state.value for turn in one.round().turns.values()] for _ in range(3)]
+    assert states[0] == ["failed", "done", "done"]
+    slurm.calls.clear()
+    found = one.round()
+    assert slurm.calls == []
+    assert [turn.status.state.value for turn in found.turns.values()] == ["failed", "done", "done"]
+    assert not found.moving
+    (many[0] / "policy.yaml").write_text("retry: {application_error: 1}\n")
+    retry(many[0], slurm)
+    acts = one.round().turns[many[0]].acts
+    assert acts == ("submitted train-03",)
+    assert one.round().moving
 
 
 def test_it_stops_when_told_and_leaves_nothing_behind(many: list[Path], slurm: Any, tmp_path: Path) -> None:
