@@ -7,6 +7,7 @@ with ``EnforcePartLimits=NO``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from hpcplan.errors import SlurmError, nearest
 from hpcplan.hostlist import expand
 from hpcplan.simulate.jobs import UNLIMITED_S, JobSpec, Request
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.several_partitions import joined
 
 __all__ = ["Admission", "refusal", "resolve"]
 
@@ -62,6 +64,8 @@ def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Req
     Raises:
         SlurmError: the controller would refuse it.
     """
+    if "," in (spec.partition or ""):
+        return _of_several(spec, machine, whole_nodes=whole_nodes)
     partition = _partition(spec, machine)
     eligible, required = _named_nodes(spec, machine, partition)
     groups = [group for group in machine.groups if group.mask & eligible]
@@ -93,6 +97,27 @@ def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Req
         switches=int(spec.switches.partition("@")[0]) if spec.switches else 0,
         **share,
     )
+
+
+def _of_several(spec: JobSpec, machine: Machine, *, whole_nodes: bool) -> Request:
+    """Return what a job asks of each partition that it names; those that cannot hold it are passed over.
+
+    Raises:
+        SlurmError: one is not there, or none can hold it.
+    """
+    names = list(dict.fromkeys(word for word in (spec.partition or "").split(",") if word))
+    for name in names:
+        _partition(replace(spec, partition=name, account=None, qos=None), machine)
+    requests: list[Request] = []
+    refused: SlurmError | None = None
+    for name in names:
+        try:
+            requests.append(resolve(replace(spec, partition=name), machine, whole_nodes=whole_nodes))
+        except SlurmError as error:
+            refused = refused or error
+    if not requests:
+        raise refused or refusal("Invalid partition name specified", f"invalid partition specified: {spec.partition}")
+    return joined(requests, lambda name: machine.partitions[name].priority_tier)
 
 
 def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: int) -> dict[str, Any]:
@@ -144,11 +169,8 @@ def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: in
 def _partition(spec: JobSpec, machine: Machine) -> PartitionShape:
     name = spec.partition or machine.default_partition()
     if name not in machine.partitions:
-        hint = None
-        if "," in name:
-            hint = "the mock cluster places a job in one partition; name one"
-        elif close := nearest(name, machine.partitions):
-            hint = close.removeprefix("; ")
+        close = nearest(name, machine.partitions)
+        hint = close.removeprefix("; ") if close else None
         raise refusal("Invalid partition name specified", f"invalid partition specified: {name}", hint=hint)
     partition = machine.partitions[name]
     if spec.account is not None and partition.accounts and spec.account not in partition.accounts:

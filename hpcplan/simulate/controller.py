@@ -18,7 +18,6 @@ import heapq
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.simulate.dependents import History
@@ -30,6 +29,7 @@ from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
 from hpcplan.simulate.preemption import Preemption, victims
 from hpcplan.simulate.reservations import Reservation, Reservations, licenses_of, refuse_unknown
+from hpcplan.simulate.several_partitions import alone, without_switches
 from hpcplan.simulate.slurm_backfill import BackfillPass
 from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
@@ -237,7 +237,7 @@ class Controller(Engine):
         while self._switch_waits and self._switch_waits[0][0] <= self.now:
             job = self.jobs.get(heapq.heappop(self._switch_waits)[1])
             if job is not None and not job.running:
-                job.request = replace(job.request, switches=0)
+                job.request = without_switches(job.request)
                 self.changes += 1
         if self._next_reservation is not None and self._next_reservation <= self.now:
             self._next_reservation = self.reservations.next_change(self.now)
@@ -401,6 +401,12 @@ class Controller(Engine):
 
     def _ordered(self) -> list[Job]:
         queue = self.candidates()
+        if self._several_partitions:
+            queue = [one for job in queue for one in alone(job)]
+            if self._multifactor is not None:
+                own = {id(job) for job in self.queue}
+                self._multifactor.update((one for one in queue if id(one) not in own), self.now)
+            queue.sort(key=lambda job: job.order)
         if self._by_id:
             queue.sort(key=lambda job: job.id)
         elif not self._one_tier:
@@ -429,6 +435,8 @@ class Controller(Engine):
             looked_at[job.request.partition] += 1
             if 0 < self.settings.partition_job_depth < looked_at[job.request.partition]:
                 continue
+            if self._several_partitions and job.id in self.running:
+                continue  # in another partition
             if job.het_id is not None:  # only the backfill scheduler starts them; they hold up their partition
                 usable &= ~self._partition_masks[job.request.partition]
                 continue
@@ -513,7 +521,7 @@ class Controller(Engine):
                 self.settings, self.placement, self.now, available, running, self._resources, self._holdings
             )
         queue = self._ordered()
-        if self._constrained:
+        if self._constrained or self._several_partitions:
             pass_.may_start = self._may_backfill
             queue = [job for job in queue if job.spec.reservation is None]
             for one in self.reservations.by_name.values():
@@ -536,7 +544,7 @@ class Controller(Engine):
         return any(slot.nodes & idle for slot in pass_.promises.values())
 
     def _may_backfill(self, job: Job) -> bool:
-        return self.waits_for(job) is None
+        return job.id not in self.running and self.waits_for(job) is None
 
     def _drop_started(self) -> None:
         """Take the jobs out of the queue that a pass has started."""

@@ -20,6 +20,7 @@ from hpcplan.simulate.job_records import ended_record, natural_end
 from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import ClusterView, Policy
+from hpcplan.simulate.several_partitions import chosen, narrowed
 from hpcplan.slurm.records import JobRecord, JobState
 
 __all__ = ["REQUEUE_DELAY_S", "TOP_PRIORITY", "ArrivalSource", "Engine"]
@@ -83,6 +84,7 @@ class Engine:
         self._admission = Admission(machine, whole_nodes=self._whole_nodes())
         self._array_limits = False
         self._het_jobs = False
+        self._several_partitions = False
         self._all_up = all(part.up for part in machine.partitions.values())
         self._partition_masks = {name: part.mask for name, part in machine.partitions.items()}
 
@@ -238,8 +240,9 @@ class Engine:
             return self.queue.copy()
         room: dict[int | None, int] = {}
         result = []
-        for job in self.queue:
-            if not self.machine.partitions[job.request.partition].up:
+        for own in self.queue:
+            job = narrowed(own, lambda name: self.machine.partitions[name].up)
+            if job is None:
                 continue
             if job.spec.array_limit is not None:
                 if job.array_job_id not in room:
@@ -315,6 +318,7 @@ class Engine:
             self.jobs[job.id] = job
             self._array_limits |= job.spec.array_limit is not None
             self._het_jobs |= job.het_id is not None
+            self._several_partitions |= "," in (job.spec.partition or "")
         for job in self.jobs.values():
             if job.running:
                 self.running[job.id] = job
@@ -339,6 +343,7 @@ class Engine:
         for job in jobs:
             self.jobs[job.id] = job
             self._het_jobs |= job.het_id is not None
+            self._several_partitions |= bool(job.request.alternatives)
         for job in jobs:
             self._dependents.watch(job)
             self._wake(job)
@@ -391,6 +396,9 @@ class Engine:
             self._classify(job)
 
     def _start(self, job: Job, nodes: int, backfilled: bool) -> None:
+        if self._several_partitions:
+            partition, job = job.request.partition, self.jobs[job.id]
+            job.request = chosen(job.request, partition)
         job.start_time = self.now
         job.nodes = nodes
         job.node_list = self.machine.node_list(nodes) if self.names_nodes else None
@@ -445,6 +453,8 @@ class Engine:
         job.begin_time = self.now + REQUEUE_DELAY_S
         job.start_time, job.nodes, job.node_list, job.backfilled, job.eligible_time = None, 0, None, None, None
         job.node_cpus = None
+        if self._several_partitions:
+            job.request = self.resolve(job.spec)
         self.changes += 1
         self._wake(job)
         self._classify(job)

@@ -130,7 +130,7 @@ def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
         "cluster": cluster.cluster,
         "user": job.user,
         "account": spec.account,
-        "partition": request.partition,
+        "partition": request.partition if job.start_time is not None else job.spec.partition or request.partition,
         "qos": spec.qos,
         "comment": spec.comment,
         "array_job_id": job.array_job_id,

@@ -96,6 +96,8 @@ class Request:
     A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all), until it has ``cpus``; ``node_gpus``
     and ``node_memory_bytes`` (``None`` for all) of each, or so much memory for each CPU that it is given. With
     ``spread`` any number of nodes up to ``maximum`` will do, few rather than many.
+
+    ``alternatives`` is the same for the other partitions that a job names (:mod:`.several_partitions`).
     """
 
     partition: str
@@ -115,6 +117,7 @@ class Request:
     memory_per_cpu_bytes: int = 0
     spread: bool = False
     jobs_per_resource: int = 1
+    alternatives: tuple[Request, ...] = ()
 
     @property
     def whole(self) -> bool:

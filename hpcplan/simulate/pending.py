@@ -10,6 +10,7 @@ from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.policies import Backfill
 from hpcplan.simulate.profile import Slot, choose
+from hpcplan.simulate.several_partitions import requests_of
 
 __all__ = ["earliest_start", "progressing", "reasons"]
 
@@ -24,13 +25,13 @@ def reasons(engine: Engine) -> dict[int, str]:
     heads: set[str] = set()
     for job in engine.queue:
         partition = job.request.partition
-        if not engine.machine.partitions[partition].up:
+        if not any(engine.machine.partitions[one.partition].up for one in requests_of(job.request)):
             result[job.id] = "PartitionDown"
         elif job.id not in candidates:
             result[job.id] = "JobArrayTaskLimit"
         elif (reason := engine.waits_for(job)) is not None:
             result[job.id] = reason
-        elif not choose(job.request, engine.available):
+        elif not any(choose(one, engine.available) for one in requests_of(job.request)):
             lost = job.request.eligible & ~engine.available
             result[job.id] = f"ReqNodeNotAvail, UnavailableNodes:{engine.machine.node_list(lost)}"
         elif partition not in heads:
@@ -78,8 +79,8 @@ def progressing(engine: Engine) -> set[int]:
 def _progresses(engine: Engine, job: Job, moving: set[int], families: set[tuple[str, str]]) -> bool:
     if job.running:
         return True
-    up = engine.machine.partitions[job.request.partition].up
-    if job.request.limit_reason or not up or not choose(job.request, engine.available):
+    open_to = [one for one in requests_of(job.request) if engine.machine.partitions[one.partition].up]
+    if job.request.limit_reason or not any(choose(one, engine.available) for one in open_to):
         return False
     reason = engine.blocked(job)
     if reason != "Dependency":

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hpcplan.errors import InputError, nearest
 from hpcplan.simulate.het_jobs import earliest_together, fit_together, groups_of
 from hpcplan.simulate.profile import Profile, Slot, choose
+from hpcplan.simulate.several_partitions import requests_of
 
 if TYPE_CHECKING:
-    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.jobs import Job, Request
 
 __all__ = ["POLICIES", "Backfill", "ClusterView", "Decision", "Fcfs", "Policy", "Start", "policy_named"]
 
@@ -82,12 +83,14 @@ class Fcfs:
             if job.het_id is not None:
                 usable = self._start_together(decision, groups.pop(job.het_id, ()), view, usable)
                 continue
-            nodes = choose(job.request, usable)
+            request, nodes = _first_that_fits(job, usable)
             if nodes:
-                decision.starts.append(Start(job, nodes, backfilled=False))
+                decision.starts.append(Start(_within(job, request), nodes, backfilled=False))
                 usable &= ~nodes
-            elif choose(job.request, view.available):
-                usable &= ~view.partitions[job.request.partition]
+                continue
+            for one in requests_of(job.request):
+                if choose(one, view.available):
+                    usable &= ~view.partitions[one.partition]
         return decision
 
     def _start_together(self, decision: Decision, members: Sequence[Job], view: ClusterView, usable: int) -> int:
@@ -161,10 +164,10 @@ class _Pass:
     def start(self, job: Job) -> bool:
         """Start a job now if that delays no reservation."""
         now, limit_s = self.view.now, job.request.limit_s
-        nodes = choose(job.request, self.free & ~self.calendar.taken_before(now + limit_s))
+        request, nodes = _first_that_fits(job, self.free & ~self.calendar.taken_before(now + limit_s))
         if not nodes:
             return False
-        self.decision.starts.append(Start(job, nodes, backfilled=bool(self.decision.reservations)))
+        self.decision.starts.append(Start(_within(job, request), nodes, backfilled=bool(self.decision.reservations)))
         self.free &= ~nodes
         if self._profile is not None:
             self._profile.take(Slot(now, now + limit_s, nodes))
@@ -179,7 +182,12 @@ class _Pass:
         """Reserve for a job that has to wait, as early as can be, if that is within the window."""
         if self._profile is None:
             self._profile = self._make_profile()
-        slot = self._profile.earliest(job.request, self.view.free if self.policy.spread else 0)
+        spare = self.view.free if self.policy.spread else 0
+        slot = self._profile.earliest(job.request, spare)
+        for one in job.request.alternatives:
+            other = self._profile.earliest(one, spare)
+            if slot is None or (other is not None and other.start < slot.start):
+                slot = other
         window_s = self.policy.bf_window_s
         if slot is None or (window_s is not None and slot.start > self.view.now + window_s):
             return
@@ -246,9 +254,26 @@ def _last_that_fits(queue: Sequence[Job], after: int, last: int, free: int) -> i
     """Return the last job that the free nodes would hold, reservations aside: nothing beyond it can start now."""
     if free:
         for position in range(last, after, -1):
-            if choose(queue[position].request, free):
+            if _first_that_fits(queue[position], free)[1]:
                 return position
     return after
+
+
+def _first_that_fits(job: Job, mask: int) -> tuple[Request, int]:
+    """Return the nodes that a job would be given, 0 if none, and its request for the partition that they are of."""
+    request = job.request
+    nodes = choose(request, mask)
+    if nodes or not request.alternatives:
+        return request, nodes
+    for one in request.alternatives:
+        if nodes := choose(one, mask):
+            return one, nodes
+    return request, 0
+
+
+def _within(job: Job, request: Request) -> Job:
+    """Return the job as it is seen in one of its partitions."""
+    return job if request is job.request else replace(job, request=request)
 
 
 EASY: Final = Backfill(bf_job_part_count_reserve=1, spread=True)

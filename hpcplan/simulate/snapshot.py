@@ -8,6 +8,7 @@ from typing import Any
 from hpcplan.simulate.dependencies import Dependency
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
+from hpcplan.simulate.several_partitions import chosen
 
 __all__ = ["restore", "snapshot"]
 
@@ -51,6 +52,8 @@ def _job_data(job: Job) -> dict[str, Any]:
     data["behaviour"] = job.behaviour.as_dict()
     if job.nodes:
         data["nodes"] = hex(job.nodes)
+    if job.running and job.spec.partition is not None and "," in job.spec.partition:
+        data["partition"] = job.request.partition
     if job.node_cpus is not None:
         data["node_cpus"] = list(job.node_cpus)
     if job.dependency is not None:
@@ -61,10 +64,11 @@ def _job_data(job: Job) -> dict[str, Any]:
 def _job(data: Mapping[str, Any], engine: Engine) -> Job:
     spec = JobSpec.from_dict(data["spec"])
     fields = {name: data[name] for name in _PLAIN if name in data}
+    request = engine.resolve(spec)
     return Job(
         **fields,
         spec=spec,
-        request=engine.resolve(spec),
+        request=chosen(request, data["partition"]) if "partition" in data else request,
         behaviour=Behaviour.from_dict(data["behaviour"]),
         node_cpus=tuple(data["node_cpus"]) if "node_cpus" in data else None,
         nodes=int(data.get("nodes", "0x0"), 16),

@@ -108,11 +108,13 @@ def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
         tests.append(lambda row: any(row.is_meant(target) for target in targets))
     for option, of in (
         ("account", lambda row: row.record.account or ""), ("name", lambda row: row.record.name),
-        ("partition", lambda row: row.record.partition or ""), ("qos", lambda row: row.record.qos or "normal"),
+        ("qos", lambda row: row.record.qos or "normal"),
         ("users", lambda row: row.record.user or ""),
     ):  # fmt: skip
         if wanted := set(words.every(option)):
             tests.append(lambda row, of=of, wanted=wanted: of(row) in wanted)  # type: ignore[misc]
+    if partitions := set(words.every("partition")):
+        tests.append(lambda row: not partitions.isdisjoint((row.record.partition or "").split(",")))
     if unknown := [name for name in words.every("users") if not _user_exists(name, rows)]:
         call.reply.complain(f"squeue: error: Invalid user: {unknown[0]}\n")
     if "me" in words:
