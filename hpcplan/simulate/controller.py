@@ -174,6 +174,9 @@ class Controller(Engine):
         if self._multifactor is not None and not was_queued:
             self._multifactor.update((job,), self.now)
         super()._classify(job)
+        if self._resources is not None and not was_queued:
+            self._resources.level(job.request, self.available)
+            self._resources.weigh(job.request, self.available, ever=True)
         if not was_queued and job.eligible_time == job.submit_time == self.now:
             self._triggered = True
             if job.request.switches:
@@ -468,7 +471,11 @@ class Controller(Engine):
         """Return the nodes that a job would be given now, 0 if it does not fit."""
         if self._resources is None:
             return self.placement.choose(request, usable)
-        return self._resources.choose(request, self.placement, usable)
+        self._resources.level(request, self.available)
+        nodes = self._resources.choose(request, self.placement, usable)
+        if not nodes:
+            self._resources.weigh(request, self.available, ever=True)
+        return nodes
 
     @property
     def _constrained(self) -> bool:
@@ -538,10 +545,11 @@ class Controller(Engine):
             started = pass_.run(queue, start)
         if started:
             self._drop_started()
-        if self._resources is None:
+        if self._threads is None:
             return False
-        idle = self._resources.idle() & available
-        return any(slot.nodes & idle for slot in pass_.promises.values())
+        # A pass here ends early, and those behind would be promised nodes too: of the idle ones, if there are any.
+        idle = available & (~self.busy if self._resources is None else self._resources.idle())
+        return bool(idle) and any(job.request.eligible & idle for job in queue if not job.running)
 
     def _may_backfill(self, job: Job) -> bool:
         return job.id not in self.running and self.waits_for(job) is None

@@ -68,6 +68,7 @@ class Capacity:
         self.full = np.zeros((5, self.count), np.int32)
         self.threads = np.ones(self.count, np.int32)
         self.weights = np.zeros(self.count, np.int64)
+        self.near = np.zeros(self.count, np.int64)  # see Resources.weigh
         self.consumable = machine.sharing is not None and machine.sharing.cpus
         for group in machine.groups:
             where = indices(group.mask, self.count)
@@ -155,9 +156,30 @@ class Resources:
             cpus = np.minimum(cpus, capacity.need(request)[_CPUS])
         return cpus
 
+    def weigh(self, request: Request, mask: int, *, ever: bool = False) -> None:
+        """Note that a job is looked at on these nodes, or where it could run ``ever``.
+
+        A node that a job with GPUs is looked at on counts as lighter by as many as it asks for, for the plans of all
+        jobs, until it is weighed anew (:meth:`level`). So does slurmctld, so that such jobs go where GPUs are near.
+        """
+        if request.node_gpus:
+            gpus = self.capacity.full[_GPUS] if ever else self.free[_GPUS]
+            fits = gpus >= request.node_gpus
+            if not ever:
+                fits &= self.free[_MEMORY] >= self.capacity.need(request)[_MEMORY]
+            self.capacity.near[indices(mask & request.eligible & mask_of(fits), self.capacity.count)] = (
+                request.node_gpus
+            )
+
+    def level(self, request: Request, mask: int) -> None:
+        """Give these nodes of a job their own weights again, as before a job is started."""
+        if self.capacity.near.any():
+            self.capacity.near[indices(mask & request.eligible, self.capacity.count)] = 0
+
     def choose(self, request: Request, placement: Placement, mask: int) -> int:
         """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit: idle CPUs first."""
         capacity = self.capacity
+        self.weigh(request, mask)
         for times in range(1, request.jobs_per_resource + 1):
             usable = self.room(request, times) & mask & request.eligible
             if usable.bit_count() < request.minimum:
@@ -169,7 +191,7 @@ class Resources:
                     self.usable_cpus(request, times).tolist(),
                     capacity.threads.tolist(),
                     self.free[_GPUS].tolist(),
-                    capacity.weights.tolist(),
+                    (capacity.weights - capacity.near).tolist(),
                 )
                 nodes = placement.choose_shared(request, usable, offer)
             if nodes:

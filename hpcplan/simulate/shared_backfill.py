@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hpcplan.simulate.job_ends import groups_of_ends
 from hpcplan.simulate.node_space import NodeSpace
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
 __all__ = ["SharedBackfillPass"]
+
+_SHORT: Final = 50  # jobs; longer queues are not followed to their ends for the sake of weights alone
 
 
 class SharedBackfillPass(BackfillPass):
@@ -56,11 +58,14 @@ class SharedBackfillPass(BackfillPass):
         settings = self.settings
         tested: Counter[str] = Counter()
         counted = bool(settings.bf_max_job_part or settings.bf_max_job_user)
-        tries = started = 0
+        tries = started = reached = 0
+        if len(queue) <= _SHORT:  # what jobs with GPUs are looked at for weighs with others: see Resources.weigh
+            self.to_the_end |= len({bool(job.request.node_gpus) for job in queue}) > 1
         last = self._last_that_can_start(queue, len(queue) - 1)
         for position, job in enumerate(queue):
             if position > last or tries >= settings.bf_max_job_test:
                 break
+            reached = position + 1
             if counted and not self._may_test(job, tested):
                 continue
             if self.may_start is not None and not self.may_start(job):
@@ -72,13 +77,23 @@ class SharedBackfillPass(BackfillPass):
             if slot.start > self.now:
                 self._promise(job, slot)
             else:
+                slot = Slot(slot.start, slot.end, self._to_start(job.request, slot))
                 start(job, slot.nodes)
                 self._started(job, slot)
                 started += 1
                 if started == settings.bf_max_job_start:
                     break
             last = self._last_that_can_start(queue, last)
+        for job in queue[reached:] if tries < settings.bf_max_job_test else ():
+            if job.request.node_gpus:  # they are looked at too, which is seen from the weights of nodes alone
+                self._resources.weigh(job.request, self._room_for(job.request), ever=True)
         return bool(started)
+
+    def _to_start(self, request: Request, slot: Slot) -> int:
+        """Return the nodes that a job is started on: chosen anew, by the nodes' own weights."""
+        nodes = self._open_nodes(self.available & request.eligible, self.now, slot.end)[0]
+        self._resources.level(request, nodes)
+        return self._resources.choose(request, self.placement, nodes) or slot.nodes
 
     def plan(self, job: Job, not_before: int) -> Slot | None:
         """Promise a job the first nodes that it can have then or later, and return when and where that is."""
@@ -115,12 +130,14 @@ class SharedBackfillPass(BackfillPass):
         """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
         while last >= 0 and not self.to_the_end:
             request = queue[last].request
-            pool = self.available & request.eligible & self._free_for(request)
-            nodes = self._open_nodes(pool, self.now, self.now + request.limit_s)[0]
-            if nodes.bit_count() >= request.minimum:
+            if (self._room_for(request) & self._free_for(request)).bit_count() >= request.minimum:
                 break
             last -= 1
         return last
+
+    def _room_for(self, request: Request) -> int:
+        """Return the nodes that nobody has been promised for as long as the job might run from now on."""
+        return self._open_nodes(self.available & request.eligible, self.now, self.now + request.limit_s)[0]
 
     def _may_reserve(self, job: Job) -> bool:
         settings = self.settings

@@ -1,9 +1,9 @@
 """Traces as CSV tables: one job a row, the columns named in the first.
 
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
-partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``cpus`` and ``gres`` (both a node; absent
-means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``. Other columns
-are left alone.
+partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``nice``, ``cpus`` and ``gres`` (both a
+node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``,
+``reservation``. Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = ["is_table", "read_table"]
 
 _WORDS: Final = {
     "partition": "partition", "qos": "qos", "account": "account", "features": "constraint", "switches": "switches",
+    "reservation": "reservation",
 }  # fmt: skip
 _DEPENDENCY: Final = re.compile(r"(after|afterany|afterok|afternotok|aftercorr)((?::[^:,?]+)+)")
 
@@ -129,6 +130,9 @@ class _Row:
         cpus = self.number("cpus", least=1)
         if cpus is not None:
             asks["cpus_per_task"] = int(cpus)
+        nice = self.number("nice", least=-1e9)
+        if nice:
+            asks["nice"] = int(nice)
         asks |= self._gres()
         memory = self.number("mem", least=1)
         if memory is not None:

@@ -5,8 +5,11 @@ By hand, as root, from the top of the checkout:
     python -m tests.slurm.record_schedule JOBS.csv SCHEDULING.conf -o RECORDED.csv
 
 JOBS.csv has the columns job, submit_s, nodes, run_s, time_limit_min, and may have partition, priority, cpus, gres,
-features, switches, dependency (``afterok:JOB``). SCHEDULING.conf holds the lines of slurm.conf that say how jobs are
-scheduled, with NodeName and PartitionName; a file ``topology.conf`` beside it is used where the lines ask for one.
+features, switches, dependency (``afterok:JOB``), qos, account, user, nice, reservation. SCHEDULING.conf holds the lines
+of slurm.conf that say how jobs are scheduled, with NodeName and PartitionName. Files beside it are used if they are
+there: ``topology.conf``; ``accounting.txt``, commands for sacctmgr, one a line, which gets a slurmdbd started, and
+``accounts.cfg`` and ``qos.txt`` written for the simulator; ``reservations.txt``, as scontrol shows them, a line each,
+with times in seconds from the first second of the jobs' clock.
 Whatever lets many nodes run on one machine is added here. munged must answer.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import random
 import re
 import shlex
 import shutil
@@ -24,11 +28,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from hpcplan.hostlist import expand
+from tests.slurm import record_accounting
 
 _PREFIXES = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SCONTROL", "SALLOC")
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
@@ -36,14 +41,21 @@ _FOR_EVER = {"PartitionTimeLimit", "PartitionNodeLimit", "DependencyNeverSatisfi
 _RECORDED = ("start_s", "end_s", "state", "nodelist")
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> int:
+    """Return the first of so many free ports in a row."""
+    for first in random.sample(range(20000, 60000 - count), 50):
+        with ExitStack() as probes:
+            try:
+                for port in range(first, first + count):
+                    probes.enter_context(closing(socket.socket())).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise SystemExit("no free ports")
 
 
-def _configuration(folder: Path, text: str) -> tuple[str, list[str]]:
-    """Return the whole slurm.conf and the names of its nodes."""
+def _configuration(folder: Path, text: str, accounting: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return the whole slurm.conf and the names of its nodes; a NodeName line stays one line: it is a set to choose."""
     nodes: list[str] = []
     lines = []
     for line in text.splitlines():
@@ -51,19 +63,21 @@ def _configuration(folder: Path, text: str) -> tuple[str, list[str]]:
         if match is None or match[1] == "DEFAULT":
             lines.append(line)
             continue
-        for name in expand(match[1]):
-            nodes.append(name)
-            lines.append(f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={_free_port()}{match[2]}")
+        names = expand(match[1])
+        nodes += names
+        first = _free_ports(len(names))
+        ports = str(first) if len(names) == 1 else f"[{first}-{first + len(names) - 1}]"
+        lines.append(f"NodeName={match[1]} NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports}{match[2]}")
     given = {line.partition("=")[0].strip().lower() for line in lines}
     own = {
-        "SlurmctldHost": "localhost(127.0.0.1)", "SlurmctldPort": str(_free_port()), "SlurmUser": "root",
+        "SlurmctldHost": "localhost(127.0.0.1)", "SlurmctldPort": str(_free_ports(1)), "SlurmUser": "root",
         "SlurmdUser": "root", "AuthType": "auth/munge", "StateSaveLocation": f"{folder}/state",
         "SlurmdSpoolDir": f"{folder}/spool.%n", "SlurmctldPidFile": f"{folder}/ctld.pid",
         "SlurmdPidFile": f"{folder}/%n.pid", "SlurmctldLogFile": f"{folder}/ctld.log",
         "SlurmdLogFile": f"{folder}/%n.log", "JobCompLoc": f"{folder}/jobcomp", "JobCompType": "jobcomp/filetxt",
         "ClusterName": "recording", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none",
         "ReturnToService": "2", "MpiDefault": "none", "SwitchType": "switch/none",
-        "SlurmdParameters": "config_overrides", "AccountingStorageType": "accounting_storage/none",
+        "SlurmdParameters": "config_overrides", "AccountingStorageType": "accounting_storage/none", **accounting,
     }  # fmt: skip
     added = [f"{key}={value}" for key, value in own.items() if key.lower() not in given]
     return "\n".join([*added, *lines]) + "\n", nodes
@@ -74,7 +88,14 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     """Run slurmctld and the slurmds of ``conf``; yields the environment in which Slurm's commands find them."""
     for name in ("etc", "state", "jobs"):
         (folder / name).mkdir()
-    text, nodes = _configuration(folder, conf.read_text())
+    commands = conf.with_name("accounting.txt")
+    ports = (_free_ports(1), _free_ports(1))
+    accounting = {
+        "AccountingStorageType": "accounting_storage/slurmdbd", "AccountingStorageHost": "127.0.0.1",
+        "AccountingStoragePort": str(ports[1]), "AccountingStorageTRES": "gres/gpu",
+        "AccountingStorageEnforce": "associations,limits,qos",
+    }  # fmt: skip
+    text, nodes = _configuration(folder, conf.read_text(), accounting if commands.exists() else {})
     (folder / "etc" / "slurm.conf").write_text(text)
     if (topology := conf.with_name("topology.conf")).exists():
         shutil.copy(topology, folder / "etc" / "topology.conf")
@@ -91,6 +112,8 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     try:
         if subprocess.run(["munge", "--no-input"], env=env, capture_output=True, check=False).returncode:
             raise SystemExit("munged does not answer: start it, or a test cluster (python -m tests.slurm.cluster up)")
+        if commands.exists():
+            record_accounting.start(folder, env, spawn, ports, commands)
         env["RECORDING_STARTED"] = str(time.time())
         spawn("slurmctld", "-D")
         for node in nodes:
@@ -120,6 +143,7 @@ def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
         "time_limit_min": "time", "partition": "partition", "priority": "priority", "features": "constraint",
         "switches": "switches",
         "gres": "gres", "cpus": "cpus-per-task", "mem": "mem", "qos": "qos", "account": "account",
+        "nice": "nice", "reservation": "reservation", "user": "uid",
     }.items():  # fmt: skip
         if row.get(column):
             options.append(f"--{option}={row[column]}")
@@ -130,19 +154,33 @@ def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
     return options
 
 
+def _reserve(env: Mapping[str, str], file: Path, begin: float) -> None:
+    """Make the reservations of a file like ``scontrol show reservation``, whose times are seconds from ``begin``."""
+    for line in file.read_text().splitlines():
+        given = dict(word.split("=", 1) for word in line.split())
+        for key in ("StartTime", "EndTime"):
+            given[key] = datetime.fromtimestamp(begin + float(given[key])).isoformat()
+        answer = _run(env, "scontrol", "create", "reservation", *(f"{key}={value}" for key, value in given.items()))
+        print(answer.strip(), file=sys.stderr)
+
+
 def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
     """Submit the jobs at their times and return their rows with what became of them; times from the first second."""
     with jobs.open(newline="") as stream:
         rows = [dict(row) for row in csv.DictReader(stream)]
     with _cluster(folder, conf) as env:
         ids: dict[str, str] = {}
+        if conf.with_name("accounting.txt").exists():
+            record_accounting.dump(env, conf.parent)
         begin = float(int(time.time()) + 1)
+        if (reserved := conf.with_name("reservations.txt")).exists():
+            _reserve(env, reserved, begin)
         started = float(env["RECORDING_STARTED"]) - begin
         print(f"{jobs.stem}: slurmctld started at {started:.3f} s, unix second {begin:.0f}", file=sys.stderr)
         for row in sorted(rows, key=lambda row: float(row["submit_s"])):
             time.sleep(max(0.0, begin + float(row["submit_s"]) - time.time()))
             script = f"--wrap=sleep {shlex.quote(row['run_s'])}"
-            options = [*_options(row, ids), "--parsable", "--output=/dev/null", f"--chdir={folder}/jobs", script]
+            options = [*_options(row, ids), "--parsable", "--output=/dev/null", "--chdir=/", script]
             answer = subprocess.run(["sbatch", *options], env=env, capture_output=True, text=True, check=False)
             ids[row["job"]] = answer.stdout.strip()
             if answer.returncode:
