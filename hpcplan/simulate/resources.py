@@ -89,7 +89,7 @@ class Capacity:
             found[_GPUS] = request.node_gpus
             memory = request.node_memory_bytes
             if request.memory_per_cpu_bytes:
-                found[_MEMORY] = -(-found[_CPUS] * request.memory_per_cpu_bytes // _MIB)
+                found[_MEMORY] = -(-found[_CPUS].astype(np.int64) * request.memory_per_cpu_bytes // _MIB)
             else:
                 found[_MEMORY] = self.full[_MEMORY] if memory is None else -(-memory // _MIB)
             self._needs[key] = found
