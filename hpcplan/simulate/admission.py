@@ -22,7 +22,7 @@ __all__ = ["Admission", "refusal", "resolve"]
 _ASKED: Final = attrgetter(
     "partition", "qos", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "time_limit_s", "gpus",
     "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
-    "memory_per_gpu_bytes", "switches", "exclude", "nodelist", "constraint", "exclusive", "account",
+    "memory_per_gpu_bytes", "switches", "segment", "exclude", "nodelist", "constraint", "exclusive", "account",
 )  # fmt: skip
 _REMEMBERED: Final = 4096  # requests; a trace of a million jobs has a few hundred kinds
 _UNAVAILABLE: Final = "Requested node configuration is not available"
@@ -95,6 +95,7 @@ def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Req
         memory_per_node_bytes=_memory(spec),
         limit_reason=reason,
         switches=int(spec.switches.partition("@")[0]) if spec.switches else 0,
+        segment=spec.segment or 0,
         **share,
     )
 

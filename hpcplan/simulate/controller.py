@@ -59,7 +59,7 @@ class Controller(Engine):
         history: History = lambda job_id: (),
     ) -> None:
         self.settings = cluster.settings
-        self.placement = Placement(cluster.machine, cluster.switches)
+        self.placement = Placement(cluster.machine, cluster.switches, cluster.block_sizes)
         self._resources: Resources | None = None
         if cluster.machine.shares_nodes:
             from hpcplan.simulate.resources import Capacity, Resources
@@ -392,6 +392,7 @@ class Controller(Engine):
 
     def _check(self, spec: JobSpec, user: str) -> None:
         refuse_unknown(spec, user, self.licenses, self.reservations)
+        self.placement.refuse(spec)
 
     @property
     def licenses(self) -> dict[str, int]:

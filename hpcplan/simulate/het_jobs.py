@@ -21,7 +21,8 @@ __all__ = ["earliest_together", "fit_together", "groups_of", "inherited", "new_c
 
 _OF_ONE_COMPONENT: Final = frozenset({
     "partition", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "gpus", "gpus_per_node",
-    "gpus_per_task", "gpu_type", "memory_per_gpu_bytes", "constraint", "exclusive", "nodelist", "switches", "licenses",
+    "gpus_per_task", "gpu_type", "memory_per_gpu_bytes", "constraint", "exclusive", "nodelist", "switches",
+    "segment", "licenses",
 })  # fmt: skip
 PART: Final = "Operation not permitted on individual component of heterogeneous job"
 

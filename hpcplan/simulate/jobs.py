@@ -68,6 +68,7 @@ class JobSpec(Compact):
     comment: str | None = None
     exclusive: bool = False
     switches: str | None = None
+    segment: int | None = None
     exclude: str | None = None
     nodelist: str | None = None
     constraint: str | None = None
@@ -91,7 +92,8 @@ class Request:
 
     ``eligible`` is the mask of the nodes that may serve, ``required`` of those that must. ``limit_reason`` is Slurm's
     word for the partition limit that keeps the job from ever starting, as squeue shows it. ``switches`` is the most
-    leaf switches that its nodes may be under, 0 for any number.
+    leaf switches that its nodes may be under, 0 for any number; ``segment`` how many nodes at a time are to be in one
+    block, 0 for all.
 
     A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all), until it has ``cpus``; ``node_gpus``
     and ``node_memory_bytes`` (``None`` for all) of each, or so much memory for each CPU that it is given. With
@@ -111,6 +113,7 @@ class Request:
     memory_per_node_bytes: int | None = None
     limit_reason: str | None = None
     switches: int = 0
+    segment: int = 0
     node_cpus: int = 0
     node_gpus: int = 0
     node_memory_bytes: int | None = 0

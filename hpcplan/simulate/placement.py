@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hpcplan.simulate.block_topology import Blocks
 from hpcplan.simulate.machine import lowest
 from hpcplan.simulate.shared_choice import choose_nodes
 from hpcplan.simulate.switch_tree import SwitchShape, Tree
 
 if TYPE_CHECKING:
-    from hpcplan.simulate.jobs import Request
+    from hpcplan.simulate.jobs import JobSpec, Request
     from hpcplan.simulate.machine import Machine
     from hpcplan.simulate.shared_choice import Offer
 
@@ -70,7 +71,7 @@ def _positions(mask: int) -> list[int]:
 class Placement:
     """How nodes are chosen on one machine."""
 
-    def __init__(self, machine: Machine, switches: Sequence[SwitchShape] = ()) -> None:
+    def __init__(self, machine: Machine, switches: Sequence[SwitchShape] = (), block_sizes: Sequence[int] = ()) -> None:
         weights = sorted({group.weight for group in machine.groups})
         self._tiers = [sum(group.mask for group in machine.groups if group.weight == weight) for weight in weights]
         self._switches = switches
@@ -78,11 +79,26 @@ class Placement:
         self._consumable = machine.sharing is not None and machine.sharing.cpus
         self._sets = [group.mask for group in sorted(machine.groups, key=lambda group: group.weight)]
         self._tree = Tree(switches) if self._consumable and switches else None
+        self._blocks = Blocks([leaf.mask for leaf in self._leaves], block_sizes) if block_sizes else None
 
     @property
     def switched(self) -> bool:
         """Whether there are switches, so that not only numbers count."""
         return bool(self._switches)
+
+    def refuse(self, spec: JobSpec) -> None:
+        """Refuse what no blocks can hold: segments that do not divide the nodes asked for.
+
+        Raises:
+            SlurmError: in sbatch's words.
+        """
+        if self._blocks is not None and spec.segment and (spec.nodes_min or spec.segment) % spec.segment:
+            from hpcplan.simulate.admission import refusal
+
+            raise refusal(
+                "Requested topology configuration is not available",
+                hint=f"--nodes has to be a multiple of --segment={spec.segment}",
+            )
 
     def fits(self, request: Request, mask: int) -> bool:
         """Whether the request fits into ``mask``; without switches that is a matter of numbers."""
@@ -151,6 +167,8 @@ class Placement:
         return chosen | best_fit(blocks(pool & ~lighter & ~chosen), wanted - chosen.bit_count())
 
     def _under_switches(self, request: Request, pool: int) -> int:
+        if self._blocks is not None:
+            return self._blocks.choose(pool, request.minimum, request.segment, request.required)
         holding = [
             switch
             for switch in self._switches

@@ -261,6 +261,7 @@ _SET: Final = (
     Option("qos", "q", reader=_text("qos")),
     Option("requeue", argument="none", reader=_flag(requeue=True)),
     Option("reservation", reader=_text("reservation")),
+    Option("segment", since="24.05", reader=_number("segment")),
     Option("signal", reader=_signal),
     Option("switches", reader=_switches),
     Option("time", "t", reader=_time),
@@ -270,7 +271,6 @@ _REFUSED: Final = (
     Option("clusters", "M", refused=_without("clusters")),
     Option("deadline", refused=_without("deadline")),
     Option("nodefile", "F", refused=_without("nodefile")),
-    Option("segment", since="24.05", refused=_without("segment")),
     Option("wrap", refused=_without("wrap")),
 )
 

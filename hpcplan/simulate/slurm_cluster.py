@@ -14,6 +14,7 @@ from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sh
 from hpcplan.simulate.placement import SwitchShape
 from hpcplan.simulate.reservations import Reservation
 from hpcplan.simulate.slurm_settings import SlurmSettings, consumes_cpus, scheduling
+from hpcplan.simulate.topology_files import block_sizes_of, read_switches
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
 
@@ -27,13 +28,17 @@ _MIB: Final = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class SlurmCluster:
-    """The nodes and partitions of a slurm.conf, the switches over them, and how its slurmctld schedules."""
+    """The nodes and partitions of a slurm.conf, the switches over them, and how its slurmctld schedules.
+
+    With ``block_sizes``, the lowest switches are the blocks of topology/block.
+    """
 
     machine: Machine
     settings: SlurmSettings
     switches: tuple[SwitchShape, ...] = ()
     policy: AccountPolicy = field(default_factory=AccountPolicy)
     reservations: tuple[Reservation, ...] = ()
+    block_sizes: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the machine and the reservations as plain data for JSON; :meth:`from_dict` is its inverse."""
@@ -45,6 +50,7 @@ class SlurmCluster:
             "settings": settings,
             "switches": [[one.name, hex(one.mask), one.level] for one in self.switches],
             "policy": self.policy.as_dict(),
+            "block_sizes": list(self.block_sizes),
         }
 
     @classmethod
@@ -55,11 +61,13 @@ class SlurmCluster:
         for key in ("priority_weight_tres", "licenses"):
             settings[key] = tuple((name, count) for name, count in settings[key])
         switches = tuple(SwitchShape(name, int(mask, 16), level) for name, mask, level in data["switches"])
-        return cls(machine, SlurmSettings(**settings), switches, AccountPolicy.from_dict(data["policy"]))
+        policy, sizes = AccountPolicy.from_dict(data["policy"]), tuple(data.get("block_sizes", ()))
+        return cls(machine, SlurmSettings(**settings), switches, policy, block_sizes=sizes)
 
 
 def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster:
-    """Read a slurm.conf, with the topology.conf given, or the one beside it where ``TopologyPlugin`` asks for a tree.
+    """Read a slurm.conf, with the topology.conf or topology.yaml given, or the one beside it where ``TopologyPlugin``
+    asks for a tree or for blocks.
 
     Raises:
         InputError: a file that cannot be read, or in which slurmctld would not find a cluster; with file, line and key.
@@ -74,9 +82,13 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
     except ValueError as error:
         raise InputError(Problem(str(error), file=str(path))) from None
     machine = _machine(lines, path, _sharing(values))
-    if topology is None and values.get("topologyplugin", "").lower() == "topology/tree":
-        topology = path.with_name("topology.conf")
-    return SlurmCluster(machine, settings, _switches(topology, machine) if topology is not None else ())
+    if topology is None and values.get("topologyplugin", "").lower() in {"topology/tree", "topology/block"}:
+        topology = path.with_name("topology.yaml")
+        topology = topology if topology.is_file() else path.with_name("topology.conf")
+    if topology is None:
+        return SlurmCluster(machine, settings)
+    switches, sizes = read_switches(topology, machine)
+    return SlurmCluster(machine, settings, switches, block_sizes=sizes)
 
 
 def cluster_of_site(site: Site) -> SlurmCluster:
@@ -90,7 +102,8 @@ def cluster_of_site(site: Site) -> SlurmCluster:
         switches = [SwitchShape(name, mask, 0) for mask, name in leaves.items() if mask]
         if len(switches) > 1:
             switches.append(SwitchShape("all", machine.all_nodes, 1))
-    return SlurmCluster(machine, _site_settings(site), tuple(switches), _site_policy(site))
+    sizes = block_sizes_of(site, switches)
+    return SlurmCluster(machine, _site_settings(site), tuple(switches), _site_policy(site), block_sizes=sizes)
 
 
 def _site_settings(site: Site) -> SlurmSettings:
@@ -266,29 +279,3 @@ def _partition(line: ConfLine, pairs: dict[str, str], index: dict[str, int]) -> 
 
 def _words(value: str) -> tuple[str, ...]:
     return () if value.lower() == "all" else tuple(word for word in value.split(",") if word)
-
-
-def _switches(path: Path, machine: Machine) -> tuple[SwitchShape, ...]:
-    """Return the switches of a topology.conf in its order."""
-    written = {line.pairs["switchname"]: line for line in Reader().read(path) if line.first == "switchname"}
-    found: dict[str, SwitchShape] = {}
-
-    def shape(name: str, above: tuple[str, ...]) -> SwitchShape:
-        if name in found:
-            return found[name]
-        line = written[name]
-        mask, level = 0, 0
-        for host in _hosts(line, "nodes") if "nodes" in line.pairs else []:
-            try:
-                mask |= machine.mask_of([host])
-            except KeyError:
-                raise line.error("nodes", f"no node is called {host!r}") from None
-        for child in _hosts(line, "switches") if "switches" in line.pairs else []:
-            if child not in written or child in (*above, name):
-                raise line.error("switches", f"{child!r} is no switch below this one")
-            below = shape(child, (*above, name))
-            mask, level = mask | below.mask, max(level, below.level + 1)
-        found[name] = SwitchShape(name, mask, level)
-        return found[name]
-
-    return tuple(shape(name, ()) for name in written)

@@ -1,0 +1,132 @@
+"""Slurm's topology/block: segments of nodes that lie within one block each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcplan.errors import SlurmError
+from hpcplan.simulate.block_topology import Blocks
+from hpcplan.simulate.controller import Controller
+from hpcplan.simulate.jobs import Behaviour
+from hpcplan.simulate.slurm_cluster import SlurmCluster, cluster_of_site, read_slurm_cluster
+from hpcplan.site.load import load_site
+from tests.simulate.clusters import job, write_site
+
+CONF = """\
+ClusterName=blocks
+TopologyPlugin=topology/block
+SelectType=select/linear
+SchedulerParameters=bf_interval=1
+NodeName=n[1-16] CPUs=8
+PartitionName=batch Nodes=ALL Default=YES
+"""
+BLOCKS = (
+    "BlockName=b1 Nodes=n[1-4]\nBlockName=b2 Nodes=n[5-8]\nBlockName=b3 Nodes=n[9-12]\nBlockName=b4 Nodes=n[13-16]\n"
+)
+YAML = """\
+- topology: default
+  cluster_default: true
+  block:
+    block_sizes: [4, 8]
+    blocks:
+      - {block: b1, nodes: "n[1-4]"}
+      - {block: b2, nodes: "n[5-8]"}
+      - {block: b3, nodes: "n[9-12]"}
+      - {block: b4, nodes: "n[13-16]"}
+"""
+
+
+def read(folder: Path, topology: str, name: str = "topology.conf") -> SlurmCluster:
+    (folder / "slurm.conf").write_text(CONF)
+    (folder / name).write_text(topology)
+    return read_slurm_cluster(folder / "slurm.conf")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Controller:
+    return Controller(read(tmp_path, BLOCKS + "BlockSizes=4,8\n"), name="blocks")
+
+
+def run(cluster: Controller, nodes: int, segment: int | None = None) -> str | None:
+    number = cluster.submit(job(nodes, segment=segment), Behaviour(100), "ana")
+    cluster.advance(cluster.now + 5)
+    found = cluster.running.get(number)
+    return found.node_list if found is not None else None
+
+
+@pytest.mark.parametrize(("name", "text"), [("topology.conf", BLOCKS + "BlockSizes=4,8\n"), ("topology.yaml", YAML)])
+def test_blocks_are_read_from_either_file(tmp_path: Path, name: str, text: str) -> None:
+    found = read(tmp_path, text, name)
+    assert found.block_sizes == (4, 8)
+    assert [one.name for one in found.switches] == ["b1", "b2", "b3", "b4", "all"]
+    again = SlurmCluster.from_dict(found.as_dict(), found.machine)
+    assert (again.switches, again.block_sizes) == (found.switches, found.block_sizes)
+
+
+def test_a_small_job_fills_the_fullest_block_that_holds_it(cluster: Controller) -> None:
+    assert run(cluster, 3) == "n[1-3]"
+    assert run(cluster, 2) == "n[5-6]"
+    assert run(cluster, 1) == "n4"
+    assert run(cluster, 2) == "n[7-8]"
+    assert run(cluster, 3) == "n[9-11]"
+
+
+def test_a_larger_job_lies_within_one_group_of_blocks(cluster: Controller) -> None:
+    run(cluster, 1)
+    assert run(cluster, 8) == "n[9-16]"
+    assert run(cluster, 7) == "n[2-8]"
+
+
+def test_without_a_block_that_holds_it_a_job_waits(cluster: Controller) -> None:
+    for nodes in (3, 3, 3, 3):
+        run(cluster, nodes)
+    assert cluster.free.bit_count() == 4
+    assert run(cluster, 2) is None
+
+
+def test_segments_may_lie_in_blocks_far_apart(cluster: Controller) -> None:
+    assert [run(cluster, nodes) for nodes in (2, 4, 2)] == ["n[1-2]", "n[5-8]", "n[3-4]"]
+    cluster.set_node_state(["n9", "n13"], "drain")
+    assert run(cluster, 8) is None
+    assert run(cluster, 6, segment=3) == "n[10-12,14-16]"
+
+
+def test_nodes_come_in_whole_segments(cluster: Controller) -> None:
+    with pytest.raises(SlurmError, match="Requested topology configuration is not available"):
+        cluster.submit(job(6, segment=4), Behaviour(1), "ana")
+
+
+def test_a_site_of_blocks_places_jobs_in_them(tmp_path: Path) -> None:
+    text = (tmp_path / "x").with_suffix(".yaml")
+    site = write_site(tmp_path).read_text().replace("levels: [{name: leaf, size: 8}]", (
+        "kind: blocks\n  block_sizes: [4]\n  switches:\n    - {name: one, nodes: 'b[1-4]', uplink: 400 Gb/s}\n"
+        "    - {name: two, nodes: 'b[5-6],s[1-2]', uplink: 400 Gb/s}\n    - {name: top, switches: [one, two]}"
+    ))  # fmt: skip
+    text.write_text(site)
+    found = cluster_of_site(load_site(str(text)).site)
+    assert found.block_sizes == (4,)
+    assert found.machine.node_list(found.switches[0].mask) == "b[1-4]"
+
+
+@given(
+    pool=st.integers(0, 2**16 - 1), segments=st.integers(1, 4), size=st.integers(1, 5), whole=st.booleans(),
+    required=st.integers(0, 2**16 - 1),
+)  # fmt: skip
+def test_each_segment_lies_within_one_block(pool: int, segments: int, size: int, *, whole: bool, required: int) -> None:
+    masks = [0xF << shift for shift in (0, 4, 8, 12)]
+    wanted = segments * size
+    required &= pool & 0x11
+    nodes = Blocks(masks, [4, 8]).choose(pool, wanted, 0 if whole else size, required)
+    if not nodes:
+        return
+    assert nodes & ~pool == 0
+    assert nodes.bit_count() == wanted
+    assert required & ~nodes == 0
+    if not whole and size <= 4:
+        assert sum((nodes & mask).bit_count() // size for mask in masks) >= segments
+    if whole and wanted <= 4:
+        assert sum(bool(nodes & mask) for mask in masks) == 1
