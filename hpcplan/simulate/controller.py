@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
-from hpcplan.simulate.limits import LimitKeeper
+from hpcplan.simulate.limits import LimitKeeper, is_of_resources
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
@@ -444,15 +444,17 @@ class Controller(Engine):
             if job.het_id is not None:  # only the backfill scheduler starts them; they hold up their partition
                 usable &= ~self._partition_masks[job.request.partition]
                 continue
-            if self._constrained and self.waits_for(job) is not None:
+            reason = self.waits_for(job) if self._constrained else None
+            if reason is not None and not is_of_resources(reason):
                 continue
             there = self.free if job.spec.reservation is not None else usable
             nodes = self._choose(job.request, self.reservations.usable(job, self.now, there))
             if nodes:
-                self._start(job, nodes, backfilled=False)
-                usable &= self.free
+                if reason is None:
+                    self._start(job, nodes, backfilled=False)
+                    usable &= self.free
                 continue
-            if self._preemption.possible and self._preempt_for(job, usable):
+            if reason is None and self._preemption.possible and self._preempt_for(job, usable):
                 usable &= self.free
             if job.spec.reservation is not None:
                 continue

@@ -10,11 +10,14 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcplan.simulate.limits import tres_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hpcplan.simulate.account_policy import AccountPolicy, Association
     from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.machine import Machine
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
 __all__ = ["FairShare"]
@@ -26,7 +29,8 @@ User = tuple[str, str]
 class FairShare:
     """The usage of every (account, user) and the factors that follow from it."""
 
-    def __init__(self, policy: AccountPolicy, settings: SlurmSettings) -> None:
+    def __init__(self, policy: AccountPolicy, settings: SlurmSettings, machine: Machine) -> None:
+        self._machine = machine
         self._tree = "no_fair_tree" not in settings.priority_flags
         half_life_s = settings.priority_decay_half_life_s
         self._keep_per_s = 1.0 - _LN2 / half_life_s if half_life_s else 1.0
@@ -70,9 +74,16 @@ class FairShare:
         key = (account or "", job.user)
         if key in self.usage:
             qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
-            cpus = sum(job.node_cpus) if job.node_cpus else job.request.cpus
-            self.usage[key] += cpus * max(0, now - begin) * (qos.usage_factor if qos is not None else 1.0)
+            seconds = max(0, now - begin)
+            decayed_s = seconds * self._keep_per_s**seconds
+            self.usage[key] += self._cpus(job) * decayed_s * (qos.usage_factor if qos is not None else 1.0)
         self._since[job.id] = now
+
+    def _cpus(self, job: Job) -> int:
+        """Return how many CPUs a job has, which is what is billed for it."""
+        if job.node_cpus:
+            return sum(job.node_cpus)
+        return tres_of(job, self._machine)["cpu"]
 
     def _rank(self) -> None:
         self._factors = self._fair_tree() if self._tree else self._classic()

@@ -10,14 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from hpcplan.simulate.machine import lowest
+
 if TYPE_CHECKING:
     from hpcplan.simulate.account_policy import AccountPolicy, Limits, QosPolicy
     from hpcplan.simulate.jobs import Job
     from hpcplan.simulate.machine import Machine
 
-__all__ = ["LimitKeeper", "tres_of"]
+__all__ = ["LimitKeeper", "is_of_resources", "tres_of"]
 
 _WORDS: Final = {"cpu": "Cpu", "node": "Node", "mem": "Mem", "gres/gpu": "GRES", "billing": "Billing"}
+
+
+def is_of_resources(reason: str) -> bool:
+    """Whether a reason for waiting is a limit of TRES, held against a job only once nodes have been found for it."""
+    return reason.endswith("Limit") and not any(word in reason for word in ("Jobs", "WallDuration"))
 
 
 def tres_of(job: Job, machine: Machine) -> dict[str, int]:
@@ -25,9 +32,10 @@ def tres_of(job: Job, machine: Machine) -> dict[str, int]:
     request = job.request
     nodes = job.nodes.bit_count() if job.running else request.minimum
     cpus, gpus, memory = request.cpus, request.gpus, (request.memory_per_node_bytes or 0) * nodes
-    if request.whole and job.nodes:
-        cpus, gpus = machine.total(job.nodes, "cpus"), machine.total(job.nodes, "gpus")
-        memory = memory or machine.total(job.nodes, "memory_bytes")
+    if request.whole:
+        mask = job.nodes or lowest(request.eligible, request.minimum)
+        cpus, gpus = machine.total(mask, "cpus"), machine.total(mask, "gpus")
+        memory = memory or machine.total(mask, "memory_bytes")
     elif not request.whole:
         gpus = max(gpus, request.node_gpus * nodes)
         memory = (request.node_memory_bytes or 0) * nodes

@@ -29,7 +29,7 @@ class Multifactor:
     def __init__(self, machine: Machine, settings: SlurmSettings, policy: AccountPolicy) -> None:
         self.settings = settings
         self.policy = policy
-        self.fair_share = FairShare(policy, settings) if settings.priority_weight_fair_share else None
+        self.fair_share = FairShare(policy, settings, machine) if settings.priority_weight_fair_share else None
         self._machine = machine
         self._nodes = len(machine.names)
         self._cpus = machine.total(machine.all_nodes, "cpus")
@@ -88,10 +88,14 @@ class Multifactor:
 
     def _size(self, job: Job) -> float:
         settings, request = self.settings, job.request
+        cpus = request.cpus
+        if request.whole and job.eligible_time is not None:  # once it has been looked at, all of its nodes' CPUs count
+            cpus = max(cpus, request.minimum * self._cpus // self._nodes)
         if "small_relative_to_time" in settings.priority_flags:
-            size = request.cpus / max(1, request.limit_s // 60) / self._cpus
+            cpus_of_nodes = request.minimum * self._cpus / self._nodes
+            size = max(cpus, cpus_of_nodes) / max(1, request.limit_s // 60) / self._cpus
         else:
-            size = (request.minimum / self._nodes + request.cpus / self._cpus) / 2
+            size = (request.minimum / self._nodes + cpus / self._cpus) / 2
         return min(1.0, max(0.0, 1 - size if settings.priority_favor_small else size))
 
     def _qos(self, job: Job) -> float:

@@ -14,6 +14,7 @@ from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.fairshare import FairShare
 from hpcplan.simulate.jobs import Behaviour, JobSpec
 from hpcplan.simulate.live_controller import LiveController
+from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Row
 from hpcplan.simulate.reservations import Reservation, read_reservations
 from hpcplan.simulate.sacctmgr_files import read_accounting
@@ -27,6 +28,7 @@ BASE = (
     "SchedulerParameters=bf_interval=1,bf_resolution=1,sched_interval=5\nSelectType=select/linear\n"
     "NodeName=n[1-4] CPUs=4 RealMemory=1000\nPartitionName=batch Nodes=ALL Default=YES OverSubscribe=EXCLUSIVE\n"
 )
+ONE = Machine.of_processors(1)
 MULTI = "PriorityType=priority/multifactor\nAccountingStorageType=accounting_storage/slurmdbd\n"
 DUMP = """\
 Cluster - 'tiny':Fairshare=1:QOS='normal'
@@ -105,13 +107,13 @@ def test_who_has_used_little_goes_first() -> None:
             Association("a", "ann"), Association("b", "bob"), Association("b", "ben"),
         ),
     )  # fmt: skip
-    tree = FairShare(policy, scheduling({}))
+    tree = FairShare(policy, scheduling({}), ONE)
     assert {tree.factor("a", "ann"), tree.factor("b", "bob")} == {1.0}
     tree.usage = {("a", "ann"): 100.0, ("b", "bob"): 200.0, ("b", "ben"): 0.0}
     tree.update(0, ())
     assert [tree.factor(*one) for one in (("b", "ben"), ("b", "bob"), ("a", "ann"))] == [1.0, 2 / 3, 1 / 3]
     assert tree.factor("b", "nobody") == 0
-    classic = FairShare(policy, scheduling({"priorityflags": "NO_FAIR_TREE"}))
+    classic = FairShare(policy, scheduling({"priorityflags": "NO_FAIR_TREE"}), ONE)
     classic.usage = dict(tree.usage)
     classic.update(0, ())
     assert classic.factor("b", "ben") > classic.factor("a", "ann") > classic.factor("b", "bob")
@@ -119,7 +121,7 @@ def test_who_has_used_little_goes_first() -> None:
 
 def test_usage_decays_by_half_in_its_half_life() -> None:
     policy = AccountPolicy({}, (Association("root"), Association("a", parent="root"), Association("a", "ann")))
-    share = FairShare(policy, scheduling({"prioritydecayhalflife": "1-0"}))
+    share = FairShare(policy, scheduling({"prioritydecayhalflife": "1-0"}), ONE)
     share.usage["a", "ann"] = 1000.0
     share.update(0, ())
     share.update(86400, ())
