@@ -13,6 +13,7 @@ from hpcplan.cli.output import echo_json, format_option, narrate, progress
 if TYPE_CHECKING:
     from hpcplan.plan import Plan
     from hpcplan.slurm.backend import Backend
+    from hpcplan.workload.model import Workload
 
 __all__ = ["command"]
 
@@ -75,6 +76,8 @@ def _next_best(old: Plan, step: int) -> Plan:
 
 
 def _planned_anew(old: Plan, step: int, nodes: str | None, site_name: str | None, backend: Backend) -> Plan:
+    from dataclasses import replace
+
     from hpcplan.campaign import from_step
     from hpcplan.schedule.planner import make_plan
     from hpcplan.site.load import load_site
@@ -87,9 +90,29 @@ def _planned_anew(old: Plan, step: int, nodes: str | None, site_name: str | None
         raise click.BadParameter(str(error), param_hint="--nodes") from None
     source = old.provenance.workload
     shipped = Path(source.path).name == "catalogue.yaml"  # one of those that are known by name
-    workload = load_workload(source.name if shipped else source.path)
+    loaded = load_workload(source.name if shipped else source.path)
+    workload = replace(loaded, workload=_as_planned(loaded.workload, old, same_site=site_name is None))
     site = load_site(site_name or old.provenance.site.path)
     return from_step(make_plan(workload, site, nodes=span, command="hpcplan replan").plan, step)
+
+
+def _as_planned(workload: Workload, old: Plan, *, same_site: bool) -> Workload:
+    """Return the workload with what the plan was made for, where options of ``hpcplan plan`` or a file that was edited
+    since say something else: the run stays the same run, or its steps would not keep their numbers.
+    """
+    run = old.training
+    training = {"tokens": run.tokens, "global_batch": run.global_batch, "sequence_length": run.sequence_length,
+                "precision": old.plan.precision}  # fmt: skip
+    request: dict[str, Any] = {"framework": old.job.framework}
+    if same_site:
+        walltime_s = max(segment.time_limit_s for segment in old.segments)
+        request |= {"partition": old.placement.partition, "walltime_s": walltime_s}
+    return workload.model_copy(
+        update={
+            "training": workload.training.model_copy(update=training),
+            "request": workload.request.model_copy(update=request),
+        }
+    )
 
 
 def _usable(old: Plan, backend: Backend) -> int:

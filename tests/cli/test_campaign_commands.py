@@ -111,7 +111,8 @@ def test_retry_goes_on_with_a_failed_chain(run: Run, campaign: Path, slurm: Any)
 @pytest.fixture
 def planned(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    assert run("plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "4", "-o", "plan.json")[0] == 0
+    wishes = ("--nodes", "4", "--tokens", "300B", "--global-batch", "1024", "--walltime", "12:00:00")
+    assert run("plan", "llama3-8b", "--site", "superpod-h100", *wishes, "-o", "plan.json")[0] == 0
     assert run("render", "plan.json", "-o", "planned")[0] == 0
     return tmp_path / "planned"
 
@@ -141,6 +142,11 @@ def test_replan_goes_on_from_the_checkpoint_on_the_nodes_that_can_be_used(run: R
     assert (new["plan"]["nodes"], new["segments"][0]["first_step"], new["segments"][-1]["last_step"]) == (
         2, total - 99, total
     )  # fmt: skip
+    old = json.loads((planned / "plan.json").read_text())
+    assert [new["training"][name] for name in ("tokens", "global_batch", "steps")] == [
+        old["training"][name] for name in ("tokens", "global_batch", "steps")
+    ]  # fmt: skip
+    assert new["segments"][0]["time_limit_s"] == 12 * 3600
     out = run("status", "planned", "--format", "json")[1]
     answer = json.loads(out)
     assert (answer["generation"], answer["state"]) == (2, "waiting")
