@@ -123,10 +123,7 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
     """Return the jobs (:data:`JOBS`) of rows that are not steps; ``columns.odd`` has those that are not to be taken."""
     label = columns.text("jobid", "jobidraw")
     raw = columns.text("jobidraw")
-    for text in (label, raw):
-        columns.mark(~text.str.contains(_JOB_ID))
-    columns.mark(label.is_null())
-    base = pl.select(pl.coalesce(raw, label)).to_series().str.extract(r"^([0-9]+)", 1).cast(pl.Int64, strict=False)
+    base = _numbers_of_jobs(columns, label, raw)
     frame = pl.DataFrame(
         {
             "_row": rows,
@@ -152,6 +149,21 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
     so_far = pl.when(pl.col("start_time").is_null() & ~pl.col("state").is_in(_WAITING)).then(pl.col("elapsed_s"))
     elapsed = pl.when(pl.col("ended")).then(pl.coalesce("elapsed_s", measured_s)).otherwise(so_far)
     return wide.with_columns(elapsed.alias("elapsed_s")).select(pl.col(key).cast(kind) for key, kind in JOBS.items())
+
+
+def _numbers_of_jobs(columns: Columns, label: pl.Series, raw: pl.Series) -> pl.Series:
+    """Return Slurm's own number of each job, and mark the rows whose id is none."""
+    found, plain = columns.numbers("jobidraw", "jobid")
+    columns.mark(label.is_null())
+    for name, text in (("jobid", label), ("jobidraw", raw)):
+        left = text if not columns.has(name) else pl.select(pl.when(~columns.numbers(name)[1]).then(text)).to_series()
+        if left.null_count() < len(left):
+            columns.mark(~left.str.contains(_JOB_ID))
+    if plain.all():
+        return found
+    rest = pl.select(pl.when(~plain).then(pl.coalesce(raw, label))).to_series()
+    numbers = rest.str.extract(r"^([0-9]+)", 1).cast(pl.Int64, strict=False)
+    return pl.select(pl.when(plain).then(found).otherwise(numbers)).to_series()
 
 
 def _tokens(columns: Columns) -> pl.Series:
@@ -215,7 +227,9 @@ def _times(columns: Columns, clock: cells.Clock) -> pl.DataFrame:
 def _sizes(columns: Columns) -> pl.DataFrame:
     """Return CPUs, nodes, memory and GPUs: allocated if the job has been given any, else asked for."""
     given = columns.parsed(columns.text("alloctres"), _tres, _TRES)
-    asked = columns.parsed(columns.text("reqtres"), _tres, _TRES).rename({key: f"a_{key}" for key in _TRES})
+    words = pl.select(given=columns.text("alloctres"), asked=columns.text("reqtres"))
+    other = words.select(pl.when(pl.col("asked").ne_missing(pl.col("given"))).then("asked")).to_series()
+    asked = columns.parsed(other, _tres, _TRES).rename({key: f"a_{key}" for key in _TRES})  # what is not said twice
     amounts = columns.parsed(columns.text("reqmem"), _requested, {"amount": pl.Int64, "per": pl.String})
     counts = pl.DataFrame(
         {

@@ -144,6 +144,15 @@ class Columns:
         others = pl.select(pl.when(left).then(text)).to_series()
         return pl.select(pl.coalesce(done, self.value(others, parse, dtype))).to_series()
 
+    def numbers(self, *names: str) -> tuple[pl.Series, pl.Series]:
+        """Return the whole numbers of the first of these columns that a row fills, and which rows have one."""
+        places = self.cells.places(*names)
+        if places is None or self.padded:
+            nothing = pl.repeat(None, len(self), dtype=pl.Int64, eager=True)
+            return nothing, nothing.is_not_null()
+        values, good = sacct_bytes.in_pieces(sacct_bytes.numbers, self.cells.block.bytes, *places)
+        return pl.Series(values), pl.Series(good)
+
     def spans_s(self, *names: str) -> pl.Series:
         """As cells.duration_s, of the first of these columns that a row fills."""
         return self._figures(names, _spans_s, self.duration_s, pl.Float64)

@@ -135,6 +135,8 @@ def merge(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     if not tables:
         return empty()
     whole = pl.concat(tables)
+    if _in_order(whole):
+        return whole
     key = ["cluster", "label", "job_id", "submit_time"]
     undated = whole.filter(pl.col("submit_time").is_null()).unique(maintain_order=True)
     dated = whole.filter(pl.col("submit_time").is_not_null()) if len(undated) else whole
@@ -142,6 +144,15 @@ def merge(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
         dated = _latest(dated, key)
     found = pl.concat([dated, undated]) if len(undated) else dated
     return found.sort("submit_time", "job_id", "start_time", "label")
+
+
+def _in_order(table: pl.DataFrame) -> bool:
+    """Whether the rows are sorted by submission and number, and no two are alike in both, as sacct writes them."""
+    times, ids = table["submit_time"], table["job_id"]
+    if times.null_count() or ids.null_count():
+        return False
+    later = times.diff().drop_nulls()
+    return bool(((later > 0) | ((later == 0) & (ids.diff().drop_nulls() > 0))).all())
 
 
 def _latest(dated: pl.DataFrame, key: list[str]) -> pl.DataFrame:
