@@ -18,6 +18,7 @@ from hpcplan.simulate.commands.scontrol import scontrol
 from hpcplan.simulate.commands.sinfo import sinfo
 from hpcplan.simulate.commands.sprio import sprio
 from hpcplan.simulate.commands.squeue import squeue
+from hpcplan.simulate.commands.sreport import sreport
 from hpcplan.simulate.commands.srun import srun
 
 __all__ = ["COMMANDS", "answer"]
@@ -33,6 +34,7 @@ COMMANDS: Final[dict[str, Callable[[Controller, Any, Call], int]]] = {
     "sinfo": sinfo,
     "sprio": sprio,
     "squeue": squeue,
+    "sreport": sreport,
     "srun": srun,
     "sshare": sshare,
     "sstat": sstat,

@@ -20,7 +20,7 @@ from hpcplan.simulate.commands.sacct_fields import ALL_FIELDS, Line, fields_of_l
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
-__all__ = ["sacct"]
+__all__ = ["moment_of", "sacct"]
 
 _TABLE: Final = flags(
     "accounts:A association:x clusters:M delimiter endtime:E format:o file:f gid:g group jobs:j name ncpus:I "
@@ -268,9 +268,9 @@ def _span(words: Words, call: Call, now: int, *, anything: bool) -> tuple[int | 
     """Return the time asked about: from midnight unless said, or from ever where jobs are named (sacct(1))."""
     given = words.last("starttime")
     midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0)
-    start = _moment(given, now) if given else None if anything else int(midnight.timestamp())
+    start = moment_of(given, now) if given else None if anything else int(midnight.timestamp())
     end = words.last("endtime")
-    return start, _moment(end, now) if end else None
+    return start, moment_of(end, now) if end else None
 
 
 _FORMS: Final = (
@@ -280,7 +280,7 @@ _FORMS: Final = (
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def _moment(text: str, now: int) -> int:
+def moment_of(text: str, now: int) -> int:
     """Return the unix time that a word of ``--starttime`` means.
 
     Raises:
