@@ -17,7 +17,7 @@ from typing import Any, Final
 from hpcplan.campaign.cancel import cancel
 from hpcplan.campaign.causes import Cause, failed_nodes, log_end
 from hpcplan.campaign.journal import JournalWriter
-from hpcplan.campaign.layout import current_manifest, current_plan, log_path
+from hpcplan.campaign.layout import current_manifest, current_plan, log_path, work_dir
 from hpcplan.campaign.ledger import Ledger, fold, read_ledger
 from hpcplan.campaign.lock import campaign_lock
 from hpcplan.campaign.match import has_token, since
@@ -131,10 +131,11 @@ class _Turn:
         """Write down jobs that Slurm gave an id and knows nothing of, neither the controller nor accounting.
 
         A controller that is killed forgets what it took in the last seconds, and gives the ids to others. A job that
-        has left word of its begin, or a log, was started all the same, so it is not started again.
+        has left word of its begin, or a log, was started all the same, so it is not started again. Where jobs run in a
+        directory that is not this one (``submit --run-in``) that cannot be seen, and nothing is started again.
         """
         ledger = self._ledger()
-        if ledger.cancelled:
+        if ledger.cancelled or work_dir(self.directory, ledger) != str(self.directory):
             return False
         now = self.backend.now()
         gone = [

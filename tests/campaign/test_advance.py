@@ -335,6 +335,14 @@ def test_a_job_that_the_controller_lost_in_a_crash_is_submitted_anew(directory: 
     assert turn().acts == ()
 
 
+def test_a_job_whose_begin_could_not_be_seen_is_not_submitted_anew(directory: Path, slurm: Any, turn: Any) -> None:
+    submit(directory, slurm, run_in="/scratch/elsewhere")
+    slurm.forget(101)
+    slurm.clock += 100
+    found = turn()
+    assert (found.acts, found.status.jobs[1].state) == ((), "UNKNOWN")
+
+
 def test_a_job_that_was_lost_after_it_had_begun_is_not_started_again(directory: Path, slurm: Any, turn: Any) -> None:
     submit(directory, slurm)
     name = json.loads((directory / "jobs.json").read_text())["jobs"][1]["job_name"]

@@ -175,12 +175,15 @@ class SlurmCluster:
         )  # fmt: skip
 
     def wait_until(self, condition: Callable[[], bool], what: str, *, patience_s: float = 60) -> None:
-        """Return when the condition holds; raise with the ends of the logs when it does not in time."""
-        deadline = time.monotonic() + patience_s
+        """Return when the condition holds; raise with the ends of the logs when it does not in time. What is waited for
+        longer is looked at less often, since most looks cost a command of Slurm's.
+        """
+        deadline, pause_s = time.monotonic() + patience_s, 0.1
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {patience_s:.0f} s in vain until {what}\n{self.logs()}")
-            time.sleep(0.1)
+            time.sleep(pause_s)
+            pause_s = min(0.5, 1.1 * pause_s)
 
     def job_folder(self) -> Path:
         """Return a new folder that jobs of any user can write to."""

@@ -34,7 +34,7 @@ slurm: {version: "22.05", gpu_request: gres, topology: true}
 WORKLOAD = """\
 name: stand-in
 model: llama3-8b
-training: {tokens: 60M, global_batch: 128, sequence_length: 8192}
+training: {tokens: 40M, global_batch: 128, sequence_length: 8192}
 request: {nodes: 4, framework: srun, walltime: 6 min}
 launch: {command: [python3, trainer.py]}
 """
