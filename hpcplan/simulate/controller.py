@@ -36,6 +36,7 @@ from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
     from hpcplan.simulate.engine import ArrivalSource
+    from hpcplan.simulate.exact_backfill import ExactBackfillPass
     from hpcplan.simulate.jobs import Job, JobSpec, Request
     from hpcplan.simulate.resources import Holding, Resources
     from hpcplan.simulate.slurm_cluster import SlurmCluster
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller"]
 
+_MESSAGE_TIMEOUT_S: Final = 10  # slurm.conf(5), MessageTimeout, as it is by default
 _SUBMITTED_MS: Final = 20  # how far into its second a submission is taken to arrive
 
 
@@ -68,6 +70,7 @@ class Controller(Engine):
         self._holdings: dict[int, Holding] = {}
         policy = cluster.policy
         self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
+        self._preempting: dict[int, int] = {}  # when a waiting job had others stopped
         self._preemption = Preemption(cluster.machine, self.settings, policy)
         self.reservations = Reservations(cluster.reservations)
         self._next_reservation = self.reservations.next_change(now - 1)
@@ -88,7 +91,7 @@ class Controller(Engine):
         self._whole_due: int | None = None  # and since the last pass over the whole queue
         self._backfill_due: int | None = None
         self._threads: tuple[MainThread, BackfillThread] | None = None  # where jobs share nodes, to the millisecond
-        if self._resources is not None and not self.settings.builtin:
+        if self._resources is not None and self.settings.consumable and not self.settings.builtin:
             from hpcplan.simulate.threads import BackfillThread, MainThread
 
             self._threads = MainThread(self.settings), BackfillThread(self.settings)
@@ -405,6 +408,8 @@ class Controller(Engine):
 
     def _ordered(self) -> list[Job]:
         queue = self.candidates()
+        if self._threads is not None and self._turn_ms < _SUBMITTED_MS:
+            queue = [job for job in queue if job.submit_time < self.now]
         if self._several_partitions:
             queue = [one for job in queue for one in alone(job)]
             if self._multifactor is not None:
@@ -413,8 +418,9 @@ class Controller(Engine):
             queue.sort(key=lambda job: job.order)
         if self._by_id:
             queue.sort(key=lambda job: job.id)
-        elif not self._one_tier:
-            queue.sort(key=lambda job: (-self._tiers[job.request.partition], *job.order))
+        elif self.reservations or not self._one_tier:  # jobs of reservations go first
+            tiers = self._tiers
+            queue.sort(key=lambda job: (job.spec.reservation is None, -tiers[job.request.partition], *job.order))
         return queue
 
     def _main_pass(self, *, whole: bool) -> None:
@@ -454,8 +460,8 @@ class Controller(Engine):
                     self._start(job, nodes, backfilled=False)
                     usable &= self.free
                 continue
-            if reason is None and self._preemption.possible and self._preempt_for(job, usable):
-                usable &= self.free
+            if reason is None and self._preemption.possible:
+                usable &= ~self._preempt_for(job, self.reservations.usable(job, self.now, not_held_up))
             if job.spec.reservation is not None:
                 continue
             if job.request.required and job.request.required.bit_count() >= job.request.minimum:
@@ -484,12 +490,11 @@ class Controller(Engine):
     def _constrained(self) -> bool:
         return self._limits is not None or bool(self._licenses) or bool(self.reservations)
 
-    def _preempt_for(self, job: Job, usable: int) -> bool:
-        """Stop running jobs so that ``job`` can start once their nodes are cleaned up; whether any were."""
+    def _preempt_for(self, job: Job, usable: int) -> int:
+        """Stop running jobs so that ``job`` can start on some of ``usable`` once they are cleaned up; on which."""
         candidates = self._preemption.candidates(job, self.running.values())
         if not candidates:
-            return False
-        usable = self.reservations.usable(job, self.now, self.available)
+            return 0
 
         def fits(gone: list[Job]) -> int:
             if self._resources is None:
@@ -503,6 +508,12 @@ class Controller(Engine):
             return state.choose(job.request, self.placement, usable)
 
         chosen = victims(candidates, fits)
+        nodes = fits(chosen) if chosen else 0
+        patience_s = self.settings.kill_wait_s + _MESSAGE_TIMEOUT_S
+        if self._preempting.get(job.id, self.now - patience_s) > self.now - patience_s:
+            return nodes  # those that it has had stopped may be on their way out still
+        if chosen:
+            self._preempting[job.id] = self.now
         for one in chosen:
             one = self.jobs.get(one.het_id or one.id, one)
             if one.id not in self.running:
@@ -512,7 +523,7 @@ class Controller(Engine):
             else:
                 self._end(one, JobState.PREEMPTED)
         self._triggered |= bool(chosen)
-        return bool(chosen)
+        return nodes
 
     def _backfill_pass(self) -> bool:
         """Have a pass; whether idle nodes have been promised in it."""
@@ -522,20 +533,13 @@ class Controller(Engine):
         if available != self.machine.all_nodes:
             running = [(limit_end, job_id, nodes & available) for limit_end, job_id, nodes in running]
         pass_: BackfillPass
-        if self._resources is None:
-            pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
+        if self._resources is not None or self.reservations or self._preemption.possible:
+            pass_ = self._exact_pass(available, running)
         else:
-            from hpcplan.simulate.shared_backfill import SharedBackfillPass
-
-            pass_ = SharedBackfillPass(
-                self.settings, self.placement, self.now, available, running, self._resources, self._holdings
-            )
+            pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
         queue = self._ordered()
         if self._constrained or self._several_partitions:
             pass_.may_start = self._may_backfill
-            queue = [job for job in queue if job.spec.reservation is None]
-            for one in self.reservations.by_name.values():
-                pass_.block(one.start_s, one.end_s, one.nodes)
 
         def start(job: Job, nodes: int) -> None:
             self._start(job, nodes, backfilled=True)
@@ -553,6 +557,23 @@ class Controller(Engine):
         # A pass here ends early, and those behind would be promised nodes too: of the idle ones, if there are any.
         idle = available & (~self.busy if self._resources is None else self._resources.idle())
         return bool(idle) and any(job.request.eligible & idle for job in queue if not job.running)
+
+    def _exact_pass(self, available: int, running: list[tuple[int, int, int]]) -> ExactBackfillPass:
+        pass_: ExactBackfillPass
+        if self._resources is None:
+            from hpcplan.simulate.exact_backfill import WholeNodesPass
+
+            pass_ = WholeNodesPass(self.settings, self.placement, self.now, self.free, available, running)
+        else:
+            from hpcplan.simulate.shared_backfill import SharedBackfillPass
+
+            pass_ = SharedBackfillPass(
+                self.settings, self.placement, self.now, available, running, self._resources, self._holdings
+            )
+        pass_.reservations = tuple(self.reservations.by_name.values())
+        if self._preemption.possible:
+            pass_.preempt = self._preempt_for
+        return pass_
 
     def _may_backfill(self, job: Job) -> bool:
         return job.id not in self.running and self.waits_for(job) is None
