@@ -12,7 +12,9 @@ from hpcplan.simulate.commands.reply import Call
 from hpcplan.simulate.commands.sacct import sacct
 from hpcplan.simulate.commands.sacctmgr import sacctmgr
 from hpcplan.simulate.commands.salloc import salloc
+from hpcplan.simulate.commands.sattach import sattach
 from hpcplan.simulate.commands.sbatch import sbatch
+from hpcplan.simulate.commands.sbcast import sbcast
 from hpcplan.simulate.commands.scancel import scancel
 from hpcplan.simulate.commands.scontrol import scontrol
 from hpcplan.simulate.commands.sinfo import sinfo
@@ -27,7 +29,9 @@ COMMANDS: Final[dict[str, Callable[[Controller, Any, Call], int]]] = {
     "sacct": sacct,
     "sacctmgr": sacctmgr,
     "salloc": salloc,
+    "sattach": sattach,
     "sbatch": sbatch,
+    "sbcast": sbcast,
     "scancel": scancel,
     "scontrol": scontrol,
     "sdiag": sdiag,

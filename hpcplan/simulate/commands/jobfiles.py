@@ -53,7 +53,11 @@ class JobInfo:
 
 @dataclass(slots=True)
 class Step:
-    """One step of a job as accounting keeps it; ``name`` is ``batch`` or a number."""
+    """One step of a job as accounting keeps it; ``name`` is ``batch`` or a number.
+
+    ``counts`` are its tasks on each node, ``output`` the file that they print into, ``exits`` how each ended (a signal
+    is negative).
+    """
 
     name: str
     job_name: str
@@ -69,6 +73,9 @@ class Step:
     signal: int = 0
     max_rss_bytes: int | None = None
     cpu_s: float | None = None
+    counts: list[int] = field(default_factory=list)
+    output: str | None = None
+    exits: list[int] = field(default_factory=list)
 
 
 class JobFiles:

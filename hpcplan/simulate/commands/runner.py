@@ -47,6 +47,7 @@ class Run:
     node: str
     limit_end: int
     batch: Batch | None = None
+    stdout: str | None = None
     stderr: str | None = None
     groups: dict[str, list[int]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -305,7 +306,7 @@ class Runner:
         stderr = output_path(info.std_err, info.work_dir, codes) if info.std_err else None
         env = self.environment(job, info, session) | batch_environment(job, session.machine)
         env["HOSTNAME"] = run.node
-        run.stderr = stderr or stdout
+        run.stdout, run.stderr = stdout, stderr or stdout
         cwd = info.work_dir if Path(info.work_dir).is_dir() else "/tmp"
         try:
             run.batch = Batch(

@@ -117,6 +117,7 @@ def begin_step(session: Session, leader: Run, parts: Sequence[OpenStep]) -> None
         run.claims[number] = {} if part.wish.overlap else dict(zip(part.names, part.cpus, strict=True))
         nodes, cpus, attempt = compress(part.names), sum(part.cpus), part.job.restarts
         part.step = Step(number, part.wish.name, nodes, len(part.names), part.ntasks, cpus, now, attempt)
+        part.step.counts, part.step.output = part.counts, run.stdout
         run.steps.append(part.step)
         run.groups[number] = []
 
@@ -168,7 +169,7 @@ def plan_of(controller: Controller, session: Session, parts: Sequence[OpenStep],
     programs = None
     if wish.programs is not None:
         programs = programs_of(wish.programs, len(whose), wish.argv[0])
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for rank, (env, part) in enumerate(zip(own, whose, strict=True)):
         job, wish, node = part.job, part.wish, env["SLURMD_NODENAME"]
         env[MARK] = controller.runner.mark(job.id)
@@ -191,6 +192,8 @@ def plan_of(controller: Controller, session: Session, parts: Sequence[OpenStep],
         })  # fmt: skip
         if wish.stderr is None and wish.stdout is not None and not wish.stdout.isdecimal():
             tasks[-1]["stderr"] = tasks[-1]["stdout"]
+    for task, part in zip(tasks, whose, strict=True):
+        part.step.output = task["stdout"] or part.step.output
     wish = first.wish
     env = wish.env
     if first.job.het_id is not None:  # the script's GPUs are those of the first component
@@ -246,6 +249,7 @@ def close_step(controller: Controller, session: Session, run: Run, step: Step, e
     exits = None if ended is None else [int(code) for code in ended["exits"]]
     if ended is not None:
         step.cpu_s, step.max_rss_bytes = ended["cpu_s"], ended["max_rss_bytes"]
+    step.exits = exits or []
     codes = [code if code >= 0 else 128 - code for code in exits or ()]
     worst = max(codes, default=137 if exits is None else 0)
     stopped = run.outcome is not None or exits is None
