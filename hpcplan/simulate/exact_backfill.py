@@ -118,7 +118,7 @@ class ExactBackfillPass(BackfillPass):
 
     def _started(self, job: Job, slot: Slot) -> None:
         insort(self._ends, (slot.end, job.id, slot.nodes))
-        if job.request.whole:
+        if job.request.whole and self.settings.consumable:  # as jobs that run with select/linear are not
             self._space.take(Slot(self.now, self._space.rounded(slot.end), slot.nodes))
 
     def _last_that_can_start(self, queue: Sequence[Job], last: int) -> int:
