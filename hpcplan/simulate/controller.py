@@ -95,6 +95,13 @@ class Controller(Engine):
             from hpcplan.simulate.threads import BackfillThread, MainThread
 
             self._threads = MainThread(self.settings), BackfillThread(self.settings)
+        self._moments = cluster.moments
+        if self._moments is not None:
+            from hpcplan.simulate.moments import RecordedBackfill, RecordedMain
+
+            self._threads = (
+                RecordedMain(self.settings, self._moments), RecordedBackfill(self.settings, self._moments)
+            )  # fmt: skip
         self._unseen = 0  # of ``changes``, ends when they happen and not when they are seen
         self._visible_changes = 0
         self._was_empty = True
@@ -220,7 +227,10 @@ class Controller(Engine):
             lag_ms = 1000
         else:
             lag_ms = 0 if state is JobState.TIMEOUT else began_ms + self.settings.end_overhead_ms
-        heapq.heappush(self._completing, (self.now * 1000 + lag_ms, (job.limit_end, job.id, job.nodes)))
+        seen_ms = self.now * 1000 + lag_ms
+        if self._moments is not None:
+            seen_ms = self._moments.seen_ms(job, self.now) or seen_ms
+        heapq.heappush(self._completing, (seen_ms, (job.limit_end, job.id, job.nodes)))
         if self._limits is not None:
             self._limits.ended(job)
         if job.spec.licenses:

@@ -19,6 +19,7 @@ from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
+    from hpcplan.simulate.moments import Moments
     from hpcplan.site.model import Site
 
 __all__ = ["SlurmCluster", "cluster_of_site", "read_slurm_cluster"]
@@ -39,6 +40,7 @@ class SlurmCluster:
     policy: AccountPolicy = field(default_factory=AccountPolicy)
     reservations: tuple[Reservation, ...] = ()
     block_sizes: tuple[int, ...] = ()
+    moments: Moments | None = None  # of a recording that is compared with
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the machine and the reservations as plain data for JSON; :meth:`from_dict` is its inverse."""

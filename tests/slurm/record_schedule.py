@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import random
 import re
@@ -77,7 +78,8 @@ def _configuration(folder: Path, text: str, accounting: Mapping[str, str]) -> tu
         "SlurmdLogFile": f"{folder}/%n.log", "JobCompLoc": f"{folder}/jobcomp", "JobCompType": "jobcomp/filetxt",
         "ClusterName": "recording", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none",
         "ReturnToService": "2", "MpiDefault": "none", "SwitchType": "switch/none",
-        "SlurmdParameters": "config_overrides", "AccountingStorageType": "accounting_storage/none", **accounting,
+        "SlurmdParameters": "config_overrides", "SlurmctldDebug": "debug", "DebugFlags": "Backfill",
+        "AccountingStorageType": "accounting_storage/none", **accounting,
     }  # fmt: skip
     added = [f"{key}={value}" for key, value in own.items() if key.lower() not in given]
     return "\n".join([*added, *lines]) + "\n", nodes
@@ -164,8 +166,11 @@ def _reserve(env: Mapping[str, str], file: Path, begin: float) -> None:
         print(answer.strip(), file=sys.stderr)
 
 
-def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
-    """Submit the jobs at their times and return their rows with what became of them; times from the first second."""
+def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], dict[str, object]]:
+    """Submit the jobs at their times and return their rows with what became of them; times from the first second.
+
+    And the moments at which the controller looked: see :mod:`hpcplan.simulate.moments`.
+    """
     with jobs.open(newline="") as stream:
         rows = [dict(row) for row in csv.DictReader(stream)]
     with _cluster(folder, conf) as env:
@@ -188,7 +193,31 @@ def record(jobs: Path, conf: Path, folder: Path) -> list[dict[str, str]]:
         while {*_run(env, "squeue", "-h", "-o", "%r").split()} - _FOR_EVER:
             time.sleep(2)
         time.sleep(2)
-    return _merge(rows, ids, folder / "jobcomp", begin)
+    return _merge(rows, ids, folder / "jobcomp", begin), _moments(folder / "ctld.log", ids, begin, started)
+
+
+def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) -> dict[str, object]:
+    """Return when the controller's threads had their turns and saw jobs start and end, in milliseconds."""
+    names = {job_id: job for job, job_id in ids.items()}
+    main: list[list[int]] = []
+    backfill: list[int] = []
+    starts: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        match = re.match(r"\[(\S+)\] (.*)", line)
+        if match is None:
+            continue
+        at, words = round((datetime.fromisoformat(match[1]).timestamp() - begin) * 1000), match[2]
+        if "Running job scheduler" in words:
+            main.append([at, int("full" in words)])
+        elif "_attempt_backfill: beginning" in words:
+            backfill.append(at)
+        elif (job := re.search(r"(?:Allocate JobId=(\d+) |Started JobId=(\d+) in)", words)) is not None:
+            starts[names.get(job[1] or job[2], "")] = at
+        elif (job := re.search(r"_job_complete: JobId=(\d+) done", words)) is not None:
+            ends[names.get(job[1], "")] = at
+    return {"clock_s": int(begin), "started_ms": round(started * 1000), "main": main, "backfill": backfill,
+            "starts": starts, "ends": ends}  # fmt: skip
 
 
 def _merge(rows: list[dict[str, str]], ids: Mapping[str, str], completed: Path, begin: float) -> list[dict[str, str]]:
@@ -213,7 +242,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hpcplan-recording-") as name:
-        rows = record(given.jobs, given.conf, Path(name))
+        rows, moments = record(given.jobs, given.conf, Path(name))
+    given.output.with_suffix(".moments.json").write_text(json.dumps(moments, separators=(",", ":")) + "\n")
     with given.output.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, [*(key for key in rows[0] if key not in _RECORDED), *_RECORDED])
         writer.writeheader()

@@ -1,0 +1,110 @@
+"""When the threads of a real slurmctld had their turns: what a recording of one is compared by.
+
+How fast a busy machine lets a controller wake is no rule of Slurm's. With the moments that its log tells, what is
+compared are its decisions alone: at each of them, which jobs start, and where.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcplan.errors import InputError, Problem
+from hpcplan.simulate.threads import BackfillThread, MainThread
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.slurm_settings import SlurmSettings
+
+__all__ = ["Moments", "RecordedBackfill", "RecordedMain", "read_moments"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Milliseconds on the trace's clock, which is ``clock_s`` (unix seconds) behind the controller's.
+
+    ``main`` says of each turn too whether it was over the whole queue; ``starts`` and ``ends``, by the names of jobs,
+    when the controller started a job and when it saw its end.
+    """
+
+    clock_s: int
+    started_ms: int
+    main: tuple[tuple[int, bool], ...]
+    backfill: tuple[int, ...]
+    starts: Mapping[str, int] = field(default_factory=dict)
+    ends: Mapping[str, int] = field(default_factory=dict)
+
+    def seen_ms(self, job: Job, now: int) -> int | None:
+        """Return when the controller sees the end of a job that ends now, ``None`` if it ran at another time."""
+        started, seen = self.starts.get(job.spec.name), self.ends.get(job.spec.name)
+        if started is None or seen is None or started // 1000 != job.start_time or seen < now * 1000:
+            return None
+        return seen
+
+
+def read_moments(path: Path) -> Moments:
+    """Read what ``tests/slurm/record_schedule.py`` writes.
+
+    Raises:
+        InputError: not readable, or not such a file.
+    """
+    try:
+        data = json.loads(path.read_text())
+        return Moments(
+            data["clock_s"], data["started_ms"], tuple((at, bool(whole)) for at, whole in data["main"]),
+            tuple(data["backfill"]), data["starts"], data["ends"],
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(Problem(f"is no record of a controller's moments: {error!r}", file=str(path))) from None
+
+
+class RecordedMain(MainThread):
+    """A main loop that has its turns when another had them."""
+
+    def __init__(self, settings: SlurmSettings, moments: Moments) -> None:
+        super().__init__(settings)
+        self._turns = moments.main
+        self._position = 0
+
+    @property
+    def due_ms(self) -> int | None:
+        """When the next turn is."""
+        return self._turns[self._position][0] if self._position < len(self._turns) else None
+
+    def is_whole(self) -> bool:
+        """Whether the next turn is over the whole queue."""
+        return self._turns[self._position][1]
+
+    def changed(self, at_ms: int, *, batch: bool) -> None:
+        """Pass over the turns of earlier seconds, in which no job waited."""
+        while (due := self.due_ms) is not None and due // 1000 < at_ms // 1000:
+            self._position += 1
+
+    def passed(self, at_ms: int, whole: bool) -> None:
+        """Go on to the next turn."""
+        self._position += 1
+
+
+class RecordedBackfill(BackfillThread):
+    """A backfill thread that has its passes when another had them."""
+
+    def __init__(self, settings: SlurmSettings, moments: Moments) -> None:
+        self._passes = moments.backfill
+        self._position = 0
+        super().__init__(settings)
+
+    def _arm(self, at_ms: int) -> None:
+        self.due_ms = self._passes[self._position] if self._position < len(self._passes) else None
+
+    def changed(self, at_ms: int) -> None:
+        """Pass over the passes of earlier seconds, in which no job waited."""
+        while self.due_ms is not None and self.due_ms // 1000 < at_ms // 1000:
+            self.passed(planned_idle=False)
+
+    def passed(self, *, planned_idle: bool) -> None:
+        """Go on to the next pass."""
+        self._position += 1
+        self._arm(0)
