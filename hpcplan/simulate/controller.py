@@ -418,7 +418,9 @@ class Controller(Engine):
 
     def _ordered(self) -> list[Job]:
         queue = self.candidates()
-        if self._threads is not None and self._turn_ms < _SUBMITTED_MS:
+        if self._moments is not None:
+            queue = [job for job in queue if self._moments.is_there(job, self.now * 1000 + self._turn_ms)]
+        elif self._threads is not None and self._turn_ms < _SUBMITTED_MS:
             queue = [job for job in queue if job.submit_time < self.now]
         if self._several_partitions:
             queue = [one for job in queue for one in alone(job)]

@@ -26,16 +26,21 @@ __all__ = ["Moments", "RecordedBackfill", "RecordedMain", "read_moments"]
 class Moments:
     """Milliseconds on the trace's clock, which is ``clock_s`` (unix seconds) behind the controller's.
 
-    ``main`` says of each turn too whether it was over the whole queue; ``starts`` and ``ends``, by the names of jobs,
-    when the controller started a job and when it saw its end.
+    ``main`` says of each turn too whether it was over the whole queue; ``submits``, ``starts`` and ``ends``, by the
+    names of jobs, when the controller took a job in, when it started it and when it saw its end.
     """
 
     clock_s: int
     started_ms: int
     main: tuple[tuple[int, bool], ...]
     backfill: tuple[int, ...]
+    submits: Mapping[str, int] = field(default_factory=dict)
     starts: Mapping[str, int] = field(default_factory=dict)
     ends: Mapping[str, int] = field(default_factory=dict)
+
+    def is_there(self, job: Job, at_ms: int) -> bool:
+        """Whether a job that is submitted in this second has come by then."""
+        return self.submits.get(job.spec.name, at_ms) <= at_ms
 
     def seen_ms(self, job: Job, now: int) -> int | None:
         """Return when the controller sees the end of a job that ends now, ``None`` if it ran at another time."""
@@ -55,7 +60,7 @@ def read_moments(path: Path) -> Moments:
         data = json.loads(path.read_text())
         return Moments(
             data["clock_s"], data["started_ms"], tuple((at, bool(whole)) for at, whole in data["main"]),
-            tuple(data["backfill"]), data["starts"], data["ends"],
+            tuple(data["backfill"]), data["submits"], data["starts"], data["ends"],
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(Problem(f"is no record of a controller's moments: {error!r}", file=str(path))) from None

@@ -201,6 +201,7 @@ def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) ->
     names = {job_id: job for job, job_id in ids.items()}
     main: list[list[int]] = []
     backfill: list[int] = []
+    submits: dict[str, int] = {}
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
     for line in log.read_text(errors="replace").splitlines():
@@ -212,12 +213,14 @@ def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) ->
             main.append([at, int("full" in words)])
         elif "_attempt_backfill: beginning" in words:
             backfill.append(at)
+        elif (job := re.search(r"submit_batch_job: JobId=(\d+) ", words)) is not None:
+            submits[names.get(job[1], "")] = at
         elif (job := re.search(r"(?:Allocate JobId=(\d+) |Started JobId=(\d+) in)", words)) is not None:
             starts[names.get(job[1] or job[2], "")] = at
         elif (job := re.search(r"_job_complete: JobId=(\d+) done", words)) is not None:
             ends[names.get(job[1], "")] = at
     return {"clock_s": int(begin), "started_ms": round(started * 1000), "main": main, "backfill": backfill,
-            "starts": starts, "ends": ends}  # fmt: skip
+            "submits": submits, "starts": starts, "ends": ends}  # fmt: skip
 
 
 def _merge(rows: list[dict[str, str]], ids: Mapping[str, str], completed: Path, begin: float) -> list[dict[str, str]]:
