@@ -63,7 +63,12 @@ def sbatch_words(submission: Submission) -> list[str]:
         words.append(f"--comment={submission.comment}")
     if submission.exclude is not None:
         words.append(f"--exclude={submission.exclude}")
-    return [*words, *(["--hold"] if submission.hold else []), submission.script, *submission.arguments]
+    return [
+        *words,
+        *(["--hold"] if submission.hold else []),
+        submission.script,
+        *([submission.token] if submission.token else []),
+    ]
 
 
 def sbatch_line(submission: Submission) -> str:
@@ -110,7 +115,7 @@ def _submission(
         dependency=",".join(f"{kind}:{':'.join(ids)}" for kind, ids in waits.items() if ids) or None,
         comment=token,
         exclude=exclude,
-        arguments=(token,),  # the script signs with it what it leaves of its begin and end
+        token=token,  # the script signs with it what it leaves of its begin and end
     )
 
 

@@ -236,7 +236,8 @@ def _options(submission: Submission) -> list[str]:
     if submission.hold:
         options.append("--hold")
     # sbatch looks for a relative name in the job's directory and on PATH; ours means the current directory
-    return [*options, str(Path(submission.script).absolute()), *submission.arguments]
+    token = [] if submission.token is None else [submission.token]
+    return [*options, str(Path(submission.script).absolute()), *token]
 
 
 def _jobs_option(job_ids: Sequence[int]) -> list[str]:

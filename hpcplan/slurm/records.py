@@ -261,7 +261,8 @@ class Submission:
     """A rendered script (its path) to submit as it stands; options given here override its ``#SBATCH`` lines.
 
     ``comment`` carries the campaign's token, by which a submission whose answer was lost is found again; ``exclude`` is
-    a list of nodes that must not be used; ``arguments`` are the script's (``$1`` and so on).
+    a list of nodes that must not be used. ``token`` is what the script is told: its first argument, or the variable
+    ``HPCPLAN_TOKEN`` where a backend can pass no arguments.
     """
 
     script: str
@@ -270,7 +271,7 @@ class Submission:
     comment: str | None = None
     hold: bool = False
     exclude: str | None = None
-    arguments: tuple[str, ...] = ()
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,10 +89,11 @@ def request_body(submission: Submission, version: int) -> dict[str, Any]:
     for name, given in _own_options(submission):
         _add(job, _properties(name, given, version))
     job["current_working_directory"] = submission.work_dir
-    if submission.arguments:
-        job["argv"] = [submission.script, *submission.arguments]
+    environment = dict(_ENVIRONMENT)
+    if submission.token is not None:  # not in argv, of which slurmrestd 22.05 dies
+        environment["HPCPLAN_TOKEN"] = submission.token
     job["environment"] = (
-        dict(_ENVIRONMENT) if version < _WRAPPED else [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
+        environment if version < _WRAPPED else [f"{name}={value}" for name, value in environment.items()]
     )
     for key in ("standard_output", "standard_error"):
         if key in job and not job[key].startswith("/"):

@@ -152,13 +152,13 @@ class BackendContract:
         world.until(lambda: all_are(JobState.CANCELLED), "both are cancelled")
         assert [one.het_offset for one in world.backend.jobs([job_id])] == [0, 1]
 
-    def test_a_script_is_given_its_arguments(self, world: World) -> None:
-        submission = world.submission(1, arguments=("hpcplan:t:train:1", "two words"))
+    def test_a_script_is_told_its_token(self, world: World) -> None:
+        submission = world.submission(1, token="hpcplan:t:train:1p2r3")
         script = Path(submission.script)
-        script.write_text(script.read_text().replace("sleep", 'printf "%s\\n" "$@" >arguments; sleep', 1))
+        script.write_text(script.read_text().replace("sleep", 'echo "${1:-$HPCPLAN_TOKEN}" >token; sleep', 1))
         assert world.ends(world.backend.submit(submission)).state is JobState.COMPLETED
         if world.runs_scripts:
-            assert (world.folder / "arguments").read_text().splitlines() == ["hpcplan:t:train:1", "two words"]
+            assert (world.folder / "token").read_text() == "hpcplan:t:train:1p2r3\n"
 
     def test_jobs_are_cancelled_and_those_already_over_are_no_error(self, world: World) -> None:
         running, over = world.submit(LONG_S), world.submit(1, name="short")

@@ -73,6 +73,13 @@ def test_the_oldest_version_has_other_names(body: Body) -> None:
     assert list(job["environment"]) == ["PATH"]
 
 
+def test_the_token_travels_in_the_environment(body: Body) -> None:
+    assert body(token="hpcplan:c:train:1", version=38)["job"]["environment"]["HPCPLAN_TOKEN"] == "hpcplan:c:train:1"
+    job = body(token="hpcplan:c:train:1")["job"]
+    assert job["environment"][-1] == "HPCPLAN_TOKEN=hpcplan:c:train:1"
+    assert "argv" not in job
+
+
 @pytest.mark.parametrize(
     "option", ["--switches=1", "--nodelist=n[1-2]", "--exclude=n1", "--signal=B:USR1@60", "--time=UNLIMITED"]
 )

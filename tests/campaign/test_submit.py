@@ -317,7 +317,7 @@ def test_the_previewed_command_is_the_one_that_the_command_backend_runs(
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     submission = Submission(
         script=str(directory / "train-02.sbatch"), work_dir=str(directory), dependency="afterany:6",
-        comment="hpcplan:x:train:2", arguments=("hpcplan:x:train:2",),
+        comment="hpcplan:x:train:2", token="hpcplan:x:train:2",
     )  # fmt: skip
     assert command.CommandBackend().submit(submission) == 7
     ran = (tmp_path / "words").read_text().splitlines()

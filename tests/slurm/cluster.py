@@ -210,8 +210,11 @@ class SlurmCluster:
             self.run("scontrol", "reconfigure")
 
     def logs(self, lines: int = 12) -> str:
-        """Return the last lines of every log."""
+        """Return how nodes and queue stand, and the last lines of every log."""
         parts = []
+        for command in (("sinfo", "--Node", "--noheader", "--Format=NodeHost,StateLong"), ("squeue", "--states=all")):
+            with contextlib.suppress(subprocess.SubprocessError, OSError):
+                parts.append("\n".join([f"--- {command[0]}", self.run(*command, check=False).stdout]))
         for log in sorted((self.directory / "log").glob("*.log")):
             text = log.read_text(errors="replace").splitlines()[-lines:]
             parts.append("\n".join([f"--- {log.name}", *text]))
