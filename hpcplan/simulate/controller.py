@@ -510,17 +510,20 @@ class Controller(Engine):
 
         def fits(gone: list[Job]) -> int:
             if self._resources is None:
-                nodes = self.free
-                for one in gone:
-                    nodes |= one.nodes
-                return self.placement.choose(job.request, nodes & usable)
+                return self.placement.choose(job.request, open_to(gone))
             state = self._resources.copy()
             for one in gone:
                 state.give_back(self._holdings[one.id])
             return state.choose(job.request, self.placement, usable)
 
-        chosen = victims(candidates, fits)
-        nodes = fits(chosen) if chosen else 0
+        def open_to(gone: list[Job]) -> int:
+            nodes = self.free
+            for one in gone:
+                nodes |= one.nodes
+            return nodes & usable & job.request.eligible
+
+        nodes = fits(candidates)
+        chosen = victims(candidates, fits, None if self._resources is not None else open_to) if nodes else []
         patience_s = self.settings.kill_wait_s + _MESSAGE_TIMEOUT_S
         if self._preempting.get(job.id, self.now - patience_s) > self.now - patience_s:
             return nodes  # those that it has had stopped may be on their way out still

@@ -6,8 +6,8 @@ job's own may preempt. They are requeued or cancelled; other modes preempt nobod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hpcplan.simulate.account_policy import AccountPolicy
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
 __all__ = ["Preemption", "victims"]
+
+_FIRST: Final = 10**6
 
 
 class Preemption:
@@ -39,7 +41,12 @@ class Preemption:
 
     def candidates(self, job: Job, running: Iterable[Job]) -> list[Job]:
         """Return the running jobs that may be preempted for ``job``, least important and smallest first."""
-        found = [one for one in running if self._may(job, one) and self.mode(one) in {"requeue", "cancel"}]
+        where = self._machine.partitions[job.request.partition].mask
+        found = [
+            one
+            for one in running
+            if one.nodes & where and self._may(job, one) and self.mode(one) in {"requeue", "cancel"}
+        ]
         return sorted(found, key=lambda one: (self._rank(one), one.nodes.bit_count(), one.id))
 
     def _may(self, job: Job, other: Job) -> bool:
@@ -59,26 +66,35 @@ class Preemption:
         return qos.priority if qos is not None else 0
 
 
-def victims(candidates: list[Job], fits: Callable[[list[Job]], int]) -> list[Job]:
+def victims(
+    candidates: Sequence[Job], fits: Callable[[list[Job]], int], open_to: Callable[[list[Job]], int] | None = None
+) -> list[Job]:
     """Return the jobs to preempt, none if even all are not enough.
 
     ``fits`` returns the nodes that the waiting job would get if the jobs given were gone, 0 if it does not fit. They go
-    one after another until it fits; then again in the order of how much of what it would get each holds, so that few
-    go.
+    one after another until it fits; then again in another order, so that few go. With select/linear, where ``open_to``
+    returns all the nodes that would be open to it, the last one goes first, then those with the most open nodes; with
+    select/cons_tres, and twice, those with the most of the nodes that it would get (``preempt_reorder_count``).
     """
-    for again in (False, True):
+    order = list(candidates)
+    last_round = 1 if open_to is not None else 2
+    for number in range(last_round + 1):
         gone: list[Job] = []
+        worth: dict[int, int] = {}
         nodes = 0
-        for one in candidates:
+        for one in order:
             gone.append(one)
+            if open_to is not None:
+                worth[one.id] = (open_to(gone) & one.nodes).bit_count()
             nodes = fits(gone)
             if nodes:
                 break
         if not nodes:
             return []
-        needed = [one for one in gone if one.nodes & nodes]
-        if again:
-            return needed
-        target = nodes
-        candidates = sorted(needed, key=lambda one: -(one.nodes & target).bit_count())
-    return []
+        if number == last_round or len(order) <= (number + 1 if open_to is None else 1):
+            break
+        if open_to is None:
+            worth = {one.id: (one.nodes & nodes).bit_count() for one in gone}
+        worth[gone[-1].id] = _FIRST
+        order.sort(key=lambda one: -worth.get(one.id, 0))
+    return [one for one in gone if one.nodes & nodes and worth.get(one.id, 1)]
