@@ -12,7 +12,7 @@ promised to a job, or such promises taken back at the next pass. It has its pass
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BackfillThread", "MainThread"]
 
-_SHORT_SLEEP_MS = 1001
+_SHORT_SLEEP_MS: Final = 1001
+_BEGINS_MS: Final = 45  # how long after its start slurmctld counts ``sched_interval`` from (measured on 22.05.8)
 
 
 class BackfillThread:
@@ -88,7 +89,8 @@ class MainThread:
         self._delay_s = settings.batch_sched_delay_s
         self._turn_us = 1_000_000 + settings.loop_drift_us
         self._first_us = (settings.started_s * 1000 + settings.started_ms + settings.loop_phase_ms) * 1000
-        self._last_whole_s = self._last_s = self._first_us // 1_000_000
+        began_ms = settings.started_s * 1000 + settings.started_ms + min(_BEGINS_MS, settings.loop_phase_ms)
+        self._last_whole_s = self._last_s = began_ms // 1000
         self._batch_ms: int | None = None
         self.whole_wanted = False
 
