@@ -23,7 +23,7 @@ COLUMNS: Final = {
     "memory_used_bytes": "memory_used_bytes", "cpu_efficiency": "cpu_efficiency",
     "memory_efficiency": "memory_efficiency", "gpu_efficiency": "gpu_efficiency",
     "time_efficiency": "time_efficiency", "slowdown": "slowdown", "exit_code": "exit_code", "restarts": "restarts",
-    "backfilled": "backfilled", "gpu_sampled": "gpu_sampled",
+    "backfilled": "backfilled", "gpu_sampled": "gpu_sampled", "gpus_asked": "gpus_asked",
 }  # fmt: skip
 
 
@@ -32,7 +32,8 @@ def job_rows(table: pl.DataFrame, *, now: int | None = None) -> list[dict[str, A
 
     Efficiencies are fractions, ``None`` where they are not known: while a job runs, where Slurm recorded no use, or
     where nothing was asked for to measure it against. ``elapsed_s`` of a running job is up to when it was last seen,
-    or ``now``. ``gpu_sampled`` is true where the GPUs' use is from the samples of hpcplan's own jobs.
+    or ``now``. ``gpu_sampled`` is true where the GPUs' use is from the samples of hpcplan's own jobs, ``gpus_asked``
+    where their number is that of the submit line.
     """
     running = ~pl.col("ended") & pl.col("start_time").is_not_null()
     until = pl.coalesce("seen_until", pl.lit(now, dtype=pl.Int64))
@@ -41,7 +42,8 @@ def job_rows(table: pl.DataFrame, *, now: int | None = None) -> list[dict[str, A
     if "sampled_gpu_used" not in shown.columns:
         shown = shown.with_columns(pl.lit(None, dtype=pl.Float64).alias("sampled_gpu_used"))
     shown = shown.with_columns(
-        (pl.col("gpu_efficiency").is_not_null() & pl.col("sampled_gpu_used").is_not_null()).alias("gpu_sampled")
+        (pl.col("gpu_efficiency").is_not_null() & pl.col("sampled_gpu_used").is_not_null()).alias("gpu_sampled"),
+        pl.col("gpus_asked").fill_null(False),
     )
     shown = shown.with_columns(pl.when(running).then(so_far).otherwise(pl.col("elapsed_s")).alias("elapsed_s"))
     return shown.select(pl.col(source).alias(name) for name, source in COLUMNS.items()).to_dicts()

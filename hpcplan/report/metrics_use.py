@@ -69,6 +69,10 @@ def hours(seen: pl.DataFrame, resource: Resource) -> Measure:
     note = None
     if known < len(held):
         note = f"size or times unknown for {len(held) - known} of {len(held)} attempts, which are not in the sum"
+    asked = int((_held(seen) & seen["gpus_asked"].fill_null(False)).sum()) if resource == "gpu_s" else 0
+    if asked:
+        said = f"of {asked:,} attempts the GPUs that their submit line asked for, as accounting lists none"
+        note = f"{note}; {said}" if note else said
     return Measure(None if total is None else total / 3600, known, len(held), note)
 
 

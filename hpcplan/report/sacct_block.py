@@ -16,6 +16,7 @@ from hpcplan.report import jobstats
 from hpcplan.report import sacct_cells as cells
 from hpcplan.report.sacct_columns import Columns
 from hpcplan.report.sacct_fields import Job, Step
+from hpcplan.report.submit_line import asked_gpus
 from hpcplan.report.table import SCHEMA
 from hpcplan.slurm.records import JobState
 
@@ -142,7 +143,7 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
         }
     )
     parts = [frame, _times(columns, clock), _sizes(columns), _measured(columns)]
-    wide = pl.concat(parts, how="horizontal")
+    wide = _typed(pl.concat(parts, how="horizontal"), columns)
     never = _never_started()
     wide = wide.with_columns(pl.when(never).then(None).otherwise(pl.col("start_time")).alias("start_time"))
     measured_s = pl.col("end_time") - pl.col("start_time")
@@ -264,6 +265,25 @@ def _sizes(columns: Columns) -> pl.DataFrame:
         pl.when(pl.col("listed")).then(pl.col("kind")).otherwise(pl.col("a_kind")).alias("gpu_type"),
         (pl.col("listed") | pl.col("a_listed")).alias("tres_listed"),
     )  # fmt: skip
+
+
+def _typed(wide: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+    """Fill in GPUs from the submit line where accounting lists no resources."""
+    untold = pl.col("gpus_told").is_null() & ~pl.col("tres_listed")
+    wide = wide.with_columns(pl.lit(None, dtype=pl.Boolean).alias("gpus_asked"))
+    if not columns.has("submitline") or not wide.select(untold.any()).item():
+        return wide
+    lines = wide.select("nodes", pl.when(untold).then(columns.text("submitline")).alias("line"))
+    likely = lines.select(pl.when(pl.col("line").str.contains(r"gpu|-[a-zA-Z]*G")).then("line"), "nodes")
+    found = [(None, None) if line is None else asked_gpus(line, nodes) or (None, None) for line, nodes in likely.rows()]
+    schema = {"count": pl.Int64, "typed": pl.String}
+    parts = pl.concat([wide, pl.DataFrame(found, schema=schema, orient="row")], how="horizontal")
+    typed = pl.col("count").is_not_null()
+    return parts.with_columns(
+        pl.when(typed).then("count").otherwise("gpus_told").alias("gpus_told"),
+        pl.when(typed).then("typed").otherwise("gpu_type").alias("gpu_type"),
+        pl.when(typed).then(True).alias("gpus_asked"),
+    )
 
 
 def _requested(word: str) -> tuple[int | None, str | None]:

@@ -26,7 +26,7 @@ __all__ = ["Dump"]
 
 _THREADS: Final = 2
 _WAITING: Final = 4
-_PART_BYTES: Final = 12 * 1024**2  # of rows that wait for the reader of whole columns
+_PART_BYTES: Final = 24 * 1024**2  # of rows that wait for the reader of whole columns
 
 
 class Dump:

@@ -10,6 +10,7 @@ from hpcplan.report import jobstats
 from hpcplan.report import sacct_cells as cells
 from hpcplan.report.faults import Faults
 from hpcplan.report.sacct_rows import Row
+from hpcplan.report.submit_line import asked_gpus
 from hpcplan.report.table import never_started
 from hpcplan.slurm.records import JobState
 
@@ -114,6 +115,10 @@ def job_of(fields: Fields, name: cells.JobName, clock: cells.Clock) -> Job:
     values |= _size(fields, given, asked)
     gpus = _gpus(fields, given or asked, values["nodes"])
     values["gpu_type"] = cells.gpu_type(given or asked)
+    typed = None if given or asked or gpus is not None else asked_gpus(fields.text("submitline"), values["nodes"])
+    if typed is not None:
+        gpus, values["gpu_type"] = typed
+        values["gpus_asked"] = True
     total_cpu_s = fields.cell(cells.duration_s, "totalcpu")
     return Job(values, total_cpu_s, gpus, bool(given or asked), _measured(fields))
 

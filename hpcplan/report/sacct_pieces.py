@@ -32,10 +32,10 @@ __all__ = ["LOOK_AHEAD", "Part", "Piece", "Reader"]
 _READ: Final = frozenset(
     {
     "cluster", "jobid", "jobidraw", "jobname", "nodelist", "restartcnt", "exitcode", "user", "account", "partition",
-    "qos", "reason", "alloctres", "reqtres", "totalcpu", "state", "elapsed", "elapsedraw", "start", "end", "submit",
-    "eligible", "timelimit", "timelimitraw", "alloccpus", "ncpus", "reqcpus", "allocnodes", "nnodes", "reqnodes",
-    "reqmem", "allocgres", "reqgres", "admincomment", "comment", "tresusageintot", "maxrss", "ntasks", "flags",
-    "consumedenergy", "consumedenergyraw", "failednode",
+    "qos", "reason", "alloctres", "reqtres", "submitline", "totalcpu", "state", "elapsed", "elapsedraw", "start", "end",
+    "submit", "eligible", "timelimit", "timelimitraw", "alloccpus", "ncpus", "reqcpus", "allocnodes", "nnodes",
+    "reqnodes", "reqmem", "allocgres", "reqgres", "admincomment", "comment", "tresusageintot", "maxrss", "ntasks",
+    "flags", "consumedenergy", "consumedenergyraw", "failednode",
     }
 )  # fmt: skip
 _READ_OF_STEPS: Final = frozenset(

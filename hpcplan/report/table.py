@@ -40,6 +40,7 @@ SCHEMA: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "cpus": pl.Int64,
     "gpus": pl.Int64,
     "gpu_type": pl.String,  # as Slurm calls it, in gres/gpu:TYPE
+    "gpus_asked": pl.Boolean,  # whether the GPUs are those of the submit line, as accounting lists no resources
     "memory_bytes": pl.Int64,  # allocated to (or asked for by) the whole job
     "node_list": pl.String,
     "cpu_used_s": pl.Float64,  # user and system time of all its processes

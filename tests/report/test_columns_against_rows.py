@@ -28,7 +28,7 @@ HEADER = [
     "JobID", "JobIDRaw", "JobName", "Cluster", "User", "Account", "State", "Submit", "Eligible", "Start", "End",
     "Elapsed", "ElapsedRaw", "Timelimit", "TimelimitRaw", "NNodes", "AllocCPUS", "ReqCPUS", "NTasks", "ReqMem",
     "ReqTRES", "AllocTRES", "AllocGRES", "ReqGRES", "TotalCPU", "MaxRSS", "TRESUsageInTot", "NodeList", "ExitCode",
-    "RestartCnt", "Flags", "FailedNode", "ConsumedEnergyRaw", "AdminComment", "Comment",
+    "RestartCnt", "Flags", "FailedNode", "ConsumedEnergyRaw", "AdminComment", "Comment", "SubmitLine",
 ]  # fmt: skip
 STAMPS = [
     "2024-05-01T00:00:00", "2024-05-01T01:00:00", "2024-10-27T02:30:00", "2024-10-27T03:30:00", "2024-03-31T02:30:00",
@@ -71,6 +71,8 @@ CELLS = {
     "ExitCode": ["0:0", "1:15", "", "x"], "Flags": ["", "SchedMain", "StartReceived,SchedBackfill", "SchedSubmit"],
     "FailedNode": ["", "Unknown", "n1"],
     "AdminComment": ["", '{"gpu_util": 12}', "JS1:none", "{x}"],
+    "SubmitLine": ["sbatch --gres=gpu:2 -N 2 a.sh", "sbatch job.sh", "", "srun -G a100:4 ./gpu", "sbatch 'x", "-G",
+                   "sbatch --gpus-per-task 1 -n 8 a"],
     "Comment": ["", '{"gpu_util": 50.5}', "hpcplan:c:train:1", "note hpcplan:c:train:2, x", "{}"],
 }  # fmt: skip
 
