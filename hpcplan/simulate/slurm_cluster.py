@@ -85,8 +85,9 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
         raise InputError(Problem(str(error), file=str(path))) from None
     machine = _machine(lines, path, _sharing(values))
     if topology is None and values.get("topologyplugin", "").lower() in {"topology/tree", "topology/block"}:
-        topology = path.with_name("topology.yaml")
-        topology = topology if topology.is_file() else path.with_name("topology.conf")
+        named = [path.name.replace("slurm.conf", name) for name in ("topology.yaml", "topology.conf")]
+        beside = [path.with_name(name) for name in (*named, "topology.yaml", "topology.conf") if name != path.name]
+        topology = next((file for file in beside if file.is_file()), path.with_name("topology.conf"))
     if topology is None:
         return SlurmCluster(machine, settings)
     switches, sizes = read_switches(topology, machine)

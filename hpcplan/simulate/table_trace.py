@@ -3,7 +3,7 @@
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``nice``, ``cpus`` and ``gres`` (both a
 node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``,
-``reservation``. Other columns are left alone.
+``reservation``. ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _WORDS: Final = {
     "partition": "partition", "qos": "qos", "account": "account", "features": "constraint", "switches": "switches",
     "reservation": "reservation",
 }  # fmt: skip
+_ALIASES: Final = {  # sbatch's words for the same
+    "constraint": "features", "feature": "features", "cpus_per_task": "cpus", "mem_mib": "mem", "mem_mb": "mem",
+}  # fmt: skip
 _DEPENDENCY: Final = re.compile(r"(after|afterany|afterok|afternotok|aftercorr)((?::[^:,?]+)+)")
 
 
@@ -41,6 +44,7 @@ def read_table(path: Path) -> Trace:
     """
     reader = csv.DictReader(line.lstrip("\ufeff") for line in text_lines(path))
     columns = [name.strip().lower() for name in reader.fieldnames or []]
+    columns = [_ALIASES.get(name, name) if _ALIASES.get(name) not in columns else name for name in columns]
     reader.fieldnames = columns
     missing = [name for name in ("submit_s", "run_s") if name not in columns]
     if "nodes" not in columns and "procs" not in columns:

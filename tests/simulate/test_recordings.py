@@ -8,6 +8,8 @@ import pytest
 
 from hpcplan.errors import InputError
 from hpcplan.simulate.moments import read_moments
+from hpcplan.simulate.slurm_cluster import read_slurm_cluster
+from hpcplan.simulate.table_trace import read_table
 from tests.simulate import recordings
 
 
@@ -31,3 +33,17 @@ def test_what_is_no_record_of_moments_is_refused(tmp_path: Path) -> None:
     (tmp_path / "moments.json").write_text('{"clock_s": 0}')
     with pytest.raises(InputError, match="moments"):
         read_moments(tmp_path / "moments.json")
+
+
+def test_a_topology_that_is_named_after_its_slurm_conf_is_found_beside_it(tmp_path: Path) -> None:
+    for file in ("slurm.conf", "topology.conf"):
+        (tmp_path / f"run.{file}").write_text((recordings.FOLDER / "tree" / file).read_text())
+    assert len(read_slurm_cluster(tmp_path / "run.slurm.conf").switches) == 5
+
+
+def test_tables_may_use_sbatchs_words(tmp_path: Path) -> None:
+    table = tmp_path / "jobs.csv"
+    table.write_text("job,submit_s,nodes,run_s,cpus_per_task,constraint,nice,reservation\n1,0,1,5,2,fast,30,mine\n")
+    ask = read_table(table).jobs[0].ask
+    assert ask is not None
+    assert (ask.cpus_per_task, ask.constraint, ask.nice, ask.reservation) == (2, "fast", 30, "mine")
