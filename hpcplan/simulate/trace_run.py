@@ -1,31 +1,38 @@
-"""A trace under a policy: on bare processors, or on the nodes of a site or of a slurm.conf."""
+"""A trace under a policy: on bare processors, or on the nodes of a site or of a slurm.conf.
+
+:func:`rows_on_processors` and :func:`rows_on_nodes` take jobs as their times come and give rows as soon as those before
+them are known, so that a trace of any length needs no more memory than the jobs that wait and run.
+"""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Final
 
-from hpcplan.errors import InputError, SlurmError, nearest
-from hpcplan.simulate.admission import Admission
+from hpcplan.errors import InputError, nearest
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
-from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec
+from hpcplan.simulate.fast_slurm import FEW, compiled_rows, is_usual, usual_cluster
+from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Metrics, Row, metrics
 from hpcplan.simulate.policies import POLICIES, Backfill, Fcfs
-from hpcplan.simulate.replay import replay
-from hpcplan.simulate.reservations import Reservations, refuse_unknown
+from hpcplan.simulate.replay import starts_in_time
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
+from hpcplan.simulate.trace_submissions import Submissions, depends
 from hpcplan.simulate.traces import Trace, TraceJob
 from hpcplan.slurm.records import JobState
 
-__all__ = ["TRACE_POLICIES", "Schedule", "check_policy", "on_nodes", "on_processors"]
+__all__ = [
+    "TRACE_POLICIES", "Schedule", "check_policy", "on_nodes", "on_processors", "pool_of", "rows_on_nodes",
+    "rows_on_processors",
+]  # fmt: skip
 
 TRACE_POLICIES: Final = ("fcfs", "sjf", "priority", "easy", "conservative", "slurm")
-_FIRST: Final = 10**9  # what limits are taken from to make priorities of them; above every limit
-_REFERENCE: Final = re.compile(r":([^:,?+]+)")
+Placed = tuple[int, Row]  # a job's position in the order of submission, and its row
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,63 +62,75 @@ def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "su
         InputError: a job is wider than the machine, the size is not known, or no such policy.
     """
     check_policy(policy)
-    if procs is None:
-        raise InputError("the trace does not say how large the machine is", hint="--procs, --site or --slurm-conf")
-    if policy == "slurm":
-        cluster = SlurmCluster(Machine.of_processors(procs), SlurmSettings())
-        return on_nodes(trace, cluster, policy, order, names_nodes=False)
-    starts = replay(trace.jobs, procs, policy=policy, order=order)  # type: ignore[arg-type]
-    whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
-    rows = []
-    for job, start in zip(trace.jobs, starts, strict=True):
-        run_s, limit_s, name = job.run_s, job.limit_s, job.label
-        end, state = (start + limit_s, cut) if run_s > limit_s else (start + run_s, whole)
-        rows.append(Row(str(job.id) if name is None else name, job.submit_s, start, end, job.procs, None, None, state))
-    return Schedule(policy, order, procs, tuple(rows), {})
+    size = pool_of(procs)
+    refused: dict[str, str] = {}
+    jobs, positions = _by_submission(trace.jobs)
+    rows = rows_on_processors(jobs, size, policy, order, refused)
+    return Schedule(policy, order, size, _in_trace_order(rows, positions), refused)
 
 
-def on_nodes(
-    trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit", *, names_nodes: bool = True
-) -> Schedule:
+def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit") -> Schedule:
     """Schedule a trace on the nodes of a cluster; a job that says no nodes gets as many as its processors take.
 
-    Without ``names_nodes`` the rows do not say on which nodes, nor on how many, a job ran.
+    Raises:
+        InputError: no such policy, or a job depends on one that the trace does not have.
+    """
+    refused: dict[str, str] = {}
+    jobs, positions = _by_submission(trace.jobs)
+    rows = rows_on_nodes(jobs, cluster, policy, order, refused)
+    machine = cluster.machine
+    return Schedule(policy, order, machine.total(machine.all_nodes, "cpus"), _in_trace_order(rows, positions), refused)
+
+
+def rows_on_processors(
+    jobs: Iterable[TraceJob], procs: int, policy: str, order: str, refused: dict[str, str]
+) -> Iterator[Row]:
+    """Yield the rows of :func:`on_processors` for jobs in the order of their submission; ``refused`` is filled.
+
+    Raises:
+        InputError: a job is wider than the machine, or no such policy.
+    """
+    check_policy(policy)
+    if policy == "slurm":
+        cluster = SlurmCluster(Machine.of_processors(procs), SlurmSettings())
+        return rows_on_nodes(jobs, cluster, policy, order, refused, names_nodes=False)
+    return _in_order(_on_pool(jobs, procs, policy, order))
+
+
+def rows_on_nodes(
+    jobs: Iterable[TraceJob],
+    cluster: SlurmCluster,
+    policy: str,
+    order: str,
+    refused: dict[str, str],
+    *,
+    names_nodes: bool = True,
+) -> Iterator[Row]:
+    """Yield the rows of :func:`on_nodes` for jobs in the order of their submission; ``refused`` is filled.
+
+    Without ``names_nodes`` the rows do not say on which nodes, nor on how many, a job ran. Where a job may wait for
+    others, ``jobs`` is a sequence.
 
     Raises:
         InputError: no such policy, or a job depends on one that the trace does not have.
     """
     check_policy(policy)
-    plan = _Submissions(trace, cluster, policy, order)
-    engine: Engine
-    if policy == "slurm":
-        engine = Controller(cluster, now=plan.first_s, arrivals=plan)
-    else:
-        chosen = {"easy": POLICIES["easy"], "conservative": Backfill()}.get(policy, Fcfs())
-        engine = Engine(cluster.machine, chosen, now=plan.first_s, arrivals=plan)
-    found: dict[int, Row] = {}
-    cpus = cluster.machine.total
-
-    def note(job: Job, state: JobState) -> None:
-        """Keep the last attempt of a job as its row; the jobs of a trace that never start have no row here."""
-        nodes = job.nodes
-        width = cpus(nodes, "cpus") if nodes and job.request.whole else job.request.cpus
-        size = nodes.bit_count() if nodes and names_nodes else None
-        name, submit = plan.submitted[job.id - 1]
-        end = engine.now if nodes else None
-        found[job.id] = Row(name, submit, job.start_time, end, width, size, job.node_list, state.value)
-
-    engine.on_end, engine.names_nodes = note, names_nodes
-    while (time := engine.next_event_time()) is not None:
-        engine.step(time)
-    machine = cluster.machine
-    rows = []
-    for job in trace.jobs:
-        row = found.get(plan.ids.get(job.name, 0))
-        if row is None or row.start_s is None:
-            state = "REFUSED" if job.name in plan.refused else "PENDING" if row is None else row.state
-            row = Row(job.name, job.submit_s, None, None, job.procs, None, None, state)
-        rows.append(row)
-    return Schedule(policy, order, machine.total(machine.all_nodes, "cpus"), tuple(rows), plan.refused)
+    names = {job.name for job in jobs} if isinstance(jobs, Sequence) and any(map(depends, jobs)) else ()
+    fast = False
+    if policy == "slurm" and usual_cluster(cluster):
+        if isinstance(jobs, Sequence):
+            fast = len(jobs) > FEW and all(map(is_usual, jobs))
+        else:  # such jobs ask for processors and a limit
+            first = list(islice(jobs, FEW + 1))
+            fast, jobs = len(first) > FEW, chain(first, jobs)
+    turned_away: list[Placed] = []
+    plan = Submissions(
+        jobs, cluster, policy, order, names=names, refused=refused,
+        never_runs=lambda position, row: turned_away.append((position, row)),
+    )  # fmt: skip
+    if fast:
+        return _in_order(compiled_rows(plan, cluster, turned_away, names_nodes=names_nodes))
+    return _in_order(_on_engine(plan, cluster, policy, turned_away, names_nodes=names_nodes))
 
 
 def check_policy(policy: str) -> None:
@@ -124,89 +143,105 @@ def check_policy(policy: str) -> None:
         raise InputError(f"no policy is called {policy!r}" + nearest(policy, TRACE_POLICIES))
 
 
-class _Submissions:
-    """The jobs of a trace on their way to an engine, which numbers those that it accepts from 1."""
+def pool_of(procs: int | None) -> int:
+    """Return the size of the machine.
 
-    def __init__(self, trace: Trace, cluster: SlurmCluster, policy: str, order: str) -> None:
-        self.ids: dict[str, int] = {}
-        self.submitted: list[tuple[str, int]] = []  # name and submission of each, by id from 1
-        self.refused: dict[str, str] = {}
-        self._names = {job.name for job in trace.jobs} if any(_depends(job) for job in trace.jobs) else set()
-        self._whole_minutes = policy == "slurm"
-        self._admission = Admission(
-            cluster.machine, whole_nodes=not (self._whole_minutes and cluster.machine.shares_nodes)
-        )
-        self._shared = self._whole_minutes and cluster.machine.shares_nodes
-        self._licenses = dict(cluster.settings.licenses)
-        self._reservations = Reservations(cluster.reservations)
-        self._as_given = policy == "priority" or (policy == "slurm" and order == "submit")
-        self._shortest_first = policy == "sjf" or order == "sjf"
-        self._left = iter(sorted(trace.jobs, key=lambda job: job.submit_s))
-        self._next = self._following()
-        self.first_s = self._next.time if self._next is not None else 0
-
-    @property
-    def next_time(self) -> int | None:
-        """When the next job comes."""
-        return None if self._next is None else self._next.time
-
-    def pop(self) -> Arrival:
-        """Return the next job."""
-        arrival = self._next
-        assert arrival is not None
-        self._next = self._following()
-        return arrival
-
-    def _following(self) -> Arrival | None:
-        """Return the next job that is not refused, numbered."""
-        for job in self._left:
-            spec = self._spec(job)
-            try:
-                if self._whole_minutes:
-                    refuse_unknown(spec, job.user or "user", self._licenses, self._reservations)
-                self._admission.resolve(spec)
-                spec = self._with_dependency(spec, job)
-            except SlurmError as error:
-                self.refused[job.name] = error.message
-                continue
-            self.submitted.append((job.name, job.submit_s))
-            self.ids[job.name] = len(self.submitted)
-            return Arrival(job.submit_s, job.user or "user", spec, Behaviour(job.run_s))
-        return None
-
-    def _spec(self, job: TraceJob) -> JobSpec:
-        limit_s: int | None = job.limit_s if job.ask is None else job.ask.time_limit_s
-        if self._whole_minutes and limit_s is not None:
-            limit_s = -(-limit_s // 60) * 60
-        if job.ask is None:
-            priority = None if self._as_given else _FIRST - job.limit_s if self._shortest_first else 1
-            return JobSpec(name=job.name, ntasks=job.procs, time_limit_s=limit_s, priority=priority)
-        spec = job.ask if limit_s == job.ask.time_limit_s else replace(job.ask, time_limit_s=limit_s)
-        if not self._whole_minutes and (spec.licenses or spec.reservation):
-            spec = replace(spec, licenses=None, reservation=None)
-        if self._shared and not (spec.exclusive or spec.ntasks or spec.ntasks_per_node or spec.cpus_per_task > 1):
-            nodes = spec.nodes_min or job.procs  # what sacct prints says nodes and CPUs: it had that share of each
-            if job.procs > nodes:
-                spec = replace(spec, cpus_per_task=-(-job.procs // nodes), ntasks_per_node=1)
-        if self._as_given:
-            return spec
-        return replace(spec, priority=_FIRST - job.limit_s if self._shortest_first else 1)
-
-    def _with_dependency(self, spec: JobSpec, job: TraceJob) -> JobSpec:
-        """Return the specification with the engine's numbers in the place of the trace's names."""
-        if spec.dependency is None:
-            return spec
-
-        def number(match: re.Match[str]) -> str:
-            name = match[1]
-            if name not in self._names:
-                raise InputError(f"job {job.name} depends on {name!r}, which the trace does not have")
-            if name not in self.ids:
-                raise SlurmError("Job dependency problem")
-            return f":{self.ids[name]}"
-
-        return replace(spec, dependency=_REFERENCE.sub(number, spec.dependency))
+    Raises:
+        InputError: it is not known.
+    """
+    if procs is None:
+        raise InputError("the trace does not say how large the machine is", hint="--procs, --site or --slurm-conf")
+    return procs
 
 
-def _depends(job: TraceJob) -> bool:
-    return job.ask is not None and job.ask.dependency is not None
+def _on_pool(jobs: Iterable[TraceJob], procs: int, policy: str, order: str) -> Iterator[Placed]:
+    whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
+    found = starts_in_time(jobs, procs, policy=policy, order=order)  # type: ignore[arg-type]
+    for rank, (number, submit, run_s, limit_s, width, label, _, _), start in found:
+        end, state = (start + limit_s, cut) if run_s > limit_s else (start + run_s, whole)
+        yield rank, Row(str(number) if label is None else label, submit, start, end, width, None, None, state)
+
+
+def _on_engine(
+    plan: Submissions, cluster: SlurmCluster, policy: str, turned_away: list[Placed], *, names_nodes: bool
+) -> Iterator[Placed]:
+    """Yield rows as jobs end for good; of those that are left at the end, what became of their last attempt."""
+    engine: Engine
+    if policy == "slurm":
+        engine = Controller(cluster, now=plan.first_s, arrivals=plan)
+    else:
+        chosen = {"easy": POLICIES["easy"], "conservative": Backfill()}.get(policy, Fcfs())
+        engine = Engine(cluster.machine, chosen, now=plan.first_s, arrivals=plan)
+    attempts: dict[int, Row] = {}
+    noted: list[tuple[int, Row]] = []
+    cpus = cluster.machine.total
+
+    def note(job: Job, state: JobState) -> None:
+        """Keep the last attempt of a job as its row."""
+        nodes, own = job.nodes, plan.waiting[job.id].job
+        width = own.procs if not nodes else cpus(nodes, "cpus") if job.request.whole else job.request.cpus
+        size = nodes.bit_count() if nodes and names_nodes else None
+        end = engine.now if nodes else None
+        row = Row(own.name, own.submit_s, job.start_time, end, width, size, job.node_list, state.value)
+        noted.append((job.id, row))
+
+    engine.on_end, engine.names_nodes = note, names_nodes
+    while (time := engine.next_event_time()) is not None:
+        engine.step(time)
+        yield from _taken(turned_away)
+        for number, row in noted:
+            if number in engine.jobs:
+                attempts[number] = row
+            else:
+                attempts.pop(number, None)
+                yield plan.waiting.pop(number).position, row
+        noted.clear()
+    yield from _taken(turned_away)
+    for number, one in plan.waiting.items():
+        job, last = one.job, attempts.get(number)
+        if last is None or last.start_s is None:
+            state = "PENDING" if last is None else last.state
+            last = Row(job.name, job.submit_s, None, None, job.procs, None, None, state)
+        yield one.position, last
+
+
+def _taken(rows: list[Placed]) -> list[Placed]:
+    result = rows.copy()
+    rows.clear()
+    return result
+
+
+def _in_order(found: Iterable[Placed]) -> Iterator[Row]:
+    """Yield rows in the order of their positions, each as soon as those before it are known."""
+    early: dict[int, Row] = {}
+    following = 0
+    for position, row in found:
+        if position != following:
+            early[position] = row
+            continue
+        yield row
+        following += 1
+        while early and following in early:
+            yield early.pop(following)
+            following += 1
+
+
+def _by_submission(jobs: Sequence[TraceJob]) -> tuple[Sequence[TraceJob], list[int] | None]:
+    """Return the jobs in the order of submission, and the position of each in the trace, ``None`` where it is the same.
+
+    Jobs of the same second keep the order of the trace.
+    """
+    times = [job.submit_s for job in jobs]
+    if all(map(int.__le__, times, times[1:])):
+        return jobs, None
+    positions = sorted(range(len(jobs)), key=times.__getitem__)
+    return [jobs[position] for position in positions], positions
+
+
+def _in_trace_order(rows: Iterable[Row], positions: list[int] | None) -> tuple[Row, ...]:
+    if positions is None:
+        return tuple(rows)
+    result: list[Row | None] = [None] * len(positions)
+    for position, row in zip(positions, rows, strict=True):
+        result[position] = row
+    return tuple(row for row in result if row is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,5 +87,5 @@ def test_a_later_job_never_delays_an_earlier_one_where_limits_are_exact(jobs: li
     """With a reservation for everybody, what is submitted last changes nothing for the others."""
     if not jobs:
         return
-    ordered = [replace(job, run_s=job.limit_s) for job in sorted(jobs, key=lambda job: job.submit_s)]
+    ordered = [job._replace(run_s=job.limit_s) for job in sorted(jobs, key=lambda job: job.submit_s)]
     assert replay(ordered, PROCS, policy="conservative")[:-1] == replay(ordered[:-1], PROCS, policy="conservative")

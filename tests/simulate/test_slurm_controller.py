@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,7 +125,7 @@ def test_a_job_that_ends_by_itself_over_its_limit_has_timed_out_too(tmp_path: Pa
 
 
 def test_limits_count_in_whole_minutes(tmp_path: Path) -> None:
-    half = replace(job(1, 0, 1, 500, 1), ask=JobSpec(nodes_min=1, nodes_max=1, time_limit_s=61))
+    half = job(1, 0, 1, 500, 1)._replace(ask=JobSpec(nodes_min=1, nodes_max=1, time_limit_s=61))
     assert run(cluster(tmp_path), half)[0].end_s == 147
 
 

@@ -1,0 +1,299 @@
+"""One pass of the backfill scheduler, compiled: :mod:`hpcplan.simulate.slurm_backfill` on arrays.
+
+Levels, spans and the rest are explained there; the names are the same.
+"""
+# ruff: noqa: I001  (long lists of constants)
+
+from __future__ import annotations
+
+from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.choice import choose, plan
+from hpcplan.simulate.compiled.jit import compiled, ones
+from hpcplan.simulate.compiled.layout import (
+    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S,
+    BF_WINDOW_S, CHOSEN, CLOCK_S, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE,
+    ID, JOB_SETS, LEVEL_SETS, LIMIT_END_S, LIMIT_ENDS, LIMIT_S, LIMIT_SLOTS, MEMO_EARLIEST, MEMO_ELIGIBLE,
+    MEMO_LIMIT_S, MEMO_NEED, MEMO_SIZE, MEMO_STAMP, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, NEED, NEVER, NODES, NOW,
+    OF_CLOCK, PARTITION, PARTITIONS, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, STAMP, SUBMIT_S,
+    UNTIL_SETS, USABLE, WAITING, Ints, Sets,
+)  # fmt: skip
+
+__all__ = ["begin_pass", "find", "last_that_can_start", "promise", "started_now"]
+
+
+@compiled
+def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
+    """Set a pass up; ``FREE`` holds the free nodes."""
+    clock = OF_CLOCK
+    of[clock, N_SPANS], of[clock, N_LEVELS], of[clock, N_LIMITS] = 1, 0, of[clock, N_PROMISED]
+    of[clock, STAMP] += 1
+    of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = of[clock, NOW], 0, rules[NODES]
+    for word in range(sets.shape[1]):
+        sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
+    for number in range(of[clock, N_PROMISED]):
+        slot = of[PROMISED, number]
+        of[LIMIT_SLOTS, number], of[LIMIT_ENDS, number] = slot, of[LIMIT_END_S, slot]
+    for partition in range(rules[PARTITIONS]):
+        of[RESERVED, partition] = 0
+
+
+@compiled
+def last_that_can_start(rules: Ints, of: Ints, sets: Sets, last: int) -> int:
+    """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
+    now, spans, words = of[OF_CLOCK, NOW], of[OF_CLOCK, N_SPANS], sets.shape[1]
+    while last >= 0:
+        slot = of[WAITING, last]
+        span = max(0, _right(of, BEGINS, spans, now + of[LIMIT_S, slot]) - 1)
+        until, eligible = rules[UNTIL_SETS] + of[SPAN_ROWS, span], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+        count = 0
+        for word in range(words):
+            count += ones(sets[until, word] & sets[eligible, word] & sets[FREE, word])
+        if count >= of[NEED, slot]:
+            break
+        last -= 1
+    return last
+
+
+@compiled
+def find(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
+    """Return when the job can start, and put its nodes into ``CHOSEN``; -1 if not within what is planned for."""
+    words, now, final = sets.shape[1], of[OF_CLOCK, NOW], of[OF_CLOCK, N_SPANS] - 1
+    limit_s, need, eligible = of[LIMIT_S, slot], of[NEED, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    memo, stamp, earliest, known = _memo(rules, of, slot), of[OF_CLOCK, STAMP], now, False
+    if of[MEMO_STAMP, memo] == stamp:
+        earliest, known = of[MEMO_EARLIEST, memo], True
+        if earliest == NEVER:
+            return -1
+    first_level = 0
+    if common(sets, FREE, eligible) < need:
+        first_level = _level_with(rules, of, sets, eligible, need, 0) + 1
+    if first_level > of[OF_CLOCK, N_LIMITS]:
+        return -1
+    bound = of[LIMIT_ENDS, first_level - 1] if first_level else now
+    first = min(final, max(0, _right(of, BEGINS, final + 1, max(earliest, bound)) - 1))
+    earliest = max(earliest, of[BEGINS, first])
+    fits = False
+    while True:
+        while first < final and of[BEGINS, first + 1] <= earliest:
+            first += 1
+        beyond = first + 1
+        while beyond <= final and of[BEGINS, beyond] <= earliest + limit_s:
+            beyond += 1
+        position = beyond - 1  # whatever runs into a span with too few nodes fails
+        while position >= first and of[COUNTS, position] >= need:
+            position -= 1
+        if position >= first:
+            if position == final:
+                break
+            earliest = of[BEGINS, position + 1]
+            continue
+        there = 0
+        for word in range(words):
+            bits = sets[eligible, word]
+            for position in range(first, beyond):
+                bits &= sets[rules[SPAN_SETS] + of[SPAN_ROWS, position], word]
+            sets[USABLE, word] = bits
+            there += ones(bits)
+        start = -1
+        if there >= need and (first == final or _fits_by(rules, of, sets, of[BEGINS, first + 1], need)):
+            start = _will_run(rules, of, sets, need, first_level)
+        if start < 0:
+            if first == final:
+                break
+            earliest = of[BEGINS, first + 1]
+            continue
+        start = max(start, earliest)
+        if start > now:
+            if first < final and start > of[BEGINS, first + 1]:
+                earliest = of[BEGINS, first + 1]
+                continue
+            if start > now + rules[BF_WINDOW_S]:
+                break
+        if not known:
+            of[MEMO_STAMP, memo], of[MEMO_EARLIEST, memo], known = stamp, earliest, True
+        fits = True
+        if start > now:
+            plan(of, sets, POOL, need)
+        else:
+            choose(rules, of, sets, POOL, need)
+        if start <= now or not _overlaps(rules, of, sets, start, start + limit_s):
+            return start
+        earliest = max(start, earliest + 1)
+    if not fits:  # nor will any job that asks for the same: more promises never let one start earlier
+        of[MEMO_STAMP, memo], of[MEMO_EARLIEST, memo] = stamp, NEVER
+    return -1
+
+
+@compiled
+def _memo(rules: Ints, of: Ints, slot: int) -> int:
+    """Return where it is kept what was found of jobs that ask for the same."""
+    eligible, need, limit_s, stamp = of[ELIGIBLE, slot], of[NEED, slot], of[LIMIT_S, slot], of[OF_CLOCK, STAMP]
+    last = rules[MEMO_SIZE] - 1
+    place = (limit_s // 60 * 31 + need * 40503 + eligible * 97) & last
+    while of[MEMO_STAMP, place] == stamp and not (
+        of[MEMO_ELIGIBLE, place] == eligible and of[MEMO_NEED, place] == need and of[MEMO_LIMIT_S, place] == limit_s
+    ):
+        place = (place + 1) & last
+    of[MEMO_ELIGIBLE, place], of[MEMO_NEED, place], of[MEMO_LIMIT_S, place] = eligible, need, limit_s
+    return place
+
+
+@compiled
+def _right(of: Ints, row: int, count: int, time: int) -> int:
+    """Return how many of the first ``count`` times of a row are not after ``time``."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if of[row, middle] <= time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def _next_level(rules: Ints, of: Ints, sets: Sets) -> bool:
+    """Work out one more level; whether there was one."""
+    position = of[OF_CLOCK, N_LEVELS]
+    if position == of[OF_CLOCK, N_LIMITS]:
+        return False
+    level, held = rules[LEVEL_SETS] + position, rules[JOB_SETS] + of[LIMIT_SLOTS, position]
+    before = level - 1 if position else FREE
+    for word in range(sets.shape[1]):
+        sets[level, word] = sets[before, word] | sets[held, word]
+    of[OF_CLOCK, N_LEVELS] = position + 1
+    return True
+
+
+@compiled
+def _level_with(rules: Ints, of: Ints, sets: Sets, usable: int, need: int, low: int) -> int:
+    """Return the first level from ``low`` on that has so many of the usable nodes; their number, if none has."""
+    levels, high = rules[LEVEL_SETS], of[OF_CLOCK, N_LEVELS]
+    if high > low and common(sets, levels + high - 1, usable) >= need:
+        while low < high:
+            middle = (low + high) // 2
+            if common(sets, levels + middle, usable) >= need:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+    low = max(low, high)
+    while low < of[OF_CLOCK, N_LEVELS] or _next_level(rules, of, sets):
+        if common(sets, levels + low, usable) >= need:
+            return low
+        low += 1
+    return low
+
+
+@compiled
+def _fits_by(rules: Ints, of: Ints, sets: Sets, time: int, need: int) -> bool:
+    """Whether so many of ``USABLE`` have come free by then, if the running jobs go one after another."""
+    ended = _right(of, LIMIT_ENDS, of[OF_CLOCK, N_LIMITS], time)
+    while ended > of[OF_CLOCK, N_LEVELS]:
+        _next_level(rules, of, sets)
+    return common(sets, rules[LEVEL_SETS] + ended - 1 if ended else FREE, USABLE) >= need
+
+
+@compiled
+def _will_run(rules: Ints, of: Ints, sets: Sets, need: int, first_level: int) -> int:
+    """Return when the job would fit on ``USABLE``, -1 if never, and put into what into ``POOL``."""
+    now, words, level = of[OF_CLOCK, NOW], sets.shape[1], FREE
+    if first_level or common(sets, USABLE, FREE) < need:
+        number = _level_with(rules, of, sets, USABLE, need, max(0, first_level - 1))
+        if number >= of[OF_CLOCK, N_LEVELS]:
+            return -1
+        level = rules[LEVEL_SETS] + number
+        now = max(of[LIMIT_ENDS, number], now + 1)
+    for word in range(words):
+        sets[POOL, word] = sets[USABLE, word] & sets[level, word]
+    return now
+
+
+@compiled
+def _overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
+    """Whether nodes of ``CHOSEN`` have been promised between these times, rounded to ``bf_resolution``."""
+    start -= (start + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
+    end -= (end + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
+    spans = of[OF_CLOCK, N_SPANS]
+    if start >= of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]:
+        return False
+    position = max(0, _right(of, BEGINS, spans, start) - 1)
+    while position < spans and of[BEGINS, position] < end:
+        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
+        for word in range(sets.shape[1]):
+            if sets[CHOSEN, word] & ~sets[row, word]:
+                return True
+        position += 1
+    return False
+
+
+@compiled
+def started_now(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
+    """Count a job that has started on ``CHOSEN`` among the running ones."""
+    for word in range(sets.shape[1]):
+        sets[FREE, word] &= ~sets[CHOSEN, word]
+    place, end = of[OF_CLOCK, N_LIMITS], of[LIMIT_END_S, slot]
+    while place > 0:
+        before = of[LIMIT_ENDS, place - 1]
+        if before < end or (before == end and of[ID, of[LIMIT_SLOTS, place - 1]] < of[ID, slot]):
+            break
+        of[LIMIT_ENDS, place], of[LIMIT_SLOTS, place] = before, of[LIMIT_SLOTS, place - 1]
+        place -= 1
+    of[LIMIT_ENDS, place], of[LIMIT_SLOTS, place] = end, slot
+    of[OF_CLOCK, N_LIMITS] += 1
+    of[OF_CLOCK, N_LEVELS] = min(place, of[OF_CLOCK, N_LEVELS])
+    for level in range(of[OF_CLOCK, N_LEVELS]):  # those after it have its nodes as before
+        for word in range(sets.shape[1]):
+            sets[rules[LEVEL_SETS] + level, word] &= ~sets[CHOSEN, word]
+
+
+@compiled
+def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
+    """Promise a job ``CHOSEN`` from ``start`` on, unless there are reasons not to."""
+    if rules[BF_JOB_PART_COUNT_RESERVE]:
+        partition = of[PARTITION, slot]
+        if of[RESERVED, partition] >= rules[BF_JOB_PART_COUNT_RESERVE]:
+            return
+        of[RESERVED, partition] += 1
+    if rules[BF_MIN_PRIO_RESERVE] and of[PRIORITY, slot] < rules[BF_MIN_PRIO_RESERVE]:
+        return
+    age_s = of[OF_CLOCK, NOW] - of[SUBMIT_S, slot] if of[SUBMIT_S, slot] else 0
+    if age_s < rules[BF_MIN_AGE_RESERVE_S]:
+        return
+    end = start + of[LIMIT_S, slot]
+    start -= (start + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
+    end -= (end + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
+    first = _cut(rules, of, sets, start)
+    last = _cut(rules, of, sets, end)
+    for position in range(first, of[OF_CLOCK, N_SPANS]):
+        row, count = of[SPAN_ROWS, position], 0
+        if position < last:
+            for word in range(sets.shape[1]):
+                left = sets[rules[SPAN_SETS] + row, word] & ~sets[CHOSEN, word]
+                sets[rules[SPAN_SETS] + row, word] = left
+                count += ones(left)
+            of[COUNTS, position] = count
+        for word in range(sets.shape[1]):
+            sets[rules[UNTIL_SETS] + row, word] &= ~sets[CHOSEN, word]
+
+
+@compiled
+def _cut(rules: Ints, of: Ints, sets: Sets, time: int) -> int:
+    """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
+    spans = of[OF_CLOCK, N_SPANS]
+    position = _right(of, BEGINS, spans, time - 1)
+    if not position or (position < spans and of[BEGINS, position] == time):
+        return position
+    if position == spans and time >= of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]:
+        return position
+    for later in range(spans, position, -1):
+        of[BEGINS, later], of[COUNTS, later] = of[BEGINS, later - 1], of[COUNTS, later - 1]
+        of[SPAN_ROWS, later] = of[SPAN_ROWS, later - 1]
+    of[BEGINS, position], of[SPAN_ROWS, position] = time, spans
+    of[COUNTS, position] = of[COUNTS, position - 1]
+    before = of[SPAN_ROWS, position - 1]
+    for word in range(sets.shape[1]):
+        sets[rules[SPAN_SETS] + spans, word] = sets[rules[SPAN_SETS] + before, word]
+        sets[rules[UNTIL_SETS] + spans, word] = sets[rules[UNTIL_SETS] + before, word]
+    of[OF_CLOCK, N_SPANS] = spans + 1
+    return position

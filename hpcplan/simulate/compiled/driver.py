@@ -1,0 +1,191 @@
+"""Feeds the compiled controller with jobs, some thousands at a time, and takes away those that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from hpcplan.simulate.compiled import layout as at
+from hpcplan.simulate.compiled.controller import DONE, advance
+
+__all__ = ["Coming", "Driver", "Ended"]
+
+_CHUNK: Final = 1024  # jobs; so few that what is worked on stays in the cache
+_SPANS_A_JOB: Final = 2
+
+
+class Coming(NamedTuple):
+    """A job that will be submitted: times in seconds, ``need`` nodes of those ``eligible``, a set.
+
+    ``priority`` is ``None`` where factors make it: ``factors`` are those that do not change, times their weights, first
+    as they count at submission and then as they do later.
+    """
+
+    number: int
+    submit_s: int
+    run_s: int
+    limit_s: int
+    need: int
+    eligible: int
+    partition: int
+    user: int
+    priority: int | None
+    blocked: bool
+    factors: Sequence[float]
+
+
+class Ended(NamedTuple):
+    """A job that has ended; ``nodes`` is the set that it had, ``None`` where nobody asks."""
+
+    number: int
+    start_s: int
+    end_s: int
+    timed_out: bool
+    nodes: int | None
+
+
+class Driver:
+    """One simulation. ``rules`` are numbers by the names of :data:`.layout.RULES`; sets are integers."""
+
+    def __init__(
+        self, rules: Mapping[str, int], clock: Mapping[str, int], *, all_nodes: int, lines: Sequence[int],
+        partitions: Sequence[tuple[int, int]], factors: int, wants_nodes: bool,
+    ) -> None:  # fmt: skip
+        """Set it up: ``lines`` are the nodes of each line, by weight, ``partitions`` sets with their priority tiers."""
+        self._settings = dict(rules)
+        self._nodes = all_nodes.bit_length()
+        self._words = max(1, -(-self._nodes // 64))
+        self._fixed = [all_nodes, *lines, *(mask for mask, _ in partitions)]
+        self._lines, self._partitions = len(lines), partitions
+        self._eligible: dict[int, int] = {}
+        self._n_factors = factors
+        self._wants_nodes = wants_nodes
+        self._slots = 0
+        self._rules = np.zeros(len(at.RULES), np.int64)
+        self._of = np.zeros((len(at.FIELDS), 0), np.int64)
+        self._sets = np.zeros((0, self._words), np.uint64)
+        self._factors = np.zeros((0, factors))
+        self._users = 1
+        self._resize(2 * _CHUNK)
+        for name, value in clock.items():
+            self._of[at.OF_CLOCK, at.CLOCK.index(name)] = value
+        self._sets[at.ALL] = self._row(all_nodes)
+        for number, (_, tier) in enumerate(partitions):
+            self._of[at.PARTITION_TIER, number] = tier
+
+    def run(self, coming: Iterator[Coming]) -> Iterator[Ended]:
+        """Yield the jobs as they end, of those that are given in the order of submission."""
+        chunk, following = self._chunk(coming, next(coming, None))
+        while True:
+            self._feed(chunk, more=following is not None)
+            code = advance(self._rules, self._of, self._sets, self._factors)
+            yield from self._taken()
+            if code == DONE:
+                return
+            chunk, following = self._chunk(coming, following)
+
+    @staticmethod
+    def _chunk(coming: Iterator[Coming], first: Coming | None) -> tuple[list[Coming], Coming | None]:
+        """Return the next jobs, to the end of a second, and the one that follows them."""
+        chunk: list[Coming] = []
+        while first is not None and (len(chunk) < _CHUNK or first.submit_s == chunk[-1].submit_s):
+            chunk.append(first)
+            first = next(coming, None)
+        return chunk, first
+
+    def _feed(self, chunk: list[Coming], *, more: bool) -> None:
+        known = len(self._eligible)
+        for job in chunk:
+            if job.eligible not in self._eligible:
+                self._eligible[job.eligible] = len(self._eligible)
+        users = max((job.user for job in chunk), default=0) + 1
+        self._users = max(users, self._users)
+        clock = self._of[at.OF_CLOCK]
+        unused = int(clock[at.N_UNUSED])
+        if unused < len(chunk) or self._too_small():
+            self._resize(2 * (self._slots - unused + len(chunk)))
+        elif len(self._eligible) > known:
+            self._write_eligible()
+        of, clock = self._of, self._of[at.OF_CLOCK]
+        count, left = len(chunk), int(clock[at.N_UNUSED]) - len(chunk)
+        slots = of[at.UNUSED, left : left + count].copy()
+        clock[at.N_UNUSED] = left
+        clock[at.FIRST_COMING], clock[at.N_COMING], clock[at.MORE] = 0, count, int(more)
+        of[at.COMING, :count] = slots
+        if not count:
+            return
+        numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors = zip(
+            *chunk, strict=True
+        )
+        of[at.ID, slots], of[at.SUBMIT_S, slots], of[at.RUN_S, slots] = numbers, submits, runs
+        of[at.LIMIT_S, slots], of[at.NEED, slots], of[at.PARTITION, slots] = limits, needs, partitions
+        of[at.ELIGIBLE, slots] = [self._eligible[mask] for mask in eligible]
+        of[at.USER, slots], of[at.BLOCKED, slots], of[at.START_S, slots] = users_, blocked, at.NEVER
+        of[at.GIVEN, slots] = [priority is not None for priority in priorities]
+        of[at.PRIORITY, slots] = [priority or 0 for priority in priorities]
+        if self._n_factors:
+            self._factors[slots] = factors
+
+    def _taken(self) -> Iterator[Ended]:
+        of = self._of
+        count = int(of[at.OF_CLOCK, at.N_ENDED])
+        of[at.OF_CLOCK, at.N_ENDED] = 0
+        rows = (at.ENDED_ID, at.ENDED_START_S, at.ENDED_END_S, at.ENDED_TIMED_OUT, at.ENDED_SET)
+        numbers, starts, ends, cut, sets = (of[row, :count].tolist() for row in rows)
+        nodes: Iterator[int | None]
+        if self._wants_nodes:
+            first = int(self._rules[at.JOB_SETS])
+            held = self._sets[first + np.array(sets, dtype=np.int64)]
+            nodes = (int.from_bytes(row.tobytes(), "little") for row in held)
+        else:
+            nodes = (None for _ in numbers)
+        for number, start, end, timed_out, mask in zip(numbers, starts, ends, cut, nodes, strict=True):
+            yield Ended(number, start, end, bool(timed_out), mask)
+
+    def _row(self, mask: int) -> at.Sets:
+        return np.frombuffer(mask.to_bytes(8 * self._words, "little"), dtype="<u8")
+
+    def _too_small(self) -> bool:
+        return len(self._eligible) > self._eligible_room or self._users > self._of.shape[1]
+
+    def _resize(self, slots: int) -> None:
+        """Make room for so many jobs, and for the sets of nodes that have become known."""
+        before_of, before_sets, before = self._of, self._sets, self._slots
+        slots = max(slots, before)
+        tested = min(self._settings["bf_max_job_test"], slots)
+        spans, memo = _SPANS_A_JOB * tested + 2, 1 << (2 * tested + 1).bit_length()
+        self._eligible_room = max(64, 2 * len(self._eligible))
+        width = max(slots, spans, memo, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK))
+        rows = len(at.FIXED_SETS)
+        found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions), "memo_size": memo}
+        for name, count in (
+            ("line_sets", self._lines), ("partition_sets", len(self._partitions)),
+            ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
+            ("until_sets", spans), ("job_sets", slots),
+        ):  # fmt: skip
+            found[name] = rows
+            rows += count
+        self._of = np.zeros((len(at.FIELDS), width), np.int64)
+        self._of[:, : before_of.shape[1]] = before_of
+        self._of[at.MEMO_STAMP] = -1
+        self._sets = np.zeros((rows, self._words), np.uint64)
+        self._sets[: len(at.FIXED_SETS)] = before_sets[: len(at.FIXED_SETS)] if before else 0
+        for number, mask in enumerate(self._fixed[1:]):
+            self._sets[found["line_sets"] + number] = self._row(mask)
+        if before:
+            old = int(self._rules[at.JOB_SETS])
+            self._sets[found["job_sets"] : found["job_sets"] + before] = before_sets[old : old + before]
+        self._factors = np.concatenate([self._factors, np.zeros((slots - before, self._n_factors))])
+        unused = int(self._of[at.OF_CLOCK, at.N_UNUSED])
+        self._of[at.UNUSED, unused : unused + slots - before] = np.arange(before, slots)
+        self._of[at.OF_CLOCK, at.N_UNUSED] = unused + slots - before
+        self._slots = slots
+        self._rules[:] = [found[name] if name in found else self._settings[name] for name in at.RULES]
+        self._write_eligible()
+
+    def _write_eligible(self) -> None:
+        first = int(self._rules[at.ELIGIBLE_SETS])
+        for mask, number in self._eligible.items():
+            self._sets[first + number] = self._row(mask)

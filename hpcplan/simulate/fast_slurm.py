@@ -1,0 +1,163 @@
+"""Slurm's scheduling of a long trace in compiled code, where numba is installed and the trace is of the usual kind.
+
+The usual kind: whole nodes (select/linear) without switches, reservations, preemption, QOS and accounts, and jobs that
+ask for nodes, a limit, a partition, features and a priority at most. The result is the same as
+:class:`~hpcplan.simulate.controller.Controller` gives; everything else is left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from hpcplan.simulate.engine import TOP_PRIORITY
+from hpcplan.simulate.jobs import Behaviour, Job, JobSpec, Request
+from hpcplan.simulate.multifactor import Multifactor
+from hpcplan.simulate.outcome import Row
+from hpcplan.slurm.records import JobState
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.compiled.driver import Coming
+    from hpcplan.simulate.slurm_cluster import SlurmCluster
+    from hpcplan.simulate.slurm_settings import SlurmSettings
+    from hpcplan.simulate.trace_submissions import Submissions
+    from hpcplan.simulate.traces import TraceJob
+
+__all__ = ["FEW", "compiled_rows", "is_usual", "usual_cluster"]
+
+_REMEMBERED: Final = 4096  # requests whose factors are kept
+FEW: Final = 2000  # jobs; so few are done before numba is loaded
+
+
+def usual_cluster(cluster: SlurmCluster) -> bool:
+    """Whether compiled code is there, and can do what this cluster's slurmctld does."""
+    settings, policy = cluster.settings, cluster.policy
+    return (
+        not (cluster.machine.shares_nodes or settings.consumable or cluster.switches or cluster.reservations)
+        and not (policy.qos or policy.accounts or policy.users)
+        and settings.preempt_type not in {"partition_prio", "qos"}
+        and all(part.up for part in cluster.machine.partitions.values())
+        and find_spec("numba") is not None
+    )
+
+
+def is_usual(job: TraceJob) -> bool:
+    """Whether compiled code can do what a job asks for."""
+    ask = job.ask
+    return ask is None or not (
+        ask.dependency or ask.array or ask.hold or ask.begin or ask.nice or ask.licenses or ask.reservation
+        or ask.switches or ask.nodelist or "," in (ask.partition or "") or (ask.nodes_max not in (None, ask.nodes_min))
+    )  # fmt: skip
+
+
+def compiled_rows(
+    plan: Submissions, cluster: SlurmCluster, turned_away: list[tuple[int, Row]], *, names_nodes: bool
+) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a trace with their positions as jobs end; ``turned_away`` collects those that never run."""
+    from hpcplan.simulate.compiled.driver import Driver
+
+    machine, settings = cluster.machine, cluster.settings
+    factors = Multifactor(machine, settings, cluster.policy) if settings.multifactor else None
+    source = _Source(plan, cluster, factors)
+    cpus = {group.cpus for group in machine.groups}
+    wants_nodes = names_nodes or len(cpus) > 1
+    driver = Driver(
+        _rules(settings), _clock(settings, plan.first_s), all_nodes=machine.all_nodes,
+        lines=[group.mask for group in sorted(machine.groups, key=lambda group: group.weight)],
+        partitions=[(part.mask, part.priority_tier) for part in machine.partitions.values()],
+        factors=source.n_factors, wants_nodes=wants_nodes,
+    )  # fmt: skip
+    whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
+    each = next(iter(cpus))
+    for number, start, end, timed_out, nodes in driver.run(iter(source)):
+        if turned_away:
+            yield from turned_away
+            turned_away.clear()
+        _, position, job, _, request = plan.waiting.pop(number)
+        width = each * request.minimum if nodes is None else machine.total(nodes, "cpus")
+        size, names = (request.minimum, machine.node_list(nodes)) if names_nodes and nodes is not None else (None, None)
+        yield position, Row(job.name, job.submit_s, start, end, width, size, names, cut if timed_out else whole)
+    yield from turned_away
+    for _, position, job, _, _ in plan.waiting.values():
+        yield position, Row(job.name, job.submit_s, None, None, job.procs, None, None, JobState.PENDING.value)
+
+
+class _Source:
+    """The submissions as the compiled controller takes them."""
+
+    def __init__(self, plan: Submissions, cluster: SlurmCluster, factors: Multifactor | None) -> None:
+        self._plan = plan
+        self._partitions = {name: number for number, name in enumerate(cluster.machine.partitions)}
+        self._factors = factors
+        self._known: dict[int, tuple[Request, list[float]]] = {}
+        self._users: dict[str, int] = {}
+        self._count_users = cluster.settings.bf_max_job_user > 0
+        self._by_default = 0  # jobs so far whose priority goes down from job to job
+        self.n_factors = 0
+        if factors is not None:
+            settings = cluster.settings
+            kinds = (settings.priority_weight_qos, settings.priority_weight_fair_share, settings.priority_weight_tres)
+            self.n_factors = 2 * (2 + sum(map(bool, kinds)))
+
+    def __iter__(self) -> Iterator[Coming]:
+        """Yield them."""
+        from hpcplan.simulate.compiled.driver import Coming
+
+        while (one := self._plan.next()) is not None:
+            number, _, job, spec, request = one
+            priority = spec.priority
+            if priority is None and self._factors is None:
+                priority = TOP_PRIORITY - self._by_default
+                self._by_default += 1
+            user = 0
+            if self._count_users:
+                user = self._users.setdefault(job.user or "user", len(self._users))
+            yield Coming(
+                number, job.submit_s, job.run_s, request.limit_s, request.minimum, request.eligible,
+                self._partitions[request.partition], user, None if priority is None else max(1, priority),
+                request.limit_reason is not None, self._parts(spec, request) if priority is None else self._none,
+            )  # fmt: skip
+
+    @property
+    def _none(self) -> list[float]:
+        return [0.0] * self.n_factors
+
+    def _parts(self, spec: JobSpec, request: Request) -> list[float]:
+        """Return what the factors other than age add to the priority of jobs that ask for this."""
+        assert self._factors is not None
+        known = self._known.get(id(request))
+        if known is None or known[0] is not request:
+            found: list[float] = []
+            for eligible in (None, 0):
+                parts = self._factors.parts(
+                    Job(1, spec, request, Behaviour(1), "user", 0, 1, eligible_time=eligible), 0
+                )
+                del parts["age"]
+                found += parts.values()
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[id(request)] = request, found
+        return known[1]
+
+
+def _rules(settings: SlurmSettings) -> dict[str, int]:
+    """Return the numbers that the compiled controller goes by."""
+    from hpcplan.simulate.compiled.layout import RULES
+
+    found = {name: int(getattr(settings, name)) for name in RULES if hasattr(settings, name)}
+    found["by_id"] = int(settings.builtin and not settings.multifactor)
+    found["recalculated"] = int(settings.priority_recalculated)
+    found["first_turn_s"] = settings.first_second(settings.loop_phase_ms)
+    return found
+
+
+def _clock(settings: SlurmSettings, now: int) -> dict[str, int]:
+    """Return how the controller's own numbers stand at the beginning."""
+    from hpcplan.simulate.compiled.layout import NEVER
+
+    return {
+        "now": now, "seen_changes": -1, "was_empty": 1, "last_change": now - 1, "last_pass": now - 86400,
+        "last_backfill": settings.first_second(settings.backfill_phase_ms),
+        **dict.fromkeys(("batch_due", "whole_due", "backfill_due", "period"), NEVER),
+    }  # fmt: skip

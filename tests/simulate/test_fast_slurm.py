@@ -1,0 +1,122 @@
+"""The compiled controller: every row of its schedules is that of the controller in Python."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcplan.simulate import trace_run
+from hpcplan.simulate.fast_slurm import is_usual, usual_cluster
+from hpcplan.simulate.jobs import JobSpec
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.outcome import Row
+from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_settings import SlurmSettings
+from hpcplan.simulate.traces import Trace, TraceJob
+
+pytest.importorskip("numba")
+NODES = 70  # more than one word of 64
+
+
+def machine(draw: random.Random) -> Machine:
+    """Return nodes of two lines of slurm.conf in up to three partitions."""
+    cut = draw.randrange(1, NODES)
+    groups = (
+        NodeGroupShape((1 << cut) - 1, 4, 1 << 30, features=("old",), weight=draw.choice([1, 2])),
+        NodeGroupShape((1 << NODES) - (1 << cut), draw.choice([1, 4]), 1 << 30),
+    )
+    everything = (1 << NODES) - 1
+    parts = {"all": PartitionShape("all", everything, default=True, max_time_s=draw.choice([None, 3600]))}
+    for number in range(draw.randrange(3)):
+        name = f"part{number}"
+        mask = draw.getrandbits(NODES) or 1
+        parts[name] = PartitionShape(name, mask, priority_tier=draw.choice([1, 2]), priority_job_factor=number + 1)
+    return Machine(tuple(f"n{number}" for number in range(1, NODES + 1)), groups, parts)
+
+
+def parameters(draw: random.Random) -> SlurmSettings:
+    """Return settings other than the defaults."""
+    of = draw.choice
+    return SlurmSettings(
+        builtin=of([False, False, False, True]), multifactor=of([False, True]), sched_interval_s=of([60, 5]),
+        default_queue_depth=of([100, 0, 3]), partition_job_depth=of([0, 2]), bf_interval_s=of([30, 1, 5]),
+        bf_resolution_s=of([60, 1, 300]), bf_window_s=of([86400, 3600]), bf_max_job_test=of([500, 10]),
+        bf_max_job_start=of([0, 1]), bf_max_job_part=of([0, 0, 4]), bf_max_job_user=of([0, 0, 3]),
+        bf_job_part_count_reserve=of([0, 0, 1]), bf_min_age_reserve_s=of([0, 60]), over_time_limit_s=of([0, 60]),
+        priority_weight_age=of([0, 1000]), priority_weight_job_size=of([0, 1000]), priority_max_age_s=of([7200, 10**6]),
+        priority_weight_tres=of([(), (("cpu", 300),)]), priority_calc_period_s=of([20, 300]),
+        priority_recalculated=of([False, True]), clock_s=of([0, 1234567]),
+    )  # fmt: skip
+
+
+def jobs(draw: random.Random, partitions: list[str]) -> Iterator[TraceJob]:
+    """Yield jobs of which many wait."""
+    moment, gap_s = 0, draw.choice([2, 20, 100])
+    for number in range(1, draw.choice([30, 150]) + 1):
+        moment += int(draw.expovariate(1 / gap_s))
+        limit_s = draw.choice([60, 600, 601, 3600, 7200])
+        run_s = int(min(draw.expovariate(1 / limit_s), 1.5 * limit_s)) + 1
+        width = min(NODES, int(2 ** draw.uniform(0, 6.5)))
+        ask = None
+        if draw.random() < 0.4:
+            ask = JobSpec(
+                nodes_min=width, nodes_max=width, time_limit_s=draw.choice([limit_s, None]), exclusive=True,
+                partition=draw.choice(partitions), priority=draw.choice([None, None, 700]),
+                constraint=draw.choice([None, None, "old"]),
+            )  # fmt: skip
+        yield TraceJob(number, moment, run_s, limit_s, width, ask=ask, user=f"user{draw.randrange(4)}")
+
+
+def both(
+    trace: Trace, cluster: SlurmCluster, order: str, patch: pytest.MonkeyPatch
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Return the rows of the controller in Python, and of the compiled one."""
+    found = []
+    for few in (10**9, 0):
+        patch.setattr(trace_run, "FEW", few)
+        found.append(trace_run.on_nodes(trace, cluster, "slurm", order).rows)
+    return found[0], found[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), chunk=st.sampled_from([3, 40, 1024]), order=st.sampled_from(["submit", "sjf"]))
+def test_every_row_is_that_of_the_controller_in_python(seed: int, chunk: int, order: str) -> None:
+    from hpcplan.simulate.compiled import driver
+
+    draw = random.Random(seed)
+    cluster = SlurmCluster(machine(draw), parameters(draw))
+    assert usual_cluster(cluster)
+    made = Trace(tuple(jobs(draw, [*cluster.machine.partitions])), None, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "_CHUNK", chunk)
+        plain, compiled = both(made, cluster, order, patch)
+    assert compiled == plain
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"dependency": "afterok:1"},
+        {"reservation": "maintenance"},
+        {"switches": "1"},
+        {"nodelist": "n1"},
+        {"nodes_min": 1, "nodes_max": 2},
+        {"partition": "a,b"},
+        {"licenses": "ansys"},
+    ],
+)
+def test_what_compiled_code_cannot_do_is_left_to_python(asks: dict[str, object]) -> None:
+    assert not is_usual(TraceJob(1, 0, 10, 60, 1, ask=JobSpec(**asks)))  # type: ignore[arg-type]
+
+
+def test_a_trace_given_job_by_job_comes_out_as_one_given_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_run, "FEW", 20)
+    draw = random.Random(5)
+    made = [job._replace(ask=None) for job in jobs(draw, ["all"])]
+    whole = trace_run.on_processors(Trace(tuple(made), NODES, 0), NODES, "slurm").rows
+    assert tuple(trace_run.rows_on_processors(iter(made), NODES, "slurm", "submit", {})) == whole
+    assert len(whole) == len(made)
