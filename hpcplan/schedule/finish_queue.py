@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Entrant", "KnownQueue", "Queue"]
 
-_ROUNDS: Final = ((20, 60, 200), (4, 8, 16, 40))  # futures that have been gone through, on a pool and on a cluster
-_CHAINS: Final = (100, 1000)  # where waits are drawn each for itself
+_ROUNDS: Final = ((20, 60, 200, 400), (4, 8, 16, 32))  # futures that have been gone through, on a pool and on a cluster
+_CHAINS: Final = (100, 1000, 2000)  # where waits are drawn each for itself
 _WAITS: Final = (120, 30)  # of ordinary moments, drawn for each kind of job, on a pool and on a cluster
 
 

@@ -24,7 +24,7 @@ Criterion = Literal["p50", "p90", "cost"]
 _SURE: Final = 0.01  # how often a way to ask may be dropped that is as good as the leader
 _SPREAD: Final = 1.2  # by P90, what is not later than the leader by more than this at the middle stays in
 _ENOUGH: Final = 16  # ways that tell whether a deadline is kept
-_CAP: Final = 4.0  # times the leader's P90: nobody who chooses wants to know more of what takes longer
+_CAP: Final = 2.5  # times the leader's P90: nobody who chooses wants to know more of what takes longer
 
 
 def level_of(criterion: Criterion) -> float:
@@ -80,11 +80,14 @@ class Race:
         self.running.append(one)
 
     def go_on(self) -> None:
-        """Go through the other rounds, dropping what cannot win."""
+        """Go through the other rounds, dropping what cannot win; the last is for whoever leads, and still does then."""
         self.drop()
-        for count in self._known.rounds[1:]:
+        *middle, last = self._known.rounds[1:]
+        for count in middle:
             self._run(self.running, count)
             self.drop()
+        while (leader := self.leader) is not None and len(leader.ways) < last:
+            self._run([leader], last)
 
     def _run(self, those: Sequence[Candidate], count: int) -> None:
         pieces: list[tuple[Any, ...]] = []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Criterion", "FinishPlan", "Option", "Queue", "Stand", "plan_for_finish"]
 
-_HOPELESS: Final = 2.5  # sizes that train this many times as long as another takes, waits and all, are passed over
+_HOPELESS: Final = 2.0  # sizes that train this many times as long as another takes, waits and all, are passed over
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,9 @@ def _enter(
 
 
 def _stand(race: Race, known: KnownQueue) -> Stand:
-    most = max(race.done, sum(known.rounds[-1] if one in race.running else len(one.ways) for one in race.candidates))
+    rounds = known.rounds
+    others = sum(max(len(one.ways), rounds[-2] if one in race.running else 0) for one in race.candidates)
+    most = max(race.done, others + rounds[-1] - rounds[-2])
     return Stand(race.done, most, race.leading)
 
 

@@ -200,9 +200,9 @@ def test_those_that_could_win_are_looked_at_more_often_than_the_others_and_any_n
     told: list[Stand] = []
     found = planned(queue(96, 86400), each=told.append)
     futures = {one.nodes: len(one.finish.finish_s) for one in found.options}
-    assert futures[found.best.nodes] == max(futures.values()) == 40
-    assert min(futures.values()) < 40
-    assert told[-1].done == told[-1].most == sum(futures.values())
+    assert futures[found.best.nodes] == max(futures.values()) == 32
+    assert min(futures.values()) < 32
+    assert told[-1].done == sum(futures.values()) <= told[-1].most
     assert str(found.best.nodes) in told[-1].best
     again = planned(queue(96, 86400), processes=2)
     assert again.as_dict()["finish"] == found.as_dict()["finish"]

@@ -23,7 +23,6 @@ from hpcplan.simulate.slurm_settings import SlurmSettings
 __all__ = ["ClusterCourse", "ClusterFuture"]
 
 _FIRST: Final = 2**30  # priority of the first in line; each later one has one less
-_COARSE_S: Final = 180
 
 
 class ClusterFuture:
@@ -50,8 +49,6 @@ class ClusterFuture:
         settings = cluster.settings if cluster is not None else SlurmSettings()
         switches = cluster.switches if cluster is not None and cluster.machine.names == self.machine.names else ()
         self._cluster = SlurmCluster(self.machine, replace(settings, multifactor=False, builtin=False), switches)
-        slow = replace(self._cluster.settings, bf_interval_s=max(_COARSE_S, self._cluster.settings.bf_interval_s))
-        self._coarse = replace(self._cluster, settings=slow)
         self._admission = Admission(self.machine)
         self._unusable = _mask(self.machine, snapshot.unusable)
         self._reservations = [(one, _mask(self.machine, one.nodes)) for one in snapshot.reservations]
@@ -104,7 +101,7 @@ class ClusterFuture:
 
     def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> ClusterCourse:
         """Return a future in which jobs like the target are submitted one after another."""
-        return ClusterCourse(self, target, self._engine(runs_s, arrivals, coarse=True))
+        return ClusterCourse(self, target, self._engine(runs_s, arrivals))
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
         """Return when each waiting job, and then each arrival, starts (unix seconds); ``None`` if it never does."""
@@ -181,12 +178,16 @@ class ClusterFuture:
             begin=f"now+{until_s - now_s}" if until_s > now_s else None,
         )
 
-    def _engine(self, runs_s: Sequence[int], arrivals: Iterable[Coming], *, coarse: bool = False) -> Engine:
-        """Return the cluster in motion; ``coarse`` backfills every three minutes at most, for futures of days."""
+    def _engine(self, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> Engine:
+        """Return the cluster in motion.
+
+        It backfills as often as it really does: with fewer passes, nodes that come free one by one would add up for the
+        jobs in front instead of going to the small ones behind, and wide jobs would seem to start sooner than they do.
+        """
         coming = _Coming(self, arrivals)
         engine: Engine
         if self.policy in {"slurm", "backfill"}:
-            engine = Controller(self._coarse if coarse else self._cluster, now=self.now_s, arrivals=coming)
+            engine = Controller(self._cluster, now=self.now_s, arrivals=coming)
         else:
             policy = Backfill() if self.policy == "conservative" else POLICIES[self.policy]
             engine = Engine(self.machine, policy, now=self.now_s, arrivals=coming)
