@@ -47,7 +47,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--seed", type=int, default=1, show_default=True, help="What made-up jobs are drawn from.")
 @click.option("--seeds", type=click.IntRange(1), help="Monte Carlo: that many seeds from --seed on, on all cores.")
 @click.option("--workers", type=click.IntRange(1), help="Processes for it.  [default: one a core]")
-@click.option("--dask", metavar="ADDRESS", help="Do it on the Dask cluster of this scheduler: tcp://host:8786.")
+@click.option("--dask", metavar="ADDRESS", help="Do it on a Dask cluster: tcp://host:8786, or slurm:8 for eight jobs.")
 @click.option(
     "--order", type=click.Choice(["submit", "sjf"]), default="submit", show_default=True,
     help="How the queue is sorted: by submission, or shortest time limit first.",

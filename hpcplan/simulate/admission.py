@@ -42,12 +42,14 @@ class Admission:
         self._whole_nodes = whole_nodes
         self._known: dict[object, Request] = {}
 
-    def resolve(self, spec: JobSpec) -> Request:
-        """Return what ``spec`` asks of the machine.
+    def resolve(self, spec: JobSpec, *, anew: bool = False) -> Request:
+        """Return what ``spec`` asks of the machine; ``anew``, if its job has been taken before.
 
         Raises:
             SlurmError: the controller would refuse it.
         """
+        if not anew:
+            self._refuse_closed(spec)
         asked = _ASKED(spec)
         found = self._known.get(asked)
         if found is None:
@@ -56,6 +58,13 @@ class Admission:
                 self._known.clear()
             self._known[asked] = found
         return found
+
+    def _refuse_closed(self, spec: JobSpec) -> None:
+        """Refuse a new job of partitions that take none."""
+        parts = self._machine.partitions
+        names = (spec.partition or self._machine.default_partition()).split(",")
+        if all(name in parts and not parts[name].accepts for name in names):
+            raise refusal("Required partition not available (inactive or drain)")
 
 
 def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Request:

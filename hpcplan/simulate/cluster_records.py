@@ -22,9 +22,10 @@ def node_records(engine: Engine) -> list[NodeRecord]:
             mask ^= bit
             name = machine.names[bit.bit_length() - 1]
             cpus = used.get(bit, group.cpus if engine.busy & bit else 0)
+            state = _state(engine, bit, cpus, group.cpus)
             record = NodeRecord(
                 name=name,
-                state=_state(engine, bit, cpus, group.cpus),
+                state=_reserved(engine, bit) if state == "idle" else state,
                 flags=("DRAIN",) if engine.drained & bit else (),
                 partitions=tuple(part.name for part in machine.partitions.values() if part.mask & bit),
                 cpus=group.cpus,
@@ -59,12 +60,23 @@ def _state(engine: Engine, bit: int, used: int, cpus: int) -> str:
     return "idle" if not used else "allocated" if used >= cpus else "mixed"
 
 
+def _reserved(engine: Engine, bit: int) -> str:
+    """Return the state of an idle node: whether a reservation has it now."""
+    reservations = getattr(engine, "reservations", None)
+    flags = [
+        one.flags
+        for one in (reservations.by_name.values() if reservations else ())
+        if one.nodes & bit and one.start_s <= engine.now < one.end_s
+    ]
+    return "maint" if any("MAINT" in one for one in flags) else "reserved" if flags else "idle"
+
+
 def partition_records(machine: Machine) -> list[PartitionRecord]:
     """Return every partition, by name."""
     return [
         PartitionRecord(
             name=part.name,
-            state="up" if part.up else "down",
+            state=part.state,
             nodes=machine.node_list(part.mask),
             total_nodes=part.mask.bit_count(),
             default=part.default,

@@ -476,6 +476,8 @@ class Controller(Engine):
                 usable &= ~self._preempt_for(job, self.reservations.usable(job, self.now, not_held_up))
             if job.spec.reservation is not None:
                 continue
+            if self.reservations and self._choose(job.request, there):
+                continue  # it would run into a reservation, and holds up nobody
             if job.request.required and job.request.required.bit_count() >= job.request.minimum:
                 usable &= ~job.request.required  # no more jobs on the nodes that it insists on; the rest go on
             elif self.placement.fits(job.request, self.available):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from hpcplan.errors import SlurmError
 from hpcplan.simulate.admission import Admission, refusal
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.dependents import Dependents, History
 from hpcplan.simulate.het_jobs import new_components, refuse_part, whole
 from hpcplan.simulate.job_records import ended_record, natural_end
 from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
-from hpcplan.simulate.machine import Machine
+from hpcplan.simulate.machine import Machine, PartitionShape
 from hpcplan.simulate.policies import ClusterView, Policy
 from hpcplan.simulate.several_partitions import chosen, narrowed
 from hpcplan.slurm.records import JobRecord, JobState
@@ -85,8 +87,7 @@ class Engine:
         self._array_limits = False
         self._het_jobs = False
         self._several_partitions = False
-        self._all_up = all(part.up for part in machine.partitions.values())
-        self._partition_masks = {name: part.mask for name, part in machine.partitions.items()}
+        self._know_partitions()
 
     # what a person asks ---------------------------------------------------------------------------------------------
 
@@ -181,6 +182,34 @@ class Engine:
         self.changes += 1
         self._schedule()
 
+    def set_partition(self, part: PartitionShape) -> None:
+        """Let a partition be like this from now on, or be there; jobs that wait are held against its limits anew."""
+        self._change_partitions({**self.machine.partitions, part.name: part})
+
+    def drop_partition(self, name: str) -> None:
+        """Take away a partition that no job is for."""
+        self._change_partitions({key: part for key, part in self.machine.partitions.items() if key != name})
+
+    def _change_partitions(self, partitions: dict[str, PartitionShape]) -> None:
+        object.__setattr__(self.machine, "partitions", partitions)  # who holds the machine is to see the change
+        self._admission = Admission(self.machine, whole_nodes=self._whole_nodes())
+        self._know_partitions()
+        for job in list(self.jobs.values()):
+            if not job.running and job.id in self.jobs:
+                self._leave_queue(job)
+                try:
+                    job.request = self._admission.resolve(job.spec, anew=True)
+                except SlurmError:  # its partition can no longer hold it
+                    job.request = replace(job.request, limit_reason="BadConstraints")
+                self._classify(job)
+        self.changes += 1
+        self._schedule()
+
+    def _know_partitions(self) -> None:
+        """Work out what follows from the partitions."""
+        self._all_up = all(part.up for part in self.machine.partitions.values())
+        self._partition_masks = {name: part.mask for name, part in self.machine.partitions.items()}
+
     # time -----------------------------------------------------------------------------------------------------------
 
     def next_event_time(self) -> int | None:
@@ -270,13 +299,13 @@ class Engine:
 
     # inside ---------------------------------------------------------------------------------------------------------
 
-    def resolve(self, spec: JobSpec) -> Request:
-        """Return what ``spec`` asks of this cluster.
+    def resolve(self, spec: JobSpec, *, anew: bool = False) -> Request:
+        """Return what ``spec`` asks of this cluster; ``anew``, if its job has been taken before.
 
         Raises:
             SlurmError: refused, in sbatch's words.
         """
-        return self._admission.resolve(spec)
+        return self._admission.resolve(spec, anew=anew)
 
     def waits_for(self, job: Job) -> str | None:
         """Return squeue's word for what keeps a job of the queue from starting that is no lack of nodes."""
@@ -454,7 +483,7 @@ class Engine:
         job.start_time, job.nodes, job.node_list, job.backfilled, job.eligible_time = None, 0, None, None, None
         job.node_cpus = None
         if self._several_partitions:
-            job.request = self.resolve(job.spec)
+            job.request = self.resolve(job.spec, anew=True)
         self.changes += 1
         self._wake(job)
         self._classify(job)

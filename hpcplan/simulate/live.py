@@ -46,7 +46,7 @@ class LiveEngine(Engine):
             SlurmError: the controller would refuse it; nothing has changed.
         """
         job = self.jobs[job_id]
-        request = self._admission.resolve(spec)
+        request = self._admission.resolve(spec, anew=True)
         begin = begin_time(spec.begin, self.now) if "begin" in anew else job.begin_time
         if job.running:
             request = replace(job.request, limit_s=request.limit_s)

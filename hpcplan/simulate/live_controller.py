@@ -35,14 +35,24 @@ class LiveController(LiveEngine, Controller):
         if self._threads is not None:
             self._threads[0]._turn_us = 1000  # the main loop has a turn whenever there is something to do
 
+    def _know_partitions(self) -> None:
+        super()._know_partitions()
+        self._tiers = {name: part.priority_tier for name, part in self.machine.partitions.items()}
+        self._one_tier = len(set(self._tiers.values())) == 1
+
     def _give_back(self, job: Job, state: JobState) -> None:
         super()._give_back(job, state)
         self._see_ends(self.now * 1000 + 2000)
 
     def _note_changes(self, now: int) -> None:
-        """Arm what is due after a change: backfill soon where a heterogeneous job waits, which nobody else starts."""
+        """Arm what is due after a change, whatever it is.
+
+        Backfill is due soon where a heterogeneous job waits, which nobody else starts.
+        """
         changed = self.changes != self._seen_changes
         super()._note_changes(now)
+        if changed and now <= self.now:
+            self._batch_due = now
         if changed and self._het_job_waits():
             soon = max(now, self._last_backfill + 1)
             self._backfill_due = soon if self._backfill_due is None else min(self._backfill_due, soon)
@@ -50,6 +60,7 @@ class LiveController(LiveEngine, Controller):
     def _tell(self, at_ms: int) -> None:
         """Do the same where jobs share nodes."""
         changed = self.changes != self._seen_changes
+        self._triggered |= changed
         super()._tell(at_ms)
         if changed and self._threads is not None and self._het_job_waits():
             backfill = self._threads[1]

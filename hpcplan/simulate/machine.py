@@ -91,6 +91,14 @@ class PartitionShape:
     accounts: tuple[str, ...] = ()
     preempt_mode: str | None = None
     grace_time_s: int = 0
+    accepts: bool = True
+
+    @property
+    def state(self) -> str:
+        """``up``, ``down``, ``drain`` or ``inactive``: whether it starts jobs, and takes new ones."""
+        if self.accepts:
+            return "up" if self.up else "down"
+        return "drain" if self.up else "inactive"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ def reasons(engine: Engine) -> dict[int, str]:
     for job in engine.queue:
         partition = job.request.partition
         if not any(engine.machine.partitions[one.partition].up for one in requests_of(job.request)):
-            result[job.id] = "PartitionDown"
+            accepts = engine.machine.partitions[partition].accepts
+            result[job.id] = "PartitionDown" if accepts else "PartitionInactive"
         elif job.id not in candidates:
             result[job.id] = "JobArrayTaskLimit"
         elif (reason := engine.waits_for(job)) is not None:
@@ -34,10 +35,21 @@ def reasons(engine: Engine) -> dict[int, str]:
         elif not any(choose(one, engine.available) for one in requests_of(job.request)):
             lost = job.request.eligible & ~engine.available
             result[job.id] = f"ReqNodeNotAvail, UnavailableNodes:{engine.machine.node_list(lost)}"
+        elif _reserved(engine, job):
+            result[job.id] = "ReqNodeNotAvail, Reserved for maintenance"
         elif partition not in heads:
             heads.add(partition)
             result[job.id] = "Resources"
     return result
+
+
+def _reserved(engine: Engine, job: Job) -> bool:
+    """Whether there are enough nodes for a job only where reservations keep them from it."""
+    reservations = getattr(engine, "reservations", None)
+    if not reservations or job.spec.reservation is not None:
+        return False
+    nodes = reservations.usable(job, engine.now, engine.available)
+    return not any(choose(one, nodes) for one in requests_of(job.request))
 
 
 def earliest_start(engine: Engine, job: Job, others: Sequence[Job] = ()) -> Slot | None:

@@ -34,6 +34,8 @@ class Reservation:
     nodes: int
     users: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
+    partition: str | None = None
+    flags: tuple[str, ...] = ()
 
     def admits(self, user: str, account: str | None) -> bool:
         """Whether a user's job in an account may ask for it."""
@@ -43,14 +45,16 @@ class Reservation:
         """Return plain data for JSON; :meth:`from_dict` is its inverse."""
         return {
             "name": self.name, "start_s": self.start_s, "end_s": self.end_s, "nodes": hex(self.nodes),
-            "users": list(self.users), "accounts": list(self.accounts),
+            "users": list(self.users), "accounts": list(self.accounts), "partition": self.partition,
+            "flags": list(self.flags),
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reservation:
         """Return the reservation of :meth:`as_dict`."""
         users, accounts = tuple(data["users"]), tuple(data["accounts"])
-        return cls(data["name"], data["start_s"], data["end_s"], int(data["nodes"], 16), users, accounts)
+        more = data.get("partition"), tuple(data.get("flags", ()))
+        return cls(data["name"], data["start_s"], data["end_s"], int(data["nodes"], 16), users, accounts, *more)
 
 
 class Reservations:

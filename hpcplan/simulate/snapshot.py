@@ -64,7 +64,7 @@ def _job_data(job: Job) -> dict[str, Any]:
 def _job(data: Mapping[str, Any], engine: Engine) -> Job:
     spec = JobSpec.from_dict(data["spec"])
     fields = {name: data[name] for name in _PLAIN if name in data}
-    request = engine.resolve(spec)
+    request = engine.resolve(spec, anew=True)
     return Job(
         **fields,
         spec=spec,

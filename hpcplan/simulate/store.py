@@ -85,6 +85,7 @@ class Session:
     started: int
     wall: float
     moved: bool = False
+    machine_changed: bool = False
 
     def jump(self) -> None:
         """Let the clock show the engine's time from now on, after it was moved by hand."""
@@ -297,6 +298,10 @@ class ClusterStore:
         engine = session.engine
         if not (engine.changes or session.moved):
             return
+        if session.machine_changed:
+            described = {**self._read("machine.json"), **session.machine.as_dict()}
+            write_text(self._path("machine.json"), json.dumps(described))
+            session.machine_changed = False
         session.accounting.append(engine.ended)
         for record in engine.ended:
             session.ended[record.state.value] = session.ended.get(record.state.value, 0) + 1

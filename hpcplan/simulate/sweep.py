@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ def run_cases(
 ) -> Iterator[tuple[Case, dict[str, Any]]]:
     """Yield each case with its figures as they come in.
 
-    ``dask`` is the address of a Dask scheduler (``tcp://host:8786``); without it ``workers`` processes work here.
+    ``dask`` is the address of a Dask scheduler (``tcp://host:8786``), or ``slurm:8`` for eight jobs that
+    dask-jobqueue submits here (as its configuration has it); without it ``workers`` processes work here.
 
     Raises:
         HpcplanError: Dask is not installed, or its scheduler cannot be reached.
@@ -85,8 +87,9 @@ def _on_dask(cases: Sequence[Case], address: str) -> Iterator[tuple[Case, dict[s
         dask_: Any = distributed
     except ImportError:
         raise HpcplanError("Dask is not installed", hint="pip install 'hpcplan[dask]'") from None
+    cluster = _slurm_workers(int(address[6:])) if re.fullmatch(r"slurm:[1-9]\d{0,4}", address) else None
     try:
-        client: Any = dask_.Client(address, timeout=20)
+        client: Any = dask_.Client(cluster or address, timeout=20)
     except (OSError, TimeoutError, ValueError) as error:
         raise HpcplanError(f"no Dask scheduler answers at {address}: {error}") from None
     submit: Callable[..., Any] = client.submit
@@ -96,6 +99,28 @@ def _on_dask(cases: Sequence[Case], address: str) -> Iterator[tuple[Case, dict[s
             yield waiting[future], found
     finally:
         client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+def _slurm_workers(jobs: int) -> Any:
+    """Return a Dask cluster whose workers are so many Slurm jobs of one core each."""
+    try:
+        import dask
+        import dask_jobqueue
+
+        jobqueue: Any = dask_jobqueue
+        configured: Any = dask.config.get("jobqueue.slurm", {})
+    except ImportError:
+        raise HpcplanError("dask-jobqueue is not installed", hint="pip install 'hpcplan[dask]'") from None
+    defaults = {"cores": 1, "processes": 1, "memory": "2GiB"}
+    asked = {name: value for name, value in defaults.items() if configured.get(name) is None}
+    try:
+        cluster: Any = jobqueue.SLURMCluster(job_name="hpcplan-sweep", **asked)
+        cluster.scale(jobs=jobs)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise HpcplanError(f"no Dask workers could be submitted: {error}") from None
+    return cluster
 
 
 def spreads(results: Sequence[tuple[Case, dict[str, Any]]]) -> dict[tuple[str, float | None], dict[str, Spread | None]]:

@@ -49,3 +49,20 @@ def test_a_change_is_seen_though_the_cluster_was_saved_in_between(*, sharing: bo
         tiny.cancel(first)
         assert list(tiny.running) == [waiting]
         first = waiting
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+def test_whatever_lets_a_job_start_is_looked_at_at_once(*, sharing: bool) -> None:
+    tiny = live(1_700_000_000, sharing=sharing)
+    first = tiny.submit(job(1, cpus_per_task=16), REAL, "ana")
+    held = tiny.submit(job(1, cpus_per_task=16, hold=True), REAL, "ana")
+    after = tiny.submit(job(1, cpus_per_task=16, dependency=f"afterok:{first}"), REAL, "ana")
+    tiny.advance(tiny.now + 7)
+    tiny.release(held)
+    assert list(tiny.running) == [first, held]
+    tiny.set_partition(replace(tiny.machine.partitions["batch"], up=False))
+    down = tiny.submit(job(1, cpus_per_task=16), REAL, "ana")
+    tiny.finish(first, JobState.COMPLETED)
+    assert list(tiny.running) == [held]
+    tiny.set_partition(replace(tiny.machine.partitions["batch"], up=True))
+    assert list(tiny.running) == [held, after, down]

@@ -73,6 +73,7 @@ def job_environment(job: Job, info: JobInfo, machine: Machine, cluster: str) -> 
         "SLURM_JOB_GID": info.gid,
         "SLURM_JOB_ACCOUNT": spec.account,
         "SLURM_JOB_QOS": spec.qos or "normal",
+        "SLURM_JOB_RESERVATION": spec.reservation,
         "SLURM_TASKS_PER_NODE": compact_counts(layout(info.ntasks, nodes, spec.ntasks_per_node)),
         "SLURM_NTASKS": info.ntasks if info.ntasks_given else None,
         "SLURM_NPROCS": info.ntasks if info.ntasks_given else None,

@@ -132,7 +132,7 @@ def _squeue_job(session: Session, row: JobRow) -> dict[str, Any]:
         "requeue": spec.requeue,
         "resize_time": 0,
         "restart_cnt": record.restarts,
-        "resv_name": "",
+        "resv_name": spec.reservation or "",
         "shared": "none" if spec.exclusive else None,
         "show_flags": ["SHOW_ALL", "SHOW_DETAIL", "SHOW_LOCAL"],
         "sockets_per_board": 0,

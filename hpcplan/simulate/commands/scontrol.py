@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from hpcplan.simulate.commands import scontrol_partitions as partitions
+from hpcplan.simulate.commands import scontrol_reservations as reservations
 from hpcplan.simulate.commands import scontrol_update as update
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import Clock, release
@@ -177,8 +179,18 @@ def _show_topology(controller: Controller, call: Call, words: Words, identity: s
         call.reply.say(line)
 
 
-def _show_none(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
-    call.reply.say("No reservations in the system")
+def _show_reservation(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    clock = Clock(call.env)
+    with controller.session() as session:
+        found = reservations.reservations_of(session)
+        if identity is not None and identity not in found:
+            raise Refusal(f"Reservation {identity} not found")
+        if not found:
+            call.reply.say("No reservations in the system")
+        for name, one in found.items():
+            if identity in (None, name):
+                lines = reservations.reservation_block(session, one, clock)
+                call.reply.out += block(lines, one_line="oneliner" in words)
 
 
 def _show_licenses(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
@@ -195,7 +207,7 @@ _ENTITIES: Final = (
     (("hostlist",), _show_hostlist),
     (("steps", "step", "stepid"), _show_step),
     (("topology",), _show_topology),
-    (("reservations", "reservation"), _show_none),
+    (("reservations", "reservation", "reservationname"), _show_reservation),
     (("licenses",), _show_licenses),
 )
 
@@ -240,6 +252,43 @@ def _wait_job(controller: Controller, call: Call, words: Words, rest: list[str])
         raise Refusal("scontrol: error: invalid job id")
 
 
+def _create(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    if not rest:
+        raise Refusal("too few arguments for create keyword")
+    kind = _entity(rest[0])
+    if kind is None:
+        raise Refusal(f"scontrol: error: Invalid creation entity: {rest[0]}")
+    with controller.session() as session:
+        if kind == "partition":
+            partitions.create(session, [(key.lower(), value) for key, _, value in (w.partition("=") for w in rest)])
+        else:
+            reservations.create(session, call, rest)
+    controller.wake()
+
+
+def _delete(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    if not rest:
+        raise Refusal("too few arguments for delete keyword")
+    kind, name = _entity(rest[0]), rest[0].partition("=")[2] or (rest[1] if len(rest) > 1 else "")
+    if kind is None:
+        raise Refusal(f"Invalid deletion entity: {rest[0]}")
+    with controller.session() as session:
+        if kind == "partition":
+            partitions.delete(session, rest[0], name)
+        else:
+            reservations.delete(session, rest[0], name)
+    controller.wake()
+
+
+def _entity(word: str) -> str | None:
+    """Return ``partition`` or ``reservation``, whichever a word of create or delete begins with."""
+    name = word.partition("=")[0].lower()
+    for entity in ("partitionname", "reservationname"):
+        if len(name) >= 3 and entity.startswith(name):
+            return entity.removesuffix("name")
+    return None
+
+
 def _nothing(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
     """Commands that ask the daemons for what a mock cluster always does."""
 
@@ -258,6 +307,8 @@ _ACTIONS: Final[dict[str, Action]] = {
     "suspend": update.suspend,
     "resume": update.resume,
     "update": update.update,
+    "create": _create,
+    "delete": _delete,
     "top": update.top,
     "listpids": update.list_pids,
     "reconfigure": _nothing,

@@ -146,6 +146,7 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
     lines += [
         f"MinCPUsNode={spec.cpus_per_task * max(1, per_node)} {memory_word}={mebibytes(memory_bytes)} MinTmpDiskNode=0",
         f"Features={spec.constraint or '(null)'} DelayBoot=00:00:00",
+        *([f"Reservation={spec.reservation}"] if spec.reservation else []),
         f"OverSubscribe={shared} Contiguous=0 Licenses=(null) Network=(null)",
     ]
     return lines

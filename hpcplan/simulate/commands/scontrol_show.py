@@ -117,17 +117,20 @@ def partition_block(machine: Machine, part: PartitionShape) -> list[str]:
     most = "UNLIMITED" if part.max_nodes is None else part.max_nodes
     return [
         f"PartitionName={part.name}",
-        f"AllowGroups=ALL AllowAccounts=ALL AllowQos={','.join(part.qos) or 'ALL'}",
+        f"AllowGroups=ALL AllowAccounts={','.join(part.accounts) or 'ALL'} AllowQos={','.join(part.qos) or 'ALL'}",
         f"AllocNodes=ALL Default={'YES' if part.default else 'NO'} QoS=N/A",
-        f"DefaultTime={default} DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO",
-        f"MaxNodes={most} MaxTime={limit(part.max_time_s, elapsed)} MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED",
+        f"DefaultTime={default} DisableRootJobs=NO ExclusiveUser=NO GraceTime={part.grace_time_s} Hidden=NO",
+        (
+            f"MaxNodes={most} MaxTime={limit(part.max_time_s, elapsed)} MinNodes={part.min_nodes or 0} LLN=NO "
+            f"MaxCPUsPerNode={part.max_cpus_per_node or 'UNLIMITED'}"
+        ),
         f"Nodes={machine.node_list(part.mask)}",
         (
             f"PriorityJobFactor={part.priority_job_factor} PriorityTier={part.priority_tier} RootOnly=NO ReqResv=NO "
             "OverSubscribe=NO"
         ),
         "OverTimeLimit=NONE PreemptMode=OFF",
-        f"State={'UP' if part.up else 'DOWN'} TotalCPUs={cpus} TotalNodes={nodes} SelectTypeParameters=NONE",
+        f"State={part.state.upper()} TotalCPUs={cpus} TotalNodes={nodes} SelectTypeParameters=NONE",
         "JobDefaults=(null)",
         "DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED",
         f"TRES={tres}",

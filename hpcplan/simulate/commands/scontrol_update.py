@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from hpcplan.errors import SlurmError
 from hpcplan.hostlist import expand
+from hpcplan.simulate.commands import scontrol_partitions as partitions
+from hpcplan.simulate.commands import scontrol_reservations as reservations
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.options import Words
 from hpcplan.simulate.commands.reply import Call, Refusal
@@ -165,12 +167,20 @@ def update(controller: Controller, call: Call, words: Words, rest: list[str]) ->
         _update_jobs(controller, call, pairs)
     elif any(key in {"node", "nodename"} for key in keys):
         _update_nodes(controller, call, dict(pairs))
+    elif any(key in {"partition", "partitionname"} for key in keys):
+        with controller.session() as session:
+            partitions.update(session, pairs)
+        controller.wake()
+    elif any(key in {"reservation", "reservationname"} for key in keys):
+        with controller.session() as session:
+            reservations.update(session, call, rest)
+        controller.wake()
     elif not pairs:
-        raise Refusal("too few arguments for keyword:update")
+        raise Refusal("too few arguments for update keyword")
     else:
         raise Refusal(
-            f'No valid entity in update command\nInput line must include "NodeName", "JobId"; '
-            f"the mock cluster does not change what '{rest[0]}' names"
+            "No valid entity in update command\n"
+            'Input line must include "NodeName", "PartitionName", "Reservation", "JobId", or "SlurmctldDebug"'
         )
 
 

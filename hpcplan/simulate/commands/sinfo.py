@@ -25,6 +25,7 @@ from hpcplan.simulate.commands.formatting import (
 from hpcplan.simulate.commands.job_json import envelope
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.scontrol_reservations import reservations_of, sinfo_line
 from hpcplan.simulate.commands.scontrol_show import gpus_used, memory_used, nodes_named
 from hpcplan.simulate.machine import NodeGroupShape, PartitionShape
 from hpcplan.simulate.store import Session
@@ -84,8 +85,11 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
         if "json" in words:
             call.reply.say(json.dumps(nodes_json(session), indent=2))
             return 0
-        nodes = _nodes(session)
         clock = Clock(call.env)
+        if "reservation" in words:
+            _print_reservations(session, call, clock, header="noheader" not in words)
+            return 0
+        nodes = _nodes(session)
         fields = _fields(session, clock)
         before, columns = _columns(session, words, call, fields)
         lines = _lines(session, nodes, words, states, columns)
@@ -97,6 +101,17 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
     for line in lines:
         call.reply.say(line_of(before, columns, [column.field.value(line) for column in columns]))
     return call.reply.code
+
+
+def _print_reservations(session: Session, call: Call, clock: Clock, *, header: bool) -> None:
+    found = reservations_of(session)
+    if not found:
+        call.reply.say("No reservations in the system")
+        return
+    if header:
+        call.reply.say(f"{'RESV_NAME':<10} {'STATE':>8} {'START_TIME':>20} {'END_TIME':>20} {'DURATION':>12}  NODELIST")
+    for one in found.values():
+        call.reply.say(sinfo_line(session, one, clock))
 
 
 def _nodes(session: Session) -> list[Node]:
@@ -190,7 +205,9 @@ def _lines(
 
 
 def _state_rank(line: Line) -> int:
-    order = ["draining", "drained", "completing", "planned", "mixed", "allocated", "idle", "down"]
+    order = [
+        "draining", "drained", "completing", "planned", "maint", "reserved", "mixed", "allocated", "idle", "down",
+    ]  # fmt: skip
     state = line.first.record.state if line.first else "idle"
     return order.index(state) if state in order else 99
 
@@ -237,7 +254,7 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
     features = one(lambda node: ",".join(node.record.features) or "(null)")
     memory = one(lambda node: str((node.record.memory_bytes or 0) // 1024**2))
     table: dict[str, tuple[str, Callable[[Line], str]]] = {
-        "a": ("AVAIL", lambda line: "up" if line.part.up else "down"),
+        "a": ("AVAIL", lambda line: "inact" if line.part.state == "inactive" else line.part.state),
         "A": ("NODES(A/I)", lambda line: "{}/{}".format(*nodes(line)[:2])),
         "b": ("ACTIVE_FEATURES", features),
         "B": ("MAX_CPUS_PER_NODE", lambda line: "UNLIMITED"),

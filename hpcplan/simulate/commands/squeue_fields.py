@@ -71,7 +71,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "T": ("STATE", lambda row: row.state.value),
         "u": ("USER", lambda row: row.record.user or ""),
         "U": ("UID", lambda row: str(row.info.uid if row.info else 0)),
-        "v": ("RESERVATION", lambda row: "(null)"),
+        "v": ("RESERVATION", lambda row: row.spec.reservation or "(null)"),
         "V": ("SUBMIT_TIME", lambda row: clock.moment(row.record.submit_time)),
         "w": ("WCKEY", lambda row: "(null)"),
         "W": ("LICENSES", lambda row: "(null)"),
