@@ -66,7 +66,7 @@ def _common(job: Any, state: JobState, gpus: int | None) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "het_job_id": het,
-        "het_offset": (_first(job, "hetjob_offset", "heterogeneous_offset") or 0) if het else None,
+        "het_offset": (_first(job, "heterogeneous_offset", "hetjob_offset") or 0) if het else None,
         "state": state,
         "name": job.name or "",
         "cluster": job.cluster,
@@ -90,8 +90,8 @@ def _common(job: Any, state: JobState, gpus: int | None) -> dict[str, Any]:
 
 
 def het_job_id(job: Any) -> int | None:
-    """Return the id of the heterogeneous job that a job is a component of; pyslurm's database part does not say."""
-    return _first(job, "hetjob_id", "heterogeneous_id")
+    """Return the id of the heterogeneous job that a job is a component of; of stored jobs pyslurm says so since 25.11."""
+    return _first(job, "heterogeneous_id", "hetjob_id")
 
 
 def _first(job: Any, *names: str) -> int | None:

@@ -41,8 +41,8 @@ def _job(record: JobRecord) -> dict[str, Any]:
         "priority": record.priority, "num_nodes": record.nodes, "cpus": record.cpus,
         "memory": None if record.memory_bytes is None else record.memory_bytes // MIB, "gres_per_node": None,
         "array_id": None, "array_task_id": None, "array_tasks_waiting": None, "cluster": record.cluster,
-        "working_directory": record.work_dir, "comment": record.comment, "hetjob_id": record.het_job_id or 0,
-        "hetjob_offset": record.het_offset or 0,
+        "working_directory": record.work_dir, "comment": record.comment, "heterogeneous_id": record.het_job_id or 0,
+        "heterogeneous_offset": record.het_offset or 0,
     }  # fmt: skip
 
 
