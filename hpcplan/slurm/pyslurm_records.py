@@ -90,7 +90,7 @@ def _common(job: Any, state: JobState, gpus: int | None) -> dict[str, Any]:
 
 
 def het_job_id(job: Any) -> int | None:
-    """Return the id of the heterogeneous job that a job is a component of; of stored jobs pyslurm says so since 25.11."""
+    """Return the id of the heterogeneous job that a job is a part of; of stored jobs pyslurm says so since 25.11."""
     return _first(job, "heterogeneous_id", "hetjob_id")
 
 
