@@ -70,6 +70,7 @@ class Controller(Engine):
         self._holdings: dict[int, Holding] = {}
         policy = cluster.policy
         self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
+        self._licensed: dict[int, Job] = {}  # jobs with licences whose end is not yet seen
         self._preempting: dict[int, int] = {}  # when a waiting job had others stopped
         self._preemption = Preemption(cluster.machine, self.settings, policy)
         self.reservations = Reservations(cluster.reservations)
@@ -231,16 +232,18 @@ class Controller(Engine):
         if self._moments is not None:
             seen_ms = self._moments.seen_ms(job, self.now) or seen_ms
         heapq.heappush(self._completing, (seen_ms, (job.limit_end, job.id, job.nodes)))
-        if self._limits is not None:
-            self._limits.ended(job)
         if job.spec.licenses:
-            self._count_licenses(job, 1)
+            self._licensed[job.id] = job
         if self._multifactor is not None and self._multifactor.fair_share is not None:
             self._multifactor.fair_share.ended(job, self.now)
 
     def _clean_up(self, ended: tuple[int, int, int]) -> None:
         """Let nodes be given out again."""
         _, job_id, nodes = ended
+        if self._limits is not None:
+            self._limits.ended(job_id)
+        if job_id in self._licensed:
+            self._count_licenses(self._licensed.pop(job_id), 1)
         if self._resources is None:
             self.busy &= ~nodes
         else:

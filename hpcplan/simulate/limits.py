@@ -61,9 +61,9 @@ class LimitKeeper:
             self._jobs[key] += 1
             self._tres[key].update(used)
 
-    def ended(self, job: Job) -> None:
-        """Count a job no longer."""
-        keys, used = self._counted.pop(job.id)
+    def ended(self, job_id: int) -> None:
+        """Count a job no longer, if it is counted."""
+        keys, used = self._counted.pop(job_id, ((), {}))
         for key in keys:
             self._jobs[key] -= 1
             self._tres[key].subtract(used)
