@@ -102,41 +102,41 @@ class FairShare:
         return used
 
     def _fair_tree(self) -> dict[User, float]:
+        """Return the factors of Fair Tree: ranks, users that are tied having the same.
+
+        At each account its users and accounts go by their shares over their usage, users first among equals. Accounts
+        that are tied are not merged, as the page says; the second's best user is tied with the one before it (22.05).
+        """
         used = self._used()
-        order: list[tuple[User, bool]] = []  # best first, and whether as good as the one before
-
-        def level(siblings: list[Association]) -> float:
-            return sum(used[one.account, one.user] for one in siblings)
-
-        def visit(siblings: list[Association], shares: int, total: float) -> None:
-            def merit(one: Association) -> float:
-                amount = used[one.account, one.user]
-                fraction = one.shares / shares if shares else 0.0
-                return math.inf if not amount or not total else fraction / (amount / total)
-
-            ranked = sorted(siblings, key=merit, reverse=True)
-            position = 0
-            before: float | None = None
-            while position < len(ranked):
-                value = merit(ranked[position])
-                equal = [one for one in ranked[position:] if merit(one) == value]
-                for one in equal:
-                    if one.user is not None:
-                        order.append(((one.account, one.user), before == value))
-                        before = value
-                children = [child for one in equal if one.user is None for child in self._below[one.account]]
-                if children:
-                    visit(children, sum(child.shares for child in children), level(children))
-                position += len(equal)
-
-        roots = self._below["root"]
-        if roots:
-            visit(roots, sum(one.shares for one in roots), level(roots))
+        count = len(self.usage)
+        rank = left = count
         factors: dict[User, float] = {}
-        rank = count = len(order)
-        for position, (user, tied) in enumerate(order):
-            rank = rank if tied else count - position
-            factors[user] = rank / count
+
+        def visit(account: str, account_tied: bool) -> None:
+            nonlocal rank, left
+            siblings = self._below[account]
+            shares = sum(one.shares for one in siblings)
+            total = used[account, None]
+
+            def level(one: Association) -> float:
+                if not one.shares:
+                    return 0.0
+                amount = used[one.account, one.user]
+                return one.shares / shares / (amount / total) if amount and total else math.inf
+
+            before: float | None = None
+            ranked = sorted(siblings, key=lambda one: (-level(one), one.user is None))
+            for position, one in enumerate(ranked):
+                tied = account_tied if not position and account_tied else before == level(one)
+                if one.user is None:
+                    visit(one.account, tied)
+                else:
+                    rank = rank if tied else left
+                    factors[one.account, one.user] = rank / count
+                    left -= 1
+                before = level(one)
+
+        visit("root", False)
         return factors
 
     def _classic(self) -> dict[User, float]:
