@@ -140,6 +140,11 @@ def _known_hours(name: str) -> pl.Expr:
     return pl.when((values.count() > 0) | (values.len() == 0)).then(values.sum() / 3600).otherwise(None)
 
 
+def _hours_held(name: str) -> pl.Expr:
+    values = pl.col(name)
+    return pl.when((values.count() > 0) | ~pl.col("held").any()).then(values.sum() / 3600).otherwise(None)
+
+
 def _if_any(name: str) -> pl.Expr:
     values = pl.col(name)
     return pl.when(values.count() > 0).then(values.sum() / 3600).otherwise(None)
@@ -147,13 +152,16 @@ def _if_any(name: str) -> pl.Expr:
 
 def _prepared(seen: pl.LazyFrame, by: str, priced: bool) -> pl.LazyFrame:
     """Return what :func:`usage` adds up, each figure only where it counts: group by group that takes far longer."""
-    columns = [pl.col(by, "core_s", "gpu_s", "node_s"), pl.when("started_in").then("wait_s").alias("wait_s")]
+    held = pl.col("ran_s").is_null() | (pl.col("ran_s") > 0)  # what held nothing does not make the others' sum known
+    columns = [pl.col(by), held.alias("held"), pl.when("started_in").then("wait_s").alias("wait_s")]
+    columns += [pl.when(held).then(name).alias(name) for name in _OF]
     for name, efficiency in _EFFICIENCY.items():
         judged = pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(name).is_not_null()
         columns.append(pl.when(judged).then(_idle(name, efficiency)).alias(f"idle_{name}"))
     for efficiency, size in _SIZE.items():
         weight = pl.col("elapsed_s").cast(pl.Float64) * pl.col(size)
         known = pl.col("ended_in") & pl.col(efficiency).is_not_null()
+        columns.append(pl.when("ended_in").then(weight).alias(f"total_{size}"))
         columns.append(pl.when(known).then(weight).alias(f"weight_{size}"))
         columns.append(pl.when(known).then(pl.col(efficiency) * weight).alias(f"used_{size}"))
     columns += [_is_lost().alias("lost"), pl.when(_is_lost()).then("core_s").alias("lost_core_s")]
@@ -167,6 +175,12 @@ def _mean_of(size: str) -> pl.Expr:
     return pl.when(total > 0).then(pl.col(f"used_{size}").sum() / total).otherwise(None)
 
 
+def _coverage(size: str) -> pl.Expr:
+    """Return how much of what was held by attempts that ended has its use on record."""
+    total = pl.col(f"total_{size}").sum()
+    return pl.when(total > 0).then((pl.col(f"weight_{size}").sum() / total).clip(upper_bound=1.0)).otherwise(None)
+
+
 def usage(seen: pl.DataFrame, by: str, *, of: pl.Expr | None = None) -> tuple[Usage, ...]:
     """Return one row for each value of the column ``by`` (user, account, partition …), most core-hours first.
 
@@ -178,10 +192,11 @@ def usage(seen: pl.DataFrame, by: str, *, of: pl.Expr | None = None) -> tuple[Us
         .group_by(by)
         .agg(
             pl.len().alias("jobs"),
-            *(_known_hours(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
+            *(_hours_held(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
             *(_if_any(f"idle_{name}").alias(f"idle_{name.removesuffix('_s')}_hours") for name in _EFFICIENCY),
             pl.when((lost_s.count() > 0) | ~pl.col("lost").any()).then(lost_s.sum() / 3600).alias("lost_core_hours"),
             *(_mean_of(size).alias(efficiency) for efficiency, size in _SIZE.items()),
+            *(_coverage(size).alias(name.replace("efficiency", "coverage")) for name, size in _SIZE.items()),
             pl.col("wait_s").median().alias("median_wait_s"),
             pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum()).alias("cost"),
         )

@@ -55,7 +55,8 @@ class Usage:
     """What one user, account or partition had inside the window (``name`` is ``None`` for jobs without one).
 
     ``idle_*_hours`` were held and not used, as far as measured; ``lost_core_hours`` went to attempts that did not
-    complete. ``jobs`` counts attempts seen, ``cost`` is in the report's currency.
+    complete. ``jobs`` counts attempts seen, ``cost`` is in the report's currency. ``*_coverage`` is the share of the
+    core-hours, GiB-hours or GPU-hours held by attempts that ended whose use is known: what the efficiency is of.
     """
 
     name: str | None
@@ -72,6 +73,9 @@ class Usage:
     gpu_efficiency: float | None
     median_wait_s: float | None
     cost: float | None = None
+    cpu_coverage: float | None = None
+    memory_coverage: float | None = None
+    gpu_coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

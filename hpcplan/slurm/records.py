@@ -75,7 +75,7 @@ class JobState(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> JobState:
-        """Return the state for ``'CANCELLED by 1000'``, ``'completed'``, ``'CANCELLED+'`` or a two-letter code.
+        """Return the state for ``'CANCELLED by 1000'``, ``'completed'``, ``'OUT_OF_ME+'`` or a two-letter code.
 
         What no release of Slurm documents becomes ``UNKNOWN``: a new state must not stop a tracker.
         """
@@ -86,7 +86,11 @@ class JobState(StrEnum):
 def _parse_state(text: str) -> JobState:
     words = text.split()
     word = words[0].rstrip("+").upper() if words else ""
-    return JobState.__members__.get(_COMPACT.get(word, word), JobState.UNKNOWN)
+    found = JobState.__members__.get(_COMPACT.get(word, word))
+    if found is None and len(word) > 2 and words[0].endswith("+"):  # sacct cuts it to the width of its column
+        begin_so = [state for name, state in JobState.__members__.items() if name.startswith(word)]
+        found = begin_so[0] if len(begin_so) == 1 else None
+    return found or JobState.UNKNOWN
 
 
 _FINAL = frozenset(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from datetime import UTC
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcplan.report import build_report
+from hpcplan.report import build_report, read_sacct
+from hpcplan.report.table import span
 from hpcplan.slurm.records import JobRecord, JobState, NodeRecord
 
 START, END = 1_000_000, 1_000_000 + 7200
@@ -192,3 +195,20 @@ def test_two_windows_side_by_side_add_up_to_one(cut: int, given_records: list[Jo
     assert sum(part.jobs.ended for part in parts) == whole.jobs.ended
     assert sum(part.jobs.started for part in parts) == whole.jobs.started
     assert sum(part.jobs.submitted for part in parts) == whole.jobs.submitted
+
+
+def test_a_sum_is_unknown_where_only_what_held_nothing_is_known(tmp_path: Path) -> None:
+    rows = [
+        "JobID|User|State|Submit|Start|End|Elapsed|NNodes|AllocCPUS|TotalCPU|ReqMem|NodeList",
+        "1|a|COMPLETED|2024-05-01T00:00:00|2024-05-01T00:00:00|2024-05-01T01:00:00|01:00:00|1|4|02:00:00|1G|n1",
+        "2|a|COMPLETED|2024-05-01T00:00:00|2024-05-01T00:00:00|2024-05-01T01:00:00|01:00:00|1|12||1G|n1",
+        "3|a|OUT_OF_ME+|2024-05-01T00:00:00|2024-05-01T00:00:00|2024-05-01T01:00:00|01:00:00|1||||n1",
+        "4|a|PENDING|2024-05-01T00:00:00|Unknown|Unknown|00:00:00|1|4|00:00:00|1G|None assigned",
+    ]
+    (tmp_path / "sacct.txt").write_text("\n".join(rows))
+    table, faults = read_sacct([tmp_path / "sacct.txt"], zone=UTC)
+    assert (faults.total, sorted(table["state"])) == (0, ["COMPLETED", "COMPLETED", "OUT_OF_MEMORY", "PENDING"])
+    first, last = span(table)
+    (user,) = build_report(table, start=first, end=last + 1).by_user
+    assert (user.core_hours, user.gpu_hours) == (16.0, None)  # zero GPUs of the pending job say nothing of the others
+    assert (user.cpu_efficiency, user.cpu_coverage, user.memory_efficiency) == (0.5, 0.25, None)
