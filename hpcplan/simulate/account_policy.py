@@ -19,7 +19,7 @@ class Limits:
     """Limits of a QOS or an association; ``None`` and what is missing in a mapping are no limit.
 
     TRES are by Slurm's names: ``cpu``, ``node``, ``mem`` (bytes), ``gres/gpu``. ``group`` holds for all jobs together,
-    ``job`` for each, ``user`` and ``account`` for those of one.
+    ``job`` for each, ``user`` and ``account`` for those of one; ``submit`` counts waiting jobs too.
     """
 
     group_tres: Tres = field(default_factory=dict)
@@ -30,6 +30,9 @@ class Limits:
     user_jobs: int | None = None
     account_tres: Tres = field(default_factory=dict)
     account_jobs: int | None = None
+    group_submit: int | None = None
+    user_submit: int | None = None
+    account_submit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from hpcplan.simulate.preemption import Preemption, victims
 from hpcplan.simulate.reservations import Reservation, Reservations, licenses_of, refuse_unknown
 from hpcplan.simulate.several_partitions import alone, without_switches
 from hpcplan.simulate.slurm_backfill import BackfillPass
+from hpcplan.simulate.submit_limits import has_submit_limits, refuse_too_many
 from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
 
@@ -69,6 +70,7 @@ class Controller(Engine):
             self._resources = Resources(Capacity(cluster.machine))
         self._holdings: dict[int, Holding] = {}
         policy = cluster.policy
+        self._submit_limits = policy if has_submit_limits(policy) else None
         self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
         self._licensed: dict[int, Job] = {}  # jobs with licences whose end is not yet seen
         self._preempting: dict[int, int] = {}  # when a waiting job had others stopped
@@ -409,6 +411,8 @@ class Controller(Engine):
     def _check(self, spec: JobSpec, user: str) -> None:
         refuse_unknown(spec, user, self.licenses, self.reservations)
         self.placement.refuse(spec)
+        if self._submit_limits is not None:
+            refuse_too_many(self._submit_limits, spec, user, self.jobs.values())
 
     @property
     def licenses(self) -> dict[str, int]:

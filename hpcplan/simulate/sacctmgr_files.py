@@ -26,7 +26,10 @@ _TRES: Final = {
 }  # fmt: skip
 _COUNTS: Final = {
     "grpjobs": "group_jobs", "maxjobspu": "user_jobs", "maxjobsperuser": "user_jobs", "maxjobspa": "account_jobs",
-    "maxjobs": "user_jobs",
+    "maxjobs": "user_jobs", "grpsubmit": "group_submit", "grpsubmitjobs": "group_submit", "maxsubmit": "user_submit",
+    "maxsubmitjobs": "user_submit", "maxsubmitpu": "user_submit", "maxsubmitjobspu": "user_submit",
+    "maxsubmitjobsperuser": "user_submit", "maxsubmitpa": "account_submit", "maxsubmitjobspa": "account_submit",
+    "maxsubmitjobsperaccount": "account_submit",
 }  # fmt: skip
 _WALLS: Final = ("maxwall", "maxwalldurationperjob")
 

@@ -37,6 +37,7 @@ class _Line:
 
     job: Job | None
     parts: Mapping[str, float]
+    priority: int = 0
 
 
 def sprio(controller: Controller, connection: Any, call: Call) -> int:
@@ -85,8 +86,13 @@ def _weights(settings: SlurmSettings) -> dict[str, float]:
 def _lines(session: Session, multifactor: Multifactor, words: Words) -> list[_Line]:
     targets = [target for text in words.every("jobs") if (target := read_target(text)) is not None]
     partitions, users = set(words.every("partition")), set(words.every("user"))
+    now = session.engine.now
+
+    def given(job: Job) -> bool:
+        return job.spec.priority is not None
+
     return [
-        _Line(job, multifactor.parts(job, session.engine.now))
+        _Line(job, multifactor.parts(job, now), job.priority if given(job) else multifactor.priority(job, now))
         for _, job in sorted(session.engine.jobs.items())
         if not job.running
         and not job.held
@@ -112,7 +118,7 @@ def _fields(*, normalised: bool, weights: Mapping[str, float]) -> dict[str, Fiel
         "i": lambda line: "Weights" if line.job is None else str(line.job.id),
         "r": of_job(lambda job: job.request.partition),
         "u": of_job(lambda job: job.user),
-        "Y": of_job(lambda job: str(job.priority)),
+        "Y": lambda line: "" if line.job is None else str(line.priority),
         "S": lambda line: "1" if line.job is None else "0",
         "B": lambda line: "0",
         "N": of_job(lambda job: str(job.spec.nice)),
