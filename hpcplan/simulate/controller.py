@@ -156,6 +156,8 @@ class Controller(Engine):
             times.append(max(self.now, self._completing[0][0] // 1000))
         if self._next_reservation is not None:
             times.append(max(self.now, self._next_reservation))
+        if self.queue and self._multifactor is not None and (due := self._multifactor.next_due(self.now)) is not None:
+            times.append(due)
         if self.queue and self._threads is not None:
             times += [max(thread.due_ms // 1000, self.now) for thread in self._threads if thread.due_ms is not None]
         elif self.queue:

@@ -57,6 +57,13 @@ class Multifactor:
         self.period = period
         return True
 
+    def next_due(self, now: int) -> int | None:
+        """Return when the next ``PriorityCalcPeriod`` begins, ``None`` if that changes nothing."""
+        if not self.settings.priority_recalculated or self.fair_share is None:
+            return None
+        every = self.settings.priority_calc_period_s
+        return now + every - (now - self.settings.started_s) % every
+
     def update(self, jobs: Iterable[Job], now: int) -> None:
         """Give jobs their priorities anew, but for those whose priority was given."""
         for job in jobs:
