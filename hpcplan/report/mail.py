@@ -44,7 +44,8 @@ def plain_text(report: Report, zone: tzinfo | None = None) -> str:
             lines.append(f"  {name:<24}{values[0]:>14}{values[1]:>14}{values[2]:>10}")
     lines += ["", "What to change:"]
     for number, piece in enumerate(report.advice, start=1):
-        lines += _wrapped(f"{number:>2}. {piece.who}, {piece.kind}: {piece.finding}. {piece.action[:1].upper()}{piece.action[1:]}.")
+        action = piece.action[:1].upper() + piece.action[1:]
+        lines += _wrapped(f"{number:>2}. {piece.who}, {piece.kind}: {piece.finding}. {action}.")
     lines += [] if report.advice else ["  Nothing stands out."]
     if report.counterfactual is not None:
         saved = formats.saved(report.counterfactual.saved_wait_hours)
