@@ -62,7 +62,8 @@ class Controller(Engine):
         history: History = lambda job_id: (),
     ) -> None:
         self.settings = cluster.settings
-        self.placement = Placement(cluster.machine, cluster.switches, cluster.block_sizes)
+        by_line = self.settings.preempt_type == "none"
+        self.placement = Placement(cluster.machine, cluster.switches, cluster.block_sizes, by_line=by_line)
         self._resources: Resources | None = None
         if cluster.machine.shares_nodes:
             from hpcplan.simulate.resources import Capacity, Resources

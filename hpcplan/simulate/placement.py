@@ -69,15 +69,23 @@ def _positions(mask: int) -> list[int]:
 
 
 class Placement:
-    """How nodes are chosen on one machine."""
+    """How nodes are chosen on one machine; ``by_line`` of slurm.conf where select/linear does not preempt."""
 
-    def __init__(self, machine: Machine, switches: Sequence[SwitchShape] = (), block_sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        switches: Sequence[SwitchShape] = (),
+        block_sizes: Sequence[int] = (),
+        *,
+        by_line: bool = True,
+    ) -> None:
         weights = sorted({group.weight for group in machine.groups})
         self._tiers = [sum(group.mask for group in machine.groups if group.weight == weight) for weight in weights]
         self._switches = switches
         self._leaves = [switch for switch in switches if not switch.level]
         self._consumable = machine.sharing is not None and machine.sharing.cpus
-        self._sets = [group.mask for group in sorted(machine.groups, key=lambda group: group.weight)]
+        in_order = sorted(machine.groups, key=lambda group: group.weight)
+        self._sets = [group.mask for group in in_order] if by_line else self._tiers
         self._tree = Tree(switches) if self._consumable and switches else None
         self._blocks = Blocks([leaf.mask for leaf in self._leaves], block_sizes) if block_sizes else None
 
