@@ -7,6 +7,7 @@ say. How good that is comes from runs that were held out in turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +48,9 @@ class Learned:
 
     ``factors`` multiply the constants that were known before; ``before`` and ``after`` are the mean absolute errors of
     the runs, as shares, with the constants of before and with those learned from other runs; ``interval`` is the
-    half-width that 90 % of the held-out runs lie within, ``None`` for too few. ``better`` says whether the held-out
-    error fell: what makes it worse should not be used.
+    half-width that 90 % of the held-out runs lie within, ``None`` for too few. ``doubt`` is the standard error of the
+    mean by which single runs are better predicted. ``better`` says whether the held-out error fell: what makes it worse
+    should not be used.
     """
 
     runs: int
@@ -56,11 +58,16 @@ class Learned:
     before: float
     after: float
     interval: float | None
+    doubt: float = 0.0
 
     @property
     def better(self) -> bool:
-        """Whether runs that were held out are predicted better than before, by more than chance does it."""
-        return self.after < (1 - _GAIN) * self.before
+        """Whether runs that were held out are predicted better than before, by more than chance does it.
+
+        By a twentieth, and by more than one standard error (the rule of Breiman et al., *Classification and Regression
+        Trees*, 1984, section 3.4.3): of few runs, or of runs that gain and lose in turn, the mean alone may be luck.
+        """
+        return self.after < (1 - _GAIN) * self.before and self.before - self.after > self.doubt
 
 
 def usable_runs(rows: Sequence[Row | str]) -> list[Row]:
@@ -111,12 +118,19 @@ def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Lear
         before=error_before,
         after=after,
         interval=half_width(held, target.measured) if len(held) >= _FOR_INTERVAL else None,
+        doubt=float(np.std(_errors(before, target.measured) - _errors(held, target.measured), ddof=1))
+        / math.sqrt(len(held)),
     )
 
 
 def mean_error(predicted_logs: Array, measured_logs: Array) -> float:
     """Return the mean of |predicted / measured - 1|."""
-    return float(np.mean(np.abs(np.expm1(predicted_logs - measured_logs))))
+    return float(np.mean(_errors(predicted_logs, measured_logs)))
+
+
+def _errors(predicted_logs: Array, measured_logs: Array) -> Array:
+    errors: Array = np.abs(np.expm1(predicted_logs - measured_logs))
+    return errors
 
 
 def held_out(target: SiteTarget, base: Coefficients, design: Design, seed: int) -> Array:

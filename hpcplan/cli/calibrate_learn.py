@@ -11,13 +11,13 @@ import click
 from hpcplan.cli.output import console, echo_json, format_option, narrate, progress, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import polars as pl
 
     from hpcplan.calibrate.learn import Learned
     from hpcplan.calibrate.learn_track import Entry, Watch
-    from hpcplan.plan import Plan
+    from hpcplan.cli.calibrate_campaigns import FinishedCampaign
     from hpcplan.site.model import Site
 
 __all__ = ["learn_command"]
@@ -43,10 +43,11 @@ def learn_command(
     """Learn from finished campaigns and from accounting.
 
     Without CAMPAIGN, every finished one that was submitted from this account and planned for the site. Their step times
-    come from the trainers' logs. The site's own factors on the cost model's constants are fitted to all runs known so
-    far and kept, with the evidence, beside the user's site files, where they are not worse on runs that were held out;
-    every later plan for the site uses and names them. Accounting tells how much of their limits jobs use and how often
-    nodes fail. Predictions that drift from what is measured are warned of.
+    come from the trainers' logs; those of a mock cluster, with --backend mock, from how long their jobs pretended to
+    run. The site's own factors on the cost model's constants are fitted to all runs known so far and kept, with the
+    evidence, beside the user's site files, where runs that were held out are surely better predicted; every later plan
+    for the site uses and names them. Accounting tells how much of their limits jobs use and how often nodes fail.
+    Predictions that drift from what is measured are warned of.
 
     \b
     Examples:
@@ -54,10 +55,11 @@ def learn_command(
       hpcplan calibrate learn campaign --site mysite.yaml --sacct sacct.txt
       hpcplan calibrate learn --site mysite --runs measured.csv --dry-run
     """
+    from hpcplan.cli.calibrate_campaigns import finished_campaigns
     from hpcplan.site import load_site
 
     site = load_site(site_name, sites_dir).site
-    finished = list(_finished(campaigns, site.name))
+    finished = list(finished_campaigns(campaigns, site.name, pretended=backend_name == "mock"))
     with progress("learning"):
         found = _learn(site, finished, tables, dry_run)
         found |= _accounting(site, dumps, backend_name, since)
@@ -71,58 +73,7 @@ def learn_command(
     _warn(found)
 
 
-def _finished(words: Sequence[str], site: str) -> Iterator[tuple[str, Path, Plan, float, int]]:
-    """Yield id, directory, plan, step time and time of the end of finished campaigns; what is left out is told."""
-    from hpcplan.campaign import find_campaign, read_ledger
-    from hpcplan.campaign.layout import current_manifest, current_plan
-    from hpcplan.campaign.progress import read_progress
-    from hpcplan.campaign.registry import campaigns
-    from hpcplan.errors import HpcplanError, InputError
-
-    listed = [Path(entry.directory) for entry in campaigns() if entry.exists]
-    for directory in [find_campaign(word, Path.cwd())[0] for word in words] if words else listed:
-        try:
-            ledger = read_ledger(directory)
-            plan, manifest = current_plan(directory, ledger), current_manifest(directory, ledger)
-        except HpcplanError:
-            if words:
-                raise
-            continue
-        if plan.provenance.site.name != site:
-            if words:
-                raise InputError(f"{directory} was planned for site {plan.provenance.site.name!r}, not for {site!r}")
-            continue
-        state = read_progress(manifest, directory, ledger)
-        step_s = _step_time_s(directory)
-        if state.done is None or step_s is None:
-            why = "its jobs have not said that they are done" if state.done is None else "its logs have no step times"
-            narrate(f"{directory}: {why} (a mock cluster runs no training); left out")
-            continue
-        end = max(int(path.stat().st_mtime) for path in [directory / "state" / "done"])
-        yield ledger.campaign_id or str(directory), directory, plan, step_s, end
-
-
-def _step_time_s(directory: Path) -> float | None:
-    """Return the median over the logs of all jobs of training."""
-    import statistics
-
-    from hpcplan.campaign import read_ledger
-    from hpcplan.campaign.layout import current_manifest, log_path
-    from hpcplan.campaign.trainer_log import read_progress_of_log
-
-    ledger = read_ledger(directory)
-    times = []
-    for job in current_manifest(directory, ledger).jobs:
-        job_id = ledger.job(job.key).job_id
-        if job.stage == "train" and job_id is not None:
-            step_s = read_progress_of_log(log_path(directory, job, job_id)).step_time_s
-            times += [step_s] if step_s is not None else []
-    return statistics.median(times) if times else None
-
-
-def _learn(
-    site: Site, finished: Sequence[tuple[str, Path, Plan, float, int]], tables: Sequence[Path], dry_run: bool
-) -> dict[str, Any]:
+def _learn(site: Site, finished: Sequence[FinishedCampaign], tables: Sequence[Path], dry_run: bool) -> dict[str, Any]:
     """Return what the runs teach, and the track of predictions; runs and track are kept unless this is a dry run."""
     import dataclasses
     import shutil
@@ -135,15 +86,16 @@ def _learn(
     from hpcplan.calibrate.rows import read_rows
 
     entries = [
-        Entry(end, key, plan.provenance.constants.sha256[:12], plan.plan.nodes, plan.estimate.iter_time_s,
-              plan.estimate.low, plan.estimate.high, step_s)
-        for key, _, plan, step_s, end in finished
+        Entry(one.end, one.key, one.plan.provenance.constants.sha256[:12], one.plan.plan.nodes,
+              one.plan.estimate.iter_time_s, one.plan.estimate.low, one.plan.estimate.high, one.step_s)
+        for one in finished
     ]  # fmt: skip
     new: list[dict[str, str]] = []
-    for key, directory, plan, step_s, _ in finished:
-        cells = cells_of_plan(plan, step_s, key)
+    for one in finished:
+        cells = cells_of_plan(one.plan, one.step_s, one.key)
         if cells is None:
-            narrate(f"{directory}: no table can say the shape of {plan.training.model}; it counts for drift alone")
+            model = one.plan.training.model
+            narrate(f"{one.directory}: no table can say the shape of {model}; it counts for drift alone")
         else:
             new.append(cells)
     for path in tables:
@@ -239,7 +191,8 @@ def _show(found: dict[str, Any]) -> None:
     out = console()
     learned = found["learned"]
     if learned is None:
-        out.print(f"{found['runs']} runs of {found['site']} are known; two are needed to learn from.", markup=False)
+        known = f"{found['runs']} run{'' if found['runs'] == 1 else 's'}"
+        out.print(f"{known} of {found['site']} known; two are needed to learn from.", markup=False)
     else:
         factors = [(name, f"{factor:.3f}") for name, factor in sorted(learned["factors"].items())]
         errors = f"mean error {learned['before']:.1%} before, {learned['after']:.1%} after (held out)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcplan.calibrate.learn import learn_site, usable_runs
+from hpcplan.calibrate.learn import Learned, learn_site, usable_runs
 from hpcplan.calibrate.learn_accounting import failure_rate, failures_by_group, limit_use
 from hpcplan.calibrate.learn_runs import add_runs, cells_of_plan, cells_of_table, read_runs
 from hpcplan.calibrate.learn_track import Entry, add_entries, read_track, watch
@@ -77,6 +78,13 @@ def test_runs_that_are_as_predicted_teach_nothing_much(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     found = learn_site(rows_of(path, "selene"))
     assert all(abs(math.log(factor)) < 0.05 for factor in found.factors.values())
+
+
+def test_a_gain_that_single_runs_do_not_bear_out_is_not_believed() -> None:
+    steady = Learned(runs=5, factors={}, before=0.10, after=0.08, interval=None, doubt=0.005)
+    assert steady.better
+    assert not replace(steady, doubt=0.03).better
+    assert not replace(steady, after=0.098).better
 
 
 def test_too_few_runs_or_several_sites_are_refused(tmp_path: Path) -> None:

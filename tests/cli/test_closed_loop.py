@@ -63,6 +63,9 @@ def test_what_was_learned_is_in_the_next_plan_forecast_and_report(run: Run, home
 
     learned = answer(run, "calibrate", "learn", "--site", "mixed-lab", "--backend", "mock", "--since", "2d")
     assert learned["accounting"]["jobs"] > 30
+    (pretended,) = learned["track"]
+    assert pretended["actual_s"] == pytest.approx(first["estimate"]["iter_time_s"], rel=0.05)
+    assert learned["runs"] == 1
     words = f"accounting {json.loads(Path(learned['accounting']['kept']).read_text())['date']}"
     code, out, _ = run(*PLAN, "--nodes", "2", "-o", "again.json")
     assert code == 0
