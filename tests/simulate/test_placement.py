@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcplan.simulate.jobs import Request
-from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
 from hpcplan.simulate.placement import Placement, SwitchShape, best_fit, blocks
 
 EIGHT = 0xFF
@@ -37,9 +39,17 @@ def test_where_no_run_holds_the_job_the_largest_is_filled_first() -> None:
 
 
 def test_lighter_nodes_are_taken_first_and_heavier_ones_only_where_needed() -> None:
+    shared = replace(machine(10, 1), sharing=Sharing())
+    assert Placement(shared).choose(request(3), EIGHT) == 0b01110000
+    assert Placement(shared).choose(request(6), EIGHT) == 0b11110011
+
+
+def test_select_linear_takes_the_lighter_lines_of_slurm_conf_while_they_are_enough_and_then_has_no_weights() -> None:
     placement = Placement(machine(10, 1))
     assert placement.choose(request(3), EIGHT) == 0b01110000
-    assert placement.choose(request(6), EIGHT) == 0b11110011
+    assert placement.choose(request(6), EIGHT) == 0b00111111
+    assert placement.plan(request(3), EIGHT) == 0b00000111
+    assert Placement(machine(1, 1)).choose(request(3), 0b11111100) == 0b00011100
 
 
 def test_a_job_goes_under_the_lowest_switch_that_holds_it_and_to_the_tightest_leaf() -> None:
