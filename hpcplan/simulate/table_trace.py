@@ -2,7 +2,7 @@
 
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``nice``, ``cpus`` and ``gres`` (both a
-node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``,
+node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``, ``segment``,
 ``reservation``. ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
 """
 
@@ -134,6 +134,9 @@ class _Row:
         cpus = self.number("cpus", least=1)
         if cpus is not None:
             asks["cpus_per_task"] = int(cpus)
+        segment = self.number("segment", least=1)
+        if segment is not None:
+            asks["segment"] = int(segment)
         nice = self.number("nice", least=-1e9)
         if nice:
             asks["nice"] = int(nice)
