@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Controller"]
 
 _MESSAGE_TIMEOUT_S: Final = 10  # slurm.conf(5), MessageTimeout, as it is by default
+_KILLED_MS: Final = 40  # from SIGKILL to the nodes' word that the job is gone (measured on 22.05.8: 42 and more)
 _SUBMITTED_MS: Final = 20  # how far into its second a submission is taken to arrive
 
 
@@ -74,6 +75,8 @@ class Controller(Engine):
         self._submit_limits = policy if has_submit_limits(policy) else None
         self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
         self._licensed: dict[int, Job] = {}  # jobs with licences whose end is not yet seen
+        self._stopped: set[int] = set()  # jobs that were preempted and are not yet gone
+        self._at_once = False  # the main scheduler looks as soon as they are
         self._preempting: dict[int, int] = {}  # when a waiting job had others stopped
         self._preemption = Preemption(cluster.machine, self.settings, policy)
         self.reservations = Reservations(cluster.reservations)
@@ -229,8 +232,11 @@ class Controller(Engine):
         assert job.start_time is not None
         began_ms = self._began_ms.pop(job.id, 0)
         self._unseen += 1
-        if state in (JobState.REQUEUED, JobState.PREEMPTED):
+        if state is JobState.REQUEUED:
             lag_ms = 1000
+        elif state is JobState.PREEMPTED:
+            lag_ms = self._turn_ms + _KILLED_MS
+            self._stopped.add(job.id)
         else:
             lag_ms = 0 if state is JobState.TIMEOUT else began_ms + self.settings.end_overhead_ms
         seen_ms = self.now * 1000 + lag_ms
@@ -247,6 +253,9 @@ class Controller(Engine):
         _, job_id, nodes = ended
         if self._limits is not None:
             self._limits.ended(job_id)
+        if job_id in self._stopped:
+            self._stopped.remove(job_id)
+            self._at_once = self._moments is None
         if job_id in self._licensed:
             self._count_licenses(self._licensed.pop(job_id), 1)
         if self._resources is None:
@@ -279,10 +288,12 @@ class Controller(Engine):
             turns.insert(int(main_ms <= backfill_ms), (backfill_ms, self._backfill_turn))
         for self._turn_ms, turn in turns:
             self._see_ends(now * 1000 + self._turn_ms)
+            self._look_at_once()
             self._note_changes(now)
             if self.queue:
                 turn()
         self._see_ends(now * 1000 + 999)
+        self._look_at_once()
         self._note_changes(now + 1)
         self._was_empty |= not self.queue
 
@@ -298,6 +309,7 @@ class Controller(Engine):
             self._turn_ms = max(0, at - now_ms)
             if at == end:
                 self._see_ends(at)
+                self._look_at_once()
             elif at == main.due_ms:
                 whole = main.is_whole()
                 main.passed(at, whole)
@@ -324,6 +336,14 @@ class Controller(Engine):
             self._clean_up(heapq.heappop(self._completing)[1])
             self.changes += 1
             self._triggered = True
+
+    def _look_at_once(self) -> None:
+        """Have a pass of the main scheduler as soon as jobs are gone that it has stopped."""
+        if self._at_once and self.queue:
+            whole_due, batch_due = self._whole_due, self._batch_due
+            self._main_pass(whole=False)
+            self._whole_due, self._batch_due = whole_due, batch_due
+        self._at_once = False
 
     def _main_turn(self) -> None:
         whole = self._whole_due is not None and self._whole_due <= self.now
