@@ -196,6 +196,14 @@ class SlurmCluster:
         self._cancel_everything()
         self.wait_until(lambda: not self.run("squeue", "--noheader").stdout.strip(), "the queue is empty")
 
+    def resume_nodes(self) -> None:
+        """Give drained nodes back. Slurm drains one itself ("Duplicate jobid") where a controller that was killed starts
+        a job anew that still runs there.
+        """
+        command = ("sinfo", "--noheader", "--Node", "--partition=batch", "--states=drain", "--Format=NodeList")
+        for name in self.run(*command, check=False).stdout.split():
+            self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+
     def forget(self, job_id: int) -> None:
         """Make the controller forget a job that has ended, as it does when MinJobAge is over; takes about a minute."""
         conf = Path(self.env["SLURM_CONF"])

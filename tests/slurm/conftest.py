@@ -54,11 +54,14 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def slurm(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    """The cluster for one test: this process's environment points at it, and its queue is empty before and after."""
+    """The cluster for one test: this process's environment points at it, and its queue is empty before and after.
+    Nodes that are drained in the end are given back.
+    """
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, slurm_cluster.env[name])
     yield slurm_cluster
     slurm_cluster.drain_queue()
+    slurm_cluster.resume_nodes()
 
 
 @pytest.fixture
