@@ -197,8 +197,8 @@ class SlurmCluster:
         self.wait_until(lambda: not self.run("squeue", "--noheader").stdout.strip(), "the queue is empty")
 
     def resume_nodes(self) -> None:
-        """Give drained nodes back. Slurm drains one itself ("Duplicate jobid") where a controller that was killed starts
-        a job anew that still runs there.
+        """Give drained nodes back. Slurm drains one itself ("Duplicate jobid") where a controller that was killed
+        starts a job anew that still runs there.
         """
         command = ("sinfo", "--noheader", "--Node", "--partition=batch", "--states=drain", "--Format=NodeList")
         for name in self.run(*command, check=False).stdout.split():
