@@ -31,6 +31,7 @@ __all__ = [
     "read_document",
     "read_text",
     "write_bytes",
+    "write_parts",
     "write_text",
 ]
 
@@ -315,18 +316,25 @@ def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file as :func:`write_text` does."""
+    write_parts(path, (data,), mode=mode)
+
+
+def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
+    """Write a file as :func:`write_text` does, part by part; nothing, if making a part fails."""
     temporary: str | None = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(mode & ~umask)
         Path(temporary).replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise HpcplanError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -12,7 +12,7 @@ from hpcplan.cli.output import console, echo_json, format_option, narrate, progr
 if TYPE_CHECKING:
     from hpcplan.simulate.slurm_cluster import SlurmCluster
     from hpcplan.simulate.sweep import Case
-    from hpcplan.simulate.trace_run import Schedule
+    from hpcplan.simulate.trace_stream import Outcome
 
 __all__ = ["command"]
 
@@ -96,11 +96,10 @@ def command(
       hpcplan simulate made.swf --generate lublin --procs 256 --load 0.8 --policy easy
       hpcplan simulate - --generate lublin --procs 256 --load 0.7 --load 0.9 --seeds 20 --policy fcfs --policy easy
     """
-    from hpcplan.documents import write_text
     from hpcplan.errors import InputError
-    from hpcplan.simulate.outcome import to_csv
-    from hpcplan.simulate.trace_files import read_trace
-    from hpcplan.simulate.trace_run import check_policy, on_nodes, on_processors
+    from hpcplan.simulate.trace_files import open_trace
+    from hpcplan.simulate.trace_run import check_policy
+    from hpcplan.simulate.trace_stream import Target, schedule_trace
 
     if sum(given is not None for given in (procs, site, slurm_conf)) > 1:
         raise click.UsageError("say once what the machine is: --procs, --site or --slurm-conf")
@@ -127,30 +126,22 @@ def command(
 
         machine = cluster.machine if cluster is not None else None
         load = loads[0] if loads else None
-        read = make_trace(generate, job_count, procs=procs, machine=machine, seed=seed, load=load)
-        write_trace(read, trace)
-        narrate(f"wrote {trace}: {len(read.jobs):,} jobs")
+        made = make_trace(generate, job_count, procs=procs, machine=machine, seed=seed, load=load)
+        write_trace(made, trace)
+        narrate(f"wrote {trace}: {len(made.jobs):,} jobs")
         if not policies:
             return
     with progress("reading the trace"):
-        read = read_trace(trace, procs=procs)
-    schedules = []
-    with progress_bar(f"scheduling {len(read.jobs):,} jobs", len(policies)) as step:
+        source = open_trace(trace, procs=procs)
+    target = Target(procs, cluster, output, picture)
+    outcomes = []
+    with progress_bar("scheduling", len(policies)) as step:
         for policy in policies:
-            if cluster is not None:
-                schedules.append(on_nodes(read, cluster, policy, order))
-            else:
-                schedules.append(on_processors(read, procs or read.procs, policy, order))
+            outcomes.append(schedule_trace(source, target, policy, order, tell=narrate))
             step()
-    if output is not None:
-        write_text(output, to_csv(schedules[0].rows))
-        narrate(f"wrote {output}")
-    if picture is not None:
-        from hpcplan.simulate.picture import draw_schedule
-
-        draw_schedule(schedules[0], picture)
-        narrate(f"wrote {picture}")
-    _show(trace, read.skipped, schedules, output_format)
+    for written in filter(None, (output, picture)):
+        narrate(f"wrote {written}")
+    _show(trace, outcomes, output_format)
 
 
 def _cluster(
@@ -244,31 +235,30 @@ def _monte_carlo(cases: list[Case], workers: int | None, dask: str | None, outpu
     console().print(table(title, columns, lines))
 
 
-def _show(trace: Path, skipped: int, schedules: list[Schedule], output_format: str) -> None:
-    figures = [(schedule, schedule.metrics()) for schedule in schedules]
+def _show(trace: Path, outcomes: list[Outcome], output_format: str) -> None:
+    skipped = outcomes[0].skipped
     if skipped:
         narrate(f"{skipped:,} jobs of the trace did not run, or say no size, and are left out")
-    for name, reason in schedules[0].refused.items():
+    for name, reason in outcomes[0].refused.items():
         narrate(f"job {name} would be refused: {reason.splitlines()[-1]}")
     if output_format == "json":
         results = [
-            {"policy": schedule.policy, "order": schedule.order, "procs": schedule.procs, **found.as_dict()}
-            for schedule, found in figures
+            {"policy": one.policy, "order": one.order, "procs": one.procs, **one.metrics.as_dict()} for one in outcomes
         ]
         echo_json({"trace": str(trace), "skipped": skipped, "results": results})
         return
     rows = [
         (
-            schedule.policy, found.jobs, found.never_started or "", _number(found.mean_wait_s),
+            one.policy, found.jobs, found.never_started or "", _number(found.mean_wait_s),
             _number(found.median_wait_s), _number(found.p95_wait_s), _number(found.mean_bounded_slowdown, 2),
             _share(found.utilisation), _number(found.makespan_s), _share(found.backfilled_share),
             _share(found.fragmentation),
         )
-        for schedule, found in figures
+        for one, found in ((one, one.metrics) for one in outcomes)
     ]  # fmt: skip
     columns = ("policy", ">jobs", ">never started", ">mean wait s", ">median", ">P95", ">bounded slowdown",
                ">utilisation", ">makespan s", ">backfilled", ">fragmentation")  # fmt: skip
-    console().print(table(f"{trace.name} on {schedules[0].procs:,} processors", columns, rows))
+    console().print(table(f"{trace.name} on {outcomes[0].procs:,} processors", columns, rows))
 
 
 def _number(value: float | None, digits: int = 0) -> str:

@@ -7,7 +7,7 @@ ask for nodes, a limit, a partition, features and a priority at most. The result
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
@@ -24,22 +24,33 @@ if TYPE_CHECKING:
     from hpcplan.simulate.trace_submissions import Submissions
     from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["FEW", "compiled_rows", "is_usual", "usual_cluster"]
+__all__ = ["FEW", "compiled_rows", "is_usual", "numba_is_there", "usual_cluster"]
 
 _REMEMBERED: Final = 4096  # requests whose factors are kept
 FEW: Final = 2000  # jobs; so few are done before numba is loaded
 
 
 def usual_cluster(cluster: SlurmCluster) -> bool:
-    """Whether compiled code is there, and can do what this cluster's slurmctld does."""
+    """Whether compiled code can do what this cluster's slurmctld does."""
     settings, policy = cluster.settings, cluster.policy
     return (
         not (cluster.machine.shares_nodes or settings.consumable or cluster.switches or cluster.reservations)
         and not (policy.qos or policy.accounts or policy.users)
         and settings.preempt_type not in {"partition_prio", "qos"}
         and all(part.up for part in cluster.machine.partitions.values())
-        and find_spec("numba") is not None
     )
+
+
+def numba_is_there(tell: Callable[[str], None]) -> bool:
+    """Whether compiled code can be had; says so if it cannot, or has to be made first."""
+    if find_spec("numba") is None:
+        tell("with numba (pip install 'hpcplan[fast]') this goes about ten times as fast")
+        return False
+    from hpcplan.simulate.compiled.jit import is_cold
+
+    if is_cold():
+        tell("compiling the scheduler, once for this version: some ten seconds to a minute")
+    return True
 
 
 def is_usual(job: TraceJob) -> bool:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import heapq
 import io
+from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-__all__ = ["COLUMNS", "Metrics", "Row", "metrics", "to_csv"]
+__all__ = ["COLUMNS", "Figures", "Metrics", "Row", "csv_parts", "metrics"]
 
 COLUMNS: Final = ("job_id", "submit_s", "start_s", "end_s", "procs", "nodes", "nodelist", "state")
+_BATCH: Final = 8192  # rows or events that are dealt with together
+_MANY: Final = 100_000  # numbers that are worth numpy
 _BOUND_S: Final = 10  # shorter runs count as this long in the bounded slowdown
 
 
@@ -62,78 +67,146 @@ class Metrics:
         return asdict(self)
 
 
-def metrics(rows: Sequence[Row], procs: int) -> Metrics:
+def metrics(rows: Iterable[Row], procs: int) -> Metrics:
     """Return the figures of a schedule on ``procs`` processors."""
-    begun = [(row.submit_s, row.start_s, row.end_s, row.procs) for row in rows if row.start_s is not None]
-    runs = [(submit, start, end, width) for submit, start, end, width in begun if end is not None]
-    lost = len(rows) - len(runs)
-    if not runs:
-        return Metrics(len(rows), lost, None, None, None, None, None, None, None, None, None)
-    count = len(runs)
-    waits = sorted(start - submit for submit, start, _, _ in runs)
-    slowdowns = (max(1.0, (end - submit) / max(end - start, _BOUND_S)) for submit, start, end, _ in runs)
-    makespan = max(end for _, _, end, _ in runs) - min(submit for submit, _, _, _ in runs)
-    work = sum(width * (end - start) for _, start, end, width in runs)
-    return Metrics(
-        jobs=len(rows),
-        never_started=lost,
-        mean_wait_s=sum(waits) / count,
-        median_wait_s=(waits[(count - 1) // 2] + waits[count // 2]) / 2,
-        p95_wait_s=float(waits[-(-95 * count // 100) - 1]),
-        max_wait_s=waits[-1],
-        mean_bounded_slowdown=sum(slowdowns) / count,
-        mean_turnaround_s=sum(end - submit for submit, _, end, _ in runs) / count,
-        utilisation=work / (procs * makespan) if procs and makespan else None,
-        makespan_s=makespan,
-        backfilled_share=_overtaking([(submit, start) for submit, start, _, _ in runs]) / count,
-        fragmentation=_lost_capacity(runs, procs) / (procs * makespan) if procs and makespan else None,
-    )
+    figures = Figures(procs)
+    for _ in figures.of(sorted(rows, key=lambda row: row.submit_s)):
+        pass
+    return figures.metrics()
 
 
-def _overtaking(jobs: Sequence[tuple[int, int]]) -> int:
-    """Return how many of (submission, start) start before one that was submitted earlier."""
-    latest = -1
-    overtook = 0
-    for _, start in sorted(jobs, key=lambda job: job[0]):
-        overtook += start < latest
-        latest = max(latest, start)
-    return overtook
+class Figures:
+    """Adds up the rows of a schedule as they go by; of each job 8 bytes are kept, for the quantiles of the waits."""
 
+    def __init__(self, procs: int) -> None:
+        self._procs = procs
+        self._jobs = 0
+        self._waits = array("q")
+        self._slowdowns = 0.0
+        self._turnaround_s = self._work_s = self._overtook = 0
+        self._first_s = self._last_s = 0
+        self._idle = _LostCapacity(procs)
 
-def _lost_capacity(jobs: Sequence[tuple[int, int, int, int]], procs: int) -> int:
-    """Return the processor seconds idle while jobs waited of which one was no wider than what was idle."""
-    events: list[tuple[int, int, int, int]] = []  # (time, change of used processors, joins the queue, leaves it)
-    for submit, start, end, width in jobs:
-        events += ((end, -width, 0, 0), (start, width, 0, width), (submit, 0, width, 0))
-    events.sort()
-    used, lost, before = 0, 0, events[0][0] if events else 0
-    waiting: Counter[int] = Counter()
-    narrowest: list[int] = []
-    for time, change, joins, leaves in events:
-        if time > before:
-            while narrowest and not waiting[narrowest[0]]:
-                heapq.heappop(narrowest)
-            idle = procs - used
-            if narrowest and narrowest[0] <= idle:
-                lost += idle * (time - before)
-            before = time
-        used += change
-        if joins:
-            if not waiting[joins]:
-                heapq.heappush(narrowest, joins)
-            waiting[joins] += 1
-        if leaves:
-            waiting[leaves] -= 1
-    return lost
+    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield the rows, which must come in the order of submission."""
+        waits, idle = self._waits, self._idle
+        slowdowns, turnaround_s, work_s, latest, overtook = 0.0, 0, 0, -1, 0
+        first_s, last_s = None, 0
+        jobs = 0
+        for row in rows:
+            jobs += 1
+            yield row
+            _, submit, start, end, width, _, _, _ = row
+            if start is None or end is None:
+                continue
+            if first_s is None:
+                first_s = submit
+            waits.append(start - submit)
+            slowdowns += max(1.0, (end - submit) / max(end - start, _BOUND_S))
+            turnaround_s += end - submit
+            work_s += width * (end - start)
+            if start < latest:
+                overtook += 1
+            else:
+                latest = start
+            if end > last_s:
+                last_s = end
+            idle.add(submit, start, end, width)
+        self._jobs, self._slowdowns, self._turnaround_s, self._work_s = jobs, slowdowns, turnaround_s, work_s
+        self._overtook, self._first_s, self._last_s = overtook, first_s or 0, last_s
 
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """Return a schedule as CSV with :data:`COLUMNS`; what is not known is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(
-            (row.job_id, row.submit_s, row.start_s, row.end_s, row.procs, row.nodes, row.nodelist, row.state)
+    def metrics(self) -> Metrics:
+        """Return the figures of the rows that have gone by."""
+        count, lost = len(self._waits), self._jobs - len(self._waits)
+        if not count:
+            return Metrics(self._jobs, lost, None, None, None, None, None, None, None, None, None)
+        waits = _sorted(self._waits)
+        span_s = self._last_s - self._first_s
+        room = self._procs * span_s
+        return Metrics(
+            jobs=self._jobs,
+            never_started=lost,
+            mean_wait_s=sum(waits) / count,
+            median_wait_s=(waits[(count - 1) // 2] + waits[count // 2]) / 2,
+            p95_wait_s=float(waits[-(-95 * count // 100) - 1]),
+            max_wait_s=waits[-1],
+            mean_bounded_slowdown=self._slowdowns / count,
+            mean_turnaround_s=self._turnaround_s / count,
+            utilisation=self._work_s / room if room else None,
+            makespan_s=span_s,
+            backfilled_share=self._overtook / count,
+            fragmentation=self._idle.total() / room if room else None,
         )
-    return text.getvalue()
+
+
+def _sorted(values: array[int]) -> Sequence[int]:
+    if len(values) < _MANY:
+        return sorted(values)
+    import numpy as np
+
+    np.frombuffer(values, dtype=np.int64).sort()  # in place: a list would take several times the memory
+    return values
+
+
+class _LostCapacity:
+    """The processor seconds idle while jobs waited of which one was no wider than what was idle.
+
+    Events that no later job can come before are counted some thousands at a time.
+    """
+
+    def __init__(self, procs: int) -> None:
+        self._procs = procs
+        self._events: list[tuple[int, int, int, int]] = []  # (time, change of used processors, joins the queue, leaves)
+        self._full = _BATCH
+        self._used = self._lost = self._before = 0
+        self._waiting: Counter[int] = Counter()
+        self._narrowest: list[int] = []
+
+    def add(self, submit: int, start: int, end: int, width: int) -> None:
+        """Add a job; none that was submitted earlier will come."""
+        events = self._events
+        events += ((end, -width, 0, 0), (start, width, 0, width), (submit, 0, width, 0))
+        if len(events) > self._full:
+            self._count(submit)
+            self._full = len(events) + _BATCH
+
+    def total(self) -> int:
+        """Return the processor seconds."""
+        self._count(None)
+        return self._lost
+
+    def _count(self, until: int | None) -> None:
+        """Count the events before a time."""
+        events = self._events
+        events.sort()
+        end = len(events) if until is None else bisect_left(events, (until,))
+        procs, used, lost, before = self._procs, self._used, self._lost, self._before
+        waiting, narrowest = self._waiting, self._narrowest
+        for time, change, joins, leaves in events[:end]:
+            if time > before:
+                while narrowest and not waiting[narrowest[0]]:
+                    heapq.heappop(narrowest)
+                idle = procs - used
+                if narrowest and narrowest[0] <= idle:
+                    lost += idle * (time - before)
+                before = time
+            used += change
+            if joins:
+                if not waiting[joins]:
+                    heapq.heappush(narrowest, joins)
+                waiting[joins] += 1
+            if leaves:
+                waiting[leaves] -= 1
+        del events[:end]
+        self._used, self._lost, self._before = used, lost, before
+
+
+def csv_parts(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Yield a schedule as CSV with :data:`COLUMNS`, some thousands of rows at a time; what is not known is empty."""
+    rows = iter(rows)
+    first: Sequence[Any] = (COLUMNS,)
+    while first or (first := tuple(islice(rows, _BATCH))):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(first)
+        yield text.getvalue().encode()
+        first = ()

@@ -7,13 +7,23 @@ from pathlib import Path
 from hpcplan.errors import InputError, Problem
 from hpcplan.simulate.sacct_trace import is_sacct, read_sacct
 from hpcplan.simulate.table_trace import is_table, read_table
-from hpcplan.simulate.traces import Trace, read_swf, text_lines
+from hpcplan.simulate.traces import SwfJobs, Trace, text_lines
 
-__all__ = ["read_trace"]
+__all__ = ["open_trace", "read_trace"]
 
 
 def read_trace(path: Path, *, procs: int | None = None) -> Trace:
     """Read a trace, whose first line tells its kind. ``procs`` is the machine's size, for traces in SWF.
+
+    Raises:
+        InputError: not readable, or none of these; with file and line.
+    """
+    source = open_trace(path, procs=procs)
+    return source if isinstance(source, Trace) else Trace(tuple(source), source.procs, source.skipped)
+
+
+def open_trace(path: Path, *, procs: int | None = None) -> SwfJobs | Trace:
+    """Return a trace in SWF to be read job by job, and any other as a whole.
 
     Raises:
         InputError: not readable, or none of these; with file and line.
@@ -24,7 +34,7 @@ def read_trace(path: Path, *, procs: int | None = None) -> Trace:
     if is_sacct(first):
         return read_sacct(path)
     if first.lstrip().startswith(";") or first.lstrip()[:1].isdigit():
-        return read_swf(path, procs=procs)
+        return SwfJobs(path, procs=procs)
     message = (
         "is no trace: neither SWF, nor sacct's output with its header, nor a table with the columns "
         "job, submit_s, nodes, run_s"

@@ -6,7 +6,7 @@ them are known, so that a trace of any length needs no more memory than the jobs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from hpcplan.errors import InputError, nearest
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
-from hpcplan.simulate.fast_slurm import FEW, compiled_rows, is_usual, usual_cluster
+from hpcplan.simulate.fast_slurm import FEW, compiled_rows, is_usual, numba_is_there, usual_cluster
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Metrics, Row, metrics
@@ -32,7 +32,12 @@ __all__ = [
 ]  # fmt: skip
 
 TRACE_POLICIES: Final = ("fcfs", "sjf", "priority", "easy", "conservative", "slurm")
+Tell = Callable[[str], None]
 Placed = tuple[int, Row]  # a job's position in the order of submission, and its row
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ class Schedule:
         return metrics(self.rows, self.procs)
 
 
-def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "submit") -> Schedule:
+def on_processors(
+    trace: Trace, procs: int | None, policy: str, order: str = "submit", *, tell: Tell = _silent
+) -> Schedule:
     """Schedule a trace on ``procs`` equal processors; each job takes its width of them.
 
     Under ``slurm`` each processor is a node, and slurmctld has its defaults.
@@ -65,11 +72,13 @@ def on_processors(trace: Trace, procs: int | None, policy: str, order: str = "su
     size = pool_of(procs)
     refused: dict[str, str] = {}
     jobs, positions = _by_submission(trace.jobs)
-    rows = rows_on_processors(jobs, size, policy, order, refused)
+    rows = rows_on_processors(jobs, size, policy, order, refused, tell=tell)
     return Schedule(policy, order, size, _in_trace_order(rows, positions), refused)
 
 
-def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit") -> Schedule:
+def on_nodes(
+    trace: Trace, cluster: SlurmCluster, policy: str, order: str = "submit", *, tell: Tell = _silent
+) -> Schedule:
     """Schedule a trace on the nodes of a cluster; a job that says no nodes gets as many as its processors take.
 
     Raises:
@@ -77,13 +86,13 @@ def on_nodes(trace: Trace, cluster: SlurmCluster, policy: str, order: str = "sub
     """
     refused: dict[str, str] = {}
     jobs, positions = _by_submission(trace.jobs)
-    rows = rows_on_nodes(jobs, cluster, policy, order, refused)
+    rows = rows_on_nodes(jobs, cluster, policy, order, refused, tell=tell)
     machine = cluster.machine
     return Schedule(policy, order, machine.total(machine.all_nodes, "cpus"), _in_trace_order(rows, positions), refused)
 
 
 def rows_on_processors(
-    jobs: Iterable[TraceJob], procs: int, policy: str, order: str, refused: dict[str, str]
+    jobs: Iterable[TraceJob], procs: int, policy: str, order: str, refused: dict[str, str], *, tell: Tell = _silent
 ) -> Iterator[Row]:
     """Yield the rows of :func:`on_processors` for jobs in the order of their submission; ``refused`` is filled.
 
@@ -93,7 +102,7 @@ def rows_on_processors(
     check_policy(policy)
     if policy == "slurm":
         cluster = SlurmCluster(Machine.of_processors(procs), SlurmSettings())
-        return rows_on_nodes(jobs, cluster, policy, order, refused, names_nodes=False)
+        return rows_on_nodes(jobs, cluster, policy, order, refused, names_nodes=False, tell=tell)
     return _in_order(_on_pool(jobs, procs, policy, order))
 
 
@@ -105,11 +114,12 @@ def rows_on_nodes(
     refused: dict[str, str],
     *,
     names_nodes: bool = True,
+    tell: Tell = _silent,
 ) -> Iterator[Row]:
     """Yield the rows of :func:`on_nodes` for jobs in the order of their submission; ``refused`` is filled.
 
     Without ``names_nodes`` the rows do not say on which nodes, nor on how many, a job ran. Where a job may wait for
-    others, ``jobs`` is a sequence.
+    others, ``jobs`` is a sequence. ``tell`` is told what makes it take longer than it might.
 
     Raises:
         InputError: no such policy, or a job depends on one that the trace does not have.
@@ -123,6 +133,8 @@ def rows_on_nodes(
         else:  # such jobs ask for processors and a limit
             first = list(islice(jobs, FEW + 1))
             fast, jobs = len(first) > FEW, chain(first, jobs)
+        if fast:
+            fast = numba_is_there(tell)
     turned_away: list[Placed] = []
     plan = Submissions(
         jobs, cluster, policy, order, names=names, refused=refused,

@@ -1,12 +1,16 @@
-"""How many jobs a second the simulator schedules on one core, beside pyss and AccaSim on the same trace.
+"""How many jobs a second the simulator schedules on one core, and in how much memory; pyss and AccaSim beside it.
 
 Both peers stay outside this repository. pyss (https://github.com/dinesh121991/pyss) is Python 2: give its ``src``
 folder and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has it. Times are CPU times of one process:
 for ours the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made
-up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine.
+up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine. Under ``slurm``
+each processor is a node; compiling its scheduler, which is done once, is not counted. ``--lengths`` prints what a job
+costs in traces of different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes.
 
     python -m tests.benchmarks.simulate_speed [--jobs 122060] [--pyss ~/pyss/src --python2 python2.7]
         [--accasim ~/accasim-env/bin/python]
+    python -m tests.benchmarks.simulate_speed --lengths 30000,122060,500000,1000000
+    python -m tests.benchmarks.simulate_speed --memory 250000,1000000,4000000
 """
 
 from __future__ import annotations
@@ -16,14 +20,16 @@ import json
 import random
 import resource
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from hpcplan.simulate.made_traces import write_trace
+from hpcplan.simulate.outcome import metrics
 from hpcplan.simulate.trace_files import read_trace
 from hpcplan.simulate.trace_run import on_processors
-from hpcplan.simulate.traces import Trace, TraceJob
+from hpcplan.simulate.traces import TraceJob
 
 __all__ = ["main"]
 
@@ -40,24 +46,42 @@ from accasim.base.scheduler_class import EASYBackfilling
 from accasim.base.simulator_class import Simulator
 Simulator(sys.argv[1], sys.argv[2], EASYBackfilling(FirstFit())).start_simulation(system_status=False, debug=False)
 """
+# The command, which writes the most KiB that it has taken into a file at its end.
+MEASURED = """
+import atexit, re, sys
+from pathlib import Path
+from hpcplan.cli import main
+peak = Path(sys.argv.pop(1))
+atexit.register(lambda: peak.write_text(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]))
+main()
+"""
 
 
-def made_up(jobs: int, load: float) -> Trace:
-    """Return the trace."""
-    draw = random.Random(5)
-    found, work = [], 0
-    for number in range(1, jobs + 1):
-        width = draw.choices(WIDTHS, SHARES)[0]
-        run_s = int(min(draw.lognormvariate(5.5, 2.0), 86000)) + 1
-        limit_s = max(draw.choice(LIMITS_S), run_s // 60 * 60 + 60)
-        work += width * run_s
-        found.append((number, width, run_s, limit_s))
-    gap_s = work / jobs / PROCS / load
-    moment, rows = 0.0, []
-    for number, width, run_s, limit_s in found:
+def made_up(jobs: int, load: float) -> Iterator[TraceJob]:
+    """Yield the jobs of the trace, which takes no memory however long it is."""
+
+    def drawn() -> Iterator[tuple[int, int, int]]:
+        draw = random.Random(5)
+        for _ in range(jobs):
+            width = draw.choices(WIDTHS, SHARES)[0]
+            run_s = int(min(draw.lognormvariate(5.5, 2.0), 86000)) + 1
+            yield width, run_s, max(draw.choice(LIMITS_S), run_s // 60 * 60 + 60)
+
+    gap_s = sum(width * run_s for width, run_s, _ in drawn()) / jobs / PROCS / load
+    moment, draw = 0.0, random.Random(7)
+    for number, (width, run_s, limit_s) in enumerate(drawn(), start=1):
         moment += draw.expovariate(1 / gap_s)
-        rows.append(TraceJob(number, int(moment), run_s, limit_s, width))
-    return Trace(tuple(rows), PROCS, 0)
+        yield TraceJob(number, int(moment), run_s, limit_s, width)
+
+
+def write(jobs: int, load: float, path: Path) -> Path:
+    """Write the trace as SWF."""
+    with path.open("w") as stream:
+        stream.write(f"; Version: 2.2\n; Note: made up\n; MaxProcs: {PROCS}\n")
+        for job in made_up(jobs, load):
+            stream.write(f"{job.id} {job.submit_s} -1 {job.run_s} {job.procs} -1 -1 {job.procs} {job.limit_s} ")
+            stream.write("-1 1 -1 -1 -1 -1 -1 -1 -1\n")
+    return path
 
 
 def _ours(path: Path, policy: str) -> tuple[int, float, float, float | None]:
@@ -66,7 +90,7 @@ def _ours(path: Path, policy: str) -> tuple[int, float, float, float | None]:
     read = time.process_time()
     schedule = on_processors(trace, PROCS, policy)
     done = time.process_time()
-    return len(trace.jobs), done - read, done - begin, schedule.metrics().mean_wait_s
+    return len(trace.jobs), done - read, done - begin, metrics(schedule.rows, PROCS).mean_wait_s
 
 
 def _command(*command: str, cwd: str) -> float | None:
@@ -81,44 +105,71 @@ def _command(*command: str, cwd: str) -> float | None:
 
 def _line(name: str, jobs: int, seconds: float | None, note: str = "") -> None:
     rate = "failed" if seconds is None else f"{jobs / seconds:12,.0f}"
-    print(f"{name:34} {jobs:9,} {rate} {note}")
+    print(f"{name:34} {jobs:9,} {rate} {note}", flush=True)
+
+
+def lengths(folder: Path, counts: list[int], load: float) -> None:
+    """Print what a job costs in traces of different lengths."""
+    print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
+    for count in counts:
+        path = write(count, load, folder / "trace.swf")
+        for policy in ("easy", "slurm"):
+            jobs, seconds, total, wait = _ours(path, policy)
+            each = (
+                f"({1e6 * seconds / jobs:.1f} us a job, {1e6 * total / jobs:.1f} with reading; mean wait {wait:,.0f} s)"
+            )
+            _line(f"hpcplan, {policy}", jobs, seconds, each)
+
+
+def memory(folder: Path, counts: list[int], load: float) -> None:
+    """Print the most memory that ``hpcplan simulate TRACE -o`` takes, and its CPU time."""
+    print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
+    for count in counts:
+        path = write(count, load, folder / "trace.swf")
+        for policy in ("easy", "slurm"):
+            options = ("simulate", str(path), "--policy", policy, "-o", str(folder / "schedule.csv"))
+            seconds = _command(sys.executable, "-c", MEASURED, str(folder / "peak"), *options, cwd=str(Path.cwd()))
+            peak_mib = int((folder / "peak").read_text()) / 1024
+            _line(f"hpcplan simulate, {policy}", count, seconds, f"(the whole command; at most {peak_mib:,.0f} MiB)")
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=122_060)
     parser.add_argument("--load", type=float, default=0.6)
     parser.add_argument("--few", type=int, default=5_000, help="jobs for what is slow")
+    parser.add_argument("--lengths", type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--memory", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--pyss", type=Path)
     parser.add_argument("--python2", default="python2.7")
     parser.add_argument("--accasim", metavar="PYTHON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        whole, few = folder / "whole.swf", folder / "few.swf"
-        write_trace(made_up(given.jobs, given.load), whole)
-        write_trace(made_up(given.few, given.load), few)
+        few = write(given.few, given.load, folder / "few.swf")
+        _ours(few, "slurm")
+        if given.lengths or given.memory:
+            lengths(folder, given.lengths or [], given.load)
+            memory(folder, given.memory or [], given.load)
+            return
+        whole = write(given.jobs, given.load, folder / "whole.swf")
         print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
-        for path, policies in ((whole, ("fcfs", "easy")), (few, ("easy", "conservative", "slurm"))):
+        for path, policies in ((whole, ("fcfs", "easy", "slurm")), (few, ("easy", "conservative"))):
             for policy in policies:
                 jobs, seconds, total, wait = _ours(path, policy)
-                _line(
-                    f"hpcplan, {policy}", jobs, seconds, f"({jobs / total:,.0f} with reading; mean wait {wait:,.0f} s)"
-                )
+                note = f"({jobs / total:,.0f} with reading; mean wait {wait:,.0f} s)"
+                _line(f"hpcplan, {policy}", jobs, seconds, note)
         if given.pyss:
             options = ("--num-processors", str(PROCS), "--input-file", str(few), "--scheduler", "EasyBackfillScheduler")
-            _line(
-                "pyss, EASY",
-                given.few,
-                _command(given.python2, "-O", "run_simulator.py", *options, cwd=str(given.pyss)),
-            )
+            command = (given.python2, "-O", "run_simulator.py", *options)
+            _line("pyss, EASY", given.few, _command(*command, cwd=str(given.pyss)))
         if given.accasim:
             system = {"groups": {"g0": {"core": 1, "mem": 1}}, "resources": {"g0": PROCS}}
             (folder / "system.json").write_text(json.dumps(system))
             lines = (line.split() for line in few.read_text().splitlines() if not line.startswith(";"))
-            memory = [" ".join([*line[:6], "1", *line[7:9], "1", *line[10:]]) for line in lines]
-            (folder / "memory.swf").write_text("; MaxProcs: 1024\n" + "\n".join(memory) + "\n")
+            rows = [" ".join([*line[:6], "1", *line[7:9], "1", *line[10:]]) for line in lines]
+            (folder / "memory.swf").write_text("; MaxProcs: 1024\n" + "\n".join(rows) + "\n")
             (folder / "run.py").write_text(ACCASIM)
             command = (given.accasim, str(folder / "run.py"), str(folder / "memory.swf"), str(folder / "system.json"))
             _line("AccaSim, EASY", given.few, _command(*command, cwd=name))

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numba
-from numba.core import types
-from numba.extending import intrinsic
-
-__all__ = ["compiled", "ones", "trailing_zeros"]
+__all__ = ["compiled", "is_cold", "ones", "trailing_zeros"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+numba: Any = import_module("numba")  # types are checked alike with and without it
+extending: Any = import_module("numba.extending")
+
+
+def is_cold() -> bool:
+    """Whether the functions will have to be compiled, which takes a while."""
+    return not any(Path(numba.config.CACHE_DIR).rglob("*.nbi"))
 
 
 def _cache_folder() -> Path:
@@ -36,23 +40,24 @@ def compiled(function: F) -> F:
     return result
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def ones(_context: Any, word: Any) -> Any:
+def _ones(_context: Any, word: Any) -> Any:
     """Count the bits that are set in a word of 64."""
 
     def code(_compiler: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
-    return types.int64(word), code
+    return numba.int64(word), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def trailing_zeros(_context: Any, word: Any) -> Any:
+def _trailing_zeros(_context: Any, word: Any) -> Any:
     """Count the bits below the lowest that is set, 64 where none is."""
 
     def code(_compiler: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
-
+        ir: Any = import_module("llvmlite.ir")
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
-    return types.int64(word), code
+    return numba.int64(word), code
+
+
+ones: Callable[[Any], int] = extending.intrinsic(_ones)
+trailing_zeros: Callable[[Any], int] = extending.intrinsic(_trailing_zeros)
