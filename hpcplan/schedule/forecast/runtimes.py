@@ -3,9 +3,10 @@
 People ask for more time than they need, each in their own way, and repeat themselves (Tsafrir, Etsion & Feitelson,
 *Backfilling Using System-Generated Predictions Rather than User Runtime Estimates*, IEEE TPDS 18(6), 2007). So the
 share of its limit that a job uses is drawn from what came before, at the most telling level that knows enough: jobs of
-the same user, name, size and limit; of the user and name; of the user and limit; of the user; of all; and failing that
-anything between nothing and all. Level by level, a history of weight *n* is believed with n / (n + k), and the rest is
-passed on (the predictive rule of a hierarchical Dirichlet process: Teh et al., JASA 101(476), 2006).
+the same user, name, size and limit; of the user and name; of the user and limit; of that name and about that size,
+whoever's they are; of the user; of all; and failing that anything between nothing and all. Level by level, a history of
+weight *n* is believed with n / (n + k), and the rest is passed on (the predictive rule of a hierarchical Dirichlet
+process: Teh et al., JASA 101(476), 2006).
 
 Jobs of one user are not independent: a batch of a hundred like jobs ends soon or late together. So jobs are drawn one
 after another, and each may repeat what was drawn for another live job (Pólya's urn: Blackwell & MacQueen, Ann. Stat.
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["RunTimes"]
 
 # Per level: how much history it takes to be believed half, how many of the newest jobs count, and how fast they age.
-_BELIEF: Final = (2.0, 3.0, 4.0, 8.0, 8.0)
-_NEWEST: Final = (8, 10, 12, 30, 200)
-_AGEING: Final = (0.85, 0.85, 0.85, 0.85, 1.0)
+_BELIEF: Final = (2.0, 3.0, 4.0, 8.0, 8.0, 8.0)
+_NEWEST: Final = (8, 10, 12, 60, 30, 200)
+_AGEING: Final = (0.85, 0.85, 0.85, 1.0, 0.85, 1.0)
+_URN: Final = (True, True, True, False, True, False)  # whether live jobs count: like jobs of one user end alike
 _LIVE_WEIGHT: Final = 2.0  # of a live job in the urn, beside 1 for the newest finished one
 _BASE: Final = np.arange(1, 11) / 10  # what is drawn from where nothing is known
 _DIGITS: Final = re.compile(r"\d+")
@@ -77,8 +79,8 @@ class RunTimes:
             job, lasted = jobs[position], gone[position] / jobs[position].limit_s
             keys = _keys(job)
             ratio = self._ratios(keys, self._usual.get(job.partition or "", self._base), live, lasted, samples, random)
-            for level, key in zip(live[:-1], keys[:-1], strict=True):
-                if key is not None:
+            for level, key, shared in zip(live, keys, _URN, strict=True):
+                if key is not None and shared:
                     level.setdefault(key, []).append(ratio)
             least = gone[position] + 1 if job.start_s is not None else 1
             found[position] = np.maximum(least, np.rint(ratio * job.limit_s))
@@ -136,13 +138,15 @@ def _pick(
 
 def _keys(job: QueueJob) -> tuple[Hashable, ...]:
     """Return what the levels know a job by; ``None`` where it does not say."""
-    if job.user is None:
-        return (None, None, None, None, "all")
     name = _DIGITS.sub("#", job.name) if job.name else None
+    alike = None if name is None else (name, job.width.bit_length())
+    if job.user is None:
+        return (None, None, None, alike, None, "all")
     return (
         (job.user, name, job.width, job.limit_s),
         None if name is None else (job.user, name),
         (job.user, job.limit_s),
+        alike,
         job.user,
         "all",
     )
