@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,6 +15,7 @@ from hpcplan.calibrate.hardware import site_name
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.machine import Machine, machine_of, slowest
+from hpcplan.cost.memory import memory
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import NONE, RECOMPUTE, SCHEDULES, SELECTIVE, Floats, Ints, Shardings
@@ -29,6 +30,7 @@ from hpcplan.site.topology import build_topology
 __all__ = ["Batch", "System", "known_system", "make_batch", "system_of"]
 
 _MOST_VIRTUAL_STAGES = 12
+_SAVES = 0.9  # share of the activations below which selective recomputation is worth while beside fused attention
 _MICRO_BATCHES = (1, 2, 4, 8, 16)  # tried, largest memory last, where a table does not say
 
 
@@ -103,11 +105,11 @@ def _names(hardware: str, group: NodeGroup) -> bool:
     return bool(chip) and re.sub(r"[^a-z0-9]", "", chip.lower()) in plain
 
 
-def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
+def make_batch(rows: Sequence[Row], base: Coefficients | Callable[[Batch], Coefficients]) -> Batch:
     """Return the rows as arrays; recomputation and micro-batch are inferred where a row does not say.
 
     Recomputation is none, or selective where that would not fit; micro-batch and virtual stages are the fastest: what a
-    tuned run would have used.
+    tuned run would have used. ``base`` are the constants to infer by, of all rows or of each.
 
     Raises:
         InputError: a row names a site that is not known (see :func:`known_system`).
@@ -122,6 +124,11 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         zero=_column(rows, "zero"), recompute=np.array([row.recompute or NONE for row in rows], dtype=np.int64),
         sequence_parallel=_column(rows, "sequence_parallel"),
         schedule=np.array([SCHEDULES.index(row.schedule) for row in rows], dtype=np.int64),
+        last_layers=np.array([row.stage_layers[-1] if row.stage_layers else 0 for row in rows], dtype=np.int64),
+        fullest_layers=np.array([max(row.stage_layers, default=0) for row in rows], dtype=np.int64),
+        shard_group=_column(rows, "shard_group"),
+        spared_layers=_column(rows, "recompute_layers"),
+        kept_layers=np.array([_kept_layers(row) for row in rows], dtype=np.int64),
     )  # fmt: skip
     batch = Batch(
         rows=tuple(rows),
@@ -134,13 +141,23 @@ def make_batch(rows: Sequence[Row], base: Coefficients) -> Batch:
         recipe=Recipe.stack([_recipe(row) for row in rows]),
         notes=tuple((note,) if note else () for _, note in named),
     )
-    batch = _infer_recompute(batch, base)
-    return _infer_virtual_stages(_infer_micro_batch(batch, base), base)
+    c = base if isinstance(base, Coefficients) else base(batch)
+    batch = _infer_recompute(batch, c)
+    return _infer_virtual_stages(_infer_micro_batch(batch, c), c)
+
+
+def _kept_layers(row: Row) -> int:
+    """Return of how many layers the fullest stage of a stated cut keeps activations; 0 where no cut is stated."""
+    pp, m = row.pp, max(1, row.global_batch // row.dp // (row.micro_batch or 1))
+    if row.schedule == "gpipe":
+        return m * max(row.stage_layers, default=0)
+    return max((size * min(m, pp - stage) for stage, size in enumerate(row.stage_layers)), default=0)
 
 
 def _recipe(row: Row) -> Recipe:
     once = float(row.framework == "nemo")  # DeepEP and hybrid EP
-    return Recipe(float(row.flash), once, row.adapter_rank, row.frozen_bytes)
+    in_turn = float(row.framework == "internevo")  # its HybridZeroOptimizer
+    return Recipe(float(row.flash), once, in_turn, row.adapter_rank, row.frozen_bytes)
 
 
 def known_system(row: Row) -> str | None:
@@ -166,14 +183,38 @@ def _with(batch: Batch, notes: list[str], **changes: Ints) -> Batch:
     return dataclasses.replace(batch, shardings=dataclasses.replace(batch.shardings, **changes), notes=added)
 
 
-def _infer_recompute(batch: Batch, base: Coefficients) -> Batch:
-    """Infer none, or selective where none would not fit: a run with full recomputation says so, as it costs a third."""
+def _infer_recompute(batch: Batch, c: Coefficients) -> Batch:
+    """Infer none, or selective where none would not fit: full recomputation says so, as it costs a third.
+
+    Selective recomputation drops the scores, which fused attention does not keep, unless the trainer drops more. Where
+    that is not enough, activations of as few layers as it takes are inferred to be elsewhere: recipes drop those of
+    single operators, or keep them on the host, and say neither.
+    """
     open_ = np.array([row.recompute is None for row in batch.rows])
-    without = np.where(open_, NONE, batch.shardings.recompute)
-    over = _with(batch, [""] * len(batch), recompute=without).price(base).memory_bytes > batch.machine.memory_bytes
-    chosen = np.where(open_ & over, SELECTIVE, without)
-    notes = [f"recompute {RECOMPUTE[level]} inferred" if o else "" for o, level in zip(open_, chosen, strict=True)]
-    return _with(batch, notes, recompute=chosen)
+    chosen = np.where(open_, NONE, batch.shardings.recompute)
+    layers = batch.shardings.spared_layers.copy()
+    saves = (np.asarray(batch.recipe.flash) == 0) | (np.asarray(c.selective_kept) < _SAVES)
+    chosen = np.where(open_ & saves & _over(batch, c, chosen, layers), SELECTIVE, chosen)
+    wanting = open_ & _over(batch, c, chosen, layers)
+    for count in range(1, int(batch.shardings.stage_layers(batch.shape.layers).max()) + 1):
+        if not wanting.any():
+            break
+        layers = np.where(wanting, count, layers)
+        wanting = wanting & _over(batch, c, chosen, layers)
+    layers = np.where(wanting, batch.shardings.spared_layers, layers)  # nothing makes it fit
+    some = [f", activations of {count} layers a stage elsewhere" if count else "" for count in layers]
+    notes = [
+        f"recompute {RECOMPUTE[level]} inferred{part}" if told else ""
+        for told, level, part in zip(open_, chosen, some, strict=True)
+    ]
+    return _with(batch, notes, recompute=chosen, spared_layers=layers)
+
+
+def _over(batch: Batch, c: Coefficients, recompute: Ints, layers: Ints) -> NDArray[np.bool_]:
+    """Tell which rows would not fit with that recomputation."""
+    s = dataclasses.replace(batch.shardings, recompute=recompute, spared_layers=layers)
+    needed = memory(batch.shape, batch.sequence, batch.machine, s, c, batch.recipe).total
+    return np.asarray(needed > batch.machine.memory_bytes)
 
 
 def _infer_micro_batch(batch: Batch, base: Coefficients) -> Batch:

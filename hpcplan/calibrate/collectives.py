@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcplan.calibrate.targets import Array
+from hpcplan.cost.mesh import rings
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
 
@@ -72,21 +73,33 @@ def read_link_runs(path: Path) -> dict[str, LinkRuns]:
     return {gpu: LinkRuns(*np.array(runs).T) for gpu, runs in found.items()}
 
 
-def fit_links(gpu: str, runs: LinkRuns, link_bytes_per_s: float) -> LinkFit:
+def fit_links(
+    gpu: str, runs: LinkRuns, link_bytes_per_s: float | Array, mesh: tuple[tuple[int, ...], ...] = ()
+) -> LinkFit:
     """Return the constants that explain the runs: 2 (n-1)/n (S + half) / (efficiency link) and a latency a hop.
 
-    That is :func:`hpcplan.cost.collectives.all_reduce` inside one domain, whose links one switch joins. Meshes of links
-    (DGX-1) reach different shares with each number of ranks, and fit badly: the error says so.
+    That is :func:`hpcplan.cost.collectives.all_reduce` inside one domain. Where no switch joins its links, ``mesh`` has
+    those between each two accelerators, and so many ranks use the share of them that holds rings.
     """
+    if mesh:
+        link_bytes_per_s = link_bytes_per_s * _shares(runs.ranks, mesh)
     sizes = np.unique(runs.message_bytes)
     held_out = np.isin(runs.message_bytes, sizes[1::2])
-    known = _solve(runs.take(~held_out), link_bytes_per_s)
-    errors = np.abs(np.expm1(_residual(known, runs.take(held_out), link_bytes_per_s)))
-    efficiency, half = np.exp(_solve(runs, link_bytes_per_s))
+    link = np.broadcast_to(link_bytes_per_s, runs.ranks.shape)
+    known = _solve(runs.take(~held_out), link[~held_out])
+    errors = np.abs(np.expm1(_residual(known, runs.take(held_out), link[held_out])))
+    efficiency, half = np.exp(_solve(runs, link))
     return LinkFit(gpu, len(runs.ranks), float(efficiency), float(half), float(errors.mean()) if len(errors) else 0.0)
 
 
-def _solve(runs: LinkRuns, link: float) -> Array:
+def _shares(ranks: Array, mesh: tuple[tuple[int, ...], ...]) -> Array:
+    """Return the share of the links that holds rings over the first so many accelerators, which nccl-tests uses."""
+    held = {int(n): rings(mesh, range(int(n))) for n in np.unique(ranks) if n <= len(mesh)}
+    most = max(map(sum, mesh))
+    return np.array([held.get(int(n), most) / most for n in ranks])
+
+
+def _solve(runs: LinkRuns, link: Array) -> Array:
     from scipy.optimize import least_squares
 
     start = np.log([0.75, 4e6])
@@ -94,7 +107,7 @@ def _solve(runs: LinkRuns, link: float) -> Array:
     return np.asarray(found.x, dtype=float)
 
 
-def _residual(logs: Array, runs: LinkRuns, link: float) -> Array:
+def _residual(logs: Array, runs: LinkRuns, link: Array) -> Array:
     efficiency, half = np.exp(logs)
     n = runs.ranks
     predicted = 2 * (n - 1) / n * (runs.message_bytes + half) / (efficiency * link) + 2 * (n - 1) * _LATENCY_S

@@ -24,6 +24,7 @@ _CHIPS = (
     (r"a800", "internlm-a800"),
     (r"a100.*40 ?g", "mosaic-a100-40g"),
     (r"a100|ampere", "generic-a100-80g"),
+    (r"v100|dgx-1v?\b", "dgx-1v"),
     (r"3090", "mixed-rtx"),
 )
 

@@ -28,6 +28,7 @@ class Level:
     kind: str
     spread: Mapping[str, float]
     inherited: bool = True  # whether a fork of a trainer takes on the factors of that
+    without: frozenset[str] = frozenset()  # labels that move nothing here
 
 
 LEVELS = (
@@ -64,14 +65,15 @@ LEVELS = (
     Level(
         "features",
         {"stream_elements": 0.4, "kernel_launch_s": 0.4, "tensor_exposed": 0.4, "attention_efficiency": 0.15},
+        without=frozenset({"narrow-activations", "compiled-loss"}),  # they are about memory
     ),
     Level(
         "sites",
         {
-            "matmul_efficiency": 0.1, "attention_efficiency": 0.15, "memory_efficiency": 0.12, "kernel_launch_s": 0.4,
-            "link_efficiency": 0.2, "network_efficiency": 0.25, "gradient_exposed": 0.5, "sharded_exposed": 0.7,
-            "micro_batch_overhead_s": 0.5, "step_overhead_s": 0.5, "matmul_half_rows": 0.25, "matmul_half_width": 0.25,
-            "tensor_exposed": 0.25, "stream_elements": 0.2, "pipeline_exposed": 0.25, "gather_efficiency": 0.2,
+            "matmul_efficiency": 0.06, "attention_efficiency": 0.09, "memory_efficiency": 0.07, "kernel_launch_s": 0.24,
+            "link_efficiency": 0.12, "network_efficiency": 0.15, "gradient_exposed": 0.3, "sharded_exposed": 0.42,
+            "micro_batch_overhead_s": 0.3, "step_overhead_s": 0.3, "matmul_half_rows": 0.15, "matmul_half_width": 0.15,
+            "tensor_exposed": 0.15, "stream_elements": 0.12, "pipeline_exposed": 0.15, "gather_efficiency": 0.12,
         },
     ),
 )  # fmt: skip
@@ -79,7 +81,7 @@ LEVELS = (
 MEMORY_LEVELS = (
     Level(
         "base",
-        {"state_copies": 0.06, "framework_bytes": 0.4, "activation_fragmentation": 0.15, "logit_bytes": 0.2,
+        {"state_copies": 0.06, "framework_bytes": 0.3, "activation_fragmentation": 0.06, "logit_bytes": 0.1,
          "selective_kept": 0.02},
     ),
     Level(
@@ -89,7 +91,6 @@ MEMORY_LEVELS = (
         inherited=False,
     ),
     Level("features", {"activation_fragmentation": 0.25, "logit_bytes": 0.3}),  # fused kernels keep less
-    Level("precisions", {"activation_fragmentation": 0.25}),  # 8-bit trainers keep inputs of products in 8 bits
     Level("sites", {"framework_bytes": 0.3, "activation_fragmentation": 0.1, "logit_bytes": 0.2}),
 )  # fmt: skip
 

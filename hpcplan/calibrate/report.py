@@ -71,9 +71,9 @@ def calibrate(
         few = f"{len(rows)} usable rows; a fit needs at least {LEAST_ROWS}"
         raise InputError(few, hint="hpcplan validate says why the others are not")
     prior = read_prior(folder)
-    start = Coefficients(**{name: prior.constants[name].value for name in NAMES})
-    batch = make_batch(rows, start)
-    start = believed(batch, start, prior.beliefs)
+    plain = Coefficients(**{name: prior.constants[name].value for name in NAMES})
+    batch = make_batch(rows, lambda batch: believed(batch, plain, prior.beliefs))
+    start = believed(batch, plain, prior.beliefs)
     weights = group_weights(groups)
     timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)
     sized = np.where([bool(row.measured_bytes) for row in rows], 1.0, weights)

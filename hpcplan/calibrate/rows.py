@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcplan.calibrate import notes
 from hpcplan.calibrate.hardware import peak_flops
 from hpcplan.documents import read_text
 from hpcplan.errors import InputError, Problem
@@ -30,9 +31,11 @@ __all__ = ["COLUMNS", "Row", "Table", "read_rows"]
 COLUMNS = tuple((__doc__ or "").split("\n\n")[2].split())
 _ADAPTER_RANK = 32  # NeMo's and Megatron-Bridge's default
 _LARGEST = 1e15  # beyond any count or rate of a training run
+_NODE = 8  # accelerators of a node, where a table does not say
 _SEQUENCE = 4096  # where a table does not say
 _BATCH_TOKENS = 4 * 1024**2
 _WITHOUT_DROPOUT = re.compile(r"gpt-?neo|\bopt\b", re.IGNORECASE)  # their published configurations drop no scores
+_WITHOUT_BF16 = re.compile(r"v100|dgx-1|\bt4\b|rtx-?20|titan")  # chips before Ampere
 _HYBRID = re.compile(r"nemotron[-_ ]?(h\b|3[-_ ])|mamba|jamba", re.IGNORECASE)
 
 
@@ -68,6 +71,10 @@ class Row:
     adapter_rank: int
     frozen_bytes: float
     notes: tuple[str, ...]
+    stage_layers: tuple[int, ...] = ()  # of the model, stage by stage; empty where the cut is even or not stated
+    shard_group: int = 0  # ranks that ZeRO divides over, where these are not all replicas
+    recompute_layers: int = 0  # of each stage, where full recomputation is of some layers only
+    memory_unit: float = 1e9  # bytes of what the table calls a GB of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +223,7 @@ class _Reader:
         recompute = self.recompute()
         flash = self.flash(precision, framework)
         measured = self.measured_s(shape, sequence, batch, gpus, recompute, precision)
-        memory = self.number("mem_GB")
+        memory, unit = self.number("mem_GB"), self.memory_unit(framework)
         outcome = self.cell.get("outcome", "").lower()
         rank, kept = self.adapters()
         return Row(
@@ -236,26 +243,50 @@ class _Reader:
             ep=min(self.whole("ep", 1) or 1, dp * cp),
             dp=dp,
             micro_batch=self.micro_batch(framework, pp, batch // dp),
-            schedule=self.schedule(),
+            schedule=notes.schedule(self.said("notes")),
             zero=zero,
             recompute=recompute,
             sequence_parallel=self.sequence_parallel(tp, flash),
             flash=flash,
             measured_s=measured,
-            measured_bytes=None if memory is None else memory * 1e9,
+            measured_bytes=None if memory is None else memory * unit,
             fitted=False if "oom" in outcome or "memory" in outcome else True if measured else None,
-            features=self.features(),
+            features=notes.features(self.said("notes"), framework, self.said("source")),
             adapter_rank=rank,
             frozen_bytes=kept,
+            stage_layers=self.stage_layers(shape.layers, pp),
+            recompute_layers=notes.recomputed_layers(self.said("recompute")),
+            shard_group=self.shard_group(gpus, tp),
+            memory_unit=unit,
             notes=tuple(self.notes),
         )
 
-    def features(self) -> tuple[str, ...]:
-        """Return what notes say of the trainer that changes its speed: files of that name hold the factors."""
-        words = self.cell.get("notes", "").lower()
-        marks = {"compile": "torch.compile", "async-tp": "async tp", "zero-group": "(group"}
-        text = words.replace("asynctp", "async tp") + " " + self.cell.get("zero", "").lower()
-        return tuple(name for name, mark in marks.items() if mark in text)
+    def memory_unit(self, framework: str) -> float:
+        """Return the bytes of a GB in this row's memory: torchtitan logs and reports GiB."""
+        if framework != "torchtitan":
+            return 1e9
+        if self.cell.get("mem_GB"):
+            self.notes.append("mem_GB read as GiB, which torchtitan logs")
+        return float(2**30)
+
+    def said(self, *names: str) -> str:
+        """Return the text of some cells, in lower case."""
+        return " ".join(self.cell.get(name, "") for name in names).lower()
+
+    def stage_layers(self, layers: int, pp: int) -> tuple[int, ...]:
+        """Return the layers of each stage where notes state an uneven cut that can be."""
+        sizes = notes.stage_layers(self.said("notes"), layers) if pp > 1 else ()
+        if sizes and (len(sizes) != pp or sum(sizes) != layers or min(sizes) < 1):
+            self.notes.append(f"even stages assumed: {list(sizes)} is no cut of {layers} layers into {pp} stages")
+            return ()
+        return sizes if len(set(sizes)) > 1 else ()
+
+    def shard_group(self, gpus: int, tp: int) -> int:
+        """Return the ranks that states are divided over where these are not all replicas."""
+        words = self.said("zero", "notes")
+        if notes.is_hybrid_sharded(words):
+            return max(1, (self.whole("gpus_per_node") or min(gpus, _NODE)) // tp)
+        return notes.shard_group(words)
 
     def adapters(self) -> tuple[int, float]:
         """Return the rank of low-rank adapters and the bytes of a frozen weight; rank 0 where all are trained."""
@@ -264,13 +295,6 @@ class _Reader:
             return 0, 2.0
         self.notes.append(f"low-rank adapters of rank {_ADAPTER_RANK} on all projections assumed")
         return _ADAPTER_RANK, 0.516 if "qlora" in words else 2.0
-
-    def schedule(self) -> str:
-        """Return the pipeline schedule that notes name, 1F1B if none."""
-        words = self.cell.get("notes", "").lower()
-        return (
-            "zero-bubble" if re.search(r"zero.?bubble|\bzb-?[hv]", words) else "gpipe" if "gpipe" in words else "1f1b"
-        )
 
     def virtual_stages(self, pp: int, flash: bool, framework: str) -> int | None:
         """Return the stages a rank has; ``None`` where any number may have been used."""
@@ -299,6 +323,8 @@ class _Reader:
             if mark in text:
                 return precision
         default: Precision = "tf32" if self.framework() == "sailor" else "bf16"  # its memory is that of fp32 states
+        if default == "bf16" and _WITHOUT_BF16.search(self.said("site", "hardware")):
+            default = "fp16"
         self.notes.append(f"precision {default} assumed")
         return default
 
@@ -312,8 +338,19 @@ class _Reader:
             if known is None:
                 raise _Unusable(f"the shape of model {name!r} is neither stated nor known")
             self.notes.append(f"shape of {name} from the catalogue")
-            return known
+            return self.with_capacity(known)
         return self._stated_shape(layers, hidden, heads, name)
+
+    def with_capacity(self, shape: ModelShape) -> ModelShape:
+        """Return the shape with the capacity factor that the row names; one that drops tokens has 1 if it does not."""
+        words = self.said("model", "notes")
+        stated = notes.capacity_factor(words)
+        if shape.experts is None or not (stated or notes.drops_tokens(words)):
+            return shape
+        if not stated:
+            self.notes.append("capacity factor 1 assumed, since tokens are dropped")
+        experts = shape.experts.model_copy(update={"capacity_factor": stated or 1.0})
+        return shape.model_copy(update={"experts": experts})
 
     def _stated_shape(self, layers: int, hidden: int, heads: int, name: str) -> ModelShape:
         if hidden % heads:
@@ -336,7 +373,8 @@ class _Reader:
         batch = self.whole("global_batch")
         if batch is None:
             unit = dp * (self.whole("micro_batch") or 1)
-            batch = unit * max(1, round(_BATCH_TOKENS / sequence / unit))
+            told = notes.accumulated(self.said("notes"))
+            batch = unit * (told or max(1, round(_BATCH_TOKENS / sequence / unit)))
             self.notes.append(f"global_batch {batch} assumed")
         if batch % dp:
             raise _Unusable(f"a batch of {batch} does not divide over {dp} data-parallel ranks")
@@ -355,7 +393,7 @@ class _Reader:
 
     def zero(self, framework: str) -> int:
         text = self.cell.get("zero", "").lower()
-        if "fsdp" in text:
+        if "fsdp" in text or "hsdp" in text:
             return 3
         if "dist" in text:
             return 1

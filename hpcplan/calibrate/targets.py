@@ -59,7 +59,8 @@ class TimeTarget(Target):
 
 
 class MemoryTarget(Target):
-    """The memory of the fullest rank. A run that is only known to have fitted counts where it is predicted not to.
+    """The memory of the fullest rank. A run that is only known to have fitted counts where it is predicted not to, if
+    the row says what it recomputed: what is inferred instead is inferred from the memory.
 
     A reading of nearly the whole card is what the allocator holds in reserve: an upper bound, no measurement.
     """
@@ -74,7 +75,7 @@ class MemoryTarget(Target):
         super().__init__(batch)
         self.measured = np.log([row.measured_bytes or np.nan for row in batch.rows])
         self.capacity = np.log(np.broadcast_to(batch.machine.memory_bytes, (len(batch),)))
-        self.ran = np.array([row.fitted is True for row in batch.rows])
+        self.ran = np.array([row.fitted is True and row.recompute is not None for row in batch.rows])
         self.failed = np.array([row.fitted is False for row in batch.rows])
 
     def predict(self, c: Coefficients) -> Array:

@@ -94,23 +94,31 @@ def predict_table(path: Path, *, folder: Path | None = None) -> tuple[Table, lis
             notes[index] = str(reason)
     found: dict[int, Prediction] = {}
     if usable:
-        base = constants_for(folder=folder).coefficients
-        batch = make_batch([row for _, row in usable], base)
+        batch = make_batch([row for _, row in usable], lambda batch: _columns(_constants(batch, folder)))
         for (index, _), prediction in zip(usable, _predictions(batch, folder), strict=True):
             found[index] = prediction
     return table, [found.get(i) or Prediction(note=notes.get(i, "")) for i in range(len(table.rows))]
 
 
-def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
-    constants = [
+def _constants(batch: Batch, folder: Path) -> list[Constants]:
+    """Return the constants of each row."""
+    return [
         constants_for(
             accelerator=system.accelerator, family=system.family, framework=row.framework, precision=row.precision,
             site=row.site, features=row.features, folder=folder,
         )
         for row, system in zip(batch.rows, batch.systems, strict=True)
     ]  # fmt: skip
-    columns = {name: np.array([getattr(c.coefficients, name) for c in constants]) for name in NAMES}
-    costs = batch.price(Coefficients(**columns))
+
+
+def _columns(constants: Sequence[Constants]) -> Coefficients:
+    """Return the constants of many rows as arrays of shape (rows,)."""
+    return Coefficients(**{name: np.array([getattr(c.coefficients, name) for c in constants]) for name in NAMES})
+
+
+def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
+    constants = _constants(batch, folder)
+    costs = batch.price(_columns(constants))
     steps, memory = _corrected(batch, constants, costs.step_s), costs.memory_bytes
     known = fitted_rows(folder)
     capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
@@ -245,7 +253,7 @@ def to_csv(table: Table, predictions: Sequence[Prediction]) -> str:
     for cells, p in zip(table.cells, predictions, strict=True):
         added = {
             "predicted_iter_time_s": _digits(p.step_s, 6),
-            "predicted_mem_GB": _digits(None if p.memory_bytes is None else p.memory_bytes / 1e9, 4),
+            "predicted_mem_GB": _digits(_in_its_unit(p), 4),
             "low": _digits(p.low_s, 6),
             "high": _digits(p.high_s, 6),
             "error_pct": _digits(None if p.error is None else 100 * p.error, 4),
@@ -253,6 +261,11 @@ def to_csv(table: Table, predictions: Sequence[Prediction]) -> str:
         }
         writer.writerow({**cells, **added})
     return stream.getvalue()
+
+
+def _in_its_unit(p: Prediction) -> float | None:
+    """Return the memory in the unit of the row's own column, so that the two can be compared."""
+    return None if p.memory_bytes is None else p.memory_bytes / (p.row.memory_unit if p.row else 1e9)
 
 
 def _digits(value: float | None, digits: int) -> str:

@@ -84,8 +84,15 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
     metavar="GPU=BANDWIDTH",
     help="What one accelerator's links carry, one way, as in a100=300GB/s.  [repeatable]",
 )
+@click.option(
+    "--site",
+    "sites",
+    multiple=True,
+    metavar="GPU=SITE",
+    help="A site whose nodes tell it, and which GPUs share links where no switch joins them.  [repeatable]",
+)
 @format_option
-def collectives_command(measured: Path, links: tuple[str, ...], output_format: str) -> None:
+def collectives_command(measured: Path, links: tuple[str, ...], sites: tuple[str, ...], output_format: str) -> None:
     """Fit link_efficiency and link_half_bytes to all-reduces that nccl-tests measured inside one node.
 
     The table has the columns gpu, ngpus_in_node, bytes and oop_us. The error is of every second message size, held out
@@ -93,18 +100,18 @@ def collectives_command(measured: Path, links: tuple[str, ...], output_format: s
 
     \b
     Example:
-      hpcplan calibrate collectives nccl.csv --link a100=300GB/s
+      hpcplan calibrate collectives nccl.csv --link a100=300GB/s --site v100=dgx-1v
     """
     import dataclasses
 
     from hpcplan.calibrate.collectives import fit_links, read_link_runs
 
-    rates = _rates(links)
+    insides = {gpu: (rate, ()) for gpu, rate in _rates(links).items()} | _insides(sites)
     runs = read_link_runs(measured)
-    fits = [fit_links(gpu, of_gpu, rates[gpu]) for gpu, of_gpu in runs.items() if gpu in rates]
+    fits = [fit_links(gpu, of_gpu, *insides[gpu]) for gpu, of_gpu in runs.items() if gpu in insides]
     for gpu in runs:
-        if gpu not in rates:
-            narrate(f"{gpu}: no --link {gpu}=BANDWIDTH, left out")
+        if gpu not in insides:
+            narrate(f"{gpu}: neither --link {gpu}=BANDWIDTH nor --site {gpu}=SITE, left out")
     if output_format == "json":
         echo_json([dataclasses.asdict(each) for each in fits])
         return
@@ -128,6 +135,22 @@ def _rates(links: tuple[str, ...]) -> dict[str, float]:
         except ValueError as error:
             raise InputError(f"--link {word!r}: write GPU=BANDWIDTH, as in a100=300GB/s ({error})") from None
     return rates
+
+
+def _insides(sites: tuple[str, ...]) -> dict[str, tuple[float, tuple[tuple[int, ...], ...]]]:
+    """Return the rate of one accelerator's links, and the links between each two, of the first nodes that have some."""
+    from hpcplan.errors import InputError
+    from hpcplan.site import load_site
+
+    found: dict[str, tuple[float, tuple[tuple[int, ...], ...]]] = {}
+    for word in sites:
+        gpu, _, name = word.partition("=")
+        groups = load_site(name or gpu).site.node_groups.values()
+        inside = next((group.intra_node for group in groups if group.intra_node), None)
+        if inside is None:
+            raise InputError(f"--site {word!r}: no nodes of {name} have links between accelerators")
+        found[gpu] = (inside.bandwidth_bytes_per_s, inside.mesh)
+    return found
 
 
 def _as_dict(result: Calibration) -> dict[str, Any]:

@@ -52,8 +52,9 @@ class Coefficients:
     state_copies: Number  # optimizer states as kept over 12 bytes a parameter: fp32 gradients, flat buffers, copies
     selective_kept: Number  # share of the activations that selective recomputation keeps (scores are never kept)
     framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
-    activation_fragmentation: Number  # allocated over live activations
+    activation_fragmentation: Number  # what the allocator holds over live activations, logits and gathered weights
     gathered_layers: Number  # whose weights ZeRO stage 3 and FSDP hold whole at a time: the running and the next
+    gradient_bytes: Number  # of a gradient as it is summed over micro-batches and reduced over replicas
     logit_bytes: Number  # per element: 16-bit logits, fp32 copy, gradient
 
     def scaled(self, factors: Mapping[str, Number]) -> Coefficients:

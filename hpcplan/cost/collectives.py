@@ -18,7 +18,9 @@ from hpcplan.cost.machine import Machine
 from hpcplan.cost.shape import Number
 from hpcplan.cost.shardings import Floats, Ints
 
-__all__ = ["Group", "all_gather", "all_reduce", "all_to_all", "group", "point_to_point"]
+__all__ = ["Group", "all_gather", "all_reduce", "all_to_all", "broadcasts", "group", "point_to_point"]
+
+_ON_THE_WAY_BYTES = 2.0**20  # of a broadcast that each domain has before the next gets any: two of NCCL's slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,14 @@ class Group:
         return self.bus_bytes_per_s * message_bytes / (message_bytes + self.half_bytes)
 
 
-def _link(machine: Machine, c: Coefficients) -> Number:
-    """Return what a ring inside a domain carries; over the host's PCIe it also shares bridges and main memory."""
-    return machine.link_bytes_per_s * c.link_efficiency * np.where(machine.through_host, c.host_path_efficiency, 1.0)
+def _link(machine: Machine, c: Coefficients, ranks: Number | Ints) -> Floats:
+    """Return what a ring over so many ranks of a domain carries.
+
+    Over the host's PCIe it also shares bridges and main memory; where no switch joins all accelerators, it has the
+    links that :mod:`hpcplan.cost.mesh` finds for it.
+    """
+    host = np.where(machine.through_host, c.host_path_efficiency, 1.0)
+    return np.asarray(machine.link_bytes_per_s * c.link_efficiency * host * machine.ring_share(ranks), dtype=float)
 
 
 def group(machine: Machine, c: Coefficients, size: Ints, stride: Ints) -> Group:
@@ -48,7 +55,7 @@ def group(machine: Machine, c: Coefficients, size: Ints, stride: Ints) -> Group:
     near = np.clip(machine.gpus_per_domain // np.maximum(stride, 1), 1, size)
     crosses = size > near
     node_bandwidth, latency = machine.reach(machine.nodes_spanned(size * stride))
-    inside = np.broadcast_to(_link(machine, c), size.shape)
+    inside = np.broadcast_to(_link(machine, c, near), size.shape)
     outside = node_bandwidth / machine.gpus_per_node * c.network_efficiency
     bus = np.where(crosses, np.minimum(inside, outside * near), inside)
     domains = np.maximum(1, size // near)
@@ -68,6 +75,18 @@ def all_gather(over: Group, total_bytes: Number) -> Floats:
 def all_reduce(over: Group, message_bytes: Number) -> Floats:
     """Return seconds to reduce ``message_bytes`` on every rank: reduce-scatter, then all-gather."""
     return 2.0 * all_gather(over, message_bytes)
+
+
+def broadcasts(over: Group, total_bytes: Number) -> Floats:
+    """Return seconds until every rank has sent its share of ``total_bytes`` to all others, one rank after the other.
+
+    The volume is that of an all-gather, but messages are a share each, and every one has to make its way around all
+    domains: with many ranks that is most of the time.
+    """
+    share = total_bytes / over.size
+    around = (np.maximum(1.0, over.size / over.near) - 1) * _ON_THE_WAY_BYTES / over.bus_bytes_per_s
+    time = over.size * (share / over.effective(np.maximum(share, 1.0)) + around + over.latency_s)
+    return np.where((over.size > 1) & (np.asarray(total_bytes) > 0), time, 0.0)
 
 
 def all_to_all(over: Group, sent_bytes: Number, copies: Number = 1.0, once: Number = 0.0) -> Floats:
@@ -92,7 +111,7 @@ def point_to_point(machine: Machine, c: Coefficients, message_bytes: Floats, spa
     ``span`` is how many accelerators the pipeline covers: if it leaves the domain, the slowest boundary does.
     """
     node_bandwidth, latency = machine.reach(machine.nodes_spanned(span))
-    inside = _link(machine, c)
+    inside = _link(machine, c, np.minimum(span, 2))
     outside = node_bandwidth / machine.gpus_per_node * c.network_efficiency
     crosses = span > machine.gpus_per_domain
     bandwidth = np.where(crosses, np.minimum(inside, outside), inside)

@@ -112,7 +112,7 @@ class Arithmetic:
         """Forward seconds of routed and shared experts; each rank runs its experts one after the other."""
         shape = self.shape
         held = shape.experts / self.shardings.ep
-        routed = self.tokens * shape.experts_per_token * self.c.expert_imbalance
+        routed = self.tokens * shape.experts_per_token * shape.busiest_expert(self.c.expert_imbalance)
         each = routed / np.maximum(held, 1.0)
         return held * self._feed_forward(shape.expert_ffn, each) + self._feed_forward(
             shape.expert_ffn * shape.shared_experts, self.tokens
@@ -183,7 +183,8 @@ class Arithmetic:
         recompute = self.shardings.recompute
         kept = np.minimum(1.0, self.c.selective_kept)
         part = attention + (1.0 - kept) * (forward - attention)
-        again = np.select([recompute == FULL, recompute == SELECTIVE], [forward, part], 0.0)
+        share = self.shardings.recomputed(self.shape.layers)
+        again = np.select([recompute == FULL, recompute == SELECTIVE], [share * forward, part], 0.0)
         return LayerTime(forward, backward, again, weight)
 
     def head(self) -> LayerTime:

@@ -156,10 +156,12 @@ _AFTER_AMPERE = frozenset({"H100", "B200", "B300", "GB200", "GB300"})
 def implied_features(framework: str, family: str, precision: str) -> tuple[str, ...]:
     """Return the features that come with a trainer on a chip: files of ``features/`` hold their factors.
 
-    Trainers on Transformer Engine take cuDNN's attention from Hopper on; FlashAttention-2 was not written for it.
+    Trainers on Transformer Engine take cuDNN's attention from Hopper on; FlashAttention-2 was not written for it. With
+    products in 8 bits they keep the inputs of products in 8 bits for the backward pass; torchtitan keeps 16.
     """
     fused = framework in _CUDNN_TRAINERS and family in _AFTER_AMPERE and precision not in ("fp32", "tf32")
-    return ("cudnn-attention",) if fused else ()
+    narrow = framework in _CUDNN_TRAINERS and precision in ("fp8", "fp4")
+    return ("cudnn-attention",) * fused + ("narrow-activations",) * narrow
 
 
 def _refitted(evidence: Sequence[str]) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from hpcplan.cost.mesh import ring_shares
 from hpcplan.cost.shape import Number
 from hpcplan.cost.shardings import Floats, Ints
 from hpcplan.errors import InputError
 from hpcplan.plan import Precision
+from hpcplan.site.inside import PCIE_BYTES_PER_S
 from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Accelerator, Site
+from hpcplan.site.node import IntraNode
 from hpcplan.site.topology import Tier, Topology
 
 __all__ = ["Machine", "machine_of", "make_machine", "slowest"]
@@ -46,6 +49,7 @@ class Machine:
     host_memory_bytes: Number = np.inf  # one node's
     through_host: Number = 0.0  # 1 where accelerators of a node have no links of their own and go over the host's PCIe
     nvme_bytes_per_s: Number = 0.0  # one node's local storage, reading and writing; 0 where there is none
+    ring_shares: Floats = field(default_factory=lambda: np.ones(1))  # of the links, by ranks in a domain; else the last
 
     @property
     def nodes(self) -> int:
@@ -65,14 +69,21 @@ class Machine:
         rows = np.arange(len(self.tier_nodes))
         return self.tier_bytes_per_s[rows, index], self.tier_latency_s[rows, index]
 
+    def ring_share(self, ranks: Number | Ints) -> Floats:
+        """Return which share of one accelerator's links a ring of so many ranks of a domain can use."""
+        index = np.minimum(np.asarray(ranks).astype(np.int64), self.ring_shares.shape[-1]) - 1
+        if self.ring_shares.ndim == 1:
+            return np.asarray(self.ring_shares[index])
+        return np.asarray(self.ring_shares[np.arange(len(self.ring_shares)), index])
+
     @classmethod
     def stack(cls, machines: Sequence[Machine]) -> Machine:
-        """Return many machines as one; shorter lists of tiers repeat their last."""
-        longest = max(len(m.tier_nodes) for m in machines)
+        """Return many machines as one; shorter lists of tiers and of rings repeat their last."""
 
         def column(name: str) -> Any:
             values = [np.asarray(getattr(m, name), dtype=float) for m in machines]
-            if name.startswith("tier_"):
+            if name.startswith("tier_") or name == "ring_shares":
+                longest = max(len(v) for v in values)
                 values = [np.pad(v, (0, longest - len(v)), mode="edge") for v in values]
             return np.array(values)
 
@@ -89,6 +100,7 @@ def make_machine(
     tiers: Sequence[Tier],
     domain_nodes: int = 1,
     through_host: bool = False,
+    shares: Floats | None = None,
 ) -> Machine:
     """Return the machine that equal nodes make; attention kernels run in 16 bits beside 8-bit products."""
     wide = precision in ("fp32", "tf32")
@@ -106,6 +118,7 @@ def make_machine(
         tier_bytes_per_s=np.array([tier.bandwidth_bytes_per_s for tier in tiers]),
         tier_latency_s=np.array([tier.latency_s for tier in tiers]),
         through_host=float(through_host),
+        ring_shares=np.ones(1) if shares is None else shares,
     )
 
 
@@ -132,7 +145,16 @@ def machine_of(
         tiers=topology.tiers(members),
         domain_nodes=link.domain_nodes if link else 1,
         through_host=link is None or link.kind == "pcie",
+        shares=_shares(link),
     )
+
+
+def _shares(link: IntraNode | None) -> Floats | None:
+    """Return what rings can use of links that join some accelerators of a node only; ``None`` where all are joined."""
+    if link is None or not link.mesh or max(map(sum, link.mesh)) == 0:
+        return None
+    over_host = (link.pcie_bytes_per_s or PCIE_BYTES_PER_S) / link.bandwidth_bytes_per_s
+    return ring_shares(link.mesh, min(1.0, over_host))
 
 
 def slowest(machines: Sequence[Machine]) -> Machine:

@@ -9,6 +9,7 @@ fused, since flash attention keeps no score matrix.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,13 @@ from hpcplan.cost.compute import STATE_BYTES
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import CPU, DEVICE, FULL, GPIPE, SELECTIVE, Floats, Shardings
+from hpcplan.cost.shardings import CPU, DEVICE, FULL, GPIPE, SELECTIVE, Floats, Ints, Shardings
 
 __all__ = [
     "Held",
     "Memory",
+    "end_parameters",
+    "gathered_bytes",
     "held_parameters",
     "host_bytes",
     "layer_activation_bytes",
@@ -46,7 +49,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the fullest rank, arrays of shape (rows,)."""
+    """Bytes of the fullest rank, arrays of shape (rows,).
+
+    ``logits`` is what they take beyond the tensors of the layer at work, which are gone while the loss is computed.
+    """
 
     parameters: Floats
     gradients: Floats
@@ -70,14 +76,20 @@ class Memory:
         )
 
 
+def end_parameters(shape: Shape, s: Shardings) -> Floats:
+    """Return the parameters of embedding and head on a rank that holds them: both of them, or one in a pipeline."""
+    both = shape.table_parameters + np.where(np.asarray(shape.tied_embeddings) > 0, 0, shape.head_parameters)
+    one = np.maximum(shape.table_parameters, shape.head_parameters)
+    return np.asarray(np.where(s.pp == 1, both, one) / s.tp, dtype=float)
+
+
 def held_parameters(shape: Shape, s: Shardings, recipe: Recipe = PRETRAINING) -> Held:
     """Return what the fullest rank of each sharding holds: its share of the layers of one stage, and a table.
 
     With one stage, tied embeddings are held once; with more, the first stage has the table and the last the head.
     """
     layers = s.stage_layers(shape.layers)
-    both = shape.table_parameters + np.where(np.asarray(shape.tied_embeddings) > 0, 0, shape.head_parameters)
-    ends = np.where(s.pp == 1, both, np.maximum(shape.table_parameters, shape.head_parameters)) / s.tp
+    ends = end_parameters(shape, s)
     sparse = np.minimum(layers, shape.sparse_layers)
     plain = layers - sparse
     feed_forward = plain * shape.ffn_parameters + sparse * shape.router_parameters
@@ -100,9 +112,10 @@ def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings, element
     """
     tokens = s.micro_batch * sequence / s.cp
     sparse = shape.sparse_layers / shape.layers
-    wide = shape.expert_ffn * (shape.experts_per_token + shape.shared_experts)
+    copies = shape.experts_per_token * shape.busiest_expert(1.0)
+    wide = shape.expert_ffn * (copies + shape.shared_experts)
     inner = (1 - sparse) * shape.ffn + sparse * wide
-    routed = sparse * shape.hidden * shape.experts_per_token  # each token's copies at its experts
+    routed = sparse * shape.hidden * copies  # each token's at its experts
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     replicated = (4 * element_bytes + 2 * shape.dropout) * shape.hidden / split
     attention = shape.attention_in + shape.query_up + shape.key_value_up + shape.attention_out
@@ -120,78 +133,116 @@ def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings, element_bytes
 
 
 def _activations(
-    shape: Shape,
-    sequence: Number,
-    s: Shardings,
-    c: Coefficients,
-    flash: Number,
-    in_flight: Floats,
-    element_bytes: Number,
-) -> Floats:
-    """Return the activations of a stage that keeps those of ``in_flight`` micro-batches."""
-    layers = s.stage_layers(shape.layers)
+    shape: Shape, sequence: Number, s: Shardings, c: Coefficients, flash: Number, element_bytes: Number
+) -> tuple[Floats, Floats]:
+    """Return the activations that a layer keeps of a micro-batch, and those of the one layer that is at work."""
     scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s, element_bytes))
     tensors = layer_activation_bytes(shape, sequence, s, element_bytes)
     whole = np.where(s.recompute == SELECTIVE, tensors * c.selective_kept, tensors + scores)
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     entry = element_bytes * s.micro_batch * sequence / s.cp * shape.hidden / split
-    kept = np.where(s.recompute == FULL, entry, whole)
+    share = s.spared(shape.layers)
+    kept = share * entry + (1.0 - share) * whole
     again = np.where(s.recompute == SELECTIVE, scores + tensors * np.maximum(0.0, 1 - c.selective_kept), 0.0)
-    working = np.where(s.recompute == FULL, whole, again)
-    return layers * kept * in_flight + working
+    return kept, np.where(s.recompute == FULL, whole, again)
 
 
-def _in_flight(s: Shardings) -> Floats:
-    """Return the micro-batches that the first stage keeps: pp under 1F1B, all of them under GPipe.
+def _kept_layers(shape: Shape, s: Shardings) -> Floats:
+    """Return of how many layers the fullest stage keeps activations, each micro-batch counted by itself.
 
-    Interleaving keeps (pp - 1) / (pp * vpp) more (Korthikanti et al. 2022, appendix C); the zero-bubble schedule ZB-H1
-    keeps as many as 1F1B (Qi et al. 2023, arXiv:2401.10241, table 2).
+    The first stage keeps pp micro-batches under 1F1B, all of them under GPipe. Interleaving keeps (pp - 1) / (pp * vpp)
+    more (Korthikanti et al. 2022, appendix C), but never more than there are; the zero-bubble schedule ZB-H1 keeps as
+    many as 1F1B (Qi et al. 2023, arXiv:2401.10241, table 2).
     """
     plain = np.minimum(s.pp, s.micro_batches).astype(np.float64)
-    kept = np.where(s.vpp > 1, plain * (1 + (s.pp - 1) / (s.pp * s.vpp)), plain)
-    return np.where(s.schedule == GPIPE, s.micro_batches, kept)
+    kept = np.where(s.vpp > 1, np.minimum(plain * (1 + (s.pp - 1) / (s.pp * s.vpp)), s.micro_batches), plain)
+    even = s.stage_layers(shape.layers) * np.where(s.schedule == GPIPE, s.micro_batches, kept)
+    return np.where(s.kept_layers > 0, s.kept_layers, even)
+
+
+def _stages(shape: Shape, s: Shardings) -> tuple[Shardings, Shardings]:
+    """Return shardings told by their first stage, and by the first stage that has a layer more.
+
+    The last stage is shorter than the others; of these, the ones with a layer more come late, since later stages keep
+    fewer micro-batches.
+    """
+    uneven = (s.last_layers > 0) & (s.fullest_layers == 0) & (s.vpp == 1)
+    least, extra = np.divmod(np.asarray(shape.layers, dtype=np.int64) - s.last_layers, np.maximum(1, s.pp - 1))
+    every = np.where(s.schedule == GPIPE, s.micro_batches, np.minimum(s.pp, s.micro_batches))
+    some = np.where(s.schedule == GPIPE, s.micro_batches, np.minimum(extra + 1, s.micro_batches))
+
+    def told(layers: Ints, in_flight: Ints) -> Shardings:
+        return dataclasses.replace(
+            s,
+            fullest_layers=np.where(uneven, layers, s.fullest_layers),
+            kept_layers=np.where(uneven, layers * in_flight, s.kept_layers),
+        )
+
+    return told(least, every), told(np.where(extra > 0, least + 1, least), np.where(extra > 0, some, every))
+
+
+def gathered_bytes(shape: Shape, s: Shardings, held: Held, c: Coefficients, element_bytes: Number = 2.0) -> Floats:
+    """Return what ZeRO stage 3 and FSDP hold whole for a time: weights of layers that run, and their gradients.
+
+    The running layer and the next are gathered (Zhao et al. 2023, arXiv:2304.11277, section 3.3), and so are embedding
+    and head, which belong to the root and stay until the backward pass is through; a layer's gradients are there whole
+    in the weights' precision, and once more on their way to be reduced. ``gathered_layers`` below 2 are those of
+    trainers that gather parameter by parameter.
+    """
+    ends = end_parameters(shape, s)
+    layer = (held.dense + held.experts - ends) / s.stage_layers(shape.layers)
+    at_work = layer * (2.0 * element_bytes + element_bytes + c.gradient_bytes)
+    whole = ends * element_bytes + at_work * c.gathered_layers / 2.0
+    return np.where((s.zero == 3) & (s.pp == 1) & (s.shards > 1), whole, 0.0)
 
 
 def memory(
     shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe = PRETRAINING
 ) -> Memory:
     """Return the memory of the fullest rank of each sharding: of the first stage, or the last with its logits."""
+    if not np.any((s.last_layers > 0) & (s.fullest_layers == 0)):
+        return _fullest(shape, sequence, machine, s, c, recipe)
+    first, longer = (_fullest(shape, sequence, machine, told, c, recipe) for told in _stages(shape, s))
+    more = longer.total > first.total
+    names = [field.name for field in dataclasses.fields(Memory)]
+    return Memory(*(np.where(more, getattr(longer, name), getattr(first, name)) for name in names))
+
+
+def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe) -> Memory:
     held, flash = held_parameters(shape, s, recipe), recipe.flash
-    replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
 
     def divided(dense: Floats, experts: Floats, from_stage: int) -> Floats:
         split = s.zero >= from_stage
-        return dense / np.where(split, replicas, 1) + experts / np.where(split, expert_replicas, 1)
+        return dense / np.where(split, s.shards, 1) + experts / np.where(split, s.expert_shards, 1)
 
     trained = (held.trained_dense, held.trained_experts)
-    gathered = (s.zero == 3) & (s.pp > 1)  # FSDP under a pipeline keeps weights and gradients whole during a step
-    whole = np.where(gathered, held.dense + held.experts, 0.0)
-    whole_gradients = np.where(gathered, sum(trained), 0.0)
+    kept_whole = (s.zero == 3) & (s.pp > 1)  # FSDP under a pipeline keeps weights and gradients whole during a step
+    whole = np.where(kept_whole, held.dense + held.experts, 0.0)
+    whole_gradients = np.where(kept_whole, sum(trained), 0.0)
     weights = machine.element_bytes * divided(*trained, 3)
     if np.any(np.asarray(recipe.adapter_rank) > 0):
         frozen = recipe.frozen_bytes * divided(held.dense, held.experts, 3)
         weights = weights + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
 
     tokens = s.micro_batch * sequence / s.cp
-    first = (
-        _activations(shape, sequence, s, c, flash, _in_flight(s), machine.element_bytes) * c.activation_fragmentation
-    )
-    last = (
-        _activations(shape, sequence, s, c, flash, np.ones(len(s)), machine.element_bytes) * c.activation_fragmentation
-    )
-    logits = tokens * shape.vocab / s.tp * c.logit_bytes
+    each, working = _activations(shape, sequence, s, c, flash, machine.element_bytes)
+    first = _kept_layers(shape, s) * each + working
+    last = s.stage_layers(shape.layers) * each + working
+    logits = np.maximum(0.0, tokens * shape.vocab / s.tp * c.logit_bytes - working)
     last_is_fuller = last + logits > first
-    one_layer = (held.dense + held.experts) / s.stage_layers(shape.layers)
-    layers = np.where((s.zero == 3) & (s.pp == 1), c.gathered_layers * one_layer * machine.element_bytes, 0.0)
+    # from stage 2 on, gradients go to the host with the states as each layer is done (Ren et al. 2021, section 4.1)
+    on_device = np.where((s.offload != DEVICE) & (s.zero >= 2), 1.0 / s.stage_layers(shape.layers), 1.0)
+    spread = c.activation_fragmentation
+    gathered = gathered_bytes(shape, s, held, c, machine.element_bytes)
     kept = np.where(np.asarray(machine.element_bytes) == 4, STATE_BYTES - 4, STATE_BYTES)  # fp32 weights need no copy
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     return Memory(
         parameters=weights,
-        gradients=4 * np.maximum(divided(*trained, 2), whole_gradients),
+        gradients=c.gradient_bytes * np.maximum(divided(*trained, 2), whole_gradients) * on_device,
         optimizer=np.where(s.offload == DEVICE, c.state_copies * kept * divided(*trained, 1), 0.0),
-        activations=np.where(last_is_fuller, last, first),
-        logits=np.where(last_is_fuller, logits, 0.0),
-        buffers=layers + machine.element_bytes * whole + passed,
+        activations=spread * np.where(last_is_fuller, last, first),
+        logits=spread * np.where(last_is_fuller, logits, 0.0),
+        buffers=machine.element_bytes * whole + spread * (gathered + passed),
         framework=np.broadcast_to(np.asarray(c.framework_bytes, dtype=float), (len(s),)),
     )
 
@@ -202,9 +253,8 @@ def host_bytes(shape: Shape, machine: Machine, s: Shardings, recipe: Recipe = PR
     States on local storage pass through the host a piece at a time and are not counted.
     """
     held = held_parameters(shape, s, recipe)
-    replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
     split = s.zero >= 1
-    mine = held.trained_dense / np.where(split, replicas, 1)
-    mine = mine + held.trained_experts / np.where(split, expert_replicas, 1)
+    mine = held.trained_dense / np.where(split, s.shards, 1)
+    mine = mine + held.trained_experts / np.where(split, s.expert_shards, 1)
     on_node = np.minimum(machine.gpus_per_node, s.gpus)
     return np.where(s.offload == CPU, (STATE_BYTES + 4) * mine * on_node, 0.0)

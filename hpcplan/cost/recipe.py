@@ -25,6 +25,7 @@ class Recipe:
 
     flash: Number = 1.0  # 1 where attention is fused, 0 where scores go through memory
     dispatch_once: Number = 0.0  # 1 where a token goes to each node of its experts once, not to each expert
+    owner_after_owner: Number = 0.0  # 1 where updated weights are broadcast by each owner in turn, not gathered at once
     adapter_rank: Number = 0.0  # of low-rank adapters on every projection outside experts; 0 trains all weights
     frozen_bytes: Number = (
         2.0  # a frozen weight as kept: 2 in 16 bits, 1 in int8, 0.516 in NF4 with double quantisation

@@ -61,6 +61,7 @@ class Shape:
     expert_ffn: Number
     shared_experts: Number
     dense_layers: Number
+    capacity: Number  # of the mean load, what an expert computes and what is sent to it; 0 where nothing is dropped
     attention_parameters: Number
     ffn_parameters: Number
     expert_parameters: Number
@@ -77,6 +78,14 @@ class Shape:
     def sparse_layers(self) -> Number:
         """Layers with experts."""
         return np.where(np.asarray(self.experts) > 0, self.layers - self.dense_layers, 0.0)
+
+    def busiest_expert(self, imbalance: Number) -> Number:
+        """Return the load of the busiest expert over the mean one's.
+
+        ``imbalance`` is that of dropless routing. With a capacity factor every expert computes as many tokens (Fedus,
+        Zoph & Shazeer 2021, arXiv:2101.03961, equation 3).
+        """
+        return np.where(np.asarray(self.capacity) > 0, self.capacity, imbalance)
 
     def model_flops_per_token(self, sequence: Number) -> Number:
         """Return training FLOPs of one token; see :func:`hpcplan.workload.arithmetic.model_flops_per_token`."""
@@ -114,6 +123,7 @@ class Shape:
             expert_ffn=experts.ffn if experts else 0,
             shared_experts=experts.shared if experts else 0,
             dense_layers=experts.dense_layers if experts else model.layers,
+            capacity=(experts.capacity_factor or 0.0) if experts else 0.0,
             attention_parameters=attention_parameters(model),
             ffn_parameters=dense_ffn_parameters(model),
             expert_parameters=expert_parameters(model),

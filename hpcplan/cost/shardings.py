@@ -47,7 +47,13 @@ class Shardings:
     All arrays are int64 of shape (candidates,). ``micro_batch`` counts sequences; ``micro_batches`` those that one
     data-parallel rank runs in a step; ``recompute`` indexes ``RECOMPUTE``; ``sequence_parallel`` is 0 or 1;
     ``schedule`` indexes ``SCHEDULES`` (1F1B with ``vpp`` above 1 is interleaved); ``offload`` indexes ``OFFLOAD``:
-    where the optimizer states live and are stepped. The last two may be left out: 1F1B, on the accelerator.
+    where the optimizer states live and are stepped. What comes after ``sequence_parallel`` may be left out: 1F1B, on
+    the accelerator, stages cut evenly. ``last_layers`` are those of a last stage that has fewer than the others. A cut
+    that is stated in full is ``fullest_layers``, those of the largest stage (with ``last_layers``, those of the last),
+    and ``kept_layers``, of how many layers the fullest stage keeps activations, each micro-batch counted by itself.
+    Full recomputation is of all layers, or of ``spared_layers`` of each stage where that is not 0; without it these are
+    layers whose activations wait on the host, which is taken to cost no time. ZeRO divides over all dp x cp ranks, or
+    over groups of ``shard_group`` of them that are copies of each other (hybrid sharding) where that is not 0.
     """
 
     tp: Ints
@@ -64,9 +70,14 @@ class Shardings:
     schedule: Ints = None  # type: ignore[assignment]  # filled in below: the length is not known here
     offload: Ints = None  # type: ignore[assignment]
     last_layers: Ints = None  # type: ignore[assignment]
+    fullest_layers: Ints = None  # type: ignore[assignment]
+    kept_layers: Ints = None  # type: ignore[assignment]
+    spared_layers: Ints = None  # type: ignore[assignment]
+    shard_group: Ints = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for name in ("schedule", "offload", "last_layers"):
+        for name in ("schedule", "offload", "last_layers", "fullest_layers", "kept_layers", "spared_layers",
+                     "shard_group"):  # fmt: skip
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros_like(self.tp))
 
@@ -75,10 +86,31 @@ class Shardings:
         """Accelerators that each sharding uses."""
         return self.tp * self.pp * self.dp * self.cp
 
+    @property
+    def shards(self) -> Ints:
+        """Ranks that ZeRO divides over."""
+        replicas = self.dp * self.cp
+        return np.asarray(np.where(self.shard_group > 0, np.minimum(self.shard_group, replicas), replicas), np.int64)
+
+    @property
+    def expert_shards(self) -> Ints:
+        """The same for experts, which fewer ranks share."""
+        return np.asarray(np.minimum(self.shards, np.maximum(1, self.dp * self.cp // self.ep)), np.int64)
+
     def stage_layers(self, layers: float | Floats) -> Floats:
         """Return the layers of the fullest stage, of so many layers in all."""
         others = np.ceil((layers - self.last_layers) / np.maximum(1, self.pp - 1))
-        return np.where(self.last_layers > 0, others, np.ceil(layers / self.pp))
+        cut = np.where(self.last_layers > 0, others, np.ceil(layers / self.pp))
+        return np.where(self.fullest_layers > 0, self.fullest_layers, cut)
+
+    def recomputed(self, layers: float | Floats) -> Floats:
+        """Return the share of a stage's layers that full recomputation runs again, of a model of so many layers."""
+        return np.where(self.recompute == FULL, self.spared(layers), 0.0)
+
+    def spared(self, layers: float | Floats) -> Floats:
+        """Return the share of a stage's layers that keep no more than their input on the accelerator."""
+        some = np.minimum(1.0, self.spared_layers / self.stage_layers(layers))
+        return np.where((self.recompute == FULL) & (self.spared_layers == 0), 1.0, some)
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -90,7 +122,8 @@ class Shardings:
     @classmethod
     def of(cls, **fields: int | list[int]) -> Shardings:
         """Return shardings from scalars and lists; a scalar is repeated, and what is not given is 1 (0 for flags)."""
-        zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload", "last_layers"}
+        zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload", "last_layers",
+                "fullest_layers", "kept_layers", "spared_layers", "shard_group"}  # fmt: skip
         names = [field.name for field in dataclasses.fields(cls)]
         columns = [np.atleast_1d(np.asarray(fields.get(n, 0 if n in zero else 1), dtype=np.int64)) for n in names]
         return cls(**dict(zip(names, np.broadcast_arrays(*columns), strict=True)))

@@ -22,7 +22,7 @@ from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held, Memory, held_parameters, memory
 from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import FULL, ZERO_BUBBLE, Floats, Shardings
+from hpcplan.cost.shardings import ZERO_BUBBLE, Floats, Shardings
 
 __all__ = ["Costs", "StepTime", "price"]
 
@@ -131,19 +131,18 @@ def _step(
     again = layers * layer.recompute_s
     tensor = (layers + 1) * traffic.tensor  # the head and the embedding exchange as much as a layer
     context, expert = layers * traffic.context, layers * traffic.expert
-    # Filling and draining passes the mean stage, not the one with the head.
-    stage = work + again + tensor + context + expert - output * (ends - 1 / s.pp)
-    deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (layers * layer.weight_s + head.weight_s / s.pp), 0.0)
+    # Filling and draining passes the other stages, which may have fewer layers; each has its share of the head.
+    others = np.where(s.pp > 1, (shape.layers - layers) / np.maximum(1, s.pp - 1), layers)
+    stage = others * (each + layer.recompute_s + traffic.total) + traffic.tensor + output / s.pp
+    deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (others * layer.weight_s + head.weight_s / s.pp), 0.0)
     bubble = (s.pp - 1) / s.vpp * np.maximum(0.0, stage - deferred) * c.bubble * slower
 
-    message = _boundary_bytes(shape, machine, s, arithmetic)
-    hop = collectives.point_to_point(machine, c, message, s.gpus)
+    hop = _hop(shape, machine, c, s, arithmetic)
     crossings = (s.pp - 1) * 2 + s.micro_batches * s.vpp * 2 * c.pipeline_exposed
 
     held = held_parameters(shape, s, arithmetic.recipe)
     dense, experts = held.trained_dense, held.trained_experts
-    replicas, expert_replicas = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
-    updated = np.where(s.zero >= 1, dense / replicas + experts / expert_replicas, dense + experts)
+    updated = np.where(s.zero >= 1, dense / s.shards + experts / s.expert_shards, dense + experts)
     busy = StepTime(
         compute=m * work,
         recompute=m * again,
@@ -154,7 +153,9 @@ def _step(
         pipeline_transfer=np.where(s.pp > 1, crossings * hop, 0.0),
         data_parallel=_data_parallel(machine, c, s, held, m * (work + again), arithmetic.recipe),
         optimizer=arithmetic.optimizer(updated),
-        overhead=np.asarray(c.step_overhead_s + c.micro_batch_overhead_s * s.micro_batches * s.vpp, dtype=float),
+        overhead=np.asarray(
+            c.step_overhead_s + c.micro_batch_overhead_s * (s.micro_batches * s.vpp + s.pp - 1), dtype=float
+        ),
         data_loading=np.zeros(len(s)),
     )
     # The next batch is read while this one is trained on.
@@ -173,9 +174,16 @@ def _slowest_stage(shape: Shape, s: Shardings, layer_s: Floats, output_s: Floats
     return np.where(others_slower, full, last), np.where(others_slower, 0.0, 1.0)
 
 
-def _boundary_bytes(shape: Shape, machine: Machine, s: Shardings, arithmetic: Arithmetic) -> Floats:
-    split = np.where(s.sequence_parallel == 1, s.tp, 1)
-    return arithmetic.tokens * shape.hidden * machine.element_bytes / split
+def _hop(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic) -> Floats:
+    """Return the seconds that a micro-batch takes from one stage to the next.
+
+    Each tensor-parallel rank sends its part, and the next stage gathers the parts unless sequence parallelism keeps
+    them apart (Narayanan et al. 2021, section 4.1, "scatter/gather"; DeepSpeed's pipelines do the same).
+    """
+    whole = arithmetic.tokens * shape.hidden * machine.element_bytes
+    sent = collectives.point_to_point(machine, c, whole / s.tp, s.gpus)
+    tp = collectives.group(machine, c, s.tp, np.ones_like(s.tp))
+    return sent + np.where(s.sequence_parallel == 1, 0.0, collectives.all_gather(tp, whole))
 
 
 def _layer_traffic(
@@ -186,7 +194,7 @@ def _layer_traffic(
     tp = collectives.group(machine, c, s.tp, np.ones_like(s.tp))
     # Two all-reduces forward and two backward (Shoeybi et al. 2019, section 3); with sequence parallelism each becomes
     # a reduce-scatter and an all-gather of the same volume. Full recomputation repeats the forward ones.
-    passes = np.where(s.recompute == FULL, 3, 2)
+    passes = 2 + s.recomputed(shape.layers)
     sp = s.sequence_parallel == 1
     volume = 2.0 * (passes - 1) + 2.0 * c.tensor_backward_exposed + np.where(sp, 1.0, 0.0)
     tensor = volume * collectives.all_reduce(tp, activation) * c.tensor_exposed
@@ -201,7 +209,7 @@ def _layer_traffic(
     expert = np.zeros(len(s))
     if np.any(np.asarray(shape.experts) > 0):
         ep = collectives.group(machine, c, s.ep, s.tp)
-        sent, once = activation * c.expert_imbalance / s.tp, arithmetic.recipe.dispatch_once
+        sent, once = activation * shape.busiest_expert(c.expert_imbalance) / s.tp, arithmetic.recipe.dispatch_once
         exchanges = 2 * passes * c.expert_exposed  # to the experts and back
         exchange = collectives.all_to_all(ep, sent, shape.experts_per_token, once)
         expert = shape.sparse_layers / shape.layers * exchanges * exchange
@@ -213,30 +221,49 @@ def _data_parallel(
 ) -> Floats:
     """Return the exposed seconds of gradient reduction and, for ZeRO, of gathering parameters.
 
-    Gradients are reduced in fp32 once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces
-    16-bit gradients, and gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline
-    it gathers and reduces once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights
-    have no gradients, but stage 3 gathers them as they are kept. A share is always exposed; the rest hides behind the
-    last backward pass, or in stage 3 behind all arithmetic.
+    Gradients are reduced once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces gradients, and
+    gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline it gathers and reduces
+    once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights have no gradients, but
+    stage 3 gathers them as they are kept. With hybrid sharding (Zhao et al. 2023, arXiv:2304.11277, section 3.2.2) that
+    is among the ranks of a group, whose reduced gradients are then summed over the groups. A share is always exposed;
+    the rest hides behind the last backward pass, or in stage 3 behind all arithmetic.
     """
-    replicas = collectives.group(machine, c, s.dp * s.cp, s.tp)
-    expert_size = np.maximum(1, s.dp * s.cp // s.ep)
-    expert_replicas = collectives.group(machine, c, expert_size, s.tp * s.ep)
+    whole, routed_whole = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
+    size, routed_size = (np.where(s.zero == 0, all_, part) for all_, part in (
+        (whole, s.shards), (routed_whole, s.expert_shards)))  # fmt: skip
+    stride, routed_stride = s.tp, s.tp * s.ep
+    near = collectives.group(machine, c, size, stride)
+    routed_near = collectives.group(machine, c, routed_size, routed_stride)
 
-    def gather(
-        bytes_each: Number, dense: Floats = held.trained_dense, experts: Floats = held.trained_experts
-    ) -> Floats:
-        shared = collectives.all_gather(replicas, bytes_each * dense)
-        return shared + collectives.all_gather(expert_replicas, bytes_each * experts)
+    def gather(bytes_each: Number, dense: Floats = held.trained_dense, routed: Floats = held.trained_experts) -> Floats:
+        shared = collectives.all_gather(near, bytes_each * dense)
+        return shared + collectives.all_gather(routed_near, bytes_each * routed)
 
-    once = gather(4.0) + np.where(s.zero == 0, gather(4.0), gather(2.0))
+    def copied() -> Floats:
+        """Return the seconds of summing the gradients that a group has reduced over the groups that are its copies."""
+        apart = collectives.group(machine, c, np.maximum(1, whole // size), stride * size)
+        routed_apart = collectives.group(
+            machine, c, np.maximum(1, routed_whole // routed_size), routed_stride * routed_size
+        )
+        shared = collectives.all_reduce(apart, c.gradient_bytes * held.trained_dense / size)
+        return shared + collectives.all_reduce(routed_apart, c.gradient_bytes * held.trained_experts / routed_size)
+
+    reduced = gather(c.gradient_bytes)
+    in_turn = (np.asarray(recipe.owner_after_owner) > 0) & (s.zero > 0)
+    once = reduced + np.select([s.zero == 0, in_turn], [reduced, 0.0 * reduced], gather(2.0))
     times = np.where(s.pp > 1, 1, s.micro_batches)
-    sharded = (3.0 * times - np.where(s.pp > 1, 1, 0)) * gather(2.0) / c.gather_efficiency
+    sharded = ((2.0 * times - np.where(s.pp > 1, 1, 0)) * gather(2.0) + times * reduced) / c.gather_efficiency
     if np.any(np.asarray(recipe.adapter_rank) > 0):
         frozen = 2.0 * gather(recipe.frozen_bytes, held.dense, held.experts) * times / c.gather_efficiency
         sharded = sharded + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
+    if s.shard_group.any():
+        once, sharded = once + copied(), sharded + times * copied()
     total = np.where(s.zero == 3, sharded, once)
     backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
     share = np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed)
     exposed = share * total + np.maximum(0.0, (1 - share) * total - backward)
+    if np.any(in_turn):  # after the optimizer's step, when nothing else runs
+        sent = collectives.broadcasts(near, 2.0 * held.trained_dense)
+        sent = sent + collectives.broadcasts(routed_near, 2.0 * held.trained_experts)
+        exposed = exposed + np.where(in_turn & (s.zero < 3), sent, 0.0)
     return np.where(s.dp * s.cp > 1, exposed, 0.0)

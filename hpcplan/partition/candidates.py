@@ -208,7 +208,8 @@ def _last_layers(space: Space, pp: int, vpp: int) -> Sequence[int]:
     """Return how many layers the last stage may have beside the output layer; 0 is as many as all others.
 
     Without interleaving each is what is left when the other stages are filled with n layers, for all n with which the
-    others can be faster than an even cut's last stage.
+    others can be faster than an even cut's last stage; or more, as long as the last stage is no slower than these: the
+    first stages then keep less.
     """
     layers = space.shape.layers
     if pp == 1 or (layers % (pp * vpp) == 0 and vpp > 1):
@@ -217,7 +218,7 @@ def _last_layers(space: Space, pp: int, vpp: int) -> Sequence[int]:
         return [(layers + 2) // pp - 1]
     full = -(-layers // pp)
     most = full + space.output_layers
-    left = [max(1, layers - n * (pp - 1)) for n in range(full, most + 1)]
+    left = [max(1, layers - n * (pp - 1), n - space.output_layers) for n in range(full, most + 1)]
     if layers % pp == 0:
         left[0] = 0
     return sorted(set(left))
@@ -325,7 +326,7 @@ def _family(space: Space, t: dict[str, Ints], skipped: int = 0) -> Family:
     t = _expand(t, "lever", t["zero"], lambda zero: _levers(space, zero))
     choices = np.array(LEVERS, dtype=np.int64)
     t["recompute"], t["offload"] = choices[t["lever"], 0], choices[t["lever"], 1]
-    shardings = Shardings(**{field.name: t[field.name] for field in fields(Shardings)})
+    shardings = Shardings(**{field.name: t[field.name] for field in fields(Shardings) if field.name in t})
     return Family(shardings, t["base"], t["lever"], skipped)
 
 

@@ -62,6 +62,10 @@ class Experts(Value):
     ffn: PositiveInt = Field(description="inner width of one expert")
     shared: Annotated[int, Field(ge=0)] = 0
     dense_layers: Annotated[int, Field(ge=0)] = Field(0, description="first layers with a plain feed-forward layer")
+    capacity_factor: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="of the mean load, what each expert computes: more is dropped, less filled up; dropless if absent",
+    )
 
 
 class LatentAttention(Value):

@@ -29,13 +29,38 @@ def test_what_is_stated_is_kept(tmp_path: Path) -> None:
 
 
 def test_recomputation_is_none_where_that_fits_and_else_selective(tmp_path: Path) -> None:
+    """Selective recomputation drops the scores: what was trained before fused attention has some."""
     made = batch(
         tmp_path,
-        "dgx-h100,8,llama3-8b,4096,64,1,8,1,1,1,,bf16,10",
-        "dgx-h100,8,llama3-8b,8192,64,8,1,1,1,8,,bf16,10",
+        "selene,8,gpt3-5b,2048,64,1,8,1,1,1,,fp16,10",
+        "selene,8,gpt3-5b,2048,64,8,4,1,1,2,,fp16,10",
     )
     assert list(made.shardings.recompute) == [NONE, SELECTIVE]
     assert made.notes[1] == ("recompute selective inferred",)
+
+
+def test_what_would_not_fit_keeps_activations_of_some_layers_elsewhere(tmp_path: Path) -> None:
+    run = "dgx-h100,8,llama3-8b,8192,256,{},2,2,1,2,{},bf16,10"
+    made = batch(tmp_path, run.format(1, ""), run.format(4, ""), run.format(64, ""), run.format(4, "none"))
+    spared = made.shardings.spared_layers
+    assert spared[0] == spared[3] == 0
+    assert 0 < spared[1] < 16
+    assert f"activations of {spared[1]} layers a stage elsewhere" in made.notes[1][0]
+    assert spared[2] == 0, "not even all layers make room for the logits of 64 sequences"
+    costs = made.price(constants_for().coefficients)
+    assert list(costs.memory_bytes <= made.machine.memory_bytes) == [True, True, False, False]
+    assert costs.step_s[1] == pytest.approx(costs.step_s[3])
+
+
+def test_cut_and_groups_of_a_row_reach_its_sharding(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    header = "site,source,gpus,model,layers,hidden,heads,ffn,vocab,seq,global_batch,micro_batch,tp,pp,dp"
+    run = "selene,megatron,64,gpt,32,2560,20,10240,50272,2048,64,1,2,4,8,1 (group 4),full (3 layers)"
+    path.write_text(f'{header},zero,recompute,notes\n{run},"layers_per_stage=[7, 9, 9, 9]"\n')
+    rows = [row for row in read_rows(path).rows if isinstance(row, Row)]
+    s = make_batch(rows, constants_for().coefficients).shardings
+    assert (s.fullest_layers[0], s.last_layers[0], s.kept_layers[0]) == (9, 8, 27)
+    assert (s.shard_group[0], s.shards[0], s.spared_layers[0]) == (4, 4, 3)
 
 
 def test_the_micro_batch_is_the_fastest_that_fits(tmp_path: Path) -> None:

@@ -225,3 +225,69 @@ def test_fp16_stage_3_is_deepspeed_and_later_stage_3_is_fsdp(tmp_path: Path) -> 
     line = "selene,64,llama3-8b,4096,64,1,1,64,3,{},9"
     assert one(tmp_path, header, line.format("fp16")).framework == "megatron-deepspeed"
     assert one(tmp_path, header, line.format("bf16")).framework == "fsdp"
+
+
+def test_memory_is_read_in_the_unit_of_its_trainer(tmp_path: Path) -> None:
+    header = "site,source,gpus,model,zero,mem_GB"
+    titan = one(tmp_path, header, "dgx-h100,torchtitan/page,8,llama3-8b,3,60")
+    other = one(tmp_path, header, "dgx-h100,llm-foundry,8,llama3-8b,3,60")
+    assert titan.measured_bytes == 60 * 2**30
+    assert other.measured_bytes == 60e9
+    assert any("GiB" in note for note in titan.notes)
+    assert not any("GiB" in note for note in other.notes)
+
+
+@pytest.mark.parametrize("words", ["micro_num=4", "gradient accumulation 4", "grad_accum: 4", "accumulation_steps=4"])
+def test_a_batch_that_is_not_stated_follows_from_accumulation(tmp_path: Path, words: str) -> None:
+    header = "site,gpus,model,micro_batch,dp,notes"
+    assert one(tmp_path, header, f"selene,8,llama3-8b,2,8,{words}").global_batch == 2 * 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("pp", "cut", "expected"),
+    [
+        (4, "[7, 9, 9, 9]", (6, 9, 9, 8)),  # with embedding and head
+        (4, "[8, 8, 7, 9]", (8, 8, 7, 9)),
+        (2, "[17, 17]", ()),  # 16 each, and the ends
+        (1, "[34]", ()),
+        (4, "[1, 2, 3]", ()),
+    ],
+)
+def test_a_cut_into_stages_is_read_from_notes(tmp_path: Path, pp: int, cut: str, expected: tuple[int, ...]) -> None:
+    header = "site,gpus,model,layers,hidden,heads,ffn,vocab,seq,global_batch,pp,notes"
+    row = one(tmp_path, header, f'selene,8,gpt,32,2560,20,10240,50272,2048,64,{pp},"layers_per_stage={cut}"')
+    assert row.stage_layers == expected
+    assert any("is no cut of 32 layers into 4 stages" in note for note in row.notes) == (cut == "[1, 2, 3]")
+
+
+@pytest.mark.parametrize(("source", "compiled"), [("bench_202412.md", False), ("bench_2025-06.md", True), ("", True)])
+def test_torchtitan_compiles_the_loss_with_the_model_since_spring_2025(
+    tmp_path: Path, source: str, compiled: bool
+) -> None:
+    header = "site,source,gpus,model,zero,notes"
+    row = one(tmp_path, header, f"dgx-h100,torchtitan {source},8,llama3-8b,3,torch.compile")
+    assert ("compiled-loss" in row.features) is compiled
+
+
+@pytest.mark.parametrize(
+    ("zero", "notes", "group"),
+    [("1 (group 8)", "", 8), ("3", "HSDP", 4), ("3", "hybrid shard", 4), ("1", "", 0), ("1 (global)", "", 0)],
+)
+def test_hybrid_sharding_is_read(tmp_path: Path, zero: str, notes: str, group: int) -> None:
+    row = one(tmp_path, "site,gpus,gpus_per_node,model,tp,zero,notes", f"selene,64,8,llama3-8b,2,{zero},{notes}")
+    assert row.shard_group == group
+
+
+def test_some_recomputed_layers_and_a_capacity_factor_are_read(tmp_path: Path) -> None:
+    assert one(tmp_path, "site,gpus,model,recompute", "selene,8,llama3-8b,full (4 layers)").recompute_layers == 4
+    header = "site,gpus,model,notes"
+    for notes, factor in (("token drop", 1.0), ("capacity_factor=1.25", 1.25), ("", None)):
+        experts = one(tmp_path, header, f"selene,8,mixtral-8x7b,{notes}").model.experts
+        assert experts is not None
+        assert experts.capacity_factor == factor
+
+
+def test_a_chip_without_bf16_is_taken_to_train_in_fp16(tmp_path: Path) -> None:
+    header = "site,hardware,gpus,model"
+    assert one(tmp_path, header, "lab,DGX-1 V100,8,gpt3-5b").precision == "fp16"
+    assert one(tmp_path, header, "lab,A100,8,gpt3-5b").precision == "bf16"

@@ -87,3 +87,15 @@ def test_an_all_reduce_takes_longer_for_more_data(log_size: int, message: float)
         collectives.all_reduce(over, floats(2 * message))[0],
     )
     assert 0 < small < large
+
+
+def test_owners_that_send_in_turn_take_longer_the_more_they_are() -> None:
+    """The volume is that of gathering at once; what is added grows with the ranks times the domains they pass."""
+    size = ints(8, 64, 512)
+    over = collectives.group(machine(), CONSTANTS, size, np.ones_like(size))
+    once, in_turn = collectives.all_gather(over, 14e9), collectives.broadcasts(over, 14e9)
+    assert in_turn[0] == pytest.approx(once[0], rel=0.2)
+    more = in_turn - once
+    assert more[2] > 8 * more[1] > 8 * more[0]
+    alone = collectives.group(machine(), CONSTANTS, ints(1), ints(1))
+    assert collectives.broadcasts(alone, 14e9)[0] == 0

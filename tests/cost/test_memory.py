@@ -9,7 +9,14 @@ import pytest
 
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.machine import make_machine
-from hpcplan.cost.memory import held_parameters, layer_activation_bytes, memory, score_bytes_kept
+from hpcplan.cost.memory import (
+    end_parameters,
+    gathered_bytes,
+    held_parameters,
+    layer_activation_bytes,
+    memory,
+    score_bytes_kept,
+)
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import FULL, NONE, SELECTIVE, Shardings
@@ -90,3 +97,68 @@ def test_scores_without_dropout_keep_the_softmax_alone() -> None:
     s = Shardings.of(tp=8)
     assert score_bytes_kept(plain, 2048, s)[0] == pytest.approx(2 * 96 * 2048**2 / 8)
     assert score_bytes_kept(GPT3, 2048, s)[0] == pytest.approx(5 * 96 * 2048**2 / 8)
+
+
+def test_interleaving_keeps_no_more_micro_batches_than_there_are() -> None:
+    """With as many micro-batches as stages, all are in flight in the first stage whatever the interleaving."""
+    s = Shardings.of(tp=8, pp=8, vpp=[1, 2, 4], micro_batches=8)
+    kept = memory(GPT3, 2048, MACHINE, s, CONSTANTS).activations
+    assert kept == pytest.approx([kept[0]] * 3)
+    more = memory(GPT3, 2048, MACHINE, Shardings.of(tp=8, pp=8, vpp=[1, 2], micro_batches=64), CONSTANTS).activations
+    assert more[1] > 1.3 * more[0]
+
+
+def test_a_cut_that_is_stated_keeps_what_its_fullest_stage_keeps() -> None:
+    """Stages of 6, 9, 9 and 8 layers keep 4, 3, 2 and 1 micro-batches: 27 layers in all at most, not 32."""
+    shape = dataclasses.replace(GPT3, layers=32)
+    even = Shardings.of(pp=4, micro_batches=16)
+    cut = Shardings.of(pp=4, micro_batches=16, fullest_layers=9, last_layers=8, kept_layers=27)
+    one, other = (memory(shape, 2048, MACHINE, s, CONSTANTS) for s in (even, cut))
+    assert other.activations[0] == pytest.approx(one.activations[0] * 27 / 32, rel=1e-6)
+    assert other.parameters[0] > one.parameters[0], "the fullest stage has nine layers"
+
+
+def test_of_stages_that_cannot_be_even_the_longer_ones_come_late() -> None:
+    """25 layers over three stages before a last one of 7: 8, 8 and 9, which keep 4, 3 and 2 micro-batches."""
+    shape = dataclasses.replace(GPT3, layers=32)
+    cut = {"pp": 4, "micro_batch": 16, "last_layers": 7}
+    eight = Shardings.of(pp=4, micro_batch=16, micro_batches=16, fullest_layers=8, kept_layers=32)
+    told = memory(shape, 2048, MACHINE, Shardings.of(**cut, micro_batches=16), CONSTANTS)
+    assert told.total[0] == pytest.approx(memory(shape, 2048, MACHINE, eight, CONSTANTS).total[0])
+    one = memory(shape, 2048, MACHINE, Shardings.of(**cut, micro_batches=1), CONSTANTS)
+    assert one.parameters[0] > told.parameters[0], "of one micro-batch nothing waits, so the 9 layers need most"
+
+
+def test_logits_take_the_place_of_the_layer_at_work() -> None:
+    """While the loss is computed no layer is; with full recomputation the layer at work is larger for a small head."""
+    small, large = (dataclasses.replace(LLAMA, vocab=vocab) for vocab in (1000, 400000))
+    s = Shardings.of(micro_batch=1, recompute=FULL)
+    assert memory(small, 8192, MACHINE, s, CONSTANTS).logits[0] == 0
+    assert memory(large, 8192, MACHINE, s, CONSTANTS).logits[0] > 0
+
+
+def test_stage_3_holds_the_ends_two_layers_and_the_gradients_of_one_whole() -> None:
+    s = Shardings.of(dp=8, micro_batches=8, zero=3)
+    exact = dataclasses.replace(CONSTANTS, gathered_layers=2.0, gradient_bytes=4.0)
+    held = held_parameters(LLAMA, s)
+    ends = float(end_parameters(LLAMA, s)[0])
+    assert ends == 2 * 128256 * 4096
+    layer = (float(held.dense[0]) - ends) / 32
+    assert gathered_bytes(LLAMA, s, held, exact)[0] == pytest.approx(2 * ends + layer * (2 * 2 + 2 + 4))
+    alone = Shardings.of(zero=3)
+    assert gathered_bytes(LLAMA, alone, held_parameters(LLAMA, alone), exact)[0] == 0
+
+
+def test_hybrid_sharding_divides_states_over_a_group_of_the_replicas() -> None:
+    s = Shardings.of(dp=64, micro_batches=1, zero=[1, 1, 1], shard_group=[0, 8, 512])
+    states = memory(LLAMA, 8192, MACHINE, s, CONSTANTS).optimizer
+    assert states[1] == pytest.approx(8 * states[0])
+    assert states[2] == states[0]
+
+
+def test_layers_spared_of_keeping_their_activations_make_room() -> None:
+    s = Shardings.of(micro_batch=2, recompute=FULL, spared_layers=[1, 16, 32, 0])
+    kept = memory(LLAMA, 8192, MACHINE, s, CONSTANTS).activations
+    assert (kept[0] - kept[1]) / (kept[1] - kept[2]) == pytest.approx(15 / 16)
+    assert kept[2] < 0.2 * kept[0]
+    assert kept[3] == kept[2]

@@ -159,13 +159,19 @@ def test_one_copy_a_node_is_never_more_traffic() -> None:
     zero=st.integers(0, 3),
     schedule=st.integers(0, 2),
     offload=st.integers(0, 1),
+    cut=st.sampled_from([(0, 0, 0), (9, 8, 27), (32, 0, 1)]),
+    group=st.sampled_from([0, 1, 3, 8]),
+    spared=st.sampled_from([0, 1, 40]),
+    in_turn=st.sampled_from([0.0, 1.0]),
 )
 def test_every_recipe_has_a_finite_positive_price(
-    rank: int, kept: float, pp: int, tp: int, zero: int, schedule: int, offload: int
-) -> None:
+    rank: int, kept: float, pp: int, tp: int, zero: int, schedule: int, offload: int, cut: tuple[int, int, int],
+    group: int, spared: int, in_turn: float,
+) -> None:  # fmt: skip
     costs = cost(
-        Recipe(adapter_rank=float(rank), frozen_bytes=kept), tp=tp, pp=pp, dp=2, micro_batches=8, zero=zero,
-        schedule=schedule, offload=offload,
+        Recipe(adapter_rank=float(rank), frozen_bytes=kept, owner_after_owner=in_turn), tp=tp, pp=pp, dp=12,
+        micro_batches=8, zero=zero, schedule=schedule, offload=offload, fullest_layers=cut[0], last_layers=cut[1],
+        kept_layers=cut[2], shard_group=group, spared_layers=spared, recompute=2 if spared else 0,
     )  # fmt: skip
     terms = [getattr(costs.time, field.name)[0] for field in dataclasses.fields(costs.time)]
     terms += [getattr(costs.memory, field.name)[0] for field in dataclasses.fields(costs.memory)]

@@ -162,3 +162,52 @@ def test_one_layer_one_gpu_and_a_stage_a_layer_are_priced(layers: int, pp: int, 
     assert np.isfinite(costs.memory_bytes[0])
     assert min(terms) >= 0
     assert (costs.time.pipeline_bubble[0] > 0) == (pp > 1)
+
+
+def test_some_layers_recomputed_cost_their_share() -> None:
+    s = {"dp": 8, "micro_batches": 16, "micro_batch": 4, "recompute": 2, "spared_layers": [8, 16, 0]}
+    again = cost("llama3-8b", selene(), batch=512, **s).time.recompute
+    assert again / again[2] == pytest.approx([0.25, 0.5, 1.0])
+
+
+def test_a_stated_cut_goes_at_the_pace_of_its_fullest_stage() -> None:
+    even, cut = (
+        cost(
+            "gpt3-175b", selene(), batch=64, tp=8, pp=4, micro_batches=64, fullest_layers=fullest, last_layers=last
+        ).time
+        for fullest, last in ((0, 0), (30, 22))
+    )
+    assert cut.compute[0] > 1.2 * even.compute[0]
+
+
+def test_shards_within_a_node_are_gathered_over_its_links() -> None:
+    """Of many micro-batches all gathers stay in the node, and of ZeRO 1 the gathering of what was updated."""
+    machine = dataclasses.replace(selene(), tier_bytes_per_s=selene().tier_bytes_per_s / 16)
+    run = load_workload("llama3-70b").workload
+    s = Shardings.of(dp=512, micro_batches=1, zero=3, shard_group=[0, 8, 512])
+    free = dataclasses.replace(CONSTANTS, gradient_bytes=1e-6)
+    time = price(Shape.of(run.model), 8192, 512, machine, free, s).time.data_parallel
+    assert time[1] < 0.2 * time[0]
+    assert time[2] == pytest.approx(time[0])
+    whole = price(Shape.of(run.model), 8192, 512, machine, CONSTANTS, s).time.data_parallel
+    assert whole[1] > 2 * time[1], "the gradients still cross the network"
+
+
+def test_a_capacity_factor_stands_in_for_the_imbalance() -> None:
+    shape = Shape.of(load_workload("mixtral-8x7b").workload.model)
+    s = Shardings.of(dp=8, ep=8, micro_batches=8)
+    dropless, one, more = (
+        price(dataclasses.replace(shape, capacity=factor), 4096, 64, selene(), CONSTANTS, s)
+        for factor in (0.0, 1.0, 4.0)
+    )
+    assert one.step_s[0] < dropless.step_s[0] < more.step_s[0]
+    assert one.memory_bytes[0] == pytest.approx(dropless.memory_bytes[0])
+    assert more.memory_bytes[0] > one.memory_bytes[0]
+    assert one.mfu[0] > more.mfu[0]
+
+
+def test_tensor_parallel_ranks_send_their_part_to_the_next_stage() -> None:
+    """Narayanan et al. 2021, section 4.1: the whole goes over the network once, not once for each of eight ranks."""
+    fields = {"pp": 16, "micro_batch": 1, "micro_batches": 64}
+    alone, eight = (cost("gpt3-175b", selene(), batch=64, tp=tp, **fields).time.pipeline_transfer[0] for tp in (1, 8))
+    assert eight < alone

@@ -1,0 +1,90 @@
+"""What the free text of a measured row says: how stages were cut, states shared, tokens dropped, a trainer built.
+
+Tables say in notes what has no column. Each function looks for one thing in that text, in lower case.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "accumulated",
+    "capacity_factor",
+    "drops_tokens",
+    "features",
+    "is_hybrid_sharded",
+    "recomputed_layers",
+    "schedule",
+    "shard_group",
+    "stage_layers",
+]
+
+_ACCUMULATED = re.compile(r"(?:micro_num|(?:gradient[ _]?)?accumulation(?:[ _]steps)?|grad_accum)\s*[=:]?\s*(\d+)")
+_CUT = re.compile(r"(?:layers_per_stage|stage_layers)\s*[=:]\s*\[([\d,\s]+)\]")
+_CAPACITY = re.compile(r"capacity[_ ]?factor\s*[=:]?\s*(\d+(?:\.\d+)?)")
+_MONTH = re.compile(r"(?<!\d)(20[2-9]\d)[-_]?(0[1-9]|1[0-2])(?!\d)")
+_LOSS_COMPILED = "202504"  # torchtitan compiles the loss with the model again since pull request 1033
+
+
+def accumulated(words: str) -> int | None:
+    """Return the micro-batches of a step that the text names."""
+    found = _ACCUMULATED.search(words)
+    return max(1, int(found[1])) if found else None
+
+
+def stage_layers(words: str, layers: int) -> tuple[int, ...]:
+    """Return the cut of ``layers_per_stage=[7, 9, 9, 9]``; embedding and head, where they count, are taken off."""
+    found = _CUT.search(words)
+    sizes = [int(number) for number in re.findall(r"\d+", found[1])] if found else []
+    if sizes and sum(sizes) == layers + 2:
+        sizes[0] -= 1
+        sizes[-1] -= 1
+    return tuple(sizes)
+
+
+def shard_group(words: str) -> int:
+    """Return the ranks that states are divided over, as in ``1 (group 8)``; 0 if none are named."""
+    found = re.search(r"\(\s*group\s*(\d+)\s*\)", words)
+    return int(found[1]) if found else 0
+
+
+def is_hybrid_sharded(words: str) -> bool:
+    """Tell whether states are sharded inside nodes only."""
+    return bool(re.search(r"\bhsdp\b|hybrid[-_ ]?shard", words))
+
+
+def recomputed_layers(recompute: str) -> int:
+    """Return the layers of a stage that a cell like ``full (4 layers)`` says are recomputed; 0 for all of them."""
+    found = re.match(r"full\D*(\d+)\s*layers?", recompute)
+    return int(found[1]) if found else 0
+
+
+def capacity_factor(words: str) -> float | None:
+    """Return the capacity factor of experts that the text names."""
+    found = _CAPACITY.search(words)
+    return (float(found[1]) or None) if found else None
+
+
+def drops_tokens(words: str) -> bool:
+    """Tell whether tokens beyond the experts' capacity are dropped."""
+    return bool(re.search(r"token[-_ ]?drop", words))
+
+
+def schedule(words: str) -> str:
+    """Return the pipeline schedule that the text names, 1F1B if none."""
+    if re.search(r"zero.?bubble|\bzb-?[hv]", words):
+        return "zero-bubble"
+    return "gpipe" if "gpipe" in words else "1f1b"
+
+
+def features(words: str, framework: str, source: str) -> tuple[str, ...]:
+    """Return what the text says of the trainer that changes its speed: files of that name hold the factors.
+
+    What ``source`` dates by no month is taken to be of a new trainer.
+    """
+    text = words.replace("asynctp", "async tp")
+    found = [name for name, mark in (("compile", "torch.compile"), ("async-tp", "async tp")) if mark in text]
+    month = _MONTH.search(source)
+    if framework == "torchtitan" and "compile" in found and (not month or month[1] + month[2] >= _LOSS_COMPILED):
+        found.append("compiled-loss")
+    return tuple(found)
