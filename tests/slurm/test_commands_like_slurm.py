@@ -125,6 +125,19 @@ REFUSED = [
     "sacctmgr -nP show cluster format=cluster", "sacctmgr show tres", "sacctmgr -P show qos",
     "srun -p nosuch hostname", "srun --nosuch hostname", "srun", "srun --jobid=99999 hostname",
     "salloc -p nosuch true", "sbatch -V", "squeue -V", "sacct -V", "sinfo -V",
+    "sbatch -p debug,nosuch --wrap true", "sbatch -a 1-2 -N1 : -N1 --wrap true", "sbatch -N2 : -p nosuch --wrap true",
+    "scancel 99999+1", "squeue -j 99999+1", "scontrol show job 99999+1",
+    "sreport nosuch", "sreport user nosuch", "sreport cluster nosuch", "sreport cluster", "sreport --nosuch",
+    "sbcast one", "sbcast one two", "sbcast --nosuch", "sattach", "sattach abc", "sattach 99999.0",
+    "scontrol create", "scontrol create foo=1", "scontrol delete", "scontrol delete foo=1",
+    "scontrol create res=x start=now duration=10 nodes=n0", "scontrol create res=x duration=10 nodes=n0 user=root",
+    "scontrol create res=x start=now duration=10 user=root", "scontrol create res=x start=now duration=x nodes=n0",
+    "scontrol create res=x start=now duration=10 nodes=n99 user=root", "scontrol create res=x foo=1",
+    "scontrol delete reservation=nosuch", "scontrol delete partitionname=nosuch", "scontrol show reservation nosuch",
+    "scontrol update partition=nosuch state=up", "scontrol update partition=debug state=foo", "scontrol update foo=1",
+    "scontrol update partition=debug", "scontrol update reservation=nosuch duration=10", "scontrol update",
+    "echo '0 echo' > p; srun -n2 --multi-prog p", "srun -n2 --multi-prog nosuch",
+    "echo 'x echo' > p; srun --multi-prog p",
 ]  # fmt: skip
 
 
@@ -150,6 +163,10 @@ HEADERS = [
     "sacct", "sacct -b", "sacct -X -P", "sacct -P -o ALL",
     "sshare", "sacctmgr show cluster", "sacctmgr show user", "sacctmgr show account", "sacctmgr show assoc",
     "sacctmgr show qos",
+    "sreport -P job sizesbyaccount grouping=4,16 | tail -n +5",
+    "sreport -P cluster utilization | tail -n +5", "sreport -P user top -T cpu,gres/gpu | tail -n +5",
+    "sreport cluster AccountUtilizationByUser | tail -n +5",
+    "squeue -O HetJobID,HetJobOffset,HetJobIDSet,Name",
 ]  # fmt: skip
 
 
@@ -263,6 +280,78 @@ def test_jobs_and_tasks_find_the_same_variables(both: Both) -> None:
         )
         assert set(real) - set(mock) <= ABSENT
         assert {key: mock.get(key) for key in same} == {key: real.get(key) for key in same}
+
+
+HET = """\
+#!/bin/bash
+#SBATCH -J het -o out -N2 --ntasks-per-node=2 --gres=gpu:2 -t 5
+#SBATCH hetjob
+#SBATCH -N1 -n3 -c 2 -p long
+task='echo $SLURM_PROCID $SLURM_NODEID $SLURM_LOCALID $SLURM_NTASKS ${CUDA_VISIBLE_DEVICES-none}'
+env > batch
+for group in 0 1 0,1 0-1; do echo "-- $group"; srun --het-group=$group bash -c "$task" | sort; done
+echo -- own; srun -n1 echo a : -n2 echo b 2> /dev/null | sort
+echo -- beyond; srun --het-group=2 true 2>&1
+until [ -e go ]; do sleep 0.2; done
+"""
+
+
+def test_a_heterogeneous_job_runs_and_is_shown_alike(both: Both) -> None:
+    found = []
+    for which in ("real", "mock"):
+        (both.folders[which] / "job.sh").write_text(HET)
+        both.run(which, "sbatch --parsable job.sh > id")
+        out = both.folders[which] / "out"
+        wait_until(lambda out=out: out.exists() and "beyond\nsrun" in out.read_text())  # type: ignore[misc]
+        number = int((both.folders[which] / "id").read_text())
+        shown = [
+            both.run(which, line.replace("ID", str(number)).replace("NEXT", str(number + 1))).stdout
+            for line in (
+                "squeue -h -j ID -o '%i %A %j %P %D %t'", "squeue -h -j ID+1 -o '%i %A'",
+                "squeue -h -j NEXT -o '%i %A'", "squeue -h -O HetJobID:8,HetJobOffset:8,HetJobIDSet:12",
+                "scontrol show job ID+1 | head -2",
+            )
+        ]  # fmt: skip
+        both.run(which, "touch go")
+        report = f"sacct -n -P -j {number} -o JobID,JobIDRaw,JobName,State,ExitCode"
+        wait_until(lambda which=which, report=report: "+1|" in both.run(which, report).stdout)  # type: ignore[misc]
+        wait_until(lambda which=which, report=report: settled(both.run(which, report).stdout))  # type: ignore[misc]
+        shown.append(both.run(which, report).stdout)
+        ids = {str(number): "FIRST", str(number + 1): "SECOND"}
+        found.append(
+            [re.sub(r"(?<![.:+\d])\d+\b", lambda one, ids=ids: ids.get(one[0], one[0]), text) for text in shown]
+        )
+    assert found[1] == found[0]
+    real, mock = both.read("out")
+    assert mock == real
+    names = [{line.partition("=")[0] for line in text.splitlines() if "HET_" in line} for text in both.read("batch")]
+    assert names[0] - names[1] <= {f"SLURM_JOB_ACCOUNT_HET_GROUP_{group}" for group in (0, 1)}
+    assert names[1] <= names[0]
+
+
+def test_part_of_a_heterogeneous_job_that_waits_is_not_cancelled(both: Both) -> None:
+    for which in ("real", "mock"):
+        both.run(which, "sbatch --parsable -H -N2 : -N1 --wrap true > id")
+    real, mock = both.each("scancel $(cat id)+1 2>&1 | sed 's/[0-9]*+1/N+1/'; exit ${PIPESTATUS[0]}")
+    assert (mock.stdout, mock.returncode) == (real.stdout, real.returncode)
+    both.each("scancel $(cat id)")
+
+
+def test_a_reservation_is_made_shown_and_deleted_alike(both: Both) -> None:
+    lines = (
+        "scontrol create res=later start=now+2hours duration=60 nodes=n[6-7] user=root flags=maint",
+        "scontrol show reservation later", "sinfo -T",
+        "scontrol create res=later start=now duration=1 nodes=n0 user=root",
+        "scontrol update reservation=later duration=30", "scontrol delete reservation=later",
+        "scontrol show reservation later",
+    )  # fmt: skip
+    for line in lines:
+        real, mock = both.each(line)
+        said = [
+            (one.returncode, re.sub(r" +", " ", plain(one.stdout, Path("/nowhere"))), one.stderr)
+            for one in (real, mock)
+        ]
+        assert said[1] == said[0], line
 
 
 RUNS = {

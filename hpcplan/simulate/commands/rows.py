@@ -69,7 +69,12 @@ class JobRow:
         """Of a component of a heterogeneous job: the first one's id, which one it is, and how many there are."""
         if self.job is not None and self.job.het_id is not None:
             return (self.job.het_id, self.job.het_offset, self.job.het_size)
-        return self.info.het if self.info is not None else None
+        if self.info is not None:
+            return self.info.het
+        record = self.record
+        if record.het_job_id is None or record.het_offset is None:
+            return None
+        return (record.het_job_id, record.het_offset, record.het_offset + 1)  # how many more there were is not kept
 
     @property
     def het_id_set(self) -> str:

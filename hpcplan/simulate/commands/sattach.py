@@ -29,10 +29,12 @@ def sattach(controller: Controller, connection: Any, call: Call) -> int:
         call.reply.say(_USAGE)
         return 0
     if len(words.rest) != 1:
-        raise Refusal(f"sattach: error: too many parameters\n{_USAGE}")
+        call.reply.say(_USAGE)
+        raise Refusal("sattach: error: too many parameters")
     target = read_target(words.rest[0])
     if target is None or target.step is None:
-        raise Refusal(f"sattach: error: Failed to parse stepid from command line options\n{_USAGE}")
+        call.reply.say(_USAGE)
+        raise Refusal("sattach: error: Failed to parse stepid from command line options")
     with controller.session():
         run = controller.runner.runs.get(target.job_id)
         step = next((one for one in run.steps if one.name == target.step and one.end is None), None) if run else None

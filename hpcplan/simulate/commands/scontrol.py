@@ -184,7 +184,9 @@ def _show_reservation(controller: Controller, call: Call, words: Words, identity
     with controller.session() as session:
         found = reservations.reservations_of(session)
         if identity is not None and identity not in found:
-            raise Refusal(f"Reservation {identity} not found")
+            call.reply.say(f"Reservation {identity} not found")
+            call.reply.code = 1
+            return
         if not found:
             call.reply.say("No reservations in the system")
         for name, one in found.items():
