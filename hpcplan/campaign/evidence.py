@@ -6,10 +6,8 @@ job, that one was started, or that one has ended. Then the job's own word counts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
-from hpcplan.campaign.ledger import JobLedger
 from hpcplan.campaign.match import Wanted, is_ours
 from hpcplan.campaign.own_word import OwnWord, OwnWords
 from hpcplan.campaign.reasons import explain_reason, explain_state
@@ -24,8 +22,7 @@ _CONTRADICTS_S: Final = 60  # Slurm kills what runs into its limit, and hears of
 _UNNOTICED_S: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """A job's record and who told it. ``slurm`` is what Slurm says where the job's own word contradicts it; ``over_by``
     is by when a job has ended of which nobody knows more than that it began.
     """
@@ -83,9 +80,9 @@ def known_of(wanted: Wanted, live: JobRecord | None, words: OwnWords, *, asked: 
     if ledger.job_id is None:
         return Known()
     if live is not None and is_ours(live, wanted):
-        return _against(live, words.ended(wanted.job, ledger), now)
+        return _against(live, wanted, words, now)
     if ledger.ended is not None:
-        return _remembered(ledger, words.ended(wanted.job, ledger), now)
+        return _remembered(wanted, words, now)
     own = words.of(wanted.job, ledger)
     if own is None:
         return Known()
@@ -96,18 +93,23 @@ def known_of(wanted: Wanted, live: JobRecord | None, words: OwnWords, *, asked: 
     return Known(began=own.began, over_by=own.over_by)
 
 
-def _remembered(ledger: JobLedger, own: OwnWord | None, now: int | None) -> Known:
+def _remembered(wanted: Wanted, words: OwnWords, now: int | None) -> Known:
+    ledger = wanted.ledger
     assert ledger.ended is not None
     if ledger.ended_by == "slurm":
-        return _against(ledger.ended, own, now)
-    if own is not None and ledger.ended_by == "limit":
+        return _against(ledger.ended, wanted, words, now)
+    own = words.ended(wanted.job, ledger) if ledger.ended_by == "limit" else None
+    if own is not None:
         return Known(own.record, by="job")
     slurm = JobState.parse(ledger.slurm_said) if ledger.slurm_said else None
     return Known(ledger.ended, by=ledger.ended_by, slurm=slurm)
 
 
-def _against(slurm: JobRecord, own: OwnWord | None, now: int | None) -> Known:
+def _against(slurm: JobRecord, wanted: Wanted, words: OwnWords, now: int | None) -> Known:
     """Return Slurm's word, unless the job's own shows that Slurm forgot that it had ended."""
+    if slurm.state is JobState.COMPLETED or slurm.state.waiting:
+        return Known(slurm)
+    own = words.ended(wanted.job, wanted.ledger)
     if own is None or own.record is None or own.ended_at is None:
         return Known(slurm)
     if own.restarts < slurm.restarts and own.record.state is not JobState.COMPLETED:
@@ -116,9 +118,7 @@ def _against(slurm: JobRecord, own: OwnWord | None, now: int | None) -> Known:
         unnoticed = slurm.state.active and now is not None and now > own.ended_at + _UNNOTICED_S
         return Known(slurm, ended_unnoticed=own.record.exit_code if unnoticed else None)
     late = slurm.end_time is not None and slurm.end_time > own.ended_at + _CONTRADICTS_S
-    if slurm.state is JobState.COMPLETED or not late:
-        return Known(slurm)
-    return Known(own.record, by="job", slurm=slurm.state)
+    return Known(own.record, by="job", slurm=slurm.state) if late else Known(slurm)
 
 
 def _lost(wanted: Wanted, own: OwnWord) -> JobRecord:

@@ -85,6 +85,8 @@ def tasks_of(found: Sequence[JobRecord]) -> dict[str, int] | None:
 
 def components_of(found: Sequence[JobRecord]) -> tuple[Component, ...] | None:
     """Return a heterogeneous job's components in their order, ``None`` for a job that is none."""
+    if len(found) == 1 and found[0].het_job_id is None:
+        return None
     parts = sorted((one for one in found if one.het_job_id is not None), key=lambda one: one.het_offset or 0)
     return tuple(_component(one) for one in parts) or None
 

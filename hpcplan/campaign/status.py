@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hpcplan.campaign.evidence import Known, known_of
 from hpcplan.campaign.journal import JournalWriter
@@ -160,8 +160,7 @@ def status(directory: Path, backend: Backend | None) -> CampaignStatus:
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
+class _Fact(NamedTuple):
     """A job, what is known of it, and Slurm's records of its id."""
 
     job: ManifestJob

@@ -49,7 +49,8 @@ def _record(row: Mapping[str, str]) -> JobRecord:
     node_list = values.text(row["nodelist"])
     code, signal = values.exit_status(row["exit_code"]) if ended else (None, None)
     task = values.text(row["arraytaskid"])
-    het_job_id = values.number(row["hetjobid"]) or None
+    het = row["hetjobid"]
+    het_job_id = None if het == "N/A" else values.number(het) or None
     resources = values.tres(row["tres-alloc"])
     return JobRecord(
         job_id=int(row["jobid"]),

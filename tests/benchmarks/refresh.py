@@ -60,6 +60,17 @@ def journal(directory: Path, ids: list[int], now: int) -> None:
     (directory / JOURNAL_NAME).write_text("".join(lines))
 
 
+def leave_words(folder: Path, number: int, state: str, now: int) -> None:
+    """Leave what a job that has begun or ended says of itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = f"token={job_token(CAMPAIGN, 'train', number)}\njob_id={number}\nrestarts=0\nnode=n1\nbegan={now}\n"
+    if state != "PENDING":
+        (folder / f"train-{number:04d}-{number}.began").write_text(begin)
+    if state == "COMPLETED":
+        end = f"{begin}ended={now + 60}\nexit_code=0\nhow=ended\n"
+        (folder / f"train-{number:04d}-{number}.ended").write_text(end)
+
+
 def made_up(folder: Path, directory: Path, jobs: int, now: int) -> CommandBackend:
     """Return a backend over commands that answer for this many jobs, a tenth of them running, a tenth ended."""
     bin_ = folder / "bin"
@@ -76,6 +87,7 @@ def made_up(folder: Path, directory: Path, jobs: int, now: int) -> CommandBacken
             "submittime": now, "eligibletime": now, "starttime": now, "endtime": now + 60, "timelimit": "1:00:00",
             "exit_code": 0, "restartcnt": 0, "prioritylong": 4294901000, "numnodes": 4, "nodelist": where,
             "numcpus": 256, "tres-alloc": "cpu=256,mem=2000G,node=4,billing=256,gres/gpu=32", "workdir": str(directory),
+            "hetjobid": "N/A", "hetjoboffset": "N/A",
         }  # fmt: skip
         rows["squeue"].append("".join(f"{common[name]}@@" for name in squeue.FIELDS))
         stored = {
@@ -84,6 +96,7 @@ def made_up(folder: Path, directory: Path, jobs: int, now: int) -> CommandBacken
             "NNodes": 4, "NodeList": where or "None assigned", "NCPUS": 256, "TotalCPU": "00:00:00", "User": "ada",
             "ReqTRES": common["tres-alloc"], "AllocTRES": common["tres-alloc"], "Comment": common["comment"],
         }  # fmt: skip
+        leave_words(directory / "state" / "jobs", number, state, now)
         if state == "COMPLETED":  # accounting is asked about those alone that the queue does not settle
             rows["sacct"].append("".join(f"{stored.get(name, '')}@@" for name in sacct.FIELDS))
     for name, lines in rows.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from hpcplan.render.environment import render_template, template_environment
@@ -24,7 +25,7 @@ def write_tiny_campaign(
         script = "\n".join([
             "#!/bin/bash", f"#SBATCH --job-name={name}-{key}", f"#SBATCH --partition={partition}", "#SBATCH --nodes=1",
             "#SBATCH --time=5", "#SBATCH --output=%x-%j.out", "#SBATCH --requeue",
-            f"# hpcplan: expected-runtime-s={max(1, round(seconds))}", _own_word(key),
+            f"# hpcplan: expected-runtime-s={max(1, round(seconds))}", _own_word().replace("the-key", key),
             f"echo $SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} >> ran/{key}", f"sleep {seconds}", f"exit {exit_code}",
         ])  # fmt: skip
         files[f"{key}.sbatch"] = script + "\n"
@@ -45,9 +46,10 @@ def write_tiny_campaign(
     return directory
 
 
-def _own_word(key: str) -> str:
+@cache
+def _own_word() -> str:
     """Return what every rendered script has, by which a job leaves word of its begin and its end."""
-    text = render_template(template_environment(), "launch/own-word.sh.j2", {"key": key, "stage_spec": None})
+    text = render_template(template_environment(), "launch/own-word.sh.j2", {"key": "the-key", "stage_spec": None})
     return "\n".join(["set -euo pipefail", "HPCPLAN_STATE_DIR=$PWD/state", 'say() { echo "hpcplan: $*"; }', text])
 
 

@@ -68,8 +68,13 @@ def limited(slurm: SlurmCluster) -> Iterator[SlurmCluster]:
 def test_slurms_limit_on_queued_jobs_is_respected_and_room_is_used_as_it_comes(limited: SlurmCluster) -> None:
     backend = CommandBackend()
     directory = write_tiny_campaign(limited.job_folder() / "c", 3, name="limited", seconds=1)
+    for script in directory.glob("*.sbatch"):
+        script.write_text(script.read_text().replace("sleep 1\n", "while [[ ! -e go ]]; do sleep 0.2; done\n"))
     assert [step.action for step in submit(directory, backend, settle_s=1)] == ["submitted", "submitted", "later"]
-    assert status(directory, backend).state.value == "submitting"
+    found = status(directory, backend)
+    assert (found.due, found.moving) == (("train-0003",), True)
+    assert found.state.value in ("submitting", "running"), "as soon as the first has started"
+    (directory / "go").touch()
     limited.wait_until(
         lambda: submit(directory, backend, settle_s=1)[-1].action in ("submitted", "already"), "there is room again"
     )
