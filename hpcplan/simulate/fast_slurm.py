@@ -1,14 +1,16 @@
 """Slurm's scheduling of a long trace in compiled code, where numba is installed and the trace is of the usual kind.
 
-The usual kind: whole nodes (select/linear) without switches, reservations, preemption, QOS and accounts, and jobs that
-ask for nodes, a limit, a partition, features and a priority at most. The result is the same as
+The usual kind: whole nodes (select/linear) without switches, reservations, preemption, QOS, accounts and fair share,
+and jobs that ask for nodes, a limit, a partition, features and a priority at most. The result is the same as
 :class:`~hpcplan.simulate.controller.Controller` gives; everything else is left to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from hpcplan.simulate.engine import TOP_PRIORITY
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["FEW", "compiled_rows", "is_usual", "numba_is_there", "usual_cluster"]
 
 _REMEMBERED: Final = 4096  # requests whose factors are kept
+# What of a job decides only what it may run on, what its priority is, or nothing here; all else must not be asked for.
+_HARMLESS: Final = frozenset(
+    (
+        "name", "partition", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "time_limit_s",
+        "gpus", "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
+        "memory_per_gpu_bytes", "account", "qos", "exclude", "constraint", "exclusive", "priority", "output", "error",
+        "signal", "requeue", "comment", "open_mode", "work_dir", "expected_runtime_s", "pretend_exit",
+        "kill_on_invalid_dep",
+    )
+)  # fmt: skip
+_unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
+_DEFAULTS: Final = _unusual(JobSpec())
 FEW: Final = 2000  # jobs; so few are done before numba is loaded
 
 
@@ -36,6 +50,7 @@ def usual_cluster(cluster: SlurmCluster) -> bool:
     return (
         not (cluster.machine.shares_nodes or settings.consumable or cluster.switches or cluster.reservations)
         and not (policy.qos or policy.accounts or policy.users)
+        and not (settings.multifactor and settings.priority_weight_fair_share)
         and settings.preempt_type not in {"partition_prio", "qos"}
         and all(part.up for part in cluster.machine.partitions.values())
     )
@@ -56,10 +71,9 @@ def numba_is_there(tell: Callable[[str], None]) -> bool:
 def is_usual(job: TraceJob) -> bool:
     """Whether compiled code can do what a job asks for."""
     ask = job.ask
-    return ask is None or not (
-        ask.dependency or ask.array or ask.hold or ask.begin or ask.nice or ask.licenses or ask.reservation
-        or ask.switches or ask.nodelist or "," in (ask.partition or "") or (ask.nodes_max not in (None, ask.nodes_min))
-    )  # fmt: skip
+    return ask is None or (
+        _unusual(ask) == _DEFAULTS and ask.nodes_max in (None, ask.nodes_min) and "," not in (ask.partition or "")
+    )
 
 
 def compiled_rows(
@@ -108,8 +122,7 @@ class _Source:
         self.n_factors = 0
         if factors is not None:
             settings = cluster.settings
-            kinds = (settings.priority_weight_qos, settings.priority_weight_fair_share, settings.priority_weight_tres)
-            self.n_factors = 2 * (2 + sum(map(bool, kinds)))
+            self.n_factors = 2 * (2 + bool(settings.priority_weight_qos) + bool(settings.priority_weight_tres))
 
     def __iter__(self) -> Iterator[Coming]:
         """Yield them."""
