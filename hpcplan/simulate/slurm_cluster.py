@@ -14,7 +14,7 @@ from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sh
 from hpcplan.simulate.placement import SwitchShape
 from hpcplan.simulate.reservations import Reservation
 from hpcplan.simulate.slurm_settings import SlurmSettings, consumes_cpus, scheduling
-from hpcplan.simulate.topology_files import block_sizes_of, read_switches
+from hpcplan.simulate.topology_files import blocks_of, read_switches
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
 
@@ -95,17 +95,19 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
 
 
 def cluster_of_site(site: Site) -> SlurmCluster:
-    """Return the cluster of a site file, scheduled as it says; leaf switches are those of its fabric."""
+    """Return the cluster of a site file, scheduled as it says; leaf switches, or blocks, are those of its fabric."""
     machine = Machine.from_site(site)
-    switches = []
-    if site.fabric.switches:
+    switches: list[SwitchShape] = []
+    sizes: tuple[int, ...] = ()
+    if site.fabric.kind == "blocks":
+        switches, sizes = blocks_of(site, machine)
+    elif site.fabric.switches:
         leaves: dict[int, str] = {}  # the rails of one leaf have the same nodes
         for switch in site.fabric.switches:
             leaves.setdefault(machine.mask_of(expand(switch.nodes)) if switch.nodes else 0, switch.name)
         switches = [SwitchShape(name, mask, 0) for mask, name in leaves.items() if mask]
         if len(switches) > 1:
             switches.append(SwitchShape("all", machine.all_nodes, 1))
-    sizes = block_sizes_of(site, switches)
     return SlurmCluster(machine, _site_settings(site), tuple(switches), _site_policy(site), block_sizes=sizes)
 
 

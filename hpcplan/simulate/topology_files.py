@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hpcplan.site.importers.findings import Findings
     from hpcplan.site.model import Site
 
-__all__ = ["block_sizes_of", "read_switches"]
+__all__ = ["blocks_of", "read_switches"]
 
 
 def read_switches(path: Path, machine: Machine) -> tuple[tuple[SwitchShape, ...], tuple[int, ...]]:
@@ -36,11 +36,13 @@ def read_switches(path: Path, machine: Machine) -> tuple[tuple[SwitchShape, ...]
     return _tree(lines, machine), ()
 
 
-def block_sizes_of(site: Site, switches: Sequence[SwitchShape]) -> tuple[int, ...]:
-    """Return the sizes of a site's blocks; none, if its fabric has no blocks."""
-    if site.fabric.kind != "blocks" or not switches:
-        return ()
-    return site.fabric.block_sizes or (min(one.mask.bit_count() for one in switches if not one.level),)
+def blocks_of(site: Site, machine: Machine) -> tuple[list[SwitchShape], tuple[int, ...]]:
+    """Return the blocks of a site whose fabric has them, and their sizes in nodes."""
+    from hpcplan.site.export import slurm_blocks
+
+    blocks, sizes = slurm_blocks(site)
+    found = [SwitchShape(name, _known(hosts, machine), 0) for name, hosts in blocks]
+    return [*found, SwitchShape("all", machine.all_nodes, 1)], tuple(sizes)
 
 
 def _of_findings(found: Findings, machine: Machine) -> tuple[tuple[SwitchShape, ...], tuple[int, ...]]:

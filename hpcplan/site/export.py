@@ -18,7 +18,9 @@ from hpcplan.site.topology import Topology, build_topology
 if TYPE_CHECKING:
     from networkx import Graph
 
-__all__ = ["FORMATS", "GRAPHS", "PLUGINS", "SLURM_FORMATS", "graph_as", "topology_conf", "topology_yaml"]
+__all__ = [
+    "FORMATS", "GRAPHS", "PLUGINS", "SLURM_FORMATS", "graph_as", "slurm_blocks", "topology_conf", "topology_yaml",
+]  # fmt: skip
 
 PLUGINS: Final = ("auto", "tree", "block")
 _TORUS_DIMS: Final = 3
@@ -62,6 +64,11 @@ def _plugin(site: Site, plugin: str) -> str:
     if all(len(torus.dims) <= _TORUS_DIMS for torus in site.fabric.toruses):
         return "torus3d"
     raise InputError(Problem("Slurm knows no torus of more than three dimensions", file=site.name))
+
+
+def slurm_blocks(site: Site) -> tuple[list[tuple[str, list[str]]], list[int]]:
+    """Return what Slurm's topology/block has of a site: each block's name and nodes, and the sizes in nodes."""
+    return _blocks(site, build_topology(site))
 
 
 def _blocks(site: Site, topology: Topology) -> tuple[list[tuple[str, list[str]]], list[int]]:

@@ -100,6 +100,15 @@ def test_nodes_come_in_whole_segments(cluster: Controller) -> None:
         cluster.submit(job(6, segment=4), Behaviour(1), "ana")
 
 
+def test_a_shipped_site_has_its_racks_for_blocks() -> None:
+    found = cluster_of_site(load_site("gb200-nvl72").site)
+    assert found.block_sizes == (18,)
+    tiny = Controller(found, name="racks")
+    assert run(tiny, 20) == "nvl01n[01-18],nvl02n[01-02]"
+    assert run(tiny, 17) == "nvl03n[01-17]"
+    assert run(tiny, 16) == "nvl02n[03-18]"
+
+
 def test_a_site_of_blocks_places_jobs_in_them(tmp_path: Path) -> None:
     text = (tmp_path / "x").with_suffix(".yaml")
     site = write_site(tmp_path).read_text().replace("levels: [{name: leaf, size: 8}]", (

@@ -191,11 +191,19 @@ def topology_lines(site_json: str, only: str | None = None) -> list[str]:
     import json
 
     from hpcplan.errors import InputError
-    from hpcplan.site.export import topology_conf
+    from hpcplan.site.export import slurm_blocks, topology_conf
     from hpcplan.site.model import Site
 
+    site = Site.model_validate(json.loads(site_json))
+    if site.fabric.kind == "blocks":
+        blocks = enumerate(slurm_blocks(site)[0])
+        return [
+            f"BlockName={name} BlockIndex={index} Nodes={compress(hosts)} BlockSize={len(hosts)}"
+            for index, (name, hosts) in blocks
+            if only is None or only == name or only in hosts
+        ]
     try:
-        text = topology_conf(Site.model_validate(json.loads(site_json)), "tree")
+        text = topology_conf(site, "tree")
     except InputError:
         return []
     below: dict[str, tuple[str, list[str], list[str]]] = {}
