@@ -366,9 +366,8 @@ class Engine:
 
     def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
         self.next_id += len(jobs)
-        first = jobs[0].spec
-        if first.priority is None:  # priority/basic goes down from job to job, by --nice too
-            self.submissions += submissions + max(0, first.nice)
+        if jobs[0].spec.priority is None:  # priority/basic goes down from job to job, but for those with their own
+            self.submissions += submissions
         for job in jobs:
             self.jobs[job.id] = job
             self._het_jobs |= job.het_id is not None
@@ -407,17 +406,19 @@ class Engine:
         return jobs
 
     def _schedule(self) -> None:
-        """Settle what depends on what has just happened, then run one scheduling pass."""
+        """Settle what depends on what has just happened, then run a pass; another, if one has let jobs into the queue."""
         self._settle()
-        if not self.queue or not self.free:
-            return
-        starts = self.policy.decide(self.candidates(), self.view()).starts
-        if not starts:
-            return
-        for start in starts:
-            self._start(start.job, start.nodes, start.backfilled)
-        self.queue = [job for job in self.queue if not job.running]
-        self._settle()
+        while self.queue and self.free:
+            starts = self.policy.decide(self.candidates(), self.view()).starts
+            if not starts:
+                return
+            for start in starts:
+                self._start(start.job, start.nodes, start.backfilled)
+            self.queue = [job for job in self.queue if not job.running]
+            before = self.changes
+            self._settle()
+            if self.changes == before:
+                return
 
     def _settle(self) -> None:
         for job in self._dependents.settle(self.now):
