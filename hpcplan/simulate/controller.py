@@ -476,6 +476,7 @@ class Controller(Engine):
             queue = queue[:depth]
         usable = self.free
         looked_at: Counter[str] = Counter()
+        usable_in: dict[str, int] = {}  # reservations whose first waiting job holds up the others
         not_held_up = self.available
         passed_over = False
         for job in queue:
@@ -495,7 +496,9 @@ class Controller(Engine):
             reason = self.waits_for(job) if self._constrained else None
             if reason is not None and not is_of_resources(reason):
                 continue
-            there = self.free if job.spec.reservation is not None else usable
+            there = usable
+            if job.spec.reservation is not None:
+                there = usable_in.get(job.spec.reservation, self.free)
             nodes = self._choose(job.request, self.reservations.usable(job, self.now, there))
             if nodes:
                 if reason is None:
@@ -504,10 +507,12 @@ class Controller(Engine):
                 continue
             if reason is None and self._preemption.possible:
                 usable &= ~self._preempt_for(job, self.reservations.usable(job, self.now, not_held_up))
+            unreserved = self.reservations.usable(job, self.now, self.available)
             if job.spec.reservation is not None:
+                usable_in[job.spec.reservation] = 0
                 continue
-            if self.reservations and self._choose(job.request, there):
-                continue  # it would run into a reservation, and holds up nobody
+            if unreserved != self.available and not self.placement.fits(job.request, unreserved):
+                continue  # it would run into a reservation wherever it went, and holds up nobody
             if job.request.required and job.request.required.bit_count() >= job.request.minimum:
                 usable &= ~job.request.required  # no more jobs on the nodes that it insists on; the rest go on
             elif self.placement.fits(job.request, self.available):

@@ -406,7 +406,7 @@ class Engine:
         return jobs
 
     def _schedule(self) -> None:
-        """Settle what depends on what has just happened, then run a pass, and another if that lets jobs into the queue."""
+        """Settle what depends on what has just happened, then run a pass, and more if one lets jobs into the queue."""
         self._settle()
         while self.queue and self.free:
             starts = self.policy.decide(self.candidates(), self.view()).starts

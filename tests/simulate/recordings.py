@@ -34,6 +34,7 @@ ABOUT = {
     "preempt-cancel": "whole nodes, preemption by partition, jobs cancelled",
     "priorities": "whole nodes, given priorities, 60 s resolution",
     "qos-limits": "whole nodes, QOS with limits and priorities",
+    "reservations": "whole nodes, reservations of users and for maintenance",
     "tiers-shared": "CPUs and memory shared, tiers, dependencies",
     "tiers-shared-2": "CPUs shared, tiers, multifactor",
     "tree": "whole nodes under a tree of switches",
