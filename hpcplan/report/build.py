@@ -23,6 +23,7 @@ from hpcplan.report.metrics_parts import parts
 from hpcplan.report.metrics_queue import beside_measured
 from hpcplan.report.metrics_tracking import drifted, ranked, until
 from hpcplan.report.model import Report
+from hpcplan.report.node_lists import NodeLists
 from hpcplan.report.occupancy import node_utilisation, occupancy
 from hpcplan.report.rows import JobCounts, Problems
 from hpcplan.report.sampled import filled
@@ -58,16 +59,17 @@ def assemble(
     if end <= start:
         raise InputError(f"the report's window is empty: it ends at {end}, not after its start {start}")
     table = records if isinstance(records, pl.DataFrame) else merge([from_records(records)])
-    seen = use.grouped(see(filled(table, known.samples), start, end), known.group_of_node)
+    lists = NodeLists()
+    seen = use.grouped(see(filled(table, known.samples), start, end), known.group_of_node, lists)
     if price_per_node_hour:
-        seen = use.priced(seen, price_per_node_hour)
+        seen = use.priced(seen, price_per_node_hour, lists)
     past = table if history is None else history
     window_s, size = end - start, use.capacity(nodes)
     core, gpu, node = use.hours(seen, "core_s"), use.hours(seen, "gpu_s"), use.hours(seen, "node_s")
-    wait, busy = waiting.wait(seen), occupancy(seen, start)
+    wait, busy = waiting.wait(seen), occupancy(seen, start, lists)
     nodes_seen = nodes_used(seen, busy, nodes, window_s)
     tracked = until(known.tracked, end)
-    by_account, energy_kwh = use.usage(seen, "account"), energy(seen, known.power_w_per_node)
+    by_account, energy_kwh = use.usage(seen, "account"), energy(seen, known.power_w_per_node, lists)
     return Report(
         cluster=cluster or _only(table["cluster"]),
         source=source,

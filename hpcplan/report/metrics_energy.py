@@ -8,6 +8,7 @@ import polars as pl
 
 from hpcplan.report.figures import Measure
 from hpcplan.report.metrics_use import per_node_list
+from hpcplan.report.node_lists import NodeLists
 from hpcplan.report.window import picked
 
 __all__ = ["energy", "energy_cost"]
@@ -15,7 +16,9 @@ __all__ = ["energy", "energy_cost"]
 _J_PER_KWH = 3.6e6
 
 
-def energy(seen: pl.DataFrame, power_w_per_node: Mapping[str, float] | None) -> Measure:
+def energy(
+    seen: pl.DataFrame, power_w_per_node: Mapping[str, float] | None, lists: NodeLists | None = None
+) -> Measure:  # fmt: skip
     """Return kWh; ``known`` of ``total`` are node-hours.
 
     Measured: ConsumedEnergyRaw × the part of the run that lies in the window. Where that is not on record, and power is
@@ -29,7 +32,7 @@ def energy(seen: pl.DataFrame, power_w_per_node: Mapping[str, float] | None) -> 
     found = held.with_columns(measured.alias("_j"))
     note = None
     if power_w_per_node:
-        estimated = per_node_list(found, power_w_per_node) * found["ran_s"]
+        estimated = per_node_list(found, power_w_per_node, lists) * found["ran_s"]
         told = int(found["_j"].is_not_null().sum())
         found = found.with_columns(pl.coalesce("_j", estimated).alias("_j"))
         if told < len(found):

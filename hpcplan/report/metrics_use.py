@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from hpcplan.report.figures import Measure
+from hpcplan.report.node_lists import NodeLists
 from hpcplan.report.rows import Capacity, Lost, Usage
 from hpcplan.report.window import picked
 from hpcplan.slurm.records import NodeRecord
@@ -207,16 +208,12 @@ def usage(seen: pl.DataFrame, by: str, *, of: pl.Expr | None = None) -> tuple[Us
     return tuple(Usage(**row) for row in rows.iter_rows(named=True))
 
 
-def per_node_list(seen: pl.DataFrame, of_node: Mapping[str, float]) -> pl.Series:
+def per_node_list(seen: pl.DataFrame, of_node: Mapping[str, float], lists: NodeLists | None = None) -> pl.Series:
     """Return for each attempt the sum of ``of_node`` over its nodes, ``null`` where one is unknown or not in it."""
-    from hpcplan.hostlist import expand
+    known = lists or NodeLists()
 
     def total(node_list: str | None) -> float | None:
-        try:
-            names = expand(node_list) if node_list else []
-        except ValueError:
-            return None
-        values = [of_node.get(name) for name in names]
+        values = [of_node.get(name) for name in known.names(node_list) or ()]
         return sum(one or 0.0 for one in values) if values and None not in values else None
 
     distinct: list[Any] = seen["node_list"].unique().to_list()
@@ -229,25 +226,25 @@ def per_node_list(seen: pl.DataFrame, of_node: Mapping[str, float]) -> pl.Series
     ]
 
 
-def priced(seen: pl.DataFrame, price_per_node_hour: Mapping[str, float]) -> pl.DataFrame:
+def priced(
+    seen: pl.DataFrame, price_per_node_hour: Mapping[str, float], lists: NodeLists | None = None
+) -> pl.DataFrame:  # fmt: skip
     """Add ``cost``: what the attempt's nodes cost while it held them; ``null`` where a node has no price.
 
     ``price_per_node_hour`` maps host names to the price of one hour of the whole node.
     """
-    held = pl.col("ran_s") / 3600 * per_node_list(seen, price_per_node_hour)
+    held = pl.col("ran_s") / 3600 * per_node_list(seen, price_per_node_hour, lists)
     return seen.with_columns(pl.when(pl.col("ran_s") == 0).then(0.0).otherwise(held).alias("cost"))
 
 
-def grouped(seen: pl.DataFrame, group_of_node: Mapping[str, str] | None) -> pl.DataFrame:
+def grouped(
+    seen: pl.DataFrame, group_of_node: Mapping[str, str] | None, lists: NodeLists | None = None
+) -> pl.DataFrame:  # fmt: skip
     """Add ``node_group``: the site's group of its nodes (``mixed`` if several), else what their names share."""
-    from hpcplan.hostlist import expand
+    known = lists or NodeLists()
 
     def group(node_list: str | None) -> str | None:
-        try:
-            names = expand(node_list) if node_list else []
-        except ValueError:
-            return None
-        groups = {group_of(name, group_of_node) for name in names}
+        groups = {group_of(name, group_of_node) for name in known.names(node_list) or ()}
         return groups.pop() if len(groups) == 1 else "mixed" if groups else None
 
     distinct: list[Any] = seen["node_list"].unique().to_list()

@@ -7,8 +7,8 @@ from typing import Final
 
 import polars as pl
 
-from hpcplan.hostlist import expand
 from hpcplan.report.figures import Measure
+from hpcplan.report.node_lists import NodeLists
 from hpcplan.report.window import picked
 
 __all__ = ["Occupancy", "node_utilisation", "occupancy"]
@@ -39,7 +39,7 @@ class Occupancy:
         return float(self.intervals.select(((pl.col("_to") - pl.col("_from")) * pl.col("_nodes")).sum()).item())
 
 
-def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
+def occupancy(seen: pl.DataFrame, start: int, lists: NodeLists | None = None) -> Occupancy:
     """Return when nodes were in use in the window that begins at ``start`` (``seen``: see window.see)."""
     some = pl.col("ran_s").is_null() | (pl.col("ran_s") > 0)
     held = picked(seen, some, "ran_s", "start_time", "node_list", "nodes")
@@ -49,7 +49,7 @@ def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
         .with_columns(first.alias("_from"))
         .with_columns((pl.col("_from") + pl.col("ran_s")).alias("_to"))
     )
-    names = _names(runs["node_list"])
+    names = _names(runs["node_list"], lists or NodeLists())
     if names is None or runs.is_empty():
         counted = runs.filter(pl.col("nodes") > 0).select("_from", "_to", pl.col("nodes").alias("_nodes"))
         return Occupancy(counted, exact=False, shared=True, known=len(counted), total=len(held))
@@ -65,17 +65,17 @@ def occupancy(seen: pl.DataFrame, start: int) -> Occupancy:
     return Occupancy(intervals, True, shared, known=len(runs), total=len(held), by_node=merged, names=names)
 
 
-def _names(lists: pl.Series) -> pl.DataFrame | None:
+def _names(lists: pl.Series, known: NodeLists) -> pl.DataFrame | None:
     """Return the nodes of every distinct list, ``None`` if there is one that does not tell."""
     counted = lists.value_counts(name="runs")
     expanded: list[list[str]] = []
     room = _MOST_PLACES
     for text, runs in counted.iter_rows():
-        try:
-            expanded.append(expand(text or "", limit=max(1, room // runs)))
-        except ValueError:
+        names = known.names(text, limit=max(1, room // runs))
+        if not names:
             return None
-        room -= len(expanded[-1]) * runs
+        expanded.append(names)
+        room -= len(names) * runs
     return counted.select("node_list").with_columns(pl.Series("_node", expanded, dtype=pl.List(pl.String)))
 
 
@@ -89,7 +89,7 @@ def _union(placed: pl.DataFrame, nodes: pl.Series) -> pl.DataFrame:
     span = float(placed["_to"].max() or 0.0) + 1.0  # type: ignore[arg-type]
     offset = placed["_code"].to_numpy() * span
     first, last = offset + placed["_from"].to_numpy(), offset + placed["_to"].to_numpy()
-    order = np.argsort(first, kind="stable")
+    order = np.argsort(first)
     first, reached = first[order], np.maximum.accumulate(last[order])
     begins = np.concatenate([[True], first[1:] > reached[:-1]])
     ends = np.append(np.flatnonzero(begins)[1:], len(first)) - 1
