@@ -220,7 +220,8 @@ class SlurmCluster:
     def logs(self, lines: int = 12) -> str:
         """Return how nodes and queue stand, and the last lines of every log."""
         parts = []
-        for command in (("sinfo", "--Node", "--noheader", "--Format=NodeHost,StateLong"), ("squeue", "--states=all")):
+        nodes = ("sinfo", "--Node", "--noheader", "--partition=batch", "--Format=NodeList,StateLong")
+        for command in (nodes, ("squeue", "--states=all")):
             with contextlib.suppress(subprocess.SubprocessError, OSError):
                 parts.append("\n".join([f"--- {command[0]}", self.run(*command, check=False).stdout]))
         for log in sorted((self.directory / "log").glob("*.log")):

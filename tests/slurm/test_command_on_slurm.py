@@ -171,12 +171,14 @@ def test_array_tasks_are_jobs_that_name_their_array(
 
 def test_a_job_killed_by_its_limit_is_a_timeout(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
     job_id = backend.submit(script("sleep 600", "--time=1"))
-    slurm.wait_until(lambda: only(backend, job_id).state.final, "its minute is over", patience_s=150)
+    wait_for(slurm, backend, job_id, JobState.RUNNING)
+    slurm.run("scontrol", "update", f"JobId={job_id}", "EndTime=now+5")  # or it would take its minute
+    slurm.wait_until(lambda: only(backend, job_id).state.final, "its time is over", patience_s=150)
     record = only(backend, job_id)
-    assert record.state is JobState.TIMEOUT
+    assert (record.state, record.time_limit_s) == (JobState.TIMEOUT, 60)
     elapsed_s = record.elapsed_s()
     assert elapsed_s is not None
-    assert 60 <= elapsed_s < 150
+    assert 5 <= elapsed_s < 150
 
 
 def test_nodes_are_all_there_with_their_gpus(slurm: SlurmCluster, backend: CommandBackend) -> None:

@@ -88,7 +88,13 @@ def test_both_backends_tell_the_same_of_a_job(slurm: SlurmCluster, rest: RestBac
         name="both", comment="hpcplan:t:train:2", exit_code=5,
     )  # fmt: skip
     world.ends(job_id)
-    slurm.wait_until(lambda: world.only(job_id).total_cpu_s is not None, "accounting has all of it")
+
+    def all_of_it() -> bool:
+        """Whether accounting knows what steps used and, which it is told up to five seconds later, what was given."""
+        (record,) = command.jobs([job_id])
+        return None not in (record.total_cpu_s, record.backfilled, record.memory_bytes)
+
+    slurm.wait_until(all_of_it, "accounting has all of it")
     (theirs,) = command.jobs([job_id])
     ours = world.only(job_id)
     assert theirs.total_cpu_s == pytest.approx(ours.total_cpu_s, abs=0.001)  # sacct has milliseconds
