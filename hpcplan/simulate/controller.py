@@ -97,8 +97,9 @@ class Controller(Engine):
         self._batch_due: int | None = None  # something has happened since the last pass
         self._whole_due: int | None = None  # and since the last pass over the whole queue
         self._backfill_due: int | None = None
-        self._threads: tuple[MainThread, BackfillThread] | None = None  # where jobs share nodes, to the millisecond
-        if self._resources is not None and self.settings.consumable and not self.settings.builtin:
+        self._threads: tuple[MainThread, BackfillThread] | None = None  # where jobs share nodes or are preempted
+        shared = self._resources is not None and self.settings.consumable
+        if (shared or self._preemption.possible) and not self.settings.builtin:
             from hpcplan.simulate.threads import BackfillThread, MainThread
 
             self._threads = MainThread(self.settings), BackfillThread(self.settings)
