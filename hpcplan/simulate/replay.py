@@ -55,12 +55,15 @@ def starts_in_time(
         InputError: a job that asks for more processors than there are.
     """
     if policy == "conservative":
-        held = list(_narrow(jobs, procs))
+        held = list(jobs)
+        for job in held:
+            if job.procs > procs:
+                raise _too_wide(job, procs)
         found = Conservative(held, procs, shortest_first=order == "sjf").run()
         yield from ((rank, held[rank], start) for rank, start in enumerate(found))
         return
     schedule = _backfilled if policy == "easy" else _in_order
-    yield from schedule(_narrow(jobs, procs), procs, _order(policy, order), None)
+    yield from schedule(jobs, procs, _order(policy, order), None)
 
 
 def start_of(jobs: Sequence[TraceJob], procs: int, index: int, *, runs: Sequence[int], backfill: bool = True) -> int:
@@ -73,11 +76,8 @@ def start_of(jobs: Sequence[TraceJob], procs: int, index: int, *, runs: Sequence
     return next(start for rank, _, start in schedule(jobs, procs, None, runs) if rank == index)
 
 
-def _narrow(jobs: Iterable[TraceJob], procs: int) -> Iterator[TraceJob]:
-    for job in jobs:
-        if job.procs > procs:
-            raise InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
-        yield job
+def _too_wide(job: TraceJob, procs: int) -> InputError:
+    return InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
 
 
 def _order(policy: TracePolicy, order: Order) -> _Key | None:
@@ -108,6 +108,8 @@ def _in_order(
             while ends and ends[0][0] == now:
                 free += heappop(ends)[1]
         while job is not None and job.submit_s == now:
+            if job.procs > procs:
+                raise _too_wide(job, procs)
             heappush(waiting, (0 if order is None else order(job), rank, job))
             rank += 1
             job = next(source, None)
@@ -145,21 +147,29 @@ def _backfilled(
                 free += width
                 del promised[bisect_left(promised, (limit_end, ended))]
             settled = False
-        while job is not None and job.submit_s == now:
-            width, limit_s = job.procs, job.limit_s
-            run_s = runs[rank] if runs is not None else min(job.run_s, limit_s)
-            if order is None and (
-                (width <= free and (now + limit_s <= shadow or width <= extra)) if settled else
-                not waiting and width <= free
-            ):  # fmt: skip
-                if settled and now + limit_s > shadow:
+        while job is not None:
+            _, submit_s, run_s, limit_s, width, _, _, _ = job
+            if submit_s != now:
+                break
+            if runs is not None:
+                run_s = runs[rank]
+            elif run_s > limit_s:
+                run_s = limit_s
+            if (
+                order is None
+                and width <= free
+                and (now + limit_s <= shadow or width <= extra if settled else not waiting)
+            ):
+                limit_end = now + limit_s
+                if settled and limit_end > shadow:
                     extra -= width
                 free -= width
-                limit_end = now + limit_s
                 heappush(ends, (now + run_s, rank, limit_end, width))
                 insort(promised, (limit_end, rank, width))
                 yield rank, job, now
             else:
+                if width > procs:
+                    raise _too_wide(job, procs)
                 one = (0 if order is None else order(job), rank, width, limit_s, run_s, job)
                 if order is None:
                     waiting.append(one)
