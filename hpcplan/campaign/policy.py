@@ -45,7 +45,7 @@ class Retry(Value):
         "next-best", description="next-best takes the plan's next sharding that needs less memory"
     )
     application_error: Times = 0
-    unknown: Times = 0
+    unknown: Times = Field(0, description="an end that nobody knows (LOST), or that nothing explains")
 
     def limit(self, cause: Cause) -> int:
         """Return how often a cause may be met with the same plan."""
