@@ -120,10 +120,15 @@ def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None) ->
         and (not names or job.spec.name in names)
         and ("user" not in words or job.user in words.every("user"))
         and ("account" not in words or job.spec.account in words.every("account"))
-        and ("partition" not in words or job.request.partition in words.every("partition"))
+        and ("partition" not in words or not set(_partitions(job)).isdisjoint(words.every("partition")))
         and ("qos" not in words or (job.spec.qos or "normal") in words.every("qos"))
         and ("nodelist" not in words or _runs_on(job, words.every("nodelist")))
     )
+
+
+def _partitions(job: Job) -> list[str]:
+    """Return the partitions that a job may go to, or the one that it is in."""
+    return [job.request.partition] if job.running else (job.spec.partition or job.request.partition).split(",")
 
 
 def _runs_on(job: Job, names: list[str]) -> bool:
