@@ -142,7 +142,7 @@ def _described(path: Path) -> dict[str, Any]:
     """Return what a plan's first job, or a batch script, asks for."""
     from hpcplan.documents import read_text
     from hpcplan.plan import read_plan
-    from hpcplan.simulate.script import parse_script
+    from hpcplan.simulate.script import parse_components
 
     if path.suffix == ".json":
         plan = read_plan(path)
@@ -150,6 +150,7 @@ def _described(path: Path) -> dict[str, Any]:
             "width": plan.plan.nodes, "limit_s": plan.segments[0].time_limit_s, "name": plan.name,
             "partition": plan.placement.partition,
         }  # fmt: skip
-    spec = parse_script(read_text(path), name=path.name)
-    found: dict[str, Any] = {"width": spec.nodes_min or 1, "name": spec.name, "partition": spec.partition}
+    components = parse_components(read_text(path), name=path.name)  # all nodes of a heterogeneous job start together
+    spec, width = components[0], sum(one.nodes_min or 1 for one in components)
+    found: dict[str, Any] = {"width": width, "name": spec.name, "partition": spec.partition}
     return found | ({"limit_s": spec.time_limit_s} if spec.time_limit_s else {})

@@ -68,6 +68,13 @@ def test_a_script_says_what_it_asks_for(run: Run, trace: Path, tmp_path: Path) -
     assert (size["nodes"], size["time_limit_s"]) == (3, 1200)
 
 
+def test_the_components_of_a_heterogeneous_script_are_asked_for_together(run: Run, trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.sbatch").write_text("#!/bin/sh\n#SBATCH -N3 -t 20\n#SBATCH hetjob\n#SBATCH -N2\ntrue\n")
+    code, out, _ = run("when", "job.sbatch", "--trace", str(trace), "--at", "5000", "--format", "json")
+    assert code == 0
+    assert [one["nodes"] for one in json.loads(out)["sizes"]] == [5]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
