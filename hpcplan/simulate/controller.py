@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
-from hpcplan.simulate.limits import LimitKeeper, is_of_resources
+from hpcplan.simulate.limits import LimitKeeper
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
@@ -494,19 +494,17 @@ class Controller(Engine):
             if job.het_id is not None:  # only the backfill scheduler starts them; they hold up their partition
                 usable &= ~self._partition_masks[job.request.partition]
                 continue
-            reason = self.waits_for(job) if self._constrained else None
-            if reason is not None and not is_of_resources(reason):
+            if self._constrained and self.waits_for(job) is not None:
                 continue
             there = usable
             if job.spec.reservation is not None:
                 there = usable_in.get(job.spec.reservation, self.free)
             nodes = self._choose(job.request, self.reservations.usable(job, self.now, there))
             if nodes:
-                if reason is None:
-                    self._start(job, nodes, backfilled=False)
-                    usable &= self.free
+                self._start(job, nodes, backfilled=False)
+                usable &= self.free
                 continue
-            if reason is None and self._preemption.possible:
+            if self._preemption.possible:
                 usable &= ~self._preempt_for(job, self.reservations.usable(job, self.now, not_held_up))
             unreserved = self.reservations.usable(job, self.now, self.available)
             if job.spec.reservation is not None:

@@ -7,8 +7,9 @@ A job that breaks one waits, under the reason that squeue shows, and holds up no
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcplan.simulate.machine import lowest
 
@@ -17,14 +18,9 @@ if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job
     from hpcplan.simulate.machine import Machine
 
-__all__ = ["LimitKeeper", "is_of_resources", "tres_of"]
+__all__ = ["LimitKeeper", "tres_of"]
 
 _WORDS: Final = {"cpu": "Cpu", "node": "Node", "mem": "Mem", "gres/gpu": "GRES", "billing": "Billing"}
-
-
-def is_of_resources(reason: str) -> bool:
-    """Whether a reason for waiting is a limit of TRES, held against a job only once nodes have been found for it."""
-    return reason.endswith("Limit") and not any(word in reason for word in ("Jobs", "WallDuration"))
 
 
 def tres_of(job: Job, machine: Machine) -> dict[str, int]:
@@ -72,18 +68,21 @@ class LimitKeeper:
         """Return squeue's word for the first limit that would be broken if the job started now."""
         asked = tres_of(job, self._machine)
         account = self.policy.account_of(job.user, job.spec.account)
-        for first, qos in enumerate(found := self._qos(job)):
-            over = found[0].limits if first else None  # a partition's QOS goes before the job's own
-            reason = self._qos_limit(qos.name, _less(qos.limits, over), asked, job, account)
+        set_before: list[Limits] = []  # a partition's QOS goes before the job's own, and both before associations
+        for qos in self._qos(job):
+            reason = self._qos_limit(qos.name, _less(qos.limits, set_before), asked, job, account)
             if reason is not None:
                 return f"QOS{reason}"
+            set_before.append(qos.limits)
+        by_qos = any(limits.user_jobs is not None or limits.account_jobs is not None for limits in set_before)
         for position, one in enumerate(self.policy.chain(job.user, job.spec.account)):
             key: Hashable = ("assoc", one.account, one.user)
+            limits = _less(one.limits, set_before)
             reason = (
-                self._over("Grp{}Limit", one.limits.group_tres, asked, key)
-                or self._jobs_over("GrpJobsLimit", one.limits.group_jobs, key)
-                or self._too_large(one.limits, asked, job)
-                or (self._jobs_over("MaxJobsLimit", one.limits.user_jobs, key) if not position else None)
+                self._over("Grp{}Limit", limits.group_tres, asked, key)
+                or self._jobs_over("GrpJobsLimit", limits.group_jobs, key)
+                or self._too_large(limits, asked, job)
+                or (self._jobs_over("MaxJobsLimit", limits.user_jobs, key) if not position and not by_qos else None)
             )
             if reason is not None:
                 return f"Assoc{reason}"
@@ -133,14 +132,16 @@ class LimitKeeper:
             yield ("assoc", one.account, one.user)
 
 
-def _less(limits: Limits, over: Limits | None) -> Limits:
-    """Return the limits without those kinds that ``over`` sets."""
-    if over is None:
-        return limits
-    from dataclasses import fields, replace
-
-    empty = type(limits)()
-    taken = {
-        info.name: getattr(empty, info.name) for info in fields(limits) if getattr(over, info.name) not in (None, {})
-    }
-    return replace(limits, **taken)
+def _less(limits: Limits, others: Sequence[Limits]) -> Limits:
+    """Return the limits without those that ``others`` set: of TRES, one by one."""
+    changed: dict[str, Any] = {}
+    for info in fields(limits) if others else ():
+        value = getattr(limits, info.name)
+        if value in (None, {}):
+            continue
+        if isinstance(value, Mapping):
+            taken = {name for other in others for name in getattr(other, info.name)}
+            changed[info.name] = {name: most for name, most in value.items() if name not in taken}
+        elif any(getattr(other, info.name) is not None for other in others):
+            changed[info.name] = None
+    return replace(limits, **changed) if changed else limits

@@ -28,6 +28,7 @@ ABOUT = {
     "favour-small": "whole nodes, multifactor, two partitions, nice",
     "gpus": "GPUs and cores shared",
     "gpus-and-cpus": "GPUs, cores and whole nodes",
+    "limits": "whole nodes, limits of QOS, a partition's QOS, accounts and users",
     "memory": "memory and cores shared",
     "mixed": "memory, GPUs, cores, whole nodes",
     "partitions": "whole nodes, three partitions, a tier, job size",

@@ -156,6 +156,10 @@ def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
     return options
 
 
+def _may_start(reason: str) -> bool:
+    return reason not in _FOR_EVER and not reason.endswith("PerJobLimit")
+
+
 def _reserve(env: Mapping[str, str], file: Path, begin: float) -> None:
     """Make the reservations of a file like ``scontrol show reservation``, whose times are seconds from ``begin``."""
     for line in file.read_text().splitlines():
@@ -190,7 +194,7 @@ def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], 
             ids[row["job"]] = answer.stdout.strip()
             if answer.returncode:
                 print(f"job {row['job']}: {answer.stderr.strip()}", file=sys.stderr)
-        while {*_run(env, "squeue", "-h", "-o", "%r").split()} - _FOR_EVER:
+        while any(_may_start(reason) for reason in _run(env, "squeue", "-h", "-o", "%r").split()):
             time.sleep(2)
         time.sleep(2)
     return _merge(rows, ids, folder / "jobcomp", begin), _moments(folder / "ctld.log", ids, begin, started)
