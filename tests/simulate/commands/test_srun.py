@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from hpcplan.simulate.commands.multi_prog import programs_of, read_programs
+from hpcplan.simulate.commands.reply import Refusal
 from tests.simulate.commands.conftest import MockSlurm
 
 
@@ -197,10 +200,10 @@ def test_multi_prog_gives_each_task_its_program(slurm: MockSlurm) -> None:
     (None, "Could not open multi_prog config file programs"),
 ])  # fmt: skip
 def test_a_file_of_programs_that_does_not_fit_is_refused_as_srun_does(
-    slurm: MockSlurm, text: str | None, said: str
+    tmp_path: Path, text: str | None, said: str
 ) -> None:
     if text is not None:
-        (slurm.folder / "programs").write_text(text)
-    answer = slurm.run("srun", "-Q", "-n2", "--multi-prog", "programs")
-    assert answer.returncode == 1
-    assert f"srun: error: {said}\n" in answer.stderr
+        (tmp_path / "programs").write_text(text)
+    with pytest.raises(Refusal) as caught:
+        programs_of(read_programs(tmp_path / "programs", "programs"), 2, "programs")
+    assert caught.value.message == f"srun: error: {said}"
