@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcplan.simulate.backfilling import backfill, preempt_for
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
@@ -27,17 +28,15 @@ from hpcplan.simulate.limits import LimitKeeper
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
-from hpcplan.simulate.preemption import Preemption, victims
+from hpcplan.simulate.preemption import Preemption
 from hpcplan.simulate.reservations import Reservation, Reservations, licenses_of, refuse_unknown
 from hpcplan.simulate.several_partitions import alone, without_switches
-from hpcplan.simulate.slurm_backfill import BackfillPass
 from hpcplan.simulate.submit_limits import has_submit_limits, refuse_too_many
 from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
     from hpcplan.simulate.engine import ArrivalSource
-    from hpcplan.simulate.exact_backfill import ExactBackfillPass
     from hpcplan.simulate.jobs import Job, JobSpec, Request
     from hpcplan.simulate.resources import Holding, Resources
     from hpcplan.simulate.slurm_cluster import SlurmCluster
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller"]
 
-_MESSAGE_TIMEOUT_S: Final = 10  # slurm.conf(5), MessageTimeout, as it is by default
 _KILLED_MS: Final = 40  # from SIGKILL to the nodes' word that the job is gone (measured on 22.05.8: 42 and more)
 _SUBMITTED_MS: Final = 20  # how far into its second a submission is taken to arrive
 
@@ -505,7 +503,7 @@ class Controller(Engine):
                 usable &= self.free
                 continue
             if self._preemption.possible:
-                usable &= ~self._preempt_for(job, self.reservations.usable(job, self.now, not_held_up))
+                usable &= ~preempt_for(self, job, self.reservations.usable(job, self.now, not_held_up))
             unreserved = self.reservations.usable(job, self.now, self.available)
             if job.spec.reservation is not None:
                 usable_in[job.spec.reservation] = 0
@@ -538,93 +536,10 @@ class Controller(Engine):
     def _constrained(self) -> bool:
         return self._limits is not None or bool(self._licenses) or bool(self.reservations)
 
-    def _preempt_for(self, job: Job, usable: int) -> int:
-        """Stop running jobs so that ``job`` can start on some of ``usable`` once they are cleaned up; on which."""
-        candidates = self._preemption.candidates(job, self.running.values())
-        if not candidates:
-            return 0
-
-        def fits(gone: list[Job]) -> int:
-            if self._resources is None:
-                return self.placement.choose(job.request, open_to(gone))
-            state = self._resources.copy()
-            for one in gone:
-                state.give_back(self._holdings[one.id])
-            return state.choose(job.request, self.placement, usable)
-
-        def open_to(gone: list[Job]) -> int:
-            nodes = self.free
-            for one in gone:
-                nodes |= one.nodes
-            return nodes & usable & job.request.eligible
-
-        nodes = fits(candidates)
-        chosen = victims(candidates, fits, None if self._resources is not None else open_to) if nodes else []
-        patience_s = self.settings.kill_wait_s + _MESSAGE_TIMEOUT_S
-        if self._preempting.get(job.id, self.now - patience_s) > self.now - patience_s:
-            return nodes  # those that it has had stopped may be on their way out still
-        if chosen:
-            self._preempting[job.id] = self.now
-        for one in chosen:
-            one = self.jobs.get(one.het_id or one.id, one)
-            if one.id not in self.running:
-                continue  # it went with another component
-            if self._preemption.mode(one) == "requeue":
-                self._requeue(one, JobState.PREEMPTED)
-            else:
-                self._end(one, JobState.PREEMPTED)
-        self._triggered |= bool(chosen)
-        return nodes
-
     def _backfill_pass(self) -> bool:
         """Have a pass; whether idle nodes have been promised in it."""
         self._last_backfill, self._backfill_due = self.now, None
-        available = self.available
-        running = self._promised.copy()
-        if available != self.machine.all_nodes:
-            running = [(limit_end, job_id, nodes & available) for limit_end, job_id, nodes in running]
-        pass_: BackfillPass
-        if self._resources is not None or self.reservations or self._preemption.possible:
-            pass_ = self._exact_pass(available, running)
-        else:
-            pass_ = BackfillPass(self.settings, self.placement, self.now, self.free, available, running)
-        queue = self._ordered()
-        if self._constrained or self._several_partitions:
-            pass_.may_start = self._may_backfill
-
-        def start(job: Job, nodes: int) -> None:
-            self._start(job, nodes, backfilled=True)
-
-        if self._het_jobs:
-            from hpcplan.simulate.het_backfill import run_with_components
-
-            started = run_with_components(pass_, queue, start)
-        else:
-            started = pass_.run(queue, start)
-        if started:
-            self._drop_started()
-        if self._threads is None:
-            return False
-        # A pass here ends early, and those behind would be promised nodes too: of the idle ones, if there are any.
-        idle = available & (~self.busy if self._resources is None else self._resources.idle())
-        return bool(idle) and any(job.request.eligible & idle for job in queue if not job.running)
-
-    def _exact_pass(self, available: int, running: list[tuple[int, int, int]]) -> ExactBackfillPass:
-        pass_: ExactBackfillPass
-        if self._resources is None:
-            from hpcplan.simulate.exact_backfill import WholeNodesPass
-
-            pass_ = WholeNodesPass(self.settings, self.placement, self.now, self.free, available, running)
-        else:
-            from hpcplan.simulate.shared_backfill import SharedBackfillPass
-
-            pass_ = SharedBackfillPass(
-                self.settings, self.placement, self.now, available, running, self._resources, self._holdings
-            )
-        pass_.reservations = tuple(self.reservations.by_name.values())
-        if self._preemption.possible:
-            pass_.preempt = self._preempt_for
-        return pass_
+        return backfill(self)
 
     def _may_backfill(self, job: Job) -> bool:
         return job.id not in self.running and self.waits_for(job) is None
