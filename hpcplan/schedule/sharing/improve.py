@@ -1,4 +1,4 @@
-"""Better schedules by small changes: another option, another place in the order; kept where nothing gets worse.
+"""Better schedules by small changes: another option, another place in the order; kept where they do not cost anything.
 
 Pools do not touch each other once options are chosen, so a change is priced on the one or two pools that it touches.
 The same seed gives the same schedule.
@@ -42,6 +42,7 @@ class _Search:
         self.choices = {j: usable_options(problem.jobs[j]) or list(problem.jobs[j].options) for j in order}
         self.free = [j for j in order if not problem.jobs[j].fixed]
         self.best = self.total(self.placed)
+        self.kept = self.best, self.placed
         self.effort = 0
 
     def place(self, pool: str, members: Sequence[tuple[int, Option]]) -> list[Placed]:
@@ -62,10 +63,14 @@ class _Search:
         self.effort += sum(len(of) ** 2 for of in members.values())
         placed = {**self.placed, **{pool: self.place(pool, of) for pool, of in members.items()}}
         found = self.total(placed)
-        if found <= self.best:
+        # Most changes leave the makespan as it is, that of another pool: such are kept however the rest ends, else
+        # there is no way from one of many like schedules to the next better one.
+        if found[:2] <= self.best[:2] if self.objective == "makespan" else found <= self.best:
             self.members |= members
             self.placed, self.best = placed, found
             self.pool_of[j] = option.pool
+            if found < self.kept[0]:
+                self.kept = found, placed
 
     def pick(self, chance: random.Random) -> int:
         """Return a job to change: often one on the pool that is done last, or that is late."""
@@ -113,4 +118,4 @@ def improve(
             search.step(chance)
             if search.effort > _EFFORT:
                 break
-    return sorted((each for some in search.placed.values() for each in some), key=lambda each: each.job)
+    return sorted((each for some in search.kept[1].values() for each in some), key=lambda each: each.job)
