@@ -2,8 +2,8 @@
 
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``nice``, ``cpus`` and ``gres`` (both a
-node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``, ``segment``,
-``reservation``. ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
+node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``,
+``segment``, ``reservation``. ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
 """
 
 from __future__ import annotations
