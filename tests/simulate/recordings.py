@@ -25,6 +25,7 @@ from hpcplan.simulate.trace_run import on_nodes
 FOLDER = Path(__file__).parent / "data" / "recordings"
 ABOUT = {
     "cpus": "CPUs shared",
+    "fair-share": "whole nodes, fair share of accounts and users, age, job size",
     "favour-small": "whole nodes, multifactor, two partitions, nice",
     "gpus": "GPUs and cores shared",
     "gpus-and-cpus": "GPUs, cores and whole nodes",
@@ -44,7 +45,7 @@ ABOUT = {
     "tree-tiers": "whole nodes under a tree, a tier, job size",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "favour-small", "gpus", "mixed", "partitions", "tiers-shared-2", "tree-cons", "tree-tiers",
+    "fair-share", "favour-small", "gpus", "mixed", "partitions", "tiers-shared-2", "tree-cons", "tree-tiers",
 }  # fmt: skip
 
 
