@@ -43,9 +43,10 @@ ABOUT = {
     "tree-cons": "whole nodes under a tree, select/cons_tres",
     "tree-shared": "CPUs shared under a tree, dependencies",
     "tree-tiers": "whole nodes under a tree, a tier, job size",
+    "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "fair-share", "favour-small", "gpus", "mixed", "partitions", "tiers-shared-2", "tree-cons", "tree-tiers",
+    "fair-share", "favour-small", "gpus", "mixed", "partitions", "tiers-shared-2", "tree-cons", "tree-tiers", "weights",
 }  # fmt: skip
 
 
