@@ -52,10 +52,16 @@ def draw_tradeoff(found: FinishPlan, path: Path, title: str) -> None:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
+def _unit(options: Sequence[Option]) -> tuple[int, str]:
+    """Return the unit of time that suits the options, in seconds, and its name."""
+    longest_s = max(one.finish.quantile_s(0.9) for one in options)
+    return (_DAY_S, "days") if longest_s > 2 * _DAY_S else (_HOUR_S, "hours")
+
+
 def _times(axes: Any, options: Sequence[Option], best: Option) -> None:
     """Draw bars of the medians, waiting over holding nodes, and whiskers from P10 to P90 of the finish."""
     longest_s = max(one.finish.quantile_s(0.9) for one in options)
-    unit_s, name = (_DAY_S, "days") if longest_s > 2 * _DAY_S else (_HOUR_S, "hours")
+    unit_s, name = _unit(options)
     places = np.arange(len(options))
     middle = np.array([one.finish.quantile_s(0.5) for one in options]) / unit_s
     waited = np.array([float(np.median(one.finish.waited_s)) for one in options]) / unit_s
@@ -78,8 +84,9 @@ def _times(axes: Any, options: Sequence[Option], best: Option) -> None:
 
 def _costs(axes: Any, options: Sequence[Option], found: FinishPlan) -> None:
     """Draw cost against the time to solution, P50 to P90, one line a node count."""
-    days = [[one.finish.quantile_s(level) / _DAY_S for level in (0.5, 0.9)] for one in options]
-    for one, (middle, high) in zip(options, days, strict=True):
+    unit_s, name = _unit(options)
+    ends = [[one.finish.quantile_s(level) / unit_s for level in (0.5, 0.9)] for one in options]
+    for one, (middle, high) in zip(options, ends, strict=True):
         chosen = one.nodes == found.best.nodes
         colour = "#c03030" if chosen else "#666666"
         axes.plot([middle, high], [one.cost, one.cost], "-", lw=1, color=colour)
@@ -87,7 +94,7 @@ def _costs(axes: Any, options: Sequence[Option], found: FinishPlan) -> None:
         axes.annotate(f"{one.nodes}", (middle, one.cost), xytext=(0, 6), textcoords="offset points", ha="center",
                       color=colour, fontweight="bold" if chosen else "normal")  # fmt: skip
     currency = found.planned.plan.training.currency or ""
-    axes.set_xlabel("done after (days): median, and line to P90")
+    axes.set_xlabel(f"done after ({name}): median, and line to P90")
     axes.set_ylabel(f"cost at the median ({currency})")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.15 * max(one.cost or 0.0 for one in options))

@@ -1,6 +1,6 @@
 """What `hpcplan calibrate learn` gains: error on one half of a site's measured runs after learning from the other.
 
-    python -m tests.benchmarks.learn TABLE.csv... [--halves 10] [--least 8]
+    python -m tests.benchmarks.learn TABLE.csv... [--halves 10] [--least 8] [--sites NAME...]
 
 Before: constants fitted on all other sites; no run of the site was seen. After: its own factors learned from a random
 half of its runs. Both errors are of the other half alone, which neither saw; the mean, and the least and the most over
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", type=Path)
     parser.add_argument("--halves", type=int, default=10)
     parser.add_argument("--least", type=int, default=8)
+    parser.add_argument("--sites", nargs="+", default=[], help="only these; all others are still learned from before")
     options = parser.parse_args()
     rows, groups = [], []
     for path in options.tables:
@@ -50,7 +51,7 @@ def main() -> None:
     sums = np.zeros(3)
     for site in sorted(set(sites)):
         here = np.flatnonzero(sites == site)
-        if len(here) < options.least:
+        if len(here) < options.least or (options.sites and site not in options.sites):
             continue
         known = np.where([kind == "sites" and label == site for kind, label, _ in design.names], 0.0, everything)
         others = np.where(sites == site, 0.0, weights)
