@@ -15,9 +15,9 @@ from typing import IO, Final, cast
 from hpcplan.errors import InputError, Problem
 from hpcplan.report.faults import Faults
 
-__all__ = ["Blocks", "opened"]
+__all__ = ["Blocks", "is_plain", "opened"]
 
-_BLOCK_BYTES: Final = 2 * 1024**2  # what is made of it stays in the processor's cache
+_BLOCK_BYTES: Final = 4 * 1024**2  # what is made of it stays in the processor's cache
 _MAX_LINE: Final = 4 * 1024**2  # what is longer is no line, and is broken somewhere
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -70,6 +70,16 @@ def _unpacked(stream: IO[bytes]) -> IO[bytes]:
     return stream
 
 
+def is_plain(path: Path | str) -> bool:
+    """Whether a path is a file that is not packed."""
+    try:
+        with Path(path).open("rb") as stream:
+            magic = stream.read(4)
+        return Path(path).is_file() and magic[:2] != _GZIP and magic != _ZSTD
+    except OSError:
+        return False
+
+
 class Blocks:
     r"""The text of a file as UTF-8 in pieces of whole lines, each with whether more may follow.
 
@@ -77,10 +87,16 @@ class Blocks:
     again before what follows.
     """
 
-    def __init__(self, path: Path | str, faults: Faults, block_bytes: int = _BLOCK_BYTES) -> None:
+    def __init__(
+        self, path: Path | str, faults: Faults, block_bytes: int = _BLOCK_BYTES, *, start: int = 0,
+        stop: int | None = None,
+    ) -> None:  # fmt: skip
+        """Take a file, or of one that is not packed the bytes from ``start`` to ``stop``; ``at`` says how far it is."""
         self.path = path
         self.faults = faults
         self.block_bytes = block_bytes
+        self.stop = stop
+        self.at = start
         self._held: list[bytes] = []
 
     def give_back(self, tail: bytes) -> None:
@@ -95,12 +111,17 @@ class Blocks:
         """
         ended = False
         with opened(self.path, self.faults) as stream:
+            if self.at:
+                stream.seek(self.at)
             while not ended:
                 size = sum(map(len, self._held))
                 wanted = size + self.block_bytes  # what was given back could not be read without more
                 while size < wanted and not ended:
                     # what there is, also before a damaged end
-                    part = cast(io.BufferedReader, stream).read1(min(1024**2, self.block_bytes))
+                    room = min(1024**2, self.block_bytes)
+                    room = room if self.stop is None else min(room, self.stop - self.at)
+                    part = cast(io.BufferedReader, stream).read1(room)
+                    self.at += len(part)
                     self._held.append(part)
                     size += len(part)
                     ended = not part
