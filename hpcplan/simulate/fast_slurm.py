@@ -51,7 +51,8 @@ def usual_cluster(cluster: SlurmCluster) -> bool:
         not (cluster.machine.shares_nodes or settings.consumable or cluster.switches or cluster.reservations)
         and not (policy.qos or policy.accounts or policy.users)
         and not (settings.multifactor and settings.priority_weight_fair_share)
-        and settings.preempt_type not in {"partition_prio", "qos"}
+        and cluster.moments is None
+        and settings.preempt_type == "none"
         and all(part.up for part in cluster.machine.partitions.values())
     )
 
