@@ -10,6 +10,8 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 Each of the two threads has its turn at some moment within a second, and sees the ends of jobs before that moment only:
 the nodes of a job can be given out at the second of its end or at the next. Limits are looked at every 30 s. A job that
 is stopped at its limit obeys SIGTERM: KillWait is not waited for.
+
+What is done here with whole nodes is done once more in :mod:`.compiled`, for long traces: change both.
 """
 
 from __future__ import annotations
