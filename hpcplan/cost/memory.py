@@ -34,6 +34,11 @@ __all__ = [
 ]
 
 
+# of what CUDA, NCCL and cuBLAS take elsewhere; chosen: NCCL has 2 channels over PCIe, 16 and more over NVLink, each with
+# buffers to its peers
+_WITHOUT_LINKS = 0.6
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """Parameters that the fullest rank holds before ZeRO divides them: replicated over dp x cp, and its experts.
@@ -243,7 +248,7 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
         activations=spread * np.where(last_is_fuller, last, first),
         logits=spread * np.where(last_is_fuller, logits, 0.0),
         buffers=machine.element_bytes * whole + spread * (gathered + passed),
-        framework=np.broadcast_to(np.asarray(c.framework_bytes, dtype=float), (len(s),)),
+        framework=c.framework_bytes * np.where(machine.through_host, _WITHOUT_LINKS, 1.0) * np.ones(len(s)),
     )
 
 

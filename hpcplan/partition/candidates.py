@@ -218,7 +218,10 @@ def _last_layers(space: Space, pp: int, vpp: int) -> Sequence[int]:
         return [(layers + 2) // pp - 1]
     full = -(-layers // pp)
     most = full + space.output_layers
-    left = [max(1, layers - n * (pp - 1), n - space.output_layers) for n in range(full, most + 1)]
+    left = [
+        max(1, layers - n * (pp - 1), min(n - space.output_layers, layers - (n - 1) * (pp - 1) - 1))
+        for n in range(full, most + 1)
+    ]
     if layers % pp == 0:
         left[0] = 0
     return sorted(set(left))
