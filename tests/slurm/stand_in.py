@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcplan.campaign import submit
+from hpcplan.campaign import read_ledger, submit
+from hpcplan.campaign.own_word import OwnWords
 from hpcplan.plan import Placement, Plan
 from hpcplan.render import render_plan, write_campaign
+from hpcplan.render.manifest import read_manifest
 from hpcplan.slurm.command import CommandBackend
 from tests.render import plans
 from tests.slurm.cluster import SlurmCluster
 
 __all__ = [
-    "TRAINER", "campaign_of", "job_ids", "logs", "notes", "stand_in_plan", "states", "wait_until_over",
+    "TRAINER", "campaign_of", "job_ids", "logs", "notes", "own_ends", "stand_in_plan", "states", "wait_until_over",
 ]  # fmt: skip
 
 # A stand-in for a trainer. Every rank notes what it sees; rank 0 counts steps: a burst of 20 from where the last job
@@ -118,6 +120,13 @@ def wait_until_over(slurm: SlurmCluster, ids: Sequence[int], patience_s: float =
 
 def logs(campaign: Path) -> str:
     return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(campaign.glob("*.out")))
+
+
+def own_ends(campaign: Path) -> dict[str, str]:
+    """Return how each job has ended by its own word, which counts where Slurm forgets it."""
+    ledger, words = read_ledger(campaign), OwnWords(campaign)
+    found = {job.key: words.ended(job, ledger.job(job.key)) for job in read_manifest(campaign).jobs}
+    return {key: word.record.state.value for key, word in found.items() if word is not None and word.record is not None}
 
 
 def notes(campaign: Path, segment: int) -> dict[int, dict[str, Any]]:

@@ -17,7 +17,7 @@ from hpcplan.slurm.command import CommandBackend
 from tests.render import plans
 from tests.render.sites import FRAMEWORK_NAMES, SITES, framework_plan, pooled_plan, staged_plan
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.stand_in import campaign_of, job_ids, logs, notes, stand_in_plan, states, wait_until_over
+from tests.slurm.stand_in import campaign_of, job_ids, logs, notes, own_ends, stand_in_plan, states, wait_until_over
 
 
 def test_sbatch_takes_every_framework_on_every_site(slurm: SlurmCluster) -> None:
@@ -112,6 +112,7 @@ def test_unequal_pools_are_one_job_whose_ranks_know_their_share(slurm: SlurmClus
     assert wait_until_over(slurm, ids) == ["COMPLETED"] * 2, logs(campaign)
     assert [int(line) for line in (campaign / "steps.log").read_text().split()] == list(range(1, 41))
     assert logs(campaign).count("the time limit is near") == 1, "the warning reaches the script of a job in parts"
+    assert own_ends(campaign) == {"train-01": "COMPLETED", "train-02": "COMPLETED"}
     for segment in (1, 2):
         seen = notes(campaign, segment)
         hosts = seen[0]["HPCPLAN_HOSTS"].split()
@@ -174,6 +175,7 @@ def test_requeued_and_preempted_jobs_go_on(slurm: SlurmCluster, backend: Command
     assert (campaign / "state" / "done").exists()
     restarts = re.findall(r"SLURM_RESTART_COUNT=(\d+)", (campaign / "state" / f"environment-{job_id}.txt").read_text())
     assert restarts == ["2"], "once by hand, once preempted"
+    assert own_ends(campaign) == {"train-01": "COMPLETED"}
 
 
 @contextmanager
@@ -288,3 +290,6 @@ def test_stages_run_in_their_order_and_a_failed_one_stops_what_needs_it(
     assert sorted(order[4:6]) == ["sweep a", "sweep b $(c)"]
     assert order[6:] == ["clean"]
     assert states(slurm, [ids["convert"]]) == ["CANCELLED"], "what needs a stage that failed never starts"
+    assert own_ends(campaign) == {
+        "prepare": "COMPLETED", "train-01": "COMPLETED", "sweep": "FAILED", "clean": "COMPLETED"
+    }  # fmt: skip
