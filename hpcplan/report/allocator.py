@@ -14,8 +14,8 @@ __all__ = ["freed_memory_kept"]
 
 _TRIM_THRESHOLD: Final = -1  # malloc.h
 _MMAP_THRESHOLD: Final = -3
-_DEFAULT: Final = 128 * 1024
 _KEPT: Final = {_TRIM_THRESHOLD: 256 * 1024**2, _MMAP_THRESHOLD: 32 * 1024**2}
+_AFTER: Final = 64 * 1024**2  # as far as glibc raises it by itself, which it no longer does once it was set
 
 
 @contextmanager
@@ -36,6 +36,5 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for which in _KEPT:
-            library.mallopt(which, _DEFAULT)
+        library.mallopt(_TRIM_THRESHOLD, _AFTER)
         library.malloc_trim(0)

@@ -32,7 +32,7 @@ __all__ = ["Found", "Helper", "Task", "cores", "cuts", "shifted", "tasks"]
 
 _LEAST_BYTES: Final = 128 * 1024**2  # below that, to start a process takes longer than it saves
 _MOST_PROCESSES: Final = 4
-_OWN_SHARE: Final = 1.1  # this process has begun while the others start
+_OWN_SHARE: Final = 1.05  # this process has begun while the others start
 _NEAR: Final = 256 * 1024
 _TABLES: Final = ("jobs", "used", "astray")
 _REST: Final = "rest.pickle"

@@ -5,12 +5,14 @@
 
 The dump is made up by seed (:mod:`tests.benchmarks.sacct_dump`), four rows a job. The peers, row by row, get the
 first of its jobs (``--peer-jobs``) in the form that each takes: reportseff calls sacct, for which a script stands in
-that prints the rows; slurm2sql reads CSV. All times are of whole processes, start-up included; rates are rows a second.
+that prints the rows; slurm2sql reads CSV. All times are of whole processes, start-up included; rates are rows a second;
+memory is that of all processes together.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import itertools
 import os
@@ -29,7 +31,7 @@ MOST_S, MOST_BYTES, MOST_PAGE_BYTES = 30.0, 2e9, 2e6
 
 
 class Cost(NamedTuple):
-    """What a process took: ``cpu_s`` of all its threads, so that other work on the machine shows."""
+    """What a command took: ``cpu_s`` of all its threads and processes, so that other work on the machine shows."""
 
     wall_s: float
     cpu_s: float
@@ -37,14 +39,38 @@ class Cost(NamedTuple):
 
 
 def timed(command: list[str], env: dict[str, str] | None = None) -> Cost:
-    """Run a command, and return what it took."""
-    begin = time.perf_counter()
+    """Run a command, and return what it and the processes that it started took."""
+    begin, peak = time.perf_counter(), 0.0
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
+        while True:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if ended:
+                break
+            peak = max(peak, sum(map(_held_bytes, _family(process.pid))))
+            time.sleep(0.25)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{command[0]} left with {process.returncode}")
-    return Cost(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0)
+    peak = max(peak, usage.ru_maxrss * 1024.0)
+    return Cost(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, peak)
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and those that it started."""
+    found = [pid]
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [one for child in listed.read_text().split() for one in _family(int(child))]
+    return found
+
+
+def _held_bytes(pid: int) -> float:
+    """Return a process's memory, of what it shares its part (PSS)."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return float(line.split()[1]) * 1024
+    return 0.0
 
 
 def head(dump: Path, jobs: int) -> list[dict[str, str]]:
