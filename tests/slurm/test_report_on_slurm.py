@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -96,17 +97,21 @@ def test_figures_are_sacct_s_and_seff_s(slurm: SlurmCluster, ids: list[str], tmp
 
 
 def test_core_hours_are_sreport_s(slurm: SlurmCluster, backend: CommandBackend, ids: list[str]) -> None:
-    """sreport's jobs by size, which it adds up from the jobs themselves; its windows are whole hours."""
+    """sreport's jobs by size, which it adds up from the jobs themselves; its windows are whole hours.
+
+    The hours are asked for one by one: sreport leaves out the present one where a window begins before it.
+    """
     now = backend.now()
     begun = min(one.submit_time or now for one in backend.accounting(now - 600, now + 1))
-    start, end = begun - begun % 3600, now - now % 3600 + 3600
+    start = begun - begun % 3600
     report = build_report(backend.accounting(start, now + 1), start=start, end=now + 1)
-    first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (start, end))
-    asked = ["job", "SizesByAccount", "FlatView", "grouping=2,8", f"start={first}", f"end={last}"]
-    rows = [line.split("|") for line in ask(slurm, "sreport", "-P", "-t", "seconds", *asked).splitlines() if line]
-    theirs = {row[1]: sum(int(cell) for cell in row[2:-1]) for row in rows if row[0] == slurm.name}
+    theirs: Counter[str] = Counter()
+    for hour in range(start, now + 1, 3600):
+        first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (hour, hour + 3600))
+        asked = ["job", "SizesByAccount", "FlatView", "grouping=2,8", f"start={first}", f"end={last}"]
+        rows = [line.split("|") for line in ask(slurm, "sreport", "-P", "-t", "seconds", *asked).splitlines() if line]
+        theirs += Counter({row[1]: sum(int(cell) for cell in row[2:-1]) for row in rows if row[0] == slurm.name})
     held = sum(one.cpus or 0 for one in backend.accounting(now - 1, now + 1) if one.state.active)
-    assert theirs, rows
     assert sum(theirs.values()) > 0
     for row in report.by_account:
         if row.core_hours:
