@@ -208,8 +208,8 @@ def _last_layers(space: Space, pp: int, vpp: int) -> Sequence[int]:
     """Return how many layers the last stage may have beside the output layer; 0 is as many as all others.
 
     Without interleaving each is what is left when the other stages are filled with n layers, for all n with which the
-    others can be faster than an even cut's last stage; or more, as long as the last stage is no slower than these: the
-    first stages then keep less.
+    others can be faster than an even cut's last stage; or as many as leave the longest of the others at n: the first
+    stages then keep less.
     """
     layers = space.shape.layers
     if pp == 1 or (layers % (pp * vpp) == 0 and vpp > 1):
@@ -218,12 +218,10 @@ def _last_layers(space: Space, pp: int, vpp: int) -> Sequence[int]:
         return [(layers + 2) // pp - 1]
     full = -(-layers // pp)
     most = full + space.output_layers
-    left = [
-        max(1, layers - n * (pp - 1), min(n - space.output_layers, layers - (n - 1) * (pp - 1) - 1))
-        for n in range(full, most + 1)
-    ]
+    left = [max(1, layers - n * (pp - 1)) for n in range(full, most + 1)]
     if layers % pp == 0:
         left[0] = 0
+    left += [max(1, min(n - 1, layers - (n - 1) * (pp - 1) - 1)) for n in range(full, most + 1)]
     return sorted(set(left))
 
 

@@ -183,7 +183,7 @@ def test_what_would_make_a_request_feasible_is_said(capsys: pytest.CaptureFixtur
     poor = run(capsys, "plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "1", "--tokens", "100B",
                "--budget", "10", code=3)[1]  # fmt: skip
     assert "the budget binds" in poor
-    assert "what would do: --budget 6" in poor
+    assert "what would do: --budget 7" in poor
     assert " tokens" in poor
 
 

@@ -90,7 +90,8 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
         if vpp > 1:
             return {34 // pp - 1}
         counts = [32 // pp + more for more in range(1, 7)]  # the output layer takes as long as six others
-        return {0} | {max(1, 32 - count * (pp - 1), min(count - 6, 31 - (count - 1) * (pp - 1))) for count in counts}
+        filled = {max(1, 32 - count * (pp - 1)) for count in counts}
+        return {0} | filled | {max(1, min(count - 1, 31 - (count - 1) * (pp - 1))) for count in counts}
 
     expected = {
         (tp, cp, pp, vpp, dp, size, zero, again, split, away, last)
