@@ -34,6 +34,7 @@ ABOUT = {
     "mixed": "memory, GPUs, cores, whole nodes",
     "partitions": "whole nodes, three partitions, a tier, job size",
     "preempt-cancel": "whole nodes, preemption by partition, jobs cancelled",
+    "preempt-requeue": "whole nodes, preemption by partition, jobs requeued, load 30",
     "priorities": "whole nodes, given priorities, 60 s resolution",
     "qos-limits": "whole nodes, QOS with limits and priorities",
     "reservations": "whole nodes, reservations of users and for maintenance",
@@ -46,7 +47,8 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "fair-share", "favour-small", "gpus", "mixed", "partitions", "tiers-shared-2", "tree-cons", "tree-tiers", "weights",
+    "fair-share", "favour-small", "gpus", "mixed", "partitions", "preempt-requeue", "tiers-shared-2", "tree-cons",
+    "tree-tiers", "weights",
 }  # fmt: skip
 
 
