@@ -265,8 +265,7 @@ class _Reader:
         """Return the bytes of a GB in this row's memory: torchtitan logs and reports GiB."""
         if framework != "torchtitan":
             return 1e9
-        if self.cell.get("mem_GB"):
-            self.notes.append("mem_GB read as GiB, which torchtitan logs")
+        self.notes.append("memory in GiB, which torchtitan logs")
         return float(2**30)
 
     def said(self, *names: str) -> str:

@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 
-# of what CUDA, NCCL and cuBLAS take elsewhere; chosen: NCCL has 2 channels over PCIe, 16 and more over NVLink, each with
-# buffers to its peers
+# of what CUDA, NCCL and cuBLAS take elsewhere; chosen: NCCL has 2 channels over PCIe, 16 and more over NVLink, and each
+# has buffers to its peers
 _WITHOUT_LINKS = 0.6
 
 
