@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parent / "data" / "recordings"
 ABOUT = {
     "cpus": "CPUs shared",
     "fair-share": "whole nodes, fair share of accounts and users, age, job size",
+    "fair-share-2": "whole nodes, fair share of accounts and users, age, load 30",
     "favour-small": "whole nodes, multifactor, two partitions, nice",
     "gpus": "GPUs and cores shared",
     "gpus-and-cpus": "GPUs, cores and whole nodes",
@@ -47,7 +48,7 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "fair-share", "favour-small", "gpus", "mixed", "partitions", "preempt-requeue", "tiers-shared-2", "tree-cons",
+    "fair-share", "fair-share-2", "favour-small", "gpus", "mixed", "partitions", "preempt-requeue", "tiers-shared-2", "tree-cons",
     "tree-tiers", "weights",
 }  # fmt: skip
 
