@@ -135,6 +135,13 @@ class SlurmCluster:
         found = [pid for pid in self._processes() if _program(pid) == program and node in ("", *_words(pid))]
         _end(found, patience_s=0 if kill else 30)
 
+    def kill_node(self, node: str) -> None:
+        """Kill all that runs on a node: its daemon, what watches over its steps, and the steps."""
+        log = str(self.directory / "log" / f"slurmd-{node}.log")
+        found = self._processes()
+        _end([pid for pid in found if log in _open_files(pid)], patience_s=0)
+        _end([pid for pid in found if f"SLURMD_NODENAME={node}" in _environment(pid)], patience_s=0)
+
     def runs(self, program: str) -> bool:
         """Return whether a daemon of this cluster runs."""
         return any(_program(pid) == program for pid in self._processes())
@@ -372,6 +379,21 @@ def _program(pid: int) -> str:
 def _words(pid: int) -> list[str]:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    return []
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return found
+
+
+def _environment(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     return []
 
 

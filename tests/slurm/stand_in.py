@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 # A stand-in for a trainer. Every rank notes what it sees; rank 0 counts steps: a burst of 20 from where the last job
-# left off, then one in ten seconds, so that jobs of a minute are cut while it is at work.
+# left off, or should have, then one in ten seconds, so that jobs of a minute are cut while it is at work.
 TRAINER = """\
 import json, os, pathlib, signal, sys, time
 
@@ -47,7 +47,8 @@ state, total = pathlib.Path(env["HPCPLAN_STEP_FILE"]), int(env["HPCPLAN_TOTAL_ST
 if env.get("TEST_END_EARLY"):  # as a trainer that stops by itself where its segment ends
     total = int(env["HPCPLAN_LAST_STEP"])
 step = int(state.read_text()) if state.exists() else 0
-first, log = step, pathlib.Path("steps.log")
+burst = max(step, int(env["HPCPLAN_FIRST_STEP"]) - 1) + 20
+log = pathlib.Path("steps.log")
 
 
 def save():
@@ -58,8 +59,8 @@ def save():
 
 
 while step < total and not told:
-    time.sleep(0.05 if step - first < 20 else 10)
-    if not told or step - first < 20:
+    time.sleep(0.05 if step < burst else 10)
+    if not told or step < burst:
         step += 1
         if rank == 0:
             with log.open("a") as stream:

@@ -137,7 +137,7 @@ def test_a_job_whose_node_dies_is_requeued_and_goes_on(slurm: SlurmCluster, back
     (job_id,) = job_ids(campaign, backend).values()
     wait_for_step(slurm, campaign, 10)
     node = notes(campaign, 1)[0]["SLURMD_NODENAME"]
-    slurm.stop_daemon(f"slurmd-{node}", kill=True)
+    slurm.kill_node(node)
     try:
         slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
         slurm.wait_until(lambda: (campaign / "state" / "done").exists(), "training is done", patience_s=180)
