@@ -70,9 +70,8 @@ def test_a_dry_run_prints_the_sbatch_lines_and_touches_nothing(
     code, out, err = run("submit", "campaign", "--dry-run")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == (
-        f"sbatch --parsable --chdir={campaign} --comment=hpcplan:NEW:train:1 {campaign}/train-01.sbatch"
-    )
+    token = "hpcplan:NEW:train:1"  # to Slurm, and to the script, which signs with it what it leaves word of
+    assert lines[0] == f"sbatch --parsable --chdir={campaign} --comment={token} {campaign}/train-01.sbatch {token}"
     assert len(lines) == 3
     assert all(line.startswith("sbatch ") for line in lines)
     assert "nothing was submitted" in err
