@@ -16,7 +16,7 @@ from hpcplan.schedule.sharing.relax import usable_options
 __all__ = ["Score", "improve", "score"]
 
 Score = tuple[float, float, float]
-_EFFORT = 25_000_000  # of all changes: a pool's jobs are placed anew, each along the others
+_EFFORT = 40_000_000  # of all changes: a pool's jobs are placed anew, each along the others
 _CRITICAL = 0.7  # how often a change begins at what decides the makespan
 
 

@@ -52,7 +52,7 @@ def solve(
     near = _NEAR if objective == "makespan" else _NEARER  # elsewhere the program's choice is the schedule itself
     relaxed = relax(problem, objective, time_limit_s=time_limit_s / 2, gap=near)
     width = sum(len(job.options) for job in problem.jobs)
-    tries = steps if steps is not None else min(12_000, 200 + _STEPS * width)
+    tries = steps if steps is not None else min(24_000, 200 + _STEPS * width)
     placed = improve(problem, _starts(problem, relaxed), objective, steps=tries, seed=seed)
     bound, proved_none, method = relaxed.bound, relaxed.options is None and math.isinf(relaxed.bound), "search"
     movable = [job for job in problem.jobs if not job.fixed]
