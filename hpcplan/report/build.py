@@ -1,8 +1,12 @@
-"""Puts a report together: job table and window in, every metric and the advice out."""
+"""Puts a report together: job table and window in, every metric and the advice out.
+
+What takes long on millions of jobs is worked out beside the rest: polars lets other threads go on meanwhile.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, tzinfo
 from typing import Final
@@ -66,67 +70,75 @@ def assemble(
     past = table if history is None else history
     window_s, size = end - start, use.capacity(nodes)
     core, gpu, node = use.hours(seen, "core_s"), use.hours(seen, "gpu_s"), use.hours(seen, "node_s")
-    wait, busy = waiting.wait(seen), occupancy(seen, start, lists)
-    nodes_seen = nodes_used(seen, busy, nodes, window_s)
     tracked = until(known.tracked, end)
-    by_account, energy_kwh = use.usage(seen, "account"), energy(seen, known.power_w_per_node, lists)
-    return Report(
-        cluster=cluster or _only(table["cluster"]),
-        source=source,
-        start=start,
-        end=end,
-        timezone=_zone_name(zone, end),
-        jobs=_counts(seen),
-        wait=wait,
-        eligible_wait=waiting.eligible_wait(seen),
-        pending_age=waiting.pending_age(seen, end),
-        slowdown=waiting.slowdown(seen),
-        wait_histogram=waiting.wait_histogram(seen),
-        capacity=size,
-        core_hours=core,
-        gpu_hours=gpu,
-        node_hours=node,
-        cpu_utilisation=use.utilisation(core, size.cpus, window_s, "core_s"),
-        gpu_utilisation=use.utilisation(gpu, size.gpus, window_s, "gpu_s"),
-        node_utilisation=node_utilisation(busy, size.nodes, window_s),
-        cpu_efficiency=efficiency.by_resource(seen, "cpu_efficiency", "cpus"),
-        memory_efficiency=efficiency.by_resource(seen, "memory_efficiency", "memory_bytes"),
-        gpu_efficiency=efficiency.by_resource(seen, "gpu_efficiency", "gpus"),
-        time_efficiency=efficiency.time_limit(seen),
-        idle_core_hours=use.idle_hours(seen, "core_s"),
-        idle_gpu_hours=use.idle_hours(seen, "gpu_s"),
-        jobs_ended_per_hour=int(seen["ended_in"].sum()) * 3600 / window_s,
-        lost=use.lost(seen),
-        by_user=use.usage(seen, "user"),
-        by_account=by_account,
-        by_partition=use.usage(seen, "partition"),
-        by_name=use.usage(seen, "name"),
-        by_gpu_type=use.usage(seen, "gpu_type", of=pl.col("gpus") > 0),
-        by_node_group=use.usage(seen, "node_group"),
-        parts=parts(seen, busy, nodes, known.group_of_node, start, end),
-        turnaround=reasons.turnaround(seen),
-        wait_reasons=reasons.wait_reasons(seen, start, end),
-        backfill_share=reasons.backfill_share(seen),
-        queue_growth=reasons.queue_growth(seen, start),
-        fragmentation=fragmentation(seen, busy, nodes, start, window_s),
-        idle_gib_hours=use.idle_hours(seen, "gib_s"),
-        energy_kwh=energy_kwh,
-        energy_cost=energy_cost(energy_kwh, known.price_per_kwh),
-        nodes_used=nodes_seen,
-        shares=beside_use(by_account, known.shares),
-        campaigns=predicted(seen, known.predicted_s),
-        tracked=tracked,
-        trend=over_days(past, end, TREND_DAYS),
-        compared=compared(past, start, end),
-        counterfactual=None,
-        series=over_time(seen, busy.intervals, start, end),
-        queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
-        advice=ranked(advise(seen, nodes_shared=busy.shared, nodes=nodes_seen), drifted(tracked, seen)),
-        cost=use.cost(seen),
-        currency=currency if price_per_node_hour or known.price_per_kwh is not None else None,
-        problems=_problems(faults or Faults()),
-        jobs_table=seen,
-    )
+    with ThreadPoolExecutor(2) as beside:
+        accounts, users = (beside.submit(use.usage, seen, of) for of in ("account", "user"))
+        partitions, names = (beside.submit(use.usage, seen, of) for of in ("partition", "name"))
+        gpu_types = beside.submit(use.usage, seen, "gpu_type", of=pl.col("gpus") > 0)
+        groups = beside.submit(use.usage, seen, "node_group")
+        trend, before = beside.submit(over_days, past, end, TREND_DAYS), beside.submit(compared, past, start, end)
+        wait, busy = waiting.wait(seen), occupancy(seen, start, lists)
+        nodes_seen = nodes_used(seen, busy, nodes, window_s)
+        advised = beside.submit(advise, seen, nodes_shared=busy.shared, nodes=nodes_seen)
+        divided = beside.submit(parts, seen, busy, nodes, known.group_of_node, start, end)
+        by_account, energy_kwh = accounts.result(), energy(seen, known.power_w_per_node, lists)
+        return Report(
+            cluster=cluster or _only(table["cluster"]),
+            source=source,
+            start=start,
+            end=end,
+            timezone=_zone_name(zone, end),
+            jobs=_counts(seen),
+            wait=wait,
+            eligible_wait=waiting.eligible_wait(seen),
+            pending_age=waiting.pending_age(seen, end),
+            slowdown=waiting.slowdown(seen),
+            wait_histogram=waiting.wait_histogram(seen),
+            capacity=size,
+            core_hours=core,
+            gpu_hours=gpu,
+            node_hours=node,
+            cpu_utilisation=use.utilisation(core, size.cpus, window_s, "core_s"),
+            gpu_utilisation=use.utilisation(gpu, size.gpus, window_s, "gpu_s"),
+            node_utilisation=node_utilisation(busy, size.nodes, window_s),
+            cpu_efficiency=efficiency.by_resource(seen, "cpu_efficiency", "cpus"),
+            memory_efficiency=efficiency.by_resource(seen, "memory_efficiency", "memory_bytes"),
+            gpu_efficiency=efficiency.by_resource(seen, "gpu_efficiency", "gpus"),
+            time_efficiency=efficiency.time_limit(seen),
+            idle_core_hours=use.idle_hours(seen, "core_s"),
+            idle_gpu_hours=use.idle_hours(seen, "gpu_s"),
+            jobs_ended_per_hour=int(seen["ended_in"].sum()) * 3600 / window_s,
+            lost=use.lost(seen),
+            by_user=users.result(),
+            by_account=by_account,
+            by_partition=partitions.result(),
+            by_name=names.result(),
+            by_gpu_type=gpu_types.result(),
+            by_node_group=groups.result(),
+            parts=divided.result(),
+            turnaround=reasons.turnaround(seen),
+            wait_reasons=reasons.wait_reasons(seen, start, end),
+            backfill_share=reasons.backfill_share(seen),
+            queue_growth=reasons.queue_growth(seen, start),
+            fragmentation=fragmentation(seen, busy, nodes, start, window_s),
+            idle_gib_hours=use.idle_hours(seen, "gib_s"),
+            energy_kwh=energy_kwh,
+            energy_cost=energy_cost(energy_kwh, known.price_per_kwh),
+            nodes_used=nodes_seen,
+            shares=beside_use(by_account, known.shares),
+            campaigns=predicted(seen, known.predicted_s),
+            tracked=tracked,
+            trend=trend.result(),
+            compared=before.result(),
+            counterfactual=None,
+            series=over_time(seen, busy.intervals, start, end),
+            queueing=beside_measured(seen, size, window_s, wait.mean, nodes_shared=busy.shared),
+            advice=ranked(advised.result(), drifted(tracked, seen)),
+            cost=use.cost(seen),
+            currency=currency if price_per_node_hour or known.price_per_kwh is not None else None,
+            problems=_problems(faults or Faults()),
+            jobs_table=seen,
+        )
 
 
 def _only(clusters: pl.Series) -> str | None:
