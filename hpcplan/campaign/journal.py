@@ -26,8 +26,8 @@ from hpcplan.errors import HpcplanError, InputError, Problem
 __all__ = ["JOURNAL_NAME", "Entry", "JournalWriter", "format_entry", "parse_journal", "read_journal"]
 
 JOURNAL_NAME: Final = "journal.jsonl"
-_LINE: Final = re.compile(r'(\{.*),"crc32":"([0-9a-f]{8})"\}', re.DOTALL)
-_RESERVED: Final = frozenset({"seq", "time", "event"})
+_LINE: Final = re.compile(rb'(\{.*),"crc32":"([0-9a-f]{8})"\}', re.DOTALL)
+_DECODER: Final = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,16 @@ def parse_journal(data: bytes, source: str) -> tuple[list[Entry], int]:
 
 
 def _parse_line(line: bytes) -> Entry:
-    match = _LINE.fullmatch(line.decode("ascii", "replace"))
+    match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError("is not a journal line")
-    body = match[1] + "}"
-    if zlib.crc32(body.encode()) != int(match[2], 16):
+    body = match[1] + b"}"
+    if zlib.crc32(body) != int(match[2], 16):
         raise ValueError("does not have the checksum that it says it has")
-    content = json.loads(body)
-    data = {name: value for name, value in content.items() if name not in _RESERVED}
-    return Entry(seq=content["seq"], time=content["time"], event=content["event"], data=data)
+    data, end = _DECODER.raw_decode(body.decode("ascii"))
+    if end != len(body):
+        raise ValueError("is not a journal line")
+    return Entry(seq=data.pop("seq"), time=data.pop("time"), event=data.pop("event"), data=data)
 
 
 def read_journal(directory: Path) -> list[Entry]:
