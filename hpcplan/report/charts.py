@@ -127,6 +127,14 @@ def _nice_ticks(largest: float, wanted: int = 4) -> list[float]:
     return [step * index for index in range(math.ceil(largest / step - 1e-9) + 1)]
 
 
+def _axis_number(value: float) -> str:
+    """Return a value as short as the room beside an axis wants it: ``2,500``, ``80 k``, ``1.5 M``."""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= max(unit, 1e4):
+            return f"{value / unit:,.10g}{name}"
+    return f"{value:,.10g}"
+
+
 def use_chart(report: Report, zone: tzinfo | None) -> LineChart:
     """Return what was allocated over time: shares of capacity where that is known, else numbers of CPUs."""
     series, size = report.series, report.capacity
@@ -176,7 +184,7 @@ def _lines(
 
     drawn = tuple(Curve(name, kind, _steps(xs, [y(value) for value in values])) for name, kind, values in curves)
     means = [f"{name} {form(_mean(values, edges))} on average" for name, _, values in curves]
-    labels = tuple(Tick(y(value), f"{value:.0%}" if share else f"{value:,.10g}") for value in ticks)
+    labels = tuple(Tick(y(value), f"{value:.0%}" if share else _axis_number(value)) for value in ticks)
     return LineChart(title, "; ".join(means), unit, drawn, _time_ticks(report, zone, xs), labels)
 
 

@@ -16,6 +16,8 @@ from hpcplan.errors import InputError, Problem
 __all__ = ["anonymized", "secret_in"]
 
 _KINDS: Final = {"user": "user", "account": "account", "name": "job"}
+_LETTERS: Final = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+"""Pseudonyms have no digits: advice takes names that differ in digits alone for runs of the same thing."""
 
 
 def secret_in(folder: Path) -> bytes:
@@ -44,7 +46,8 @@ def anonymized(table: pl.DataFrame, secret: bytes) -> pl.DataFrame:
     for column, kind in _KINDS.items():
         distinct = [name for name in table[column].unique().to_list() if name]
         made = [
-            f"{kind}-{hmac.new(secret, f'{kind}:{name}'.encode(), hashlib.sha256).hexdigest()[:8]}" for name in distinct
+            f"{kind}-{hmac.new(secret, f'{kind}:{name}'.encode(), hashlib.sha256).hexdigest()[:8].translate(_LETTERS)}"
+            for name in distinct
         ]
         old = pl.Series(distinct, dtype=pl.String)
         new = pl.Series(made, dtype=pl.String)

@@ -59,6 +59,8 @@ def test_pseudonyms_are_stable_and_leave_no_name(made_up: ModuleType, tmp_path: 
     hidden = anonymized(table, secret)
     assert anonymized(table, secret).equals(hidden)
     assert not anonymized(table, b"other")["user"].equals(hidden["user"])
+    made = [name for column in ("user", "account", "name") for name in hidden[column].drop_nulls()]
+    assert not any(letter.isdigit() for name in made for letter in name)  # or advice would take jobs for the same
     text = render(build_report(hidden, start=made_up.START, end=made_up.START + made_up.DAY), "json")
     assert not [name for name in ("alice", "bob", "physics", "job-10") if f'"{name}"' in text]
     assert hidden["user"].n_unique() == table["user"].n_unique()
