@@ -17,6 +17,7 @@ from tests.slurm import faults
 from tests.slurm.cluster import SlurmCluster
 
 
+@pytest.mark.timeout(600)  # more than the run itself waits, which then says what it waited for
 def test_nothing_is_lost_and_nothing_runs_twice_while_one_part_after_the_other_fails(slurm: SlurmCluster) -> None:
     found = faults.run(slurm, 40, away_s=3)
     slurm.run("sacctmgr", "--immediate", "show", "runawayjobs")  # those that were forgotten would run for ever in sacct
