@@ -15,6 +15,7 @@ PACKAGE = ROOT / "hpcplan"
 
 GROUND = {
     "errors", "units", "hostlist", "documents", "validation", "quantities", "resources", "frameworks", "rank_map",
+    "garbage",
 }  # fmt: skip
 # room: the rooms that it may import, beside the ground and itself (docs/explanation/the-loop.md)
 MAY_KNOW: dict[str, set[str]] = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +19,7 @@ from hpcplan.campaign.parts import Component, by_submitted_id, components_of, ta
 from hpcplan.campaign.progress import Progress, read_progress
 from hpcplan.campaign.submit import check_same_cluster
 from hpcplan.errors import HpcplanError, SlurmUnreachableError
+from hpcplan.garbage import without_collection
 from hpcplan.render.manifest import Manifest, ManifestJob
 from hpcplan.slurm.backend import Backend
 from hpcplan.slurm.records import JobRecord, JobState
@@ -127,21 +126,7 @@ class CampaignStatus:
         return {**asdict(self), "state": self.state.value}
 
 
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Python does not look for garbage meanwhile: of tens of thousands of new records none is, and looking at them
-    again and again takes a tenth of the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_without_collection()
+@without_collection()
 def status(directory: Path, backend: Backend | None) -> CampaignStatus:
     """Return how the campaign stands. Slurm is asked once for all jobs; final states that are new go into the journal.
 

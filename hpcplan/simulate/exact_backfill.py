@@ -112,10 +112,6 @@ class ExactBackfillPass(BackfillPass):
             self._promise(job, slot)
         return slot
 
-    def block(self, start: int, end: int, nodes: int) -> None:
-        """Promise nodes to nobody for a time: see ``reservations``."""
-        raise NotImplementedError
-
     def _started(self, job: Job, slot: Slot) -> None:
         insort(self._ends, (slot.end, job.id, slot.nodes))
         if job.request.whole and self.settings.consumable:  # as jobs that run with select/linear are not

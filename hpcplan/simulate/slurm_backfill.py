@@ -107,11 +107,6 @@ class BackfillPass:
         """Whether a job can be started on the nodes of a slot as things are now."""
         return not slot.nodes & ~self._free_for(job.request)
 
-    def block(self, start: int, end: int, nodes: int) -> None:
-        """Promise nodes to nobody for a time."""
-        if end > self.now:
-            self._take(Slot(max(start, self.now), end, nodes))
-
     def _started(self, job: Job, slot: Slot) -> None:
         """Count a job among the running ones."""
         self._free &= ~slot.nodes

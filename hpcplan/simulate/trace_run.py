@@ -6,14 +6,14 @@ them are known, so that a trace of any length needs no more memory than the jobs
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
 from hpcplan.errors import InputError, nearest
+from hpcplan.garbage import without_collection
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.fast_slurm import FEW, compiled_rows, is_usual, numba_is_there, usual_cluster
@@ -75,7 +75,7 @@ def on_processors(
     refused: dict[str, str] = {}
     jobs, positions = _by_submission(trace.jobs)
     rows = rows_on_processors(jobs, size, policy, order, refused, tell=tell)
-    with nullcontext() if policy == "slurm" else _no_collection():
+    with nullcontext() if policy == "slurm" else without_collection():
         return Schedule(policy, order, size, _in_trace_order(rows, positions), refused)
 
 
@@ -167,18 +167,6 @@ def pool_of(procs: int | None) -> int:
     if procs is None:
         raise InputError("the trace does not say how large the machine is", hint="--procs, --site or --slurm-conf")
     return procs
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Let nobody look for reference cycles: none are made, and a look at all the rows, again and again, takes long."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _on_pool(jobs: Iterable[TraceJob], procs: int, policy: str, order: str) -> Iterator[Placed]:
