@@ -203,7 +203,7 @@ def _assessed(
 ) -> CampaignStatus:
     jobs = [_job_status(fact, ledger.job(fact.job.key), now) for fact in facts]
     due = _due(manifest, ledger, jobs)
-    state = _campaign_state(ledger, jobs, progress, due)
+    state = _campaign_state(manifest, ledger, jobs, progress, due)
     return CampaignStatus(
         campaign=manifest.campaign,
         state=state,
@@ -274,7 +274,9 @@ def _job_status(fact: _Fact, asked_for: JobLedger, now: int | None) -> JobStatus
     return JobStatus(**fixed, state=JobState.UNKNOWN.value, reason=known.reason())
 
 
-def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress, due: Sequence[str]) -> CampaignState:
+def _campaign_state(
+    manifest: Manifest, ledger: Ledger, jobs: Sequence[JobStatus], progress: Progress, due: Sequence[str]
+) -> CampaignState:
     states = [JobState.parse(job.state) for job in jobs]
     submitted = [job for job in jobs if job.job_id is not None]
     if any(state.active for state in states):
@@ -287,13 +289,15 @@ def _campaign_state(ledger: Ledger, jobs: Sequence[JobStatus], progress: Progres
         return CampaignState.SUBMITTING
     if any(state.waiting for state in states):
         return CampaignState.WAITING
-    return _ended(ledger, jobs, states, progress)
+    return _ended(manifest, ledger, jobs, states, progress)
 
 
-def _ended(ledger: Ledger, jobs: Sequence[JobStatus], states: Sequence[JobState], progress: Progress) -> CampaignState:
+def _ended(
+    manifest: Manifest, ledger: Ledger, jobs: Sequence[JobStatus], states: Sequence[JobState], progress: Progress
+) -> CampaignState:
     """Judge a campaign none of whose jobs runs or waits. The last job ends well only when training is done."""
     unknown = [job.state == JobState.UNKNOWN.value for job in jobs]
-    if _is_done(jobs, progress):
+    if _is_done(manifest, jobs, progress):
         return CampaignState.DONE
     if ledger.cancelled or states[-1] is JobState.CANCELLED:
         return CampaignState.CANCELLED
@@ -304,11 +308,17 @@ def _ended(ledger: Ledger, jobs: Sequence[JobStatus], states: Sequence[JobState]
     return CampaignState.FAILED
 
 
-def _is_done(jobs: Sequence[JobStatus], progress: Progress) -> bool:
-    """Whether training is done, which its last job or its marker says, and every other stage has succeeded."""
-    last = {job.stage: job.state == JobState.COMPLETED.value for job in jobs}
-    stages = {stage: done or (stage == _TRAIN and progress.done is not None) for stage, done in last.items()}
-    return all(stages.values())
+def _is_done(manifest: Manifest, jobs: Sequence[JobStatus], progress: Progress) -> bool:
+    """Whether training is done, which the end of its chain or its marker says, and every other stage has succeeded.
+
+    Of a stage those jobs count that no other job of it comes after: the last of a chain, each one of jobs side by side.
+    """
+    stage = {job.key: job.stage for job in manifest.jobs}
+    followed = {key for job in manifest.jobs for key in (*job.after, *job.after_ok) if stage.get(key) == job.stage}
+    done = dict.fromkeys(stage.values(), True)
+    for job in jobs:
+        done[job.stage] &= job.key in followed or job.state == JobState.COMPLETED.value
+    return all(well or (name == _TRAIN and progress.done is not None) for name, well in done.items())
 
 
 def _notes(
