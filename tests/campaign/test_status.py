@@ -14,6 +14,7 @@ from hpcplan.campaign.journal import JOURNAL_NAME, read_journal
 from hpcplan.campaign.watch import polite_interval_s, watch
 from hpcplan.errors import ConflictError, InputError, SlurmUnreachableError
 from hpcplan.slurm.records import JobRecord, JobState
+from tests.campaign.tiny import write_tiny_campaign
 
 
 @pytest.fixture
@@ -108,6 +109,19 @@ def test_a_job_that_vanished_unseen_is_unknown_never_guessed(directory: Path, sl
         b"".join(line for line in _lines(directory) if b'"ended"' not in line)
     )  # as if nobody had looked
     assert states(directory, slurm) == ("unknown", ["UNKNOWN"] * 3)
+
+
+@pytest.mark.parametrize(("chained", "state"), [(True, "done"), (False, "partly unknown")])
+def test_jobs_side_by_side_are_done_when_each_is_and_a_chain_when_its_last_is(
+    chained: bool, state: str, tmp_path: Path, slurm: Any
+) -> None:
+    directory = write_tiny_campaign(tmp_path / "tiny", 3, chained=chained)
+    submit(directory, slurm)
+    for job_id in (100, 102):
+        slurm.run(job_id)
+        slurm.end(job_id)
+    slurm.forget(101)
+    assert states(directory, slurm) == (state, ["COMPLETED", "UNKNOWN", "COMPLETED"])
 
 
 def _lines(directory: Path) -> list[bytes]:
