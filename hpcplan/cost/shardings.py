@@ -94,8 +94,8 @@ class Shardings:
 
     @property
     def expert_shards(self) -> Ints:
-        """The same for experts, which fewer ranks share."""
-        return np.asarray(np.minimum(self.shards, np.maximum(1, self.dp * self.cp // self.ep)), np.int64)
+        """The same for experts: each group holds all of them, spread over ``ep`` of its ranks."""
+        return np.asarray(np.maximum(1, self.shards // self.ep), np.int64)
 
     def stage_layers(self, layers: float | Floats) -> Floats:
         """Return the layers of the fullest stage, of so many layers in all."""

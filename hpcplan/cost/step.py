@@ -24,7 +24,7 @@ from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
 from hpcplan.cost.shardings import ZERO_BUBBLE, Floats, Shardings
 
-__all__ = ["Costs", "StepTime", "price"]
+__all__ = ["Costs", "StepTime", "gradient_exchange", "price"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +219,27 @@ def _layer_traffic(
 def _data_parallel(
     machine: Machine, c: Coefficients, s: Shardings, held: Held, compute_s: Floats, recipe: Recipe
 ) -> Floats:
-    """Return the exposed seconds of gradient reduction and, for ZeRO, of gathering parameters.
+    """Return the exposed seconds of what data-parallel ranks exchange.
+
+    A share is always exposed; the rest hides behind the last backward pass, or in stage 3 behind all arithmetic.
+    """
+    total, after = gradient_exchange(machine, c, s, held, recipe)
+    backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
+    share = np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed)
+    exposed = share * total + np.maximum(0.0, (1 - share) * total - backward) + after
+    return np.where(s.dp * s.cp > 1, exposed, 0.0)
+
+
+def gradient_exchange(
+    machine: Machine, c: Coefficients, s: Shardings, held: Held, recipe: Recipe
+) -> tuple[Floats, Floats]:
+    """Return the seconds of gradient reduction and, for ZeRO, of gathering parameters: beside arithmetic, and after it.
 
     Gradients are reduced once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces gradients, and
     gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline it gathers and reduces
     once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights have no gradients, but
     stage 3 gathers them as they are kept. With hybrid sharding (Zhao et al. 2023, arXiv:2304.11277, section 3.2.2) that
-    is among the ranks of a group, whose reduced gradients are then summed over the groups. A share is always exposed;
-    the rest hides behind the last backward pass, or in stage 3 behind all arithmetic.
+    is among the ranks of a group, whose reduced gradients are then summed over the groups.
     """
     whole, routed_whole = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
     size, routed_size = (np.where(s.zero == 0, all_, part) for all_, part in (
@@ -259,11 +272,8 @@ def _data_parallel(
     if s.shard_group.any():
         once, sharded = once + copied(), sharded + times * copied()
     total = np.where(s.zero == 3, sharded, once)
-    backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
-    share = np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed)
-    exposed = share * total + np.maximum(0.0, (1 - share) * total - backward)
-    if np.any(in_turn):  # after the optimizer's step, when nothing else runs
-        sent = collectives.broadcasts(near, 2.0 * held.trained_dense)
-        sent = sent + collectives.broadcasts(routed_near, 2.0 * held.trained_experts)
-        exposed = exposed + np.where(in_turn & (s.zero < 3), sent, 0.0)
-    return np.where(s.dp * s.cp > 1, exposed, 0.0)
+    if not np.any(in_turn):
+        return total, np.zeros_like(total)
+    sent = collectives.broadcasts(near, 2.0 * held.trained_dense)
+    sent = sent + collectives.broadcasts(routed_near, 2.0 * held.trained_experts)
+    return total, np.where(in_turn & (s.zero < 3), sent, 0.0)  # after the optimizer's step, when nothing else runs
