@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,84 +67,77 @@ class _Levels:
 
 
 class Conservative:
-    """A pool with reservations. ``jobs`` are in the order of submission; the queue may put the shortest first."""
+    """A pool with reservations. ``jobs`` come in the order of submission; the queue may put the shortest first."""
 
-    def __init__(self, jobs: Sequence[TraceJob], procs: int, *, shortest_first: bool = False) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: Iterable[TraceJob], procs: int, *, shortest_first: bool = False) -> None:
+        self.jobs = iter(jobs)
         self.shortest_first = shortest_first
         self.levels = _Levels(procs)
-        self.starts = [0] * len(jobs)
-        self.ends: list[tuple[int, int]] = []
+        self.reserved: dict[int, tuple[int, TraceJob]] = {}  # start and job by rank, of those that wait
+        self.ends: list[tuple[int, int, int, int]] = []  # (end, rank, end of the limit, processors)
         self.queue: list[tuple[int, int]] = []  # (order, rank)
         self.next_starts: list[tuple[int, int]] = []  # (reserved start, rank), with outdated ones among them
 
-    def run(self) -> list[int]:
-        """Return when each job starts."""
-        rank, count = 0, len(self.jobs)
-        while rank < count or self.queue:
-            now = self._next(rank)
+    def run(self) -> Iterator[tuple[int, TraceJob, int]]:
+        """Yield the rank in the order of submission, the job and the start of each as it starts."""
+        rank, job = 0, next(self.jobs, None)
+        while job is not None or self.queue:
+            now = self._next(job)
             self.levels.forget(now)
             if self._end(now):
                 self._compress(now)
-            while rank < count and self.jobs[rank].submit_s == now:
-                self._reserve(rank, now)
-                rank += 1
-            self._start(now)
-        return self.starts
+            while job is not None and job.submit_s == now:
+                insort(self.queue, (self._order(job), rank))
+                self._place(rank, job, now)
+                rank, job = rank + 1, next(self.jobs, None)
+            yield from self._start(now)
 
-    def _next(self, rank: int) -> int:
+    def _next(self, job: TraceJob | None) -> int:
         while self.next_starts and not self._is_current(*self.next_starts[0]):
             heapq.heappop(self.next_starts)
-        times = [heap[0][0] for heap in (self.ends, self.next_starts) if heap]
-        if rank < len(self.jobs):
-            times.append(self.jobs[rank].submit_s)
+        times = [] if job is None else [job.submit_s]
+        times += [one[0][0] for one in (self.ends, self.next_starts) if one]
         return min(times)
 
     def _is_current(self, start: int, rank: int) -> bool:
-        key = self._key(rank)
-        position = bisect_left(self.queue, key)
-        return self.starts[rank] == start and position < len(self.queue) and self.queue[position] == key
+        held = self.reserved.get(rank)
+        return held is not None and held[0] == start
 
-    def _key(self, rank: int) -> tuple[int, int]:
-        return (self.jobs[rank].limit_s if self.shortest_first else 0, rank)
+    def _order(self, job: TraceJob) -> int:
+        return job.limit_s if self.shortest_first else 0
 
     def _end(self, now: int) -> bool:
         """Take out the jobs that end; whether one leaves part of its time to others."""
         early = False
         while self.ends and self.ends[0][0] == now:
-            rank = heapq.heappop(self.ends)[1]
-            job = self.jobs[rank]
-            promised = self.starts[rank] + job.limit_s
+            _, _, promised, width = heapq.heappop(self.ends)
             if promised > now:
-                self.levels.add(now, promised, job.procs)
+                self.levels.add(now, promised, width)
                 early = True
         return early
 
     def _compress(self, now: int) -> None:
         """Move the reservations up, in the order of the queue."""
         for _, rank in self.queue:
-            job, old = self.jobs[rank], self.starts[rank]
+            old, job = self.reserved[rank]
             if old == now:
                 continue
             self.levels.add(old, old + job.limit_s, job.procs)
-            self._place(rank, now)
+            self._place(rank, job, now)
 
-    def _reserve(self, rank: int, now: int) -> None:
-        insort(self.queue, self._key(rank))
-        self._place(rank, now)
-
-    def _place(self, rank: int, now: int) -> None:
-        job = self.jobs[rank]
+    def _place(self, rank: int, job: TraceJob, now: int) -> None:
         start = self.levels.earliest(now, job.procs, job.limit_s)
         self.levels.add(start, start + job.limit_s, -job.procs)
-        self.starts[rank] = start
-        heapq.heappush(self.next_starts, (start, rank))
+        if self.reserved.get(rank, (None,))[0] != start:
+            heapq.heappush(self.next_starts, (start, rank))
+        self.reserved[rank] = start, job
 
-    def _start(self, now: int) -> None:
+    def _start(self, now: int) -> Iterator[tuple[int, TraceJob, int]]:
         while self.next_starts and self.next_starts[0][0] <= now:
             start, rank = heapq.heappop(self.next_starts)
             if not self._is_current(start, rank):
                 continue
-            del self.queue[bisect_left(self.queue, self._key(rank))]
-            job = self.jobs[rank]
-            heapq.heappush(self.ends, (now + min(job.run_s, job.limit_s), rank))
+            job = self.reserved.pop(rank)[1]
+            del self.queue[bisect_left(self.queue, (self._order(job), rank))]
+            heapq.heappush(self.ends, (now + min(job.run_s, job.limit_s), rank, now + job.limit_s, job.procs))
+            yield rank, job, now

@@ -7,7 +7,7 @@ and jobs that ask for nodes, a limit, a partition, features and a priority at mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from importlib.util import find_spec
 from operator import attrgetter
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hpcplan.simulate.trace_submissions import Submissions
     from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["FEW", "compiled_rows", "is_usual", "numba_is_there", "usual_cluster"]
+__all__ = ["FEW", "UnusualJob", "clock_at", "compiled_rows", "is_usual", "numba_is_there", "rules_of", "usual_alone", "usual_cluster"]
 
 _REMEMBERED: Final = 4096  # requests whose factors are kept
 # What of a job decides only what it may run on, what its priority is, or nothing here; all else must not be asked for.
@@ -77,6 +77,27 @@ def is_usual(job: TraceJob) -> bool:
     )
 
 
+class UnusualJob(Exception):
+    """A job of a trace asks for what compiled code cannot do."""
+
+
+def usual_alone(jobs: Iterable[TraceJob]) -> Iterator[TraceJob]:
+    """Yield jobs as they come.
+
+    Raises:
+        UnusualJob: one is not of the usual kind.
+    """
+    seen: dict[int, JobSpec] = {}  # many jobs of a trace ask for the same, in the same object
+    for job in jobs:
+        if job.ask is not None and seen.get(id(job.ask)) is not job.ask:
+            if not is_usual(job):
+                raise UnusualJob
+            if len(seen) >= _REMEMBERED:
+                seen.clear()
+            seen[id(job.ask)] = job.ask
+        yield job
+
+
 def compiled_rows(
     plan: Submissions, cluster: SlurmCluster, turned_away: list[tuple[int, Row]], *, names_nodes: bool
 ) -> Iterator[tuple[int, Row]]:
@@ -89,7 +110,7 @@ def compiled_rows(
     cpus = {group.cpus for group in machine.groups}
     wants_nodes = names_nodes or len(cpus) > 1
     driver = Driver(
-        _rules(settings), _clock(settings, plan.first_s), all_nodes=machine.all_nodes,
+        rules_of(settings), clock_at(settings, plan.first_s), all_nodes=machine.all_nodes,
         lines=[group.mask for group in sorted(machine.groups, key=lambda group: group.weight)],
         partitions=[(part.mask, part.priority_tier) for part in machine.partitions.values()],
         factors=source.n_factors, wants_nodes=wants_nodes,
@@ -166,7 +187,7 @@ class _Source:
         return known[1]
 
 
-def _rules(settings: SlurmSettings) -> dict[str, int]:
+def rules_of(settings: SlurmSettings) -> dict[str, int]:
     """Return the numbers that the compiled controller goes by."""
     from hpcplan.simulate.compiled.layout import RULES
 
@@ -177,7 +198,7 @@ def _rules(settings: SlurmSettings) -> dict[str, int]:
     return found
 
 
-def _clock(settings: SlurmSettings, now: int) -> dict[str, int]:
+def clock_at(settings: SlurmSettings, now: int) -> dict[str, int]:
     """Return how the controller's own numbers stand at the beginning."""
     from hpcplan.simulate.compiled.layout import NEVER
 

@@ -49,18 +49,12 @@ def starts_in_time(
 ) -> Iterator[Started]:
     """Yield each job of a trace in the order of submission as it starts; the policies are those of :func:`replay`.
 
-    Only ``conservative`` holds the whole trace.
-
     Raises:
         InputError: a job that asks for more processors than there are.
     """
     if policy == "conservative":
-        held = list(jobs)
-        for job in held:
-            if job.procs > procs:
-                raise _too_wide(job, procs)
-        found = Conservative(held, procs, shortest_first=order == "sjf").run()
-        yield from ((rank, held[rank], start) for rank, start in enumerate(found))
+        fitting = _fitting(jobs, procs)
+        yield from Conservative(fitting, procs, shortest_first=order == "sjf").run()
         return
     schedule = _backfilled if policy == "easy" else _in_order
     yield from schedule(jobs, procs, _order(policy, order), None)
@@ -78,6 +72,13 @@ def start_of(jobs: Sequence[TraceJob], procs: int, index: int, *, runs: Sequence
 
 def _too_wide(job: TraceJob, procs: int) -> InputError:
     return InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
+
+
+def _fitting(jobs: Iterable[TraceJob], procs: int) -> Iterator[TraceJob]:
+    for job in jobs:
+        if job.procs > procs:
+            raise _too_wide(job, procs)
+        yield job
 
 
 def _order(policy: TracePolicy, order: Order) -> _Key | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from time import strptime
 from typing import Final
@@ -20,11 +21,15 @@ from hpcplan.simulate.traces import Trace, TraceJob, text_lines
 from hpcplan.slurm import values
 from hpcplan.units import parse_slurm_time
 
-__all__ = ["is_sacct", "read_sacct"]
+__all__ = ["SacctJobs", "is_sacct", "read_sacct"]
 
 _HEADER: Final = re.compile(
     r"(?:[A-Za-z]+)(?P<delimiter>[^A-Za-z%]+?)(?:[A-Za-z]+(?P=delimiter))*[A-Za-z]+(?P=delimiter)?"
 )
+_WIDTHS: Final = frozenset(("nnodes", "allocnodes", "ncpus", "alloccpus"))
+_REMEMBERED: Final = 4096  # different requests
+_Kind = tuple[int | None, int | None, int | None, str | None, str | None, str | None]
+_seconds = lru_cache(1024)(parse_slurm_time)
 _NEVER_RAN: Final = frozenset({"PENDING", "RUNNING", "REQUEUED", "SUSPENDED"})
 
 
@@ -44,48 +49,76 @@ def is_sacct(first_line: str) -> bool:
 
 
 def read_sacct(path: Path) -> Trace:
-    """Read a trace: every job that ran and ended; steps and the rest are skipped, jobs counted. Times as if in UTC.
+    """Read a trace as :class:`SacctJobs` does.
 
     Raises:
         InputError: not readable, or a needed column is missing; with file and line.
     """
-    lines = text_lines(path)
-    columns, delimiter = _columns(next(lines, "")) or ([], "|")
-    if not {"elapsed", "elapsedraw", "end"} & {*columns} or not {"nnodes", "allocnodes", "ncpus", "alloccpus"} & {
-        *columns
-    }:
-        message = "needs the columns JobID, Submit, Elapsed, Timelimit, NNodes and NCPUS"
-        raise InputError(
-            Problem(message, file=str(path), line=1),
-            hint="sacct -aXP -o JobID,User,Account,Partition,QOS,Submit,Start,End,Elapsed,Timelimit,NNodes,NCPUS,State",
-        )
-    jobs: list[TraceJob] = []
-    skipped = 0
-    for line in lines:
-        cells = line.rstrip("\r\n").split(delimiter)
-        if len(cells) == len(columns) + 1 and not cells[-1]:
-            cells.pop()
-        row = dict(zip(columns, cells, strict=False))
-        if "." in row.get("jobid", ""):
-            continue  # a step
-        job = _job(row, len(jobs)) if len(cells) == len(columns) else None
-        if job is None:
-            skipped += bool(line.strip())
-        else:
-            jobs.append(job)
-    if not jobs:
-        raise InputError(Problem("holds no job that ran", file=str(path)))
-    return Trace(tuple(jobs), None, skipped)
+    source = SacctJobs(path)
+    return Trace(tuple(source), None, source.skipped)
 
 
-def _job(row: Mapping[str, str], position: int) -> TraceJob | None:
+class SacctJobs:
+    """The jobs of a dump that ran and ended, read as they are asked for; each iteration reads it anew.
+
+    Steps are passed over, other jobs left out, and ``skipped`` counts those. Times are as if in UTC.
+    """
+
+    procs: int | None = None
+    may_depend: bool = False
+
+    def __init__(self, path: Path) -> None:
+        """Read the names of the columns.
+
+        Raises:
+            InputError: not readable, or a needed column is missing; with file and line.
+        """
+        self.path = path
+        self.skipped = 0
+        columns, self._delimiter = _columns(next(text_lines(path), "")) or ([], "|")
+        if not {"elapsed", "elapsedraw", "end"} & {*columns} or not _WIDTHS & {*columns}:
+            message = "needs the columns JobID, Submit, Elapsed, Timelimit, NNodes and NCPUS"
+            raise InputError(
+                Problem(message, file=str(path), line=1),
+                hint="sacct -aXP -o "
+                "JobID,User,Account,Partition,QOS,Submit,Start,End,Elapsed,Timelimit,NNodes,NCPUS,State",
+            )
+        self._columns = columns
+
+    def __iter__(self) -> Iterator[TraceJob]:
+        """Yield the jobs in the order of the file.
+
+        Raises:
+            InputError: not readable, or no job in it ran.
+        """
+        self.skipped = 0
+        columns, delimiter = self._columns, self._delimiter
+        known: dict[_Kind, JobSpec] = {}
+        position = 0
+        lines = text_lines(self.path)
+        next(lines, None)
+        for line in lines:
+            cells = line.rstrip("\r\n").split(delimiter)
+            if len(cells) == len(columns) + 1 and not cells[-1]:
+                cells.pop()
+            row = dict(zip(columns, cells, strict=False))
+            if "." in row.get("jobid", ""):
+                continue  # a step
+            job = _job(row, position, known) if len(cells) == len(columns) else None
+            if job is None:
+                self.skipped += bool(line.strip())
+            else:
+                position += 1
+                yield job
+        if not position:
+            raise InputError(Problem("holds no job that ran", file=str(self.path)))
+
+
+def _job(row: Mapping[str, str], position: int, known: dict[_Kind, JobSpec]) -> TraceJob | None:
     try:
         submit_s = _stamp(row["submit"])
         run_s = _elapsed(row)
-        limit = row.get("timelimit") or ""
-        limit_s = parse_slurm_time(limit)
-        if limit_s is None and row.get("timelimitraw", "").isdecimal():
-            limit_s = int(row["timelimitraw"]) * 60
+        limit_s = _limit(row)
         nodes = _count(row, "nnodes", "allocnodes", "reqnodes")
         cpus = _count(row, "alloccpus", "ncpus", "reqcpus")
     except (ValueError, KeyError):
@@ -93,19 +126,26 @@ def _job(row: Mapping[str, str], position: int) -> TraceJob | None:
     state = row.get("state", "").split(" ")[0].upper()
     if submit_s is None or not run_s or not (nodes or cpus) or state in _NEVER_RAN:
         return None
-    words = {key: values.text(row.get(key, "")) for key in ("partition", "qos", "account")}
-    width = {"nodes_min": nodes, "nodes_max": nodes} if nodes else {"ntasks": cpus}
     name = row["jobid"].strip()
+    kind = (limit_s, nodes, cpus, row.get("partition"), row.get("qos"), row.get("account"))
+    ask = known.get(kind)
+    if ask is None:
+        words = {key: values.text(row.get(key, "")) for key in ("partition", "qos", "account")}
+        width = {"nodes_min": nodes, "nodes_max": nodes} if nodes else {"ntasks": cpus}
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        ask = known[kind] = JobSpec(name=name, time_limit_s=limit_s, **width, **words)  # type: ignore[arg-type]
     return TraceJob(
-        id=int(name) if name.isdecimal() else position + 1,
-        label=name,
-        submit_s=submit_s,
-        run_s=run_s,
-        limit_s=limit_s or run_s,
-        procs=cpus or nodes or 1,
-        ask=JobSpec(name=name, time_limit_s=limit_s, **width, **words),  # type: ignore[arg-type]
-        user=values.text(row.get("user", "")),
-    )
+        int(name) if name.isdecimal() else position + 1, submit_s, run_s, limit_s or run_s, cpus or nodes or 1,
+        name, ask, values.text(row.get("user", "")),
+    )  # fmt: skip
+
+
+def _limit(row: Mapping[str, str]) -> int | None:
+    limit_s = _seconds(row.get("timelimit") or "")
+    if limit_s is None and row.get("timelimitraw", "").isdecimal():
+        return int(row["timelimitraw"]) * 60
+    return limit_s
 
 
 def _elapsed(row: Mapping[str, str]) -> int | None:
@@ -128,4 +168,15 @@ def _stamp(word: str) -> int | None:
     found = values.text(word)
     if found is None:
         return None
-    return int(found) if found.isdecimal() else timegm(strptime(found, "%Y-%m-%dT%H:%M:%S"))
+    if found.isdecimal():
+        return int(found)
+    day, _, time = found.partition("T")
+    hour, minute, second = map(int, time.split(":"))
+    if not (0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 62):
+        raise ValueError(found)
+    return _midnight(day) + 3600 * hour + 60 * minute + second
+
+
+@lru_cache(1024)
+def _midnight(day: str) -> int:
+    return timegm(strptime(day, "%Y-%m-%d"))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ from hpcplan.errors import InputError, Problem
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.traces import Trace, TraceJob, text_lines
 
-__all__ = ["is_table", "read_table"]
+__all__ = ["TableJobs", "is_table", "read_table"]
 
 _WORDS: Final = {
     "partition": "partition", "qos": "qos", "account": "account", "features": "constraint", "switches": "switches",
@@ -27,7 +29,12 @@ _WORDS: Final = {
 _ALIASES: Final = {  # sbatch's words for the same
     "constraint": "features", "feature": "features", "cpus_per_task": "cpus", "mem_mib": "mem", "mem_mb": "mem",
 }  # fmt: skip
+_ASKS: Final = frozenset(
+    (*_WORDS, "time_limit_min", "nodes", "procs", "priority", "cpus", "segment", "nice", "gres", "mem", "dependency")
+)
 _DEPENDENCY: Final = re.compile(r"(after|afterany|afterok|afternotok|aftercorr)((?::[^:,?]+)+)")
+_REMEMBERED: Final = 4096  # different requests
+_MOST: Final = 10**12
 
 
 def is_table(first_line: str) -> bool:
@@ -37,39 +44,133 @@ def is_table(first_line: str) -> bool:
 
 
 def read_table(path: Path) -> Trace:
-    """Read a trace; fractions of a second are cut off, limits are whole minutes rounded up, as sbatch does.
+    """Read a trace as :class:`TableJobs` does.
 
     Raises:
         InputError: not readable, a column is missing, or a cell is wrong; with file, line and column.
     """
-    reader = csv.DictReader(line.lstrip("\ufeff") for line in text_lines(path))
-    columns = [name.strip().lower() for name in reader.fieldnames or []]
-    columns = [_ALIASES.get(name, name) if _ALIASES.get(name) not in columns else name for name in columns]
-    reader.fieldnames = columns
-    missing = [name for name in ("submit_s", "run_s") if name not in columns]
-    if "nodes" not in columns and "procs" not in columns:
-        missing.append("nodes")
-    if missing or not {"job", "job_id"} & {*columns}:
-        message = (
-            f"has no column {missing[0] if missing else 'job'!r}; a table of jobs needs job, submit_s, nodes, run_s"
-        )
-        raise InputError(Problem(message, file=str(path), line=1))
-    positions: dict[str, int] = {}
-    jobs: list[TraceJob] = []
-    skipped = 0
-    for cells in reader:
-        row = _Row({key: (value or "").strip() for key, value in cells.items() if key}, path, reader.line_num)
-        name = row.text("job") or row.text("job_id")
-        if name in positions:
-            raise row.error("job", f"{name!r} is there twice")
-        positions[name] = len(jobs)
-        if row.text("run_s") == "":
-            skipped += 1
-            continue
-        jobs.append(row.job(name, len(jobs)))
-    if not positions:
-        raise InputError(Problem("holds no jobs", file=str(path)))
-    return Trace(tuple(jobs), None, skipped)
+    source = TableJobs(path)
+    return Trace(tuple(source), None, source.skipped)
+
+
+class TableJobs:
+    """The jobs of a table, read as they are asked for; each iteration reads it anew.
+
+    Fractions of a second are cut off, limits are whole minutes rounded up, as sbatch does; jobs without a run time are
+    left out, and ``skipped`` counts them.
+    """
+
+    procs: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        """Read the names of the columns.
+
+        Raises:
+            InputError: not readable, or a column is missing.
+        """
+        self.path = path
+        self.skipped = 0
+        columns = [name.strip().lower() for name in next(self._rows(), [])]
+        self._columns = [_ALIASES.get(name, name) if _ALIASES.get(name) not in columns else name for name in columns]
+        missing = [name for name in ("submit_s", "run_s") if name not in self._columns]
+        if not {"nodes", "procs"} & {*self._columns}:
+            missing.append("nodes")
+        if missing or not {"job", "job_id"} & {*self._columns}:
+            message = (
+                f"has no column {missing[0] if missing else 'job'!r}; a table of jobs needs job, submit_s, nodes, run_s"
+            )
+            raise InputError(Problem(message, file=str(path), line=1))
+        self.may_depend = "dependency" in self._columns
+
+    def __iter__(self) -> Iterator[TraceJob]:
+        """Yield the jobs in the order of the file.
+
+        Raises:
+            InputError: not readable, or a cell is wrong; with file, line and column.
+        """
+        self.skipped = 0
+        names = _Names()
+        columns = self._columns
+        asking = [position for position, name in enumerate(columns) if name in _ASKS]
+        at = {name: position for position, name in reversed([*enumerate(columns)])}
+        job_at, submit_at, run_at, user_at = at.get("job"), at["submit_s"], at["run_s"], at.get("user")
+        known: dict[tuple[str, ...], tuple[int | None, int, JobSpec]] = {}
+        position = 0
+        rows = self._rows()
+        next(rows, None)
+        for cells in rows:
+            if len(cells) < len(columns):
+                if not cells:
+                    continue
+                cells += [""] * (len(columns) - len(cells))
+            name = cells[at["job_id"]].strip() if job_at is None else cells[job_at].strip()
+            if names.had(name):
+                raise self._row(cells).error("job", f"{name!r} is there twice")
+            try:
+                submit_s, run_s = int(cells[submit_at]), int(cells[run_at])
+            except ValueError:
+                if not cells[run_at].strip():
+                    self.skipped += 1
+                    continue
+                submit_s = run_s = -1
+            if not (0 <= submit_s <= _MOST and 0 <= run_s <= _MOST):
+                submit_s, run_s = self._row(cells).times()
+            kind = tuple([cells[one] for one in asking])
+            if (asked := known.get(kind)) is None:
+                asked = self._row(cells).asked(name)
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                if asked[2].dependency is None:  # else it needs its own name
+                    known[kind] = asked
+            limit_s, width, ask = asked
+            position += 1
+            yield TraceJob(
+                int(name) if name.isdecimal() else position, submit_s, run_s or 1, limit_s or run_s or 1, width,
+                name, ask, (cells[user_at].strip() or None) if user_at is not None else None,
+            )  # fmt: skip
+        if not names:
+            raise InputError(Problem("holds no jobs", file=str(self.path)))
+
+    def _rows(self) -> Iterator[list[str]]:
+        reader = csv.reader(line.removeprefix("\ufeff") for line in text_lines(self.path))
+        for row in reader:
+            self._line = reader.line_num
+            yield row
+
+    def _row(self, cells: list[str]) -> _Row:
+        texts = {name: cell.strip() for name, cell in zip(self._columns, cells, strict=False)}
+        return _Row(texts, self.path, self._line)
+
+
+class _Names:
+    """The names that jobs have had. Of numbers that go up, as job ids do, only where they leave some out is kept."""
+
+    def __init__(self) -> None:
+        self._firsts, self._lasts = array("q"), array("q")  # of spans of numbers, going up
+        self._last = -1
+        self._others: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts or self._others)
+
+    def had(self, name: str) -> bool:
+        """Whether a job before this one had the name; from now on one has."""
+        if name.isdecimal() and len(name) < 19 and (number := int(name)) > self._last and str(number) == name:
+            if not self._firsts or number > self._last + 1:
+                self._firsts.append(number)
+                self._lasts.append(number)
+            self._lasts[-1] = self._last = number
+            return False
+        if name in self._others or self._in_a_span(name):
+            return True
+        self._others.add(name)
+        return False
+
+    def _in_a_span(self, name: str) -> bool:
+        if not name.isdecimal() or len(name) > 18 or str(int(name)) != name:
+            return False
+        span = bisect_right(self._firsts, int(name)) - 1
+        return span >= 0 and int(name) <= self._lasts[span]
 
 
 class _Row:
@@ -95,30 +196,26 @@ class _Row:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not least <= value <= 1e12:
+        if not least <= value <= _MOST:
             raise self.error(column, f"{text!r} is not a number of {least:g} or more")
         return value
 
-    def job(self, name: str, position: int) -> TraceJob:
+    def times(self) -> tuple[int, int]:
+        """Return when the job is submitted and how long it would run, in seconds."""
         submit_s, run_s = self.number("submit_s"), self.number("run_s")
         if submit_s is None:
             raise self.error("submit_s", "is missing")
+        return int(submit_s), int(run_s or 0)
+
+    def asked(self, name: str) -> tuple[int | None, int, JobSpec]:
+        """Return the time limit in seconds if there is one, the width, and all that is asked for."""
         minutes = self.number("time_limit_min", least=0.01)
         limit_s = None if minutes is None else int(-(-minutes // 1)) * 60
         nodes, procs = self.number("nodes", least=1), self.number("procs", least=1)
         if nodes is None and procs is None:
             raise self.error("nodes", "is missing")
-        run = max(1, int(run_s or 0))
-        return TraceJob(
-            id=int(name) if name.isdecimal() else position + 1,
-            label=name,
-            submit_s=int(submit_s),
-            run_s=run,
-            limit_s=limit_s or run,
-            procs=int(nodes if nodes is not None else procs or 1),
-            ask=JobSpec(name=name, time_limit_s=limit_s, **self._asks(nodes, procs)),
-            user=self.text("user") or None,
-        )
+        width = int(nodes if nodes is not None else procs or 1)
+        return limit_s, width, JobSpec(name=name, time_limit_s=limit_s, **self._asks(nodes, procs))
 
     def _asks(self, nodes: float | None, procs: float | None) -> dict[str, Any]:
         if re.fullmatch(r"(\d+(@\S+)?)?", self.text("switches")) is None:

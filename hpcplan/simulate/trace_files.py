@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcplan.errors import InputError, Problem
-from hpcplan.simulate.sacct_trace import is_sacct, read_sacct
-from hpcplan.simulate.table_trace import is_table, read_table
-from hpcplan.simulate.traces import SwfJobs, Trace, text_lines
+from hpcplan.simulate.sacct_trace import SacctJobs, is_sacct
+from hpcplan.simulate.table_trace import TableJobs, is_table
+from hpcplan.simulate.traces import SwfJobs, Trace, TraceSource, text_lines
 
 __all__ = ["open_trace", "read_trace"]
 
@@ -19,20 +19,20 @@ def read_trace(path: Path, *, procs: int | None = None) -> Trace:
         InputError: not readable, or none of these; with file and line.
     """
     source = open_trace(path, procs=procs)
-    return source if isinstance(source, Trace) else Trace(tuple(source), source.procs, source.skipped)
+    return Trace(tuple(source), source.procs, source.skipped)
 
 
-def open_trace(path: Path, *, procs: int | None = None) -> SwfJobs | Trace:
-    """Return a trace in SWF to be read job by job, and any other as a whole.
+def open_trace(path: Path, *, procs: int | None = None) -> TraceSource:
+    """Return a trace to be read job by job.
 
     Raises:
         InputError: not readable, or none of these; with file and line.
     """
     first = next((line for line in text_lines(path) if line.strip()), "")
     if is_table(first):
-        return read_table(path)
+        return TableJobs(path)
     if is_sacct(first):
-        return read_sacct(path)
+        return SacctJobs(path)
     if first.lstrip().startswith(";") or first.lstrip()[:1].isdigit():
         return SwfJobs(path, procs=procs)
     message = (

@@ -6,7 +6,7 @@ them are known, so that a trace of any length needs no more memory than the jobs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -16,7 +16,15 @@ from hpcplan.errors import InputError, nearest
 from hpcplan.garbage import without_collection
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
-from hpcplan.simulate.fast_slurm import FEW, compiled_rows, is_usual, numba_is_there, usual_cluster
+from hpcplan.simulate.fast_slurm import (
+    FEW,
+    UnusualJob,
+    compiled_rows,
+    is_usual,
+    numba_is_there,
+    usual_alone,
+    usual_cluster,
+)
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.outcome import Metrics, Row, metrics
@@ -24,12 +32,13 @@ from hpcplan.simulate.policies import POLICIES, Backfill, Fcfs
 from hpcplan.simulate.replay import starts_in_time
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
-from hpcplan.simulate.trace_submissions import Submissions, depends
+from hpcplan.simulate.trace_order import in_order
+from hpcplan.simulate.trace_submissions import Submissions, awaited
 from hpcplan.simulate.traces import Trace, TraceJob
 from hpcplan.slurm.records import JobState
 
 __all__ = [
-    "TRACE_POLICIES", "Schedule", "check_policy", "on_nodes", "on_processors", "pool_of", "rows_on_nodes",
+    "TRACE_POLICIES", "Schedule", "UnusualJob", "check_policy", "on_nodes", "on_processors", "pool_of", "rows_on_nodes",
     "rows_on_processors",
 ]  # fmt: skip
 
@@ -89,7 +98,7 @@ def on_nodes(
     """
     refused: dict[str, str] = {}
     jobs, positions = _by_submission(trace.jobs)
-    rows = rows_on_nodes(jobs, cluster, policy, order, refused, tell=tell)
+    rows = rows_on_nodes(jobs, cluster, policy, order, refused, names=awaited(jobs), tell=tell)
     machine = cluster.machine
     return Schedule(policy, order, machine.total(machine.all_nodes, "cpus"), _in_trace_order(rows, positions), refused)
 
@@ -106,7 +115,7 @@ def rows_on_processors(
     if policy == "slurm":
         cluster = SlurmCluster(Machine.of_processors(procs), SlurmSettings())
         return rows_on_nodes(jobs, cluster, policy, order, refused, names_nodes=False, tell=tell)
-    return _in_order(_on_pool(jobs, procs, policy, order))
+    return in_order(_on_pool(jobs, procs, policy, order))
 
 
 def rows_on_nodes(
@@ -116,36 +125,40 @@ def rows_on_nodes(
     order: str,
     refused: dict[str, str],
     *,
+    names: Collection[str] = (),
     names_nodes: bool = True,
+    compiled: bool = True,
     tell: Tell = _silent,
 ) -> Iterator[Row]:
     """Yield the rows of :func:`on_nodes` for jobs in the order of their submission; ``refused`` is filled.
 
-    Without ``names_nodes`` the rows do not say on which nodes, nor on how many, a job ran. Where a job may wait for
-    others, ``jobs`` is a sequence. ``tell`` is told what makes it take longer than it might.
+    ``names`` are those of the trace that others wait for (:func:`.trace_submissions.awaited`). Without ``names_nodes``
+    the rows do not say on which nodes, nor on how many, a job ran; without ``compiled`` they do not come from compiled
+    code. ``tell`` is told what makes it take longer than it might.
 
     Raises:
         InputError: no such policy, or a job depends on one that the trace does not have.
+        UnusualJob: compiled code has begun, and cannot do what a later job asks for.
     """
     check_policy(policy)
-    names = {job.name for job in jobs} if isinstance(jobs, Sequence) and any(map(depends, jobs)) else ()
     fast = False
-    if policy == "slurm" and usual_cluster(cluster):
+    if policy == "slurm" and compiled and not names and usual_cluster(cluster):
         if isinstance(jobs, Sequence):
             fast = len(jobs) > FEW and all(map(is_usual, jobs))
-        else:  # such jobs ask for processors and a limit
+        else:
+            jobs = iter(jobs)
             first = list(islice(jobs, FEW + 1))
-            fast, jobs = len(first) > FEW, chain(first, jobs)
-        if fast:
-            fast = numba_is_there(tell)
+            fast, jobs = len(first) > FEW and all(map(is_usual, first)), chain(first, jobs)
+        if fast and (fast := numba_is_there(tell)) and not isinstance(jobs, Sequence):
+            jobs = usual_alone(jobs)
     turned_away: list[Placed] = []
     plan = Submissions(
         jobs, cluster, policy, order, names=names, refused=refused,
         never_runs=lambda position, row: turned_away.append((position, row)),
     )  # fmt: skip
     if fast:
-        return _in_order(compiled_rows(plan, cluster, turned_away, names_nodes=names_nodes))
-    return _in_order(_on_engine(plan, cluster, policy, turned_away, names_nodes=names_nodes))
+        return in_order(compiled_rows(plan, cluster, turned_away, names_nodes=names_nodes))
+    return in_order(_on_engine(plan, cluster, policy, turned_away, names_nodes=names_nodes))
 
 
 def check_policy(policy: str) -> None:
@@ -226,21 +239,6 @@ def _taken(rows: list[Placed]) -> list[Placed]:
     result = rows.copy()
     rows.clear()
     return result
-
-
-def _in_order(found: Iterable[Placed]) -> Iterator[Row]:
-    """Yield rows in the order of their positions, each as soon as those before it are known."""
-    early: dict[int, Row] = {}
-    following = 0
-    for position, row in found:
-        if position != following:
-            early[position] = row
-            continue
-        yield row
-        following += 1
-        while early and following in early:
-            yield early.pop(following)
-            following += 1
 
 
 def _by_submission(jobs: Sequence[TraceJob]) -> tuple[Sequence[TraceJob], list[int] | None]:

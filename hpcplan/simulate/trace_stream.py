@@ -1,7 +1,7 @@
 """A trace from its file to its schedule's file, figures and picture, without ever being in memory as a whole.
 
-That is so for traces in SWF whose jobs come in the order of their submission, as they do in the archive; any other is
-read first. What is held then is the jobs that wait or run, the rows that wait for one before them, and 8 bytes a job.
+What is held is the jobs that wait or run, the rows that wait for one before them, and 8 bytes a job; 32 where the jobs
+do not come in the order of their submission (:mod:`.trace_order`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from hpcplan.documents import write_parts
 from hpcplan.simulate.outcome import Figures, Metrics, csv_parts
-from hpcplan.simulate.trace_files import read_trace
-from hpcplan.simulate.trace_run import check_policy, on_nodes, on_processors, pool_of, rows_on_nodes, rows_on_processors
-from hpcplan.simulate.traces import SwfJobs, Trace, TraceJob
+from hpcplan.simulate.trace_order import BySubmission
+from hpcplan.simulate.trace_run import UnusualJob, check_policy, pool_of, rows_on_nodes, rows_on_processors
+from hpcplan.simulate.trace_submissions import awaited
 
 if TYPE_CHECKING:
     from hpcplan.simulate.outcome import Row
     from hpcplan.simulate.picture import Sketch
     from hpcplan.simulate.slurm_cluster import SlurmCluster
+    from hpcplan.simulate.traces import TraceJob, TraceSource
 
 __all__ = ["Outcome", "Target", "schedule_trace"]
 
@@ -63,7 +64,7 @@ class _OutOfOrder(Exception):
 
 
 def schedule_trace(
-    source: SwfJobs | Trace, target: Target, policy: str, order: str = "submit", *,
+    source: TraceSource, target: Target, policy: str, order: str = "submit", *,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Outcome:  # fmt: skip
     """Schedule a trace and write what ``target`` asks for; ``tell`` is told what makes it take longer than it might.
@@ -74,33 +75,31 @@ def schedule_trace(
     """
     check_policy(policy)
     size = target.size(source.procs)
-    if isinstance(source, SwfJobs):
+    jobs: BySubmission | None = None
+    compiled = True
+    while True:
         try:
-            return _streamed(source, target, size, policy, order, tell)
+            return _streamed(source, jobs, target, size, policy, order, compiled=compiled, tell=tell)
         except _OutOfOrder:
-            source = read_trace(source.path, procs=target.procs)
-    if target.cluster is not None:
-        schedule = on_nodes(source, target.cluster, policy, order, tell=tell)
-    else:
-        schedule = on_processors(source, size, policy, order, tell=tell)
-    if target.output is not None:
-        write_parts(target.output, csv_parts(schedule.rows))
-    if target.picture is not None:
-        from hpcplan.simulate.picture import draw_schedule
-
-        draw_schedule(schedule, target.picture)
-    return Outcome(policy, order, size, schedule.metrics(), schedule.refused, source.skipped)
+            jobs = BySubmission(source)
+        except UnusualJob:
+            compiled = False
 
 
 def _streamed(
-    source: SwfJobs, target: Target, size: int, policy: str, order: str, tell: Callable[[str], None]
-) -> Outcome:
+    source: TraceSource, sorted_jobs: BySubmission | None, target: Target, size: int, policy: str, order: str, *,
+    compiled: bool, tell: Callable[[str], None],
+) -> Outcome:  # fmt: skip
     refused: dict[str, str] = {}
+    jobs = sorted_jobs or _ordered(source)
     rows: Iterable[Row]
     if target.cluster is not None:
-        rows = rows_on_nodes(_ordered(source), target.cluster, policy, order, refused, tell=tell)
+        rows = rows_on_nodes(
+            jobs, target.cluster, policy, order, refused,
+            names=awaited(source) if source.may_depend else (), compiled=compiled, tell=tell,
+        )  # fmt: skip
     else:
-        rows = rows_on_processors(_ordered(source), size, policy, order, refused, tell=tell)
+        rows = rows_on_processors(jobs, size, policy, order, refused, tell=tell)
     figures = Figures(size)
     rows = figures.of(rows)
     sketch: Sketch | None = None
@@ -110,6 +109,8 @@ def _streamed(
         check_suffix(target.picture)
         sketch = Sketch()
         rows = sketch.of(rows)
+    if sorted_jobs is not None:
+        rows = sorted_jobs.in_trace_order(rows)
     if target.output is not None:
         write_parts(target.output, csv_parts(rows))
     else:

@@ -16,7 +16,7 @@ from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.traces import TraceJob
 from hpcplan.slurm.records import JobState
 
-__all__ = ["Submission", "Submissions", "depends"]
+__all__ = ["Submission", "Submissions", "awaited"]
 
 _FIRST: Final = 10**9  # what limits are taken from to make priorities of them; above every limit
 _REMEMBERED: Final = 4096  # kinds of jobs of which nothing but their size and limit is known
@@ -52,7 +52,7 @@ class Submissions:
         refused: dict[str, str],
         never_runs: Callable[[int, Row], None],
     ) -> None:
-        """Take over the jobs, in the order of submission; ``names`` are theirs, where one depends on another."""
+        """Take over the jobs, in the order of submission; ``names`` are of those that others wait for."""
         self.waiting: dict[int, Submission] = {}
         self.refused = refused
         self._never_runs = never_runs
@@ -67,6 +67,7 @@ class Submissions:
         self._as_given = policy == "priority" or (policy == "slurm" and order == "submit")
         self._shortest_first = policy == "sjf" or order == "sjf"
         self._plain: dict[tuple[int, int], tuple[JobSpec, Request]] = {}
+        self._asked: dict[tuple[int, int, int, str | None], tuple[JobSpec, JobSpec, Request]] = {}
         self._left = enumerate(jobs)
         self._next: Submission | None = None
         self.first_s = 0
@@ -108,7 +109,7 @@ class Submissions:
                 self._never_runs(position, Row(job.name, job.submit_s, None, None, job.procs, None, None, "REFUSED"))
                 continue
             self._count += 1
-            if self._names:
+            if job.name in self._names:
                 self._numbers[job.name] = self._count
             return Submission(self._count, position, job, spec, request)
         return None
@@ -119,12 +120,22 @@ class Submissions:
         Raises:
             SlurmError: sbatch would refuse it.
         """
-        if job.ask is not None:
-            spec = self._spec(job, job.ask)
+        ask = job.ask
+        if ask is not None:
+            held = (id(ask), job.procs, job.limit_s, job.user)
+            asked = self._asked.get(held)
+            if asked is not None and asked[0] is ask:
+                return asked[1], asked[2]
+            spec = self._spec(job, ask)
             if self._whole_minutes:
                 refuse_unknown(spec, job.user or "user", self._licenses, self._reservations)
             request = self._admission.resolve(spec)
-            return self._with_dependency(spec, job), request
+            if spec.dependency is not None:
+                return self._with_dependency(spec, job), request
+            if len(self._asked) >= _REMEMBERED:
+                self._asked.clear()
+            self._asked[held] = ask, spec, request
+            return spec, request
         kind = (job.procs, job.limit_s)
         known = self._plain.get(kind)
         if known is None:
@@ -167,6 +178,7 @@ class Submissions:
         return replace(spec, dependency=_REFERENCE.sub(number, spec.dependency))
 
 
-def depends(job: TraceJob) -> bool:
-    """Whether a job of a trace waits for others."""
-    return job.ask is not None and job.ask.dependency is not None
+def awaited(jobs: Iterable[TraceJob]) -> set[str]:
+    """Return the names of the jobs that others of a trace wait for; ``jobs`` is gone through twice if there are any."""
+    asked = {name for job in jobs if job.ask is not None for name in _REFERENCE.findall(job.ask.dependency or "")}
+    return {job.name for job in jobs if job.name in asked} if asked else asked

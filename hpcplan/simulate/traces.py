@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.simulate.jobs import JobSpec
 
-__all__ = ["SwfJobs", "Trace", "TraceJob", "read_swf", "text_lines"]
+__all__ = ["SwfJobs", "Trace", "TraceJob", "TraceSource", "read_swf", "text_lines"]
 
 _JOB, _SUBMIT, _RUN, _PROCS, _REQUESTED_PROCS, _REQUESTED_TIME, _USER = 0, 1, 3, 4, 7, 8, 11
 _FIELDS: Final = 18
@@ -61,6 +61,26 @@ class Trace:
     skipped: int
 
 
+class TraceSource(Protocol):
+    """A trace in a file, whose jobs are read as they are asked for; each iteration reads it anew.
+
+    ``procs`` is the machine's size where the file says it, ``skipped`` how many jobs the last iteration left out, and
+    ``may_depend`` whether jobs may wait for others.
+    """
+
+    procs: int | None
+    skipped: int
+    may_depend: bool
+
+    def __iter__(self) -> Iterator[TraceJob]:
+        """Yield the jobs in the order of the file.
+
+        Raises:
+            InputError: not readable, or a line is wrong; with file and line.
+        """
+        ...
+
+
 def read_swf(path: Path, *, procs: int | None = None) -> Trace:
     """Read a trace as :class:`SwfJobs` does.
 
@@ -80,6 +100,8 @@ class SwfJobs:
     time where none was asked, and they are killed at it. Run times below 1 s count as 1 s; jobs without run time or
     processors are left out, and ``skipped`` counts them.
     """
+
+    may_depend: bool = False
 
     def __init__(self, path: Path, *, procs: int | None = None) -> None:
         """Read the header.
