@@ -17,7 +17,7 @@ from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Number, Shape
 from hpcplan.cost.shardings import CPU, FULL, NVME, SELECTIVE, Floats, Shardings
 
-__all__ = ["STATE_BYTES", "Arithmetic", "LayerTime"]
+__all__ = ["STATE_BYTES", "Arithmetic", "LayerTime", "attention_rate", "product_s"]
 
 STATE_BYTES = 12.0  # of Adam a parameter: fp32 master weight and two moments
 
@@ -52,6 +52,22 @@ def _soft_maximum(a: Floats, b: Floats) -> Floats:
     return top * ((a / top) ** _SMOOTH + (b / top) ** _SMOOTH) ** (1 / _SMOOTH)
 
 
+def product_s(rows: Number, inner: Number, columns: Number, machine: Machine, c: Coefficients) -> Floats:
+    """Return seconds of a (rows x inner) by (inner x columns) product: the slower of arithmetic and memory."""
+    r, w = c.matmul_half_rows, c.matmul_half_width
+    # 2 r k n / (rate * r/(r+r0) * k/(k+w) * n/(n+w)), written so that an absent product takes no time
+    arithmetic = 2.0 * (rows + r) * (inner + w) * (columns + w) / (machine.peak_flops * c.matmul_efficiency)
+    moved = machine.element_bytes * (rows * inner + inner * columns + rows * columns)
+    present = np.minimum(inner, columns) > 0
+    return np.where(present, np.maximum(arithmetic, moved / (machine.memory_bytes_per_s * c.memory_efficiency)), 0.0)
+
+
+def attention_rate(width: Number, machine: Machine, c: Coefficients) -> Floats:
+    """Return the FLOP/s of fused attention whose heads are so wide, those under the causal mask left out."""
+    head = width / (width + c.attention_half_head) * (128 + c.attention_half_head) / 128
+    return np.asarray(machine.attention_peak_flops * c.attention_efficiency * head)
+
+
 class Arithmetic:
     """Prices the layers of models, for many shardings, on machines."""
 
@@ -62,19 +78,12 @@ class Arithmetic:
         self.sequence, self.flash = sequence, np.asarray(recipe.flash, dtype=float)
         self.trained = np.where(np.asarray(recipe.adapter_rank) > 0, 0.0, 1.0)
         self.matmul_flops = machine.peak_flops * c.matmul_efficiency
-        head = shape.head_dim / (shape.head_dim + c.attention_half_head) * (128 + c.attention_half_head) / 128
-        self.attention_flops = machine.attention_peak_flops * c.attention_efficiency * head
+        self.attention_flops = attention_rate(shape.head_dim, machine, c)
         self.stream_bytes_per_s = machine.memory_bytes_per_s * c.memory_efficiency
         self.tokens = s.micro_batch * sequence / s.cp
 
     def _matmul(self, rows: Number, inner: Number, columns: Number) -> Floats:
-        """Return seconds of a (rows x inner) by (inner x columns) product: the slower of arithmetic and memory."""
-        r, w = self.c.matmul_half_rows, self.c.matmul_half_width
-        # 2 r k n / (rate * r/(r+r0) * k/(k+w) * n/(n+w)), written so that an absent product takes no time
-        arithmetic = 2.0 * (rows + r) * (inner + w) * (columns + w) / self.matmul_flops
-        moved = self.machine.element_bytes * (rows * inner + inner * columns + rows * columns)
-        present = np.minimum(inner, columns) > 0
-        return np.where(present, np.maximum(arithmetic, moved / self.stream_bytes_per_s), 0.0)
+        return product_s(rows, inner, columns, self.machine, self.c)
 
     def _stream(self, elements: Number) -> Floats:
         """Return seconds of kernels that read and write that many elements in all."""
