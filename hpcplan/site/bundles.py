@@ -7,12 +7,11 @@ counts for the one that has most of its links.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from hpcplan.hostlist import expand
-from hpcplan.site.fabric import Fabric, Switch
+from hpcplan.site.fabric import Fabric, Switch, level_names
 from hpcplan.site.hierarchy import Bundle
 
 __all__ = ["Joined", "bundles_of"]
@@ -98,14 +97,11 @@ def bundles_of(fabric: Fabric, nic_bytes_per_s: Mapping[str, float]) -> list[Bun
 def _regular(fabric: Fabric, hosts: Sequence[str]) -> list[Bundle]:
     bundles: list[Bundle] = []
     members = list(hosts)
-    for depth, level in enumerate(fabric.levels):
-        count = math.ceil(len(members) / level.size)
-        width = len(str(count))
+    for depth, (level, names) in enumerate(zip(fabric.levels, level_names(fabric.levels, len(hosts)), strict=True)):
         top = depth == len(fabric.levels) - 1
         above = 1 if top else fabric.levels[depth + 1].parallel
         here: list[Bundle] = []
-        for number in range(count):
-            name = f"{level.name}{number + 1:0{width}d}"
+        for number, name in enumerate(names):
             planes = [f"{name}.{plane}" for plane in range(1, level.parallel + 1)] if level.parallel > 1 else [name]
             below = members[number * level.size : (number + 1) * level.size]
             bundle = Bundle(name, tuple(planes), latency_s=level.latency_s)

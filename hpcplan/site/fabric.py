@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,7 +16,7 @@ from hpcplan.quantities import Bandwidth, Duration, PositiveInt
 from hpcplan.site.fields import Hostlist, Words
 from hpcplan.validation import Value
 
-__all__ = ["Cables", "Fabric", "FabricLevel", "Switch", "Torus"]
+__all__ = ["Cables", "Fabric", "FabricLevel", "Switch", "Torus", "level_names"]
 
 _CABLES = re.compile(r"\s*(\d{1,6})\s*[x×]\s*(.+)")
 Ratio = Annotated[float, Field(gt=0)]
@@ -214,6 +214,16 @@ class Fabric(Value):
             yield ("switches", index), f"'uplink' is missing: {switch.name!r} is under {parents[0]!r}"
         elif len(set(parents)) > 1 and self.kind not in ("rails", "clos"):
             yield ("switches", index), f"{switch.name!r} has several parents; that is 'kind: clos' or 'kind: rails'"
+
+
+def level_names(levels: Sequence[FabricLevel], nodes: int) -> list[list[str]]:
+    """Return the names of the switches of a regular fabric over so many nodes, level by level from the leaves up."""
+    names: list[list[str]] = []
+    for level in levels:
+        nodes = math.ceil(nodes / level.size)
+        width = len(str(nodes))
+        names.append([f"{level.name}{number:0{width}d}" for number in range(1, nodes + 1)])
+    return names
 
 
 def _cyclic(parents: dict[str, list[str]]) -> str | None:

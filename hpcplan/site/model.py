@@ -16,7 +16,7 @@ from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.hostlist import expand
 from hpcplan.quantities import Bandwidth, Bytes, Duration, Flops, Watts
-from hpcplan.site.fabric import Cables, Fabric, FabricLevel, Switch, Torus
+from hpcplan.site.fabric import Cables, Fabric, FabricLevel, Switch, Torus, level_names
 from hpcplan.site.fields import Hostlist, Words
 from hpcplan.site.node import AcceleratorGroup, IntraNode, NetworkInterfaces, NodeGroup, NumaNode
 from hpcplan.site.policy import (
@@ -152,6 +152,7 @@ class Site(Value):
             if host not in owner:
                 yield ("drained",), f"node {host!r} is in no node group"
                 break
+        yield from self._name_problems(owner)
         if self.fabric.levels:
             if math.prod(level.size for level in self.fabric.levels) < len(owner):
                 message = f"the sizes of the levels multiply to fewer than the site's {len(owner)} nodes"
@@ -174,6 +175,19 @@ class Site(Value):
         key = "toruses" if self.fabric.toruses else "switches"
         if loose := next((host for host in owner if host not in leaf), None):
             yield ("fabric", key), f"node {loose!r} of group {owner[loose]!r} is under no switch"
+
+    def _name_problems(self, owner: Mapping[str, str]) -> Iterator[tuple[Loc, str]]:
+        """Yield switches that are called like a node, or like a switch of another level."""
+        for index, switch in enumerate(self.fabric.switches):
+            if switch.name in owner:
+                yield ("fabric", "switches", index, "name"), f"{switch.name!r} is a node's name; switches need others"
+        taken = dict.fromkeys(owner, "a node")
+        for index, names in enumerate(level_names(self.fabric.levels, len(owner))):
+            clash = next((name for name in names if name in taken), None)
+            if clash is not None:
+                message = f"its switches are numbered {names[0]!r} and on, and {clash!r} is {taken[clash]}; rename it"
+                yield ("fabric", "levels", index, "name"), message
+            taken |= dict.fromkeys(names, "a switch of another level")
 
     def default_partition(self) -> str:
         """Return the partition marked as default, else the first."""

@@ -9,6 +9,7 @@ import pytest
 from hpcplan.errors import InputError
 from hpcplan.site import list_sites, load_site
 from hpcplan.site.load import accelerator_of, read_site
+from hpcplan.site.topology import build_topology
 
 GOOD = """\
 name: tiny
@@ -65,6 +66,13 @@ def test_a_good_file_reads_with_base_units(tmp_path: Path) -> None:
         (", uplink: 200 GB/s", "", ["site.yaml:14: fabric.levels[0]", "'uplink' is missing"]),
         ("name: tiny\n", "", ["name: is missing"]),
         ("    intra_node: {bandwidth: 300 GB/s}\n", "", ["site.yaml:3: node_groups.gpu", "'intra_node' is missing"]),
+        ("name: leaf", "name: n", ["site.yaml:14: fabric.levels[0].name", "'n1' is a node; rename it"]),
+        ("name: spine", "name: leaf", ["site.yaml:15: fabric.levels[1].name", "'leaf1' is a switch of another level"]),
+        (
+            "levels:\n    - {name: leaf, size: 4, uplink: 200 GB/s}\n    - {name: spine, size: 2}",
+            "switches:\n    - {name: n3, nodes: 'n[0-7]'}",
+            ["site.yaml:14: fabric.switches[0].name", "'n3' is a node's name"],
+        ),
         ("fabric:", "fabrick:", ["unknown key; did you mean 'fabric'?"]),
     ],
 )
@@ -76,6 +84,14 @@ def test_a_mistake_is_named_with_line_field_and_what_is_right(
         read_site(write(tmp_path, GOOD.replace(old, new)))
     for words in expected:
         assert words in str(caught.value)
+
+
+def test_one_machine_is_a_site(tmp_path: Path) -> None:
+    """A site of a single node: its levels hold one switch, its graph two vertices."""
+    two = "- {name: leaf, size: 4, uplink: 200 GB/s}\n    - {name: spine, size: 2}"
+    text = GOOD.replace("n[0-7]", "box").replace(two, "- {name: net, size: 1}")
+    topology = build_topology(read_site(write(tmp_path, text)))
+    assert (topology.hierarchy.hosts, topology.switches()) == (("box",), ["net1"])
 
 
 def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
