@@ -11,10 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
-from typing import Literal
+from typing import Final, Literal
 
 from hpcplan.errors import InputError
 from hpcplan.simulate.conservative import Conservative
+from hpcplan.simulate.queue_index import QueueIndex, Waiting
 from hpcplan.simulate.traces import TraceJob
 
 __all__ = ["Order", "TracePolicy", "replay", "start_of", "starts_in_time"]
@@ -23,7 +24,7 @@ TracePolicy = Literal["fcfs", "sjf", "priority", "easy", "conservative"]
 Order = Literal["submit", "sjf"]
 Started = tuple[int, TraceJob, int]  # a job's rank in the order of submission, the job, and its start
 _Key = Callable[[TraceJob], int]
-_Waiting = tuple[int, int, int, int, int, TraceJob]  # order, rank, processors, limit, run, and the job
+_LONG: Final = 32  # jobs that wait; of fewer each is looked at
 
 
 def replay(jobs: Sequence[TraceJob], procs: int, *, policy: TracePolicy = "easy", order: Order = "submit") -> list[int]:
@@ -53,7 +54,7 @@ def starts_in_time(
         InputError: a job that asks for more processors than there are.
     """
     if policy == "conservative":
-        fitting = _fitting(jobs, procs)
+        fitting = _no_wider(jobs, procs)
         yield from Conservative(fitting, procs, shortest_first=order == "sjf").run()
         return
     schedule = _backfilled if policy == "easy" else _in_order
@@ -74,7 +75,7 @@ def _too_wide(job: TraceJob, procs: int) -> InputError:
     return InputError(f"job {job.id} of the trace asks for {job.procs} processors; the machine has {procs}")
 
 
-def _fitting(jobs: Iterable[TraceJob], procs: int) -> Iterator[TraceJob]:
+def _no_wider(jobs: Iterable[TraceJob], procs: int) -> Iterator[TraceJob]:
     for job in jobs:
         if job.procs > procs:
             raise _too_wide(job, procs)
@@ -136,8 +137,9 @@ def _backfilled(
     rank, free, shadow, extra = 0, procs, 0, 0
     ends: list[tuple[int, int, int, int]] = []  # a heap of (end, rank, end of the limit, processors)
     promised: list[tuple[int, int, int]] = []  # (end of the limit, rank, processors), sorted
-    waiting: list[_Waiting] = []  # sorted
+    waiting: list[Waiting] = []  # sorted
     narrowest = procs  # a lower bound on the width of what waits
+    index: QueueIndex | None = None  # of a long queue
     settled = False
     while job is not None or waiting:
         now = job.submit_s if job is not None else ends[0][0]
@@ -177,6 +179,8 @@ def _backfilled(
                 else:
                     insort(waiting, one)
                     settled = False
+                if index is not None:
+                    index.add(one)
                 if width < narrowest:
                     narrowest = width
             rank += 1
@@ -184,17 +188,20 @@ def _backfilled(
         if settled or not waiting or free < narrowest:
             continue
         started = 0
-        for _, first, width, limit_s, run_s, one_job in waiting:
+        for one in waiting:
+            _, first, width, limit_s, run_s, one_job = one
             if width > free:
                 break
             free -= width
             heappush(ends, (now + run_s, first, now + limit_s, width))
             insort(promised, (now + limit_s, first, width))
             yield first, one_job, now
+            if index is not None:
+                index.remove(one)
             started += 1
         del waiting[:started]
         if not waiting:
-            narrowest = procs
+            narrowest, index = procs, None
             continue
         if not free:
             continue
@@ -207,20 +214,38 @@ def _backfilled(
         extra = level - need
         settled = True
         latest = shadow - now
-        begun = []
-        for one in waiting:
-            width = one[2]
-            if width > free or (one[3] > latest and width > extra):
-                continue
-            _, first, _, limit_s, run_s, one_job = one
+        if index is None and len(waiting) > _LONG:
+            index = QueueIndex(waiting)
+        if index is None:
+            begun = _fitting(waiting, free, latest, extra, narrowest)
+        else:
+            begun = index.fitting(free, latest, extra)
+        for one in begun:
+            _, first, width, limit_s, run_s, one_job = one
             if limit_s > latest:
                 extra -= width
             free -= width
             heappush(ends, (now + run_s, first, now + limit_s, width))
             insort(promised, (now + limit_s, first, width))
             yield first, one_job, now
-            begun.append(one)
-            if free < narrowest:
-                break
-        for one in begun:
             del waiting[bisect_left(waiting, one)]
+            if index is not None:
+                index.remove(one)
+        if len(waiting) < _LONG // 4:
+            index = None
+
+
+def _fitting(waiting: Iterable[Waiting], free: int, latest_s: int, extra: int, narrowest: int) -> list[Waiting]:
+    """Return the jobs that start as :meth:`.QueueIndex.fitting` does; none is narrower than ``narrowest``."""
+    found = []
+    for one in waiting:
+        width = one[2]
+        if width > free or (one[3] > latest_s and width > extra):
+            continue
+        if one[3] > latest_s:
+            extra -= width
+        free -= width
+        found.append(one)
+        if free < narrowest:
+            break
+    return found
