@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _width(alike: _Alike) -> int:
 
 def _first(limits: list[int], at: int, latest_s: int) -> int:
     """Return the first position from ``at`` on of a limit that is no longer, or the number of them all."""
-    count = len(limits)
-    while at < count and limits[at] > latest_s:
-        at += 1
-    return at
+    for limit_s in islice(limits, at, None):
+        if limit_s <= latest_s:
+            return limits.index(limit_s, at)
+    return len(limits)
