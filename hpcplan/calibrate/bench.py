@@ -71,6 +71,10 @@ class Bench:
         """Return the rate of each product: precision and shape."""
         return _figures((f"{g['precision']} {g['m']}x{g['k']}x{g['n']}", g["flops_per_s"]) for g in self._all("gemm"))
 
+    def attentions(self) -> list[Figure]:
+        """Return the rate of fused attention, forward and backward, by sequence and width of heads."""
+        return _figures((f"{a['sequence']} x {a['width']} wide", a["flops_per_s"]) for a in self._all("attention"))
+
     def memory(self) -> list[Figure]:
         """Return the bandwidth of memory."""
         return _figures((m["what"], m["bytes_per_s"]) for m in self._all("memory"))
@@ -115,7 +119,7 @@ class Bench:
         return {key: float(sum(each[key] for each in found)) for key in keys} if found else {}
 
     def _all(self, key: str) -> list[Mapping[str, Any]]:
-        return [entry for rank in self.ranks for entry in rank[key]]
+        return [entry for rank in self.ranks for entry in rank.get(key, ())]  # earlier releases had no attention
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -129,6 +133,7 @@ class Bench:
             "nodes": list(self.nodes),
             "hosts": list(self.hosts),
             "gemm": [dataclasses.asdict(each) for each in self.gemms()],
+            "attention": [dataclasses.asdict(each) for each in self.attentions()],
             "memory": [dataclasses.asdict(each) for each in self.memory()],
             "collectives": [dataclasses.asdict(each) for each in self.collectives()],
             "pairs": [[None if np.isnan(rate) else float(rate) for rate in row] for row in matrix],
@@ -186,9 +191,12 @@ def _rank(path: Path) -> Mapping[str, Any]:
 
 def _check(data: Mapping[str, Any]) -> None:
     """Refuse figures that are no positive numbers."""
-    for key, fields in (("gemm", ("flops_per_s", "m")), ("memory", ("bytes_per_s",)),
-                        ("collectives", ("bytes", "best_s", "ranks")), ("pairs", ("bytes", "best_s"))):  # fmt: skip
-        for entry in data[key]:
+    needed = {
+        "gemm": ("flops_per_s", "m"), "attention": ("flops_per_s", "width"), "memory": ("bytes_per_s",),
+        "collectives": ("bytes", "best_s", "ranks"), "pairs": ("bytes", "best_s"),
+    }  # fmt: skip
+    for key, fields in needed.items():
+        for entry in data.get(key, ()):
             for name in fields:
                 if not (isinstance(entry[name], int | float) and 0 < entry[name] < float("inf")):
                     raise ValueError(f"{key}: {name} must be a positive number")

@@ -5,24 +5,33 @@ Only accelerators tell about accelerators: a benchmark on CPUs measures the host
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from hpcplan.calibrate.bench import Bench
 from hpcplan.calibrate.collectives import LinkRuns, fit_links
+from hpcplan.cost.compute import attention_rate, product_s
 from hpcplan.cost.constants import constants_for
+from hpcplan.cost.machine import Machine, make_machine
 from hpcplan.errors import InputError
+from hpcplan.plan import Precision
 from hpcplan.site.load import accelerator_of
-from hpcplan.site.model import Site
+from hpcplan.site.model import Accelerator, Site
+from hpcplan.site.topology import Tier
 
 __all__ = ["BenchFactors", "factors_of"]
 
 _LEAST, _MOST = 0.2, 2.5  # a factor beyond is a wrong measurement or a wrong site file, and is not used
 _LARGE = 2048  # rows from which a product counts as large
 _ENOUGH = 4  # message sizes that a fit needs
+_COPY = (
+    0.89  # of the data sheet's bandwidth, that a copy reaches: an H100 SXM5 measured with tests/benchmarks/one_gpu.py
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +45,12 @@ class BenchFactors:
 def factors_of(bench: Bench, site: Site, group: str) -> BenchFactors:
     """Return the factors that a benchmark on nodes of one group gives.
 
-    ``matmul_efficiency`` is the median over precisions of the best large product over the peak, ``memory_efficiency``
-    the better of copy and triad over the bandwidth of the data sheet; ``link_efficiency``, ``link_half_bytes``,
-    ``network_efficiency`` and ``network_half_bytes`` are fitted to all-reduces (:func:`fit_links`). Each is divided by
-    the constant that holds without the site's own factors.
+    That on ``matmul_efficiency`` is the median over precisions of the rate of the largest product over the model's for
+    that shape, that on ``attention_efficiency`` of the rate at the longest sequence over heads. That on
+    ``memory_efficiency`` is the better of copy and triad over what copies reach on chips that are well: the constant
+    itself is of the kernels of training, which do less well than a copy. ``link_efficiency``, ``link_half_bytes``,
+    ``network_efficiency`` and ``network_half_bytes`` are fitted to all-reduces (:func:`fit_links`) and divided by the
+    constant. The model's are those without the site's own factors.
 
     Raises:
         InputError: the group has no accelerators.
@@ -50,24 +61,23 @@ def factors_of(bench: Bench, site: Site, group: str) -> BenchFactors:
     if bench.device != "cuda":
         return BenchFactors({}, ("measured on CPUs, which says nothing of the accelerators: no constants",))
     base = constants_for(accelerator=node.accelerators.type, family=chip.family).coefficients
-    measured: dict[str, tuple[float, str]] = {}
-    shares = _matmul_shares(bench, chip.peak_flops)
-    if shares:
-        words = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
-        measured["matmul_efficiency"] = (float(np.median([*shares.values()])), f"large products reach {words} of peak")
+    found = dict(_arithmetic(bench, chip, node.accelerators.type))
     memory = [figure.rate for figure in bench.memory()]
     if memory:
         share = max(memory) / chip.memory_bandwidth_bytes_per_s
-        measured["memory_efficiency"] = (share, f"memory reaches {share:.0%} of its bandwidth")
+        found["memory_efficiency"] = (share / _COPY, f"memory reaches {share:.0%} of its bandwidth")
+    measured: dict[str, tuple[float, str]] = {}
     if node.intra_node is not None:
         measured |= _links(bench, "node", "link", node.intra_node.bandwidth_bytes_per_s)
     # One process a node takes part: it has the interface of one accelerator, or its share of them.
     interfaces = max(1.0, node.nics.count / node.accelerators.count)
     measured |= _links(bench, "network", "network", interfaces * node.nics.bandwidth_bytes_per_s)
+    found |= {
+        name: (value / float(np.asarray(getattr(base, name))), source) for name, (value, source) in measured.items()
+    }
     factors: dict[str, tuple[float, str]] = {}
     notes: list[str] = []
-    for name, (value, source) in measured.items():
-        factor = value / float(np.asarray(getattr(base, name)))
+    for name, (factor, source) in found.items():
         if _LEAST <= factor <= _MOST or name.endswith("_half_bytes"):
             factors[name] = (factor, source)
         else:
@@ -75,15 +85,46 @@ def factors_of(bench: Bench, site: Site, group: str) -> BenchFactors:
     return BenchFactors(factors, tuple(notes))
 
 
-def _matmul_shares(bench: Bench, peaks: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of the peak that the best large product of each precision reaches."""
-    best: dict[str, float] = {}
+def _arithmetic(bench: Bench, chip: Accelerator, name: str) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Yield the factors on products and attention: rates measured over those of the model for the same shapes."""
+    shares, ratios = {}, {}
+    for precision, (size, rate) in _best_products(bench, chip.peak_flops).items():
+        machine, c = _alone(chip, precision), constants_for(accelerator=name, family=chip.family, precision=precision)
+        shares[precision] = rate / machine.peak_flops
+        ratios[precision] = rate * float(product_s(*size, machine, c.coefficients)) / (2 * math.prod(size))
+    if ratios:
+        words = ", ".join(f"{precision} {share:.0%}" for precision, share in shares.items())
+        yield "matmul_efficiency", (float(np.median([*ratios.values()])), f"large products reach {words} of peak")
+    machine, c = _alone(chip, "bf16"), constants_for(accelerator=name, family=chip.family, precision="bf16")
+    longest: dict[float, float] = {}
+    for figure in bench.attentions():  # in ascending order of sequences: the longest stays
+        longest[float(figure.what.split()[2])] = figure.rate
+    if longest:
+        ratio = np.median([rate / float(attention_rate(w, machine, c.coefficients)) for w, rate in longest.items()])
+        words = ", ".join(f"{rate / 1e12:.0f} TFLOP/s with heads of {width:.0f}" for width, rate in longest.items())
+        yield "attention_efficiency", (float(ratio), f"attention reaches {words}")
+
+
+def _alone(chip: Accelerator, precision: Precision) -> Machine:
+    """Return a machine of one accelerator."""
+    return make_machine(chip, precision, gpus_per_node=1, link_bytes_per_s=0.0, link_latency_s=0.0,
+                        tiers=[Tier("node", 1, 0.0, 0.0)])  # fmt: skip
+
+
+def _best_products(bench: Bench, peaks: Iterable[str]) -> dict[Precision, tuple[tuple[int, int, int], float]]:
+    """Return the shape and rate of the largest product of each precision; fp32 products are not used."""
+    best: dict[Precision, tuple[tuple[int, int, int], float]] = {}
     for figure in bench.gemms():
-        match = re.fullmatch(r"(\w+) (\d+)x\d+x\d+", figure.what)
+        match = re.fullmatch(r"(\w+) (\d+)x(\d+)x(\d+)", figure.what)
         assert match is not None
-        if int(match[2]) >= _LARGE and match[1] in peaks:
-            best[match[1]] = max(best.get(match[1], 0.0), figure.rate)
-    return {kind: rate / peaks[kind] for kind, rate in best.items() if kind != "fp32"}  # fp32 products are not used
+        kind: Precision | None = next(
+            (name for name in get_args(Precision) if name == match[1] and name in peaks), None
+        )
+        if kind is None or kind == "fp32" or int(match[2]) < _LARGE:
+            continue
+        if kind not in best or int(match[2]) > best[kind][0][0]:
+            best[kind] = ((int(match[2]), int(match[3]), int(match[4])), figure.rate)
+    return best
 
 
 def _links(bench: Bench, where: str, name: str, rate: float) -> dict[str, tuple[float, str]]:

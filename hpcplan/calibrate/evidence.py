@@ -34,14 +34,15 @@ __all__ = [
 ]
 
 
-def evidence_folder(site: str, folder: Path | None = None) -> Path:
-    """Return where the evidence of a site is kept; made if it is not there.
+def evidence_folder(site: str, folder: Path | None = None, *, make: bool = True) -> Path:
+    """Return where the evidence of a site is kept; made if it is not there, unless it is only looked into.
 
     Raises:
         InputError: the name is none that a file can have.
     """
     found = (folder or learned_folder()).parent / "evidence" / _plain(site)
-    found.mkdir(parents=True, exist_ok=True)
+    if make:
+        found.mkdir(parents=True, exist_ok=True)
     return found
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from hpcplan.calibrate.batch import Batch, known_system, make_batch
+from hpcplan.calibrate.evidence import evidence_folder
+from hpcplan.calibrate.learn_runs import read_runs
 from hpcplan.calibrate.rows import Row, Table, read_rows
 from hpcplan.calibrate.store import fingerprint, fitted_rows
 from hpcplan.calibrate.targets import Array
@@ -77,12 +79,13 @@ class Score:
 
 
 def predict_table(path: Path, *, folder: Path | None = None) -> tuple[Table, list[Prediction]]:
-    """Predict every row of a table of measured runs with the constants of ``folder`` (the shipped ones if absent).
+    """Predict every row of a table of measured runs with the constants of ``folder``.
+
+    If absent, those that plans take: the shipped ones, and what was measured and learned of a site.
 
     Raises:
         InputError: the table cannot be read.
     """
-    folder = folder or shipped("sites") / "constants"
     table = read_rows(path)
     usable: list[tuple[int, Row]] = []
     notes: dict[int, str] = {}
@@ -100,7 +103,7 @@ def predict_table(path: Path, *, folder: Path | None = None) -> tuple[Table, lis
     return table, [found.get(i) or Prediction(note=notes.get(i, "")) for i in range(len(table.rows))]
 
 
-def _constants(batch: Batch, folder: Path) -> list[Constants]:
+def _constants(batch: Batch, folder: Path | None) -> list[Constants]:
     """Return the constants of each row."""
     return [
         constants_for(
@@ -116,11 +119,21 @@ def _columns(constants: Sequence[Constants]) -> Coefficients:
     return Coefficients(**{name: np.array([getattr(c.coefficients, name) for c in constants]) for name in NAMES})
 
 
-def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
+def _seen(batch: Batch, folder: Path | None) -> frozenset[str]:
+    """Return the fingerprints of the rows that the constants were fitted on, or learned from."""
+    if folder is not None:
+        return fitted_rows(folder)
+    sites = {row.site for row in batch.rows if "/" not in row.site and not row.site.startswith(".") and row.site}
+    tables = (evidence_folder(site, make=False) / "runs.csv" for site in sites)
+    learned = {fingerprint(row) for path in tables for row in read_runs(path) if isinstance(row, Row)}
+    return fitted_rows(shipped("sites") / "constants") | learned
+
+
+def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
     constants = _constants(batch, folder)
     costs = batch.price(_columns(constants))
     steps, memory = _corrected(batch, constants, costs.step_s), costs.memory_bytes
-    known = fitted_rows(folder)
+    known = _seen(batch, folder)
     capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
     result: list[Prediction] = []
     for i, row in enumerate(batch.rows):
@@ -132,6 +145,7 @@ def _predictions(batch: Batch, folder: Path) -> list[Prediction]:
             notes.append(f"does not fit: {memory[i] / 1e9:.0f} GB of {capacity[i] / 1e9:.0f} GB")
         if seen:
             notes.append("the constants were fitted on this row")
+        notes += constants[i].evidence
         result.append(
             Prediction(
                 row=row, step_s=step, memory_bytes=float(memory[i]),

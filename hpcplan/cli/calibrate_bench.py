@@ -250,6 +250,8 @@ def _show(bench: Bench, data: dict[str, Any]) -> None:
     rows: list[tuple[object, ...]] = [
         (f.what, _rate(f.rate, "FLOP/s"), _rate(f.least, "FLOP/s"), f.count) for f in bench.gemms()
     ]
+    rows += [(f"attention {f.what}", _rate(f.rate, "FLOP/s"), _rate(f.least, "FLOP/s"), f.count)
+             for f in bench.attentions()]  # fmt: skip
     rows += [(f"memory {f.what}", _rate(f.rate, "B/s"), _rate(f.least, "B/s"), f.count) for f in bench.memory()]
     collectives = bench.collectives()
     rows += [(f.what, _rate(f.rate, "B/s"), _rate(f.least, "B/s"), f.count) for f in collectives]

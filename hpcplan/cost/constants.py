@@ -105,6 +105,7 @@ class Constants:
     paths: tuple[Path, ...]
     sha256: str
     corrected: Corrected | None = None  # what runs that were measured on this site add
+    evidence: tuple[str, ...] = ()  # what was measured on the site and learned of it, in words
 
 
 @cache
@@ -221,4 +222,4 @@ def constants_for(
         # made for the fitted factors, not for what was learned since
         near = Corrected((framework, precision, *features), read_correction(path))
         contents.append(path.read_text())
-    return Constants(name, coefficients, interval, tuple(used), digest(contents), near)
+    return Constants(name, coefficients, interval, tuple(used), digest(contents), near, evidence)

@@ -2,10 +2,10 @@
 
     python3 site_bench.py --out DIR [--rank R --ranks N] [--device auto|cpu|cuda] [--quick] [--storage DIR]
 
-Every process measures products of matrices by shape and precision and the bandwidth of memory; all together measure
-all-reduces and all-gathers, inside each node and over all, and every pair a transfer each way; the first of each node
-writes and reads a file. Each writes DIR/bench-RANK.json; hpcplan reads them all. Under Slurm rank and ranks come from
-SLURM_PROCID and SLURM_NTASKS. Processes find each other through files in DIR, which all must see.
+Every process measures products of matrices by shape and precision, attention and the bandwidth of memory; all
+together measure all-reduces and all-gathers, inside each node and over all, and every pair a transfer each way; the
+first of each node writes and reads a file. Each writes DIR/bench-RANK.json; hpcplan reads them all. Under Slurm rank
+and ranks come from SLURM_PROCID and SLURM_NTASKS. Processes find each other through files in DIR, which all must see.
 
 With CUDA and PyTorch the collectives are NCCL's. Otherwise they are rings over TCP between the hosts' processes, of
 NumPy arrays: that measures the hosts' network and not the accelerators'.
@@ -26,6 +26,8 @@ import numpy as np
 
 SHAPES = ((256, 1024, 1024), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192))
 SIZES = tuple(2**power for power in (12, 16, 18, 20, 22, 24, 26, 28))
+SEQUENCES = (2048, 8192, 16384)
+ATTENTION_TOKENS = 16384
 PATIENCE_S = 300.0
 
 
@@ -42,6 +44,23 @@ def best_of(function, repeats, sync=lambda: None):
     return min(times), float(np.median(times))
 
 
+def sustained(function, least_s, sync=lambda: None):
+    """Return the seconds of a call among many without a pause, as training makes them: best and median of three runs.
+
+    Accelerators then draw all the power they may and lower their clocks: single calls are faster by a tenth or so.
+    """
+    one, _ = best_of(function, 2, sync)
+    count = max(2, min(2000, int(least_s / 3 / one)))
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(count):
+            function()
+        sync()
+        times.append((time.perf_counter() - began) / count)
+    return min(times), float(np.median(times))
+
+
 class Cpu:
     """NumPy on this host."""
 
@@ -51,7 +70,7 @@ class Cpu:
         self.torch = torch
         self.device_name = platform.processor() or platform.machine()
 
-    def gemms(self, shapes, repeats):
+    def gemms(self, shapes, least_s):
         for kind in (np.float32, np.float64):
             for m, k, n in shapes:
                 left, right = np.ones((m, k), kind), np.ones((k, n), kind)
@@ -59,22 +78,25 @@ class Cpu:
                 yield (
                     np.dtype(kind).name.replace("float", "fp"),
                     (m, k, n),
-                    best_of(lambda left=left, right=right, out=out: np.matmul(left, right, out=out), repeats),
+                    sustained(lambda left=left, right=right, out=out: np.matmul(left, right, out=out), least_s),
                 )
         if self.torch is not None:
             for m, k, n in shapes:
                 left, right = self.torch.ones(m, k).bfloat16(), self.torch.ones(k, n).bfloat16()
-                yield "bf16", (m, k, n), best_of(lambda left=left, right=right: left @ right, repeats)
+                yield "bf16", (m, k, n), sustained(lambda left=left, right=right: left @ right, least_s)
 
-    def memory(self, numbers, repeats):
+    def attention(self, sequences, least_s):
+        return iter(())  # says nothing of accelerators
+
+    def memory(self, numbers, least_s):
         a, b, c = (np.full(numbers, value) for value in (1.0, 2.0, 3.0))
 
         def triad():
             np.multiply(c, 3.0, out=a)
             np.add(a, b, out=a)
 
-        yield "copy", 16 * numbers, best_of(lambda: np.copyto(a, b), repeats)
-        yield "triad", 40 * numbers, best_of(triad, repeats)  # NumPy passes over the result twice
+        yield "copy", 16 * numbers, sustained(lambda: np.copyto(a, b), least_s)
+        yield "triad", 40 * numbers, sustained(triad, least_s)  # NumPy passes over the result twice
 
 
 class Cuda:
@@ -88,7 +110,7 @@ class Cuda:
         torch.cuda.set_device(self.device)
         self.device_name = torch.cuda.get_device_name(self.device)
 
-    def gemms(self, shapes, repeats):
+    def gemms(self, shapes, least_s):
         torch = self.torch
         kinds = [("fp32", torch.float32, False), ("tf32", torch.float32, True)]
         kinds += [("fp16", torch.float16, True), ("bf16", torch.bfloat16, True)]
@@ -100,11 +122,11 @@ class Cuda:
                 yield (
                     name,
                     (m, k, n),
-                    best_of(lambda left=left, right=right: left @ right, repeats, torch.cuda.synchronize),
+                    sustained(lambda left=left, right=right: left @ right, least_s, torch.cuda.synchronize),
                 )
-        yield from self.eight_bits(shapes, repeats)
+        yield from self.eight_bits(shapes, least_s)
 
-    def eight_bits(self, shapes, repeats):
+    def eight_bits(self, shapes, least_s):
         torch = self.torch
         if not hasattr(torch, "float8_e4m3fn") or torch.cuda.get_device_capability(self.device) < (8, 9):
             return
@@ -117,17 +139,44 @@ class Cuda:
                 return torch._scaled_mm(left, right, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
 
             try:
-                timing = best_of(product, repeats, torch.cuda.synchronize)
+                timing = sustained(product, least_s, torch.cuda.synchronize)
             except (RuntimeError, TypeError):  # older releases call it otherwise
                 return
             yield "fp8", (m, k, n), timing
 
-    def memory(self, numbers, repeats):
+    def attention(self, sequences, least_s):
+        """Time FlashAttention under a causal mask, forward and backward, where PyTorch has it."""
+        torch = self.torch
+        try:
+            from torch.nn.attention import SDPBackend, sdpa_kernel
+        except ImportError:  # before PyTorch 2.3
+            return
+        for width in (64, 128):
+            for sequence in sequences:
+                shape = (max(1, ATTENTION_TOKENS // sequence), 2048 // width, sequence, width)
+                query, key, value, gradient = (
+                    torch.randn(shape, device=self.device, dtype=torch.bfloat16, requires_grad=grad)
+                    for grad in (True, True, True, False)
+                )
+
+                def both(inputs=(query, key, value), gradient=gradient):
+                    out = torch.nn.functional.scaled_dot_product_attention(*inputs, is_causal=True)
+                    torch.autograd.grad(out, inputs, gradient)
+
+                try:
+                    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                        timing = sustained(both, least_s, torch.cuda.synchronize)
+                except RuntimeError:  # a chip that it is not written for
+                    return
+                # 2 b h s^2 w forward under the mask, and 2.5 times as much backward
+                yield shape, 7.0 * shape[0] * shape[1] * sequence**2 * width, timing
+
+    def memory(self, numbers, least_s):
         torch = self.torch
         a, b, c = (torch.full((numbers,), value, device=self.device) for value in (1.0, 2.0, 3.0))
         sync = torch.cuda.synchronize
-        yield "copy", 8 * numbers, best_of(lambda: a.copy_(b), repeats, sync)
-        yield "triad", 12 * numbers, best_of(lambda: torch.add(b, c, alpha=3.0, out=a), repeats, sync)
+        yield "copy", 8 * numbers, sustained(lambda: a.copy_(b), least_s, sync)
+        yield "triad", 12 * numbers, sustained(lambda: torch.add(b, c, alpha=3.0, out=a), least_s, sync)
 
 
 class Tcp:
@@ -249,7 +298,15 @@ class Distributed:
         store = torch.distributed.FileStore(str(Path(folder) / "torch-store"), ranks)
         backend = "gloo" if device == "cpu" else "nccl"
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
-        self.groups = {}
+        self.groups, self.buffers = {}, {}
+
+    def _buffer(self, what, count):
+        """Return the buffer of one use and size, the same each time: making it is not what is measured."""
+        if (what, count) not in self.buffers:
+            for key in [key for key in self.buffers if key[0] == what]:
+                del self.buffers[key]  # of another size, no longer needed
+            self.buffers[what, count] = self.torch.ones(max(1, count // 4), device=self.device)
+        return self.buffers[what, count]
 
     def prepare(self, all_members):
         """Make a group of each list of members."""
@@ -266,22 +323,20 @@ class Distributed:
         self._sync()
 
     def all_reduce(self, members, count):
-        """Reduce ``count`` bytes, and return what came of them."""
-        data = self.torch.ones(count // 4, device=self.device)
-        self.torch.distributed.all_reduce(data, group=self.groups[tuple(members)])
+        """Reduce ``count`` bytes."""
+        self.torch.distributed.all_reduce(self._buffer("reduce", count), group=self.groups[tuple(members)])
         self._sync()
-        return data
 
     def all_gather(self, members, count):
         """Gather ``count`` bytes, an equal part from each member."""
-        part = self.torch.ones(max(1, count // 4 // len(members)), device=self.device)
-        whole = self.torch.empty(part.numel() * len(members), device=self.device)
+        each = max(1, count // 4 // len(members))
+        part, whole = self._buffer("part", 4 * each), self._buffer("whole", 4 * each * len(members))
         self.torch.distributed.all_gather_into_tensor(whole, part, group=self.groups[tuple(members)])
         self._sync()
 
     def send_and_back(self, other, count):
         """Send bytes to a partner and get as many back."""
-        dist, data = self.torch.distributed, self.torch.ones(max(1, count // 4), device=self.device)
+        dist, data = self.torch.distributed, self._buffer("pair", count)
         first, second = (dist.send, dist.recv) if self.rank < other else (dist.recv, dist.send)
         first(data, other)
         second(data, other)
@@ -405,6 +460,7 @@ def measure(options):
     shapes = SHAPES[:2] if options.quick else SHAPES if cuda else SHAPES[:4]
     sizes = SIZES[:5] if options.quick else SIZES if cuda else SIZES[:7]
     repeats = 3 if options.quick else 10 if cuda else 5
+    least_s = 0.02 if options.quick else 0.3
     result = {
         "schema": "hpcplan-bench/1",
         "time": int(time.time()),
@@ -430,12 +486,26 @@ def measure(options):
             "median_s": median,
             "flops_per_s": 2 * m * k * n / best,
         }
-        for kind, (m, k, n), (best, median) in device.gemms(shapes, repeats)
+        for kind, (m, k, n), (best, median) in device.gemms(shapes, least_s)
+    ]
+    result["attention"] = [
+        {
+            "batch": batch,
+            "heads": heads,
+            "sequence": sequence,
+            "width": width,
+            "best_s": best,
+            "median_s": median,
+            "flops_per_s": flops / best,
+        }
+        for (batch, heads, sequence, width), flops, (best, median) in device.attention(
+            SEQUENCES[:1] if options.quick else SEQUENCES, least_s
+        )
     ]
     numbers = (1 << 28) if cuda else (1 << 22) if options.quick else (1 << 24)
     result["memory"] = [
         {"what": what, "bytes": size, "best_s": best, "median_s": median, "bytes_per_s": size / best}
-        for what, size, (best, median) in device.memory(numbers, repeats)
+        for what, size, (best, median) in device.memory(numbers, least_s)
     ]
     result["collectives"], result["pairs"] = [], []
     if options.ranks > 1:

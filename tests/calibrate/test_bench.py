@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -53,6 +54,8 @@ def made(ranks: int, *, per_node: int = 1, device: str = "cuda", **changes: Any)
                 "schema": "hpcplan-bench/1", "time": 1_795_000_000, "rank": rank, "ranks": ranks, "host": hosts[rank],
                 "hosts": hosts, "device": device, "device_name": "NVIDIA H100 80GB HBM3",
                 "gemm": [{"precision": "bf16", "m": 4096, "k": 4096, "n": 4096, "flops_per_s": 600e12}],
+                "attention": [{"sequence": 2048 * 4**i, "width": 128, "flops_per_s": (200 + 110 * i) * 1e12}
+                              for i in range(2)],
                 "memory": [{"what": "copy", "bytes_per_s": 2.7e12}], "collectives": collectives, "pairs": pairs,
                 **changes,
             }
@@ -173,10 +176,24 @@ def test_factors_are_what_was_measured_over_what_is_usual(tmp_path: Path) -> Non
     site = load_site("superpod-h100").site
     found = factors_of(bench_of(tmp_path, made(4)), site, "dgx").factors
     base = constants_for(accelerator="H100-SXM5-80GB", family="H100").coefficients
-    assert found["matmul_efficiency"][0] * float(base.matmul_efficiency) == pytest.approx(600e12 / 989.4e12, rel=0.01)
-    assert found["memory_efficiency"][0] * float(base.memory_efficiency) == pytest.approx(2.7 / 3.35, rel=0.01)
+    c = constants_for(accelerator="H100-SXM5-80GB", family="H100", precision="bf16").coefficients
+    fill = 4096 / (4096 + float(c.matmul_half_rows)) * (4096 / (4096 + float(c.matmul_half_width))) ** 2
+    products = found["matmul_efficiency"][0] * float(c.matmul_efficiency) * fill * 989.4e12
+    assert products == pytest.approx(600e12, rel=0.01), "the model then has the product that was measured as measured"
+    attention = found["attention_efficiency"][0] * float(c.attention_efficiency) * 989.4e12
+    assert attention == pytest.approx(310e12, rel=0.01), "of the longest sequence; the model's is of heads of 128"
+    assert found["memory_efficiency"][0] == pytest.approx(2.7 / 3.35 / 0.89, rel=0.01)
     network = found["network_efficiency"][0] * float(base.network_efficiency)
     assert network * 50e9 == pytest.approx(40e9, rel=0.05), "all-reduces were made at 40 GB/s, over one interface of 50"
+
+
+def test_a_benchmark_of_an_earlier_release_had_no_attention(tmp_path: Path) -> None:
+    files = made(2)
+    for data in files:
+        del data["attention"]
+    found = factors_of(bench_of(tmp_path, files), load_site("superpod-h100").site, "dgx").factors
+    assert "attention_efficiency" not in found
+    assert "matmul_efficiency" in found
 
 
 def test_cpus_say_nothing_of_accelerators(tmp_path: Path) -> None:
@@ -199,6 +216,26 @@ def test_every_later_plan_says_the_evidence(tmp_path: Path, capsys: pytest.Captu
     assert "bench 2026-11-18 on 4 nodes (n0, n1, n2, n3; NVIDIA H100 80GB HBM3)" in after.provenance.constants.name
     assert after.estimate.iter_time_s != before.estimate.iter_time_s
     assert before.provenance.constants.sha256 != after.provenance.constants.sha256
+
+
+def test_validate_predicts_with_what_plans_would_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "runs.csv"
+    rows.write_text("site,gpus,model,seq,global_batch,micro_batch,tp,iter_time_s\n"
+                    "superpod-h100,8,llama3-8b,8192,64,1,4,5\n")  # fmt: skip
+
+    def predicted() -> dict[str, str]:
+        run(capsys, "validate", str(rows), "-o", str(tmp_path / "out.csv"))
+        with (tmp_path / "out.csv").open() as stream:
+            return next(csv.DictReader(stream))
+
+    before, folder = predicted(), tmp_path / "bench"
+    folder.mkdir()
+    bench_of(folder, made(4))
+    run(capsys, "calibrate", "bench", "--site", "superpod-h100", "--read", str(folder))
+    after = predicted()
+    assert after["predicted_iter_time_s"] != before["predicted_iter_time_s"]
+    assert "bench 2026-11-18 on 4 nodes" in after["note"]
+    assert "bench" not in before["note"]
 
 
 def test_a_benchmark_keeps_what_was_learned_besides() -> None:
