@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from hpcplan.simulate.dependencies import Dependency
 from hpcplan.slurm.records import JobState
 
-__all__ = ["UNLIMITED_S", "Arrival", "Behaviour", "Compact", "Job", "JobSpec", "Request"]
+__all__ = ["UNLIMITED_S", "Arrival", "ArrivalSource", "Behaviour", "Compact", "Job", "JobSpec", "Request"]
 
 UNLIMITED_S: Final = 365 * 86400  # slurm.conf(5), MaxTime: a job without limit is planned for as if it ran a year
 
@@ -153,6 +153,19 @@ class Arrival:
     user: str
     spec: JobSpec
     behaviour: Behaviour
+
+
+class ArrivalSource(Protocol):
+    """Jobs that come by themselves, in order of time: a trace, or the other users of a cluster."""
+
+    @property
+    def next_time(self) -> int | None:
+        """When the next job comes; ``None`` if none will."""
+        ...
+
+    def pop(self) -> Arrival:
+        """Return the next job and go on to the one after."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
