@@ -45,8 +45,9 @@ class BenchFactors:
 def factors_of(bench: Bench, site: Site, group: str) -> BenchFactors:
     """Return the factors that a benchmark on nodes of one group gives.
 
-    That on ``matmul_efficiency`` is the median over precisions of the rate of the largest product over the model's for
-    that shape, that on ``attention_efficiency`` of the rate at the longest sequence over heads. That on
+    That on ``matmul_efficiency`` is the rate of the largest product in bf16 (else in fp16, else the median over
+    precisions) over the model's for that shape, that on ``attention_efficiency`` the median over heads of the rate at
+    the longest sequence over the model's. That on
     ``memory_efficiency`` is the better of copy and triad over what copies reach on chips that are well: the constant
     itself is of the kernels of training, which do less well than a copy. ``link_efficiency``, ``link_half_bytes``,
     ``network_efficiency`` and ``network_half_bytes`` are fitted to all-reduces (:func:`fit_links`) and divided by the
@@ -94,7 +95,9 @@ def _arithmetic(bench: Bench, chip: Accelerator, name: str) -> Iterator[tuple[st
         ratios[precision] = rate * float(product_s(*size, machine, c.coefficients)) / (2 * math.prod(size))
     if ratios:
         words = ", ".join(f"{precision} {share:.0%}" for precision, share in shares.items())
-        yield "matmul_efficiency", (float(np.median([*ratios.values()])), f"large products reach {words} of peak")
+        # what nearly all training uses; the others would bring in how the model errs between precisions
+        usual = ratios.get("bf16") or ratios.get("fp16") or float(np.median([*ratios.values()]))
+        yield "matmul_efficiency", (usual, f"large products reach {words} of peak")
     machine, c = _alone(chip, "bf16"), constants_for(accelerator=name, family=chip.family, precision="bf16")
     longest: dict[float, float] = {}
     for figure in bench.attentions():  # in ascending order of sequences: the longest stays

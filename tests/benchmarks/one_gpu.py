@@ -1,9 +1,9 @@
 """What one accelerator does with the kernels of training and with whole training steps: a table to predict.
 
 ``kernels`` times products, attention, memory-bound kernels and launches, as JSON lines. ``steps`` trains transformers
-with random tokens in plain PyTorch (FSDP2 over one rank: fp32 weights, gradients and AdamW states, products in bf16)
-and writes a table for ``hpcplan validate``; runs that do not fit are rows too. It needs PyTorch and an accelerator, and
-nothing of hpcplan, so that the file alone can be taken to a machine:
+with random tokens in plain PyTorch (FSDP2 over one rank: fp32 weights, gradients and AdamW states, products in bf16;
+or LoRA with frozen weights in bf16) and writes a table for ``hpcplan validate``; runs that do not fit are rows too. It
+needs PyTorch and an accelerator, and nothing of hpcplan, so that the file alone can be taken to a machine:
 
     python one_gpu.py kernels -o kernels.jsonl
     python one_gpu.py steps --site NAME --hardware NAME -o steps.csv
@@ -60,6 +60,7 @@ class Run:
     accumulated: int = 1
     recompute: bool = False
     compiled: bool = False
+    lora: bool = False  # adapters of rank 32 on all projections; the rest frozen in bf16, without FSDP
 
 
 LLAMA_1B = Model("Llama-3.2-1B untied", 16, 2048, 32, 8, 8192, 128256)
@@ -72,7 +73,13 @@ GPT_1B = Model("GPT 1.3B", 24, 2048, 16, 16, 8192, 50304, gated=False)
 GPT_3B = Model("GPT 2.7B", 32, 2560, 32, 32, 10240, 50304, gated=False)
 GPT_175B_PART = Model("GPT-3 175B, 1 layer", 1, 12288, 96, 96, 49152, 50304, gated=False)
 
+LLAMA_8B = Model("Llama-3.1-8B", 32, 4096, 32, 8, 14336, 128256)
+RANK = 32
+
 RUNS = [
+    Run(LLAMA_8B, 2048, 1, lora=True), Run(LLAMA_8B, 4096, 1, lora=True), Run(LLAMA_8B, 2048, 4, lora=True),
+    Run(LLAMA_8B, 8192, 1, recompute=True, lora=True), Run(LLAMA_8B, 4096, 4, recompute=True, lora=True),
+    Run(LLAMA_8B, 2048, 1, accumulated=8, lora=True), Run(LLAMA_3B, 4096, 2, lora=True),
     Run(LLAMA_1B, 4096, 1), Run(LLAMA_1B, 4096, 4), Run(GPT_1B, 2048, 4), Run(LLAMA_8B_PART, 4096, 2),
     Run(LLAMA_3B, 4096, 1, recompute=True), Run(LLAMA_1B, 8192, 2), Run(GPT_350M, 1024, 16), Run(GPT_350M, 2048, 2),
     Run(LLAMA_SMALL, 2048, 8), Run(LLAMA_SMALL, 1024, 1), Run(LLAMA_70B_PART, 4096, 1), Run(LLAMA_70B_PART, 4096, 4),
@@ -87,7 +94,7 @@ RUNS = [
     Run(LLAMA_3B, 4096, 1, recompute=True, compiled=True), Run(LLAMA_1B, 8192, 2, compiled=True),
 ]  # fmt: skip
 TRIAL = [Run(Model("trial", 2, 64, 4, 2, 128, 256), 64, 2), Run(Model("trial", 2, 64, 4, 4, 256, 256, False), 64, 2, 2)]
-TRIAL += [Run(TRIAL[0].model, 64, 2, recompute=True)]
+TRIAL += [Run(TRIAL[0].model, 64, 2, recompute=True), Run(TRIAL[0].model, 64, 2, lora=True)]
 
 
 class Norm(nn.Module):
@@ -109,16 +116,29 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)
 
 
+class Adapted(nn.Module):
+    """A frozen projection and its adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
+        self.a, self.b = nn.Linear(inputs, RANK, bias=False), nn.Linear(RANK, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.frozen(x) + self.b(self.a(x))
+
+
 class Block(nn.Module):
-    def __init__(self, m: Model) -> None:
+    def __init__(self, m: Model, lora: bool) -> None:
         super().__init__()
         self.m, self.width, bias = m, m.hidden // m.heads, not m.gated
+        linear: Callable[..., nn.Module] = Adapted if lora else nn.Linear
         self.first, self.second = Norm(m.hidden, m.gated), Norm(m.hidden, m.gated)
-        self.qkv = nn.Linear(m.hidden, (m.heads + 2 * m.kv_heads) * self.width, bias=bias)
-        self.out = nn.Linear(m.hidden, m.hidden, bias=bias)
-        self.up = nn.Linear(m.hidden, m.ffn, bias=bias)
-        self.gate = nn.Linear(m.hidden, m.ffn, bias=False) if m.gated else None
-        self.down = nn.Linear(m.ffn, m.hidden, bias=bias)
+        self.qkv = linear(m.hidden, (m.heads + 2 * m.kv_heads) * self.width, bias=bias)
+        self.out = linear(m.hidden, m.hidden, bias=bias)
+        self.up = linear(m.hidden, m.ffn, bias=bias)
+        self.gate = linear(m.hidden, m.ffn, bias=False) if m.gated else None
+        self.down = linear(m.ffn, m.hidden, bias=bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         m, (batch, seq, _) = self.m, x.shape
@@ -137,19 +157,28 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, m: Model, seq: int, recompute: bool) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self.m, self.recompute = m, recompute
+        m, seq = run.model, run.seq
+        self.recompute = run.recompute
         self.table = nn.Embedding(m.vocab, m.hidden)
         self.places = None if m.gated else nn.Embedding(seq, m.hidden)
-        self.blocks = nn.ModuleList(Block(m) for _ in range(m.layers))
+        self.blocks = nn.ModuleList(Block(m, run.lora) for _ in range(m.layers))
         self.norm, self.head = Norm(m.hidden, m.gated), nn.Linear(m.hidden, m.vocab, bias=False)
         if not m.gated:
             self.head.weight = self.table.weight  # tied, as GPT's are
         half = m.hidden // m.heads // 2
         angles = torch.outer(torch.arange(seq).float(), 10000.0 ** (-torch.arange(half).float() / half))
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        if run.lora:
+            for part in (
+                self.table,
+                self.norm,
+                self.head,
+                *(norm for b in self.blocks for norm in (b.first, b.second)),
+            ):
+                part.requires_grad_(False)
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         x = self.table(ids)
@@ -170,25 +199,31 @@ def sync(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def built(run: Run, device: torch.device) -> tuple[FSDPModule, torch.optim.Optimizer]:
-    """Return the model, sharded over the one rank, and its optimizer."""
+def built(run: Run, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return the model, sharded over the one rank unless most of it is frozen, and its optimizer."""
+    kind = torch.bfloat16 if run.lora else torch.float32
     with torch.device(device):
-        model = Transformer(run.model, run.seq, run.recompute)
+        torch.set_default_dtype(kind)
+        model = Transformer(run)
+        torch.set_default_dtype(torch.float32)
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
         if run.compiled:
             block.compile()
-        fully_shard(block, mp_policy=mixed)
-    fully_shard(model, mp_policy=mixed)
-    model.cos, model.sin = model.cos.to(device), model.sin.to(device)  # fp32 whatever the policy
-    return model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type == "cuda")
+        if not run.lora:
+            fully_shard(block, mp_policy=mixed)
+    if not run.lora:
+        fully_shard(model, mp_policy=mixed)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return model, torch.optim.AdamW(trained, lr=1e-4, fused=device.type == "cuda")
 
 
 def step(run: Run, model: Any, optimizer: torch.optim.Optimizer, batches: list[tuple[Tensor, Tensor]]) -> None:
     """Do one training step."""
     for index, (ids, targets) in enumerate(batches):
         last = index == len(batches) - 1
-        model.set_requires_gradient_sync(last)
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(last)
         (model(ids, targets) / run.accumulated).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
     optimizer.step()
@@ -226,10 +261,12 @@ def row(run: Run, site: str, hardware: str, device: torch.device) -> dict[str, o
         "site": site, "source": "tests/benchmarks/one_gpu.py", "hardware": hardware, "gpus": 1, "gpus_per_node": 1,
         "model": m.name, "layers": m.layers, "hidden": m.hidden, "heads": m.heads, "kv_heads": m.kv_heads,
         "ffn": m.ffn, "vocab": m.vocab, "seq": run.seq, "global_batch": run.micro_batch * run.accumulated,
-        "micro_batch": run.micro_batch, "tp": 1, "pp": 1, "vpp": 1, "cp": 1, "ep": 1, "dp": 1, "zero": "fsdp2(3)",
+        "micro_batch": run.micro_batch, "tp": 1, "pp": 1, "vpp": 1, "cp": 1, "ep": 1, "dp": 1,
+        "zero": "0" if run.lora else "fsdp2(3)",
         "recompute": "full" if run.recompute else "none", "precision": "bf16",
     }  # fmt: skip
-    words = f"PyTorch {torch.__version__}; FSDP2 over one rank" + ("; torch.compile" if run.compiled else "")
+    words = f"PyTorch {torch.__version__}; " + (f"LoRA of rank {RANK}" if run.lora else "FSDP2 over one rank")
+    words += "; torch.compile" if run.compiled else ""
     try:
         found = trained(run, device)
     except torch.OutOfMemoryError:
