@@ -19,7 +19,9 @@ class Limits:
     """Limits of a QOS or an association; ``None`` and what is missing in a mapping are no limit.
 
     TRES are by Slurm's names: ``cpu``, ``node``, ``mem`` (bytes), ``gres/gpu``. ``group`` holds for all jobs together,
-    ``job`` for each, ``user`` and ``account`` for those of one; ``submit`` counts waiting jobs too.
+    ``job`` for each, ``user`` and ``account`` for those of one; ``submit`` counts waiting jobs too. ``minutes`` are of
+    TRES times time: of a job until its limit, of a group what has been used; ``run_minutes`` what its running jobs may
+    use still.
     """
 
     group_tres: Tres = field(default_factory=dict)
@@ -30,6 +32,10 @@ class Limits:
     user_jobs: int | None = None
     account_tres: Tres = field(default_factory=dict)
     account_jobs: int | None = None
+    group_minutes: Tres = field(default_factory=dict)
+    group_run_minutes: Tres = field(default_factory=dict)
+    group_wall_s: int | None = None
+    job_minutes: Tres = field(default_factory=dict)
     group_submit: int | None = None
     user_submit: int | None = None
     account_submit: int | None = None

@@ -23,6 +23,7 @@ _ASKED: Final = attrgetter(
     "partition", "qos", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "time_limit_s", "gpus",
     "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
     "memory_per_gpu_bytes", "switches", "segment", "exclude", "nodelist", "constraint", "exclusive", "account",
+    "other_gres",
 )  # fmt: skip
 _REMEMBERED: Final = 4096  # requests; a trace of a million jobs has a few hundred kinds
 _UNAVAILABLE: Final = "Requested node configuration is not available"
@@ -135,7 +136,9 @@ def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: in
     sharing = machine.sharing
     if sharing is None or not machine.shares_nodes:
         return {}
-    over = {"jobs_per_resource": 1 if spec.exclusive else partition.jobs_per_resource}
+    over: dict[str, Any] = {"jobs_per_resource": 1 if spec.exclusive else partition.jobs_per_resource}
+    if sharing.least_loaded or partition.least_loaded:
+        over["least_loaded"] = True
     if partition.exclusive or spec.exclusive or not sharing.cpus:
         return over if not partition.exclusive else {}
     node_gpus = max(spec.gpus_per_node or 0, (spec.gpus_per_task or 0) * (spec.ntasks_per_node or 1))
@@ -168,6 +171,7 @@ def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: in
     return {
         "node_cpus": cpus,
         "node_gpus": node_gpus,
+        "node_gres": spec.other_gres,
         "node_memory_bytes": memory,
         "memory_per_cpu_bytes": by_cpu,
         "cpus": max(cpus * nodes, tasks),
@@ -235,6 +239,10 @@ def _fitting(spec: JobSpec, groups: list[NodeGroupShape]) -> list[NodeGroupShape
         for group in with_memory
         if group.gpus >= per_node and (not wants_gpus or spec.gpu_type in (None, group.gpu_type))
     ]
+    for name, count in spec.other_gres:
+        if not any(name == other for group in groups for other, _ in group.other_gres):
+            raise refusal("Invalid generic resource (gres) specification", hint=f"no node has {name!r}")
+        fitting = [group for group in fitting if dict(group.other_gres).get(name, 0) >= count]
     if groups and not fitting:
         offered = sorted({group.gres or "no GPUs" for group in groups})
         raise refusal(_UNAVAILABLE, hint=f"these nodes have {', '.join(offered)}")

@@ -73,7 +73,7 @@ class Controller(Engine):
         self._holdings: dict[int, Holding] = {}
         policy = cluster.policy
         self._submit_limits = policy if has_submit_limits(policy) else None
-        self._limits = LimitKeeper(policy, cluster.machine) if policy.qos or policy.accounts else None
+        self._limits = LimitKeeper(policy, cluster.machine, self.settings) if policy.qos or policy.accounts else None
         self._licensed: dict[int, Job] = {}  # jobs with licences whose end is not yet seen
         self._stopped: set[int] = set()  # jobs that were preempted and are not yet gone
         self._at_once = False  # the main scheduler looks as soon as they are
@@ -253,7 +253,7 @@ class Controller(Engine):
         """Let nodes be given out again."""
         _, job_id, nodes = ended
         if self._limits is not None:
-            self._limits.ended(job_id)
+            self._limits.ended(job_id, self.now)
         if job_id in self._stopped:
             self._stopped.remove(job_id)
             self._at_once = self._moments is None
@@ -410,7 +410,7 @@ class Controller(Engine):
             return "Licenses"
         if job.spec.reservation is not None and not self.reservations.usable(job, self.now, job.request.eligible):
             return "Reservation"
-        return self._limits.broken(job) if self._limits is not None else None
+        return self._limits.broken(job, self.now) if self._limits is not None else None
 
     def reserve(self, reservation: Reservation) -> None:
         """Make a reservation, or change the one of that name; a pass follows."""

@@ -84,6 +84,7 @@ class JobSpec(Compact):
     pretend_exit: int | None = None
     reservation: str | None = None
     licenses: str | None = None
+    other_gres: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,9 @@ class Request:
     block, 0 for all.
 
     A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all), until it has ``cpus``; ``node_gpus``
-    and ``node_memory_bytes`` (``None`` for all) of each, or so much memory for each CPU that it is given. With
-    ``spread`` any number of nodes up to ``maximum`` will do, few rather than many.
+    and ``node_memory_bytes`` (``None`` for all) of each, or so much memory for each CPU that it is given;
+    ``node_gres`` (name, count) of other GRES. With ``spread`` any number of nodes up to ``maximum`` will do, few rather
+    than many.
 
     ``alternatives`` is the same for the other partitions that a job names (:mod:`.several_partitions`).
     """
@@ -120,6 +122,8 @@ class Request:
     memory_per_cpu_bytes: int = 0
     spread: bool = False
     jobs_per_resource: int = 1
+    node_gres: tuple[tuple[str, int], ...] = ()
+    least_loaded: bool = False
     alternatives: tuple[Request, ...] = ()
 
     @property

@@ -51,6 +51,8 @@ class NodeGroupShape:
     features: tuple[str, ...] = ()
     weight: int = 1
     threads_per_core: int = 1  # CPUs of one core go to one job
+    cpus_per_socket: int = 0  # 0: not known
+    other_gres: tuple[tuple[str, int], ...] = ()  # (name, count) of what is no GPU
 
     @property
     def gres(self) -> str | None:
@@ -68,7 +70,7 @@ class PartitionShape:
     (slurm.conf(5)). ``exclusive`` gives every job whole nodes; ``jobs_per_resource`` is how many jobs may have the same
     CPUs, or with select/linear the same nodes (``OverSubscribe=FORCE:4``). ``limits_qos`` is the QOS whose limits hold
     for every job here; ``preempt_mode`` is what preemption does to them (``off``, ``requeue``, ``cancel``), ``None``
-    for what it does elsewhere.
+    for what it does elsewhere. With ``least_loaded`` jobs go where most CPUs are free (LLN).
     """
 
     name: str
@@ -92,6 +94,7 @@ class PartitionShape:
     preempt_mode: str | None = None
     grace_time_s: int = 0
     accepts: bool = True
+    least_loaded: bool = False
 
     @property
     def state(self) -> str:
@@ -106,7 +109,8 @@ class Sharing:
     """What jobs may share a node by (slurm.conf(5), ``SelectTypeParameters``), and what they get who do not say.
 
     Without ``cpus`` (select/linear) nodes are shared whole or not at all. Where ``memory`` is counted and there is no
-    default, a job gets all of a node's.
+    default, a job gets all of a node's. With ``sockets`` the CPUs of one socket go to one job (CR_Socket), and with
+    ``least_loaded`` jobs go where most CPUs are free (CR_LLN).
     """
 
     cpus: bool = True
@@ -115,6 +119,8 @@ class Sharing:
     default_memory_per_node_bytes: int | None = None
     max_memory_per_cpu_bytes: int | None = None
     default_cpus_per_gpu: int | None = None
+    sockets: bool = False
+    least_loaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,14 @@ class Machine:
     def from_dict(cls, data: Mapping[str, Any]) -> Machine:
         """Return the machine of :meth:`as_dict`."""
         groups = (
-            NodeGroupShape(**{**group, "mask": int(group["mask"], 16), "features": tuple(group["features"])})
+            NodeGroupShape(
+                **{
+                    **group,
+                    "mask": int(group["mask"], 16),
+                    "features": tuple(group["features"]),
+                    "other_gres": tuple((name, count) for name, count in group.get("other_gres", ())),
+                }
+            )
             for group in data["groups"]
         )
         partitions = (

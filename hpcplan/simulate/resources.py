@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Capacity", "Holding", "Resources", "indices", "mask_of"]
 
 _MIB: Final = 1024**2
-_CPUS, _GPUS, _MEMORY, _JOBS, _WHOLE = range(5)
+_CPUS, _GPUS, _MEMORY, _JOBS, _WHOLE, _OTHERS = range(6)  # rows; from the last on, one for each other GRES
 Vector = NDArray[np.int32]
 Table = NDArray[np.int32]
 Indices = NDArray[np.intp]
@@ -52,7 +52,7 @@ class Holding:
     @classmethod
     def from_saved(cls, data: Sequence[Any]) -> Holding:
         """Return the holding of :meth:`saved`."""
-        return cls(np.array(data[0], np.intp), np.array(data[1], np.int32).reshape(5, len(data[0])))
+        return cls(np.array(data[0], np.intp), np.array(data[1], np.int32).reshape(len(data[1]), len(data[0])))
 
     @property
     def cpus(self) -> tuple[int, ...]:
@@ -65,8 +65,12 @@ class Capacity:
 
     def __init__(self, machine: Machine) -> None:
         self.count = len(machine.names)
-        self.full = np.zeros((5, self.count), np.int32)
+        self.others = sorted({name for group in machine.groups for name, _ in group.other_gres})
+        self.rows = _OTHERS + len(self.others)
+        self.full = np.zeros((self.rows, self.count), np.int32)
         self.threads = np.ones(self.count, np.int32)
+        self.units = np.ones(self.count, np.int32)  # CPUs that go to one job together
+        whole_sockets = machine.sharing is not None and machine.sharing.sockets
         self.weights = np.zeros(self.count, np.int64)
         self.near = np.zeros(self.count, np.int64)  # see Resources.weigh
         self.consumable = machine.sharing is not None and machine.sharing.cpus
@@ -76,16 +80,26 @@ class Capacity:
             self.full[_GPUS, where] = group.gpus
             self.full[_MEMORY, where] = group.memory_bytes // _MIB
             self.threads[where] = group.threads_per_core
+            self.units[where] = (whole_sockets and group.cpus_per_socket) or group.threads_per_core
+            for name, count in group.other_gres:
+                self.full[_OTHERS + self.others.index(name), where] = count
             self.weights[where] = group.weight << 8
-        self._needs: dict[tuple[int, int, int | None, int], Table] = {}
+        self._needs: dict[object, Table] = {}
 
     def need(self, request: Request) -> Table:
-        """Return the CPUs (in whole cores), GPUs and memory (MiB) that the request takes of each node at least."""
-        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes, request.memory_per_cpu_bytes)
+        """Return the CPUs (in whole cores or sockets), GPUs, memory (MiB) and other GRES that the request takes of each
+        node at least, in the rows of :attr:`full`.
+        """
+        key = (
+            request.node_cpus, request.node_gpus, request.node_memory_bytes, request.memory_per_cpu_bytes,
+            request.node_gres,
+        )  # fmt: skip
         found = self._needs.get(key)
         if found is None:
-            found = np.zeros((3, self.count), np.int32)
-            found[_CPUS] = -(-request.node_cpus // self.threads) * self.threads
+            found = np.zeros((self.rows, self.count), np.int32)
+            found[_CPUS] = -(-request.node_cpus // self.units) * self.units
+            for name, count in request.node_gres:
+                found[_OTHERS + self.others.index(name)] = count
             found[_GPUS] = request.node_gpus
             memory = request.node_memory_bytes
             if request.memory_per_cpu_bytes:
@@ -134,6 +148,8 @@ class Resources:
             & (free[_MEMORY] >= need[_MEMORY])
             & (free[_WHOLE] == 0)
         )
+        if request.node_gres:
+            fits &= (free[_OTHERS:] >= need[_OTHERS:]).all(axis=0)
         return fits
 
     def usable_cpus(self, request: Request, times: int = 1) -> Vector:
@@ -149,8 +165,8 @@ class Resources:
         cpus: Vector = self.free[_CPUS] + (times - 1) * full
         if request.memory_per_cpu_bytes:
             with_memory = self.free[_MEMORY] // max(1, request.memory_per_cpu_bytes // _MIB)
-            cores = np.maximum(0, -(-(cpus - with_memory) // capacity.threads))
-            cpus = np.maximum(0, cpus - cores * capacity.threads)
+            units = np.maximum(0, -(-(cpus - with_memory) // capacity.units))
+            cpus = np.maximum(0, cpus - units * capacity.units)
             cpus = cpus // request.node_cpus * request.node_cpus
         if request.node_gpus and not request.spread:
             cpus = np.minimum(cpus, capacity.need(request)[_CPUS])
@@ -202,23 +218,23 @@ class Resources:
         """Return what the request takes of these nodes; ``cpus`` of each, where that is settled already."""
         capacity = self.capacity
         where = indices(nodes, capacity.count)
-        amounts = np.zeros((5, len(where)), np.int32)
-        amounts[_JOBS] = 1
         if request.whole:
-            amounts[:_JOBS] = capacity.full[:_JOBS, where]
+            amounts = capacity.full[:, where].copy()
+            amounts[_JOBS] = 1
             amounts[_WHOLE] = request.jobs_per_resource == 1
             return Holding(where, amounts)
-        amounts[:_JOBS] = capacity.need(request)[:, where]
+        amounts = capacity.need(request)[:, where].copy()
+        amounts[_JOBS] = 1
         if cpus is not None:
             amounts[_CPUS] = cpus
             return Holding(where, amounts)
         left = request.cpus - request.node_cpus * len(where)
         if left > 0:
             more = self.usable_cpus(request)[where]
-            threads = capacity.threads[where]
+            units = capacity.units[where]
             for position in range(len(where)):
                 extra = max(0, min(left, int(more[position]) - request.node_cpus))
-                amounts[_CPUS, position] = -(-(request.node_cpus + extra) // threads[position]) * threads[position]
+                amounts[_CPUS, position] = -(-(request.node_cpus + extra) // units[position]) * units[position]
                 left -= extra
         return Holding(where, amounts)
 

@@ -23,6 +23,8 @@ _POWERS: Final = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2, "P": 10
 _TRES: Final = {
     "grptres": "group_tres", "maxtres": "job_tres", "maxtresperjob": "job_tres", "maxtrespu": "user_tres",
     "maxtresperuser": "user_tres", "maxtrespa": "account_tres", "maxtresperaccount": "account_tres",
+    "grptresmins": "group_minutes", "grptresrunmins": "group_run_minutes", "maxtresmins": "job_minutes",
+    "maxtresminsperjob": "job_minutes",
 }  # fmt: skip
 _COUNTS: Final = {
     "grpjobs": "group_jobs", "maxjobspu": "user_jobs", "maxjobsperuser": "user_jobs", "maxjobspa": "account_jobs",
@@ -31,7 +33,7 @@ _COUNTS: Final = {
     "maxsubmitjobsperuser": "user_submit", "maxsubmitpa": "account_submit", "maxsubmitjobspa": "account_submit",
     "maxsubmitjobsperaccount": "account_submit",
 }  # fmt: skip
-_WALLS: Final = ("maxwall", "maxwalldurationperjob")
+_WALLS: Final = {"maxwall": "job_wall_s", "maxwalldurationperjob": "job_wall_s", "grpwall": "group_wall_s"}
 
 
 def read_accounting(*paths: Path) -> AccountPolicy:
@@ -122,7 +124,7 @@ def _limits(pairs: Mapping[str, str]) -> Limits:
         elif key in _COUNTS:
             found[_COUNTS[key]] = _count(key, value)
         elif key in _WALLS:
-            found["job_wall_s"] = parse_slurm_time(value)
+            found[_WALLS[key]] = parse_slurm_time(value)
     return Limits(**found)
 
 

@@ -2,8 +2,9 @@
 
 Nodes of less weight go first. Of those of equal weight, the run of consecutive nodes with the fewest CPUs that has
 enough, or else the one with the most CPUs and so on; in a run, where one node is all that is wanted still, the one with
-the fewest CPUs that has enough, else one after another from the lowest. A node counts with all the CPUs that the job
-could use there, and the job takes of it what it still wants, less one core for each node to come.
+the fewest CPUs that has enough, else one after another from the lowest. Where the least loaded are to be taken (LLN),
+those with the most CPUs for the job go first, whatever stands between them. A node counts with all the CPUs that the
+job could use there, and the job takes of it what it still wants, less one core for each node to come.
 """
 
 from __future__ import annotations
@@ -115,6 +116,15 @@ def _evaluate(request: Request, usable: Sequence[int], offer: Offer) -> int:
             return wanted.chosen
         if wanted.most <= 0:
             return 0
+    if request.least_loaded:
+        left = [node for node in nodes if not wanted.chosen >> node & 1]
+        for node in sorted(left, key=lambda node: (offer.weights[node], -offer.cpus[node])):
+            wanted.take(node)
+            if wanted.done:
+                return wanted.chosen
+            if wanted.most <= 0:
+                break
+        return wanted.chosen if wanted.cpus <= 0 and wanted.enough(0) else 0
     runs = _runs(nodes, offer, request.required)
     while runs and wanted.most > 0:
         run = _best(runs, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from hpcplan.simulate.account_policy import AccountPolicy, Limits, QosPolicy
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
 from hpcplan.simulate.placement import SwitchShape
 from hpcplan.simulate.reservations import Reservation
-from hpcplan.simulate.slurm_settings import SlurmSettings, consumes_cpus, scheduling
+from hpcplan.simulate.slurm_settings import SlurmSettings, consumes_cpus, gres_count, scheduling
 from hpcplan.simulate.topology_files import blocks_of, read_switches
 from hpcplan.site.importers.slurm_lines import ConfLine, Reader
 from hpcplan.units import parse_slurm_time
@@ -165,6 +166,8 @@ def _sharing(values: Mapping[str, str]) -> Sharing:
         default_memory_per_node_bytes=mib("defmempernode"),
         max_memory_per_cpu_bytes=mib("maxmempercpu"),
         default_cpus_per_gpu=int(per_gpu) if per_gpu.isdecimal() else None,
+        sockets="SOCKET" in by and consumes_cpus(values),
+        least_loaded="CR_LLN" in values.get("selecttypeparameters", "").upper(),
     )
 
 
@@ -223,6 +226,8 @@ def _group(line: ConfLine, pairs: dict[str, str], mask: int) -> NodeGroupShape:
         features=tuple(feature for feature in features.split(",") if feature),
         weight=number("weight", 1),
         threads_per_core=number("threadspercore", 1) if sockets and cpus > cores else 1,
+        cpus_per_socket=max(1, cpus // (sockets or number("boards", 1))),
+        other_gres=_other_gres(pairs.get("gres", "")),
     )
 
 
@@ -236,6 +241,16 @@ def _gpus(gres: str) -> tuple[int, str | None]:
             kind = middle[0] if middle else kind
             count += int(parts[-1]) if parts[-1].isdecimal() else 1
     return count, kind
+
+
+def _other_gres(gres: str) -> tuple[tuple[str, int], ...]:
+    """Return name and count of whatever is no GPU; of several types of one name the sum."""
+    found: Counter[str] = Counter()
+    for word in gres.split(","):
+        parts = word.partition("(")[0].split(":")
+        if parts[0] and parts[0] != "gpu":
+            found[parts[0]] += gres_count(parts[-1]) if len(parts) > 1 else 1
+    return tuple(sorted(found.items()))
 
 
 def _partition(line: ConfLine, pairs: dict[str, str], index: dict[str, int]) -> PartitionShape:
@@ -279,6 +294,7 @@ def _partition(line: ConfLine, pairs: dict[str, str], index: dict[str, int]) -> 
         accounts=_words(pairs.get("allowaccounts", "all")),
         preempt_mode=pairs.get("preemptmode", "").lower() or None,
         grace_time_s=number("gracetime") or 0,
+        least_loaded=pairs.get("lln", "no").lower() == "yes",
     )
 
 

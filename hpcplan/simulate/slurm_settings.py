@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-__all__ = ["SlurmSettings", "consumes_cpus", "scheduling"]
+__all__ = ["SlurmSettings", "consumes_cpus", "gres_count", "scheduling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class SlurmSettings:
     priority_favor_small: bool = False
     priority_calc_period_s: int = 300
     priority_recalculated: bool = True
+    limits_safe: bool = False
     started_s: int = -3
     time_limit_check_s: int = 30
     started_ms: int = 0
@@ -137,6 +138,7 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
             if int(value) or field not in _AT_LEAST_ONE:
                 found[field] = int(value) * factor
     found["priority_recalculated"] = values.get("accountingstoragetype", "").lower().endswith("slurmdbd")
+    found["limits_safe"] = "safe" in values.get("accountingstorageenforce", "").lower()
     found["priority_flags"] = frozenset(values.get("priorityflags", "").lower().split(",")) - {""}
     found["preempt_type"] = values.get("preempttype", "preempt/none").lower().removeprefix("preempt/")
     found["preempt_mode"] = values.get("preemptmode", "off").lower().replace("gang", "").strip(",") or "off"
@@ -160,6 +162,14 @@ def _counts(text: str, sign: str) -> tuple[tuple[str, int], ...]:
 def consumes_cpus(values: Mapping[str, str]) -> bool:
     """Return whether jobs are given CPUs (select/cons_tres, cons_res), not whole nodes (select/linear, the default)."""
     return values.get("selecttype", "select/linear").lower() in {"select/cons_tres", "select/cons_res"}
+
+
+def gres_count(word: str) -> int:
+    """Return a count of GRES, which may end in K, M, G, T or P (slurm.conf(5), Gres); 1 for a word that is none."""
+    number, power = word[:-1], "kmgtp".find(word[-1:].lower()) + 1
+    if power and number.isdecimal():
+        return int(number) << 10 * power
+    return int(word) if word.isdecimal() else 1
 
 
 def _own_keys(values: Mapping[str, str]) -> dict[str, Any]:

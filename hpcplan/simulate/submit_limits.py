@@ -56,7 +56,7 @@ def _limits(policy: AccountPolicy, spec: JobSpec, user: str) -> Iterator[tuple[s
         yield "QOSGrpSubmitJobsLimit", limits.group_submit, same
         yield "QOSMaxSubmitJobPerUserLimit", limits.user_submit, lambda job: same(job) and job.user == user
         yield (
-            "QOSMaxSubmitJobPerAccountLimit", limits.account_submit,
+            "MaxSubmitJobsPerAccount", limits.account_submit,
             lambda job: same(job) and policy.account_of(job.user, job.spec.account) == account,
         )  # fmt: skip
     for position, one in enumerate(policy.chain(user, spec.account)):

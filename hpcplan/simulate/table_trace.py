@@ -12,6 +12,7 @@ import csv
 import re
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -254,11 +255,20 @@ class _Row:
         text = self.text("gres")
         if not text:
             return {}
-        parts = text.removeprefix("gres/").split(":")
-        if parts[0] != "gpu" or len(parts) > 3 or (len(parts) > 1 and not parts[-1].isdecimal()):
-            raise self.error("gres", f"{text!r} is not like gpu:4 or gpu:h100:4")
-        count = int(parts[-1]) if len(parts) > 1 else 1
-        return {"gpus_per_node": count, "gpu_type": parts[1] if len(parts) == 3 else None} if count else {}
+        asks: dict[str, Any] = {}
+        others: Counter[str] = Counter()
+        for word in text.split(","):
+            name, *rest = word.strip().removeprefix("gres/").split(":")
+            if not name or len(rest) > 2 or (rest and not rest[-1].isdecimal()):
+                raise self.error("gres", f"{text!r} is not like gpu:4, gpu:h100:4 or gpu:4,nvme:1")
+            count = int(rest[-1]) if rest else 1
+            if name != "gpu":
+                others[name] += count
+            elif count:
+                asks |= {"gpus_per_node": count, "gpu_type": rest[0] if len(rest) == 2 else None}
+        if others:
+            asks["other_gres"] = tuple(sorted((name, count) for name, count in others.items() if count))
+        return asks
 
     def _dependency(self) -> str:
         text = self.text("dependency")

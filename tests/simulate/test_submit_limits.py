@@ -32,7 +32,7 @@ def submit(tiny: Controller, user: str = "ana", tasks: int = 0) -> int:
 @pytest.mark.parametrize(("tiny", "other", "word"), [
     (cluster(qos=Limits(user_submit=2)), True, "QOSMaxSubmitJobPerUserLimit"),
     (cluster(qos=Limits(group_submit=2)), False, "QOSGrpSubmitJobsLimit"),
-    (cluster(qos=Limits(account_submit=2)), False, "QOSMaxSubmitJobPerAccountLimit"),
+    (cluster(qos=Limits(account_submit=2)), False, "MaxSubmitJobsPerAccount"),
     (cluster(user=Limits(user_submit=2)), True, "AssocMaxSubmitJobLimit"),
     (cluster(lab=Limits(group_submit=2)), False, "AssocGrpSubmitJobsLimit"),
 ])  # fmt: skip

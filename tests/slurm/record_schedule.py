@@ -85,6 +85,17 @@ def _configuration(folder: Path, text: str, accounting: Mapping[str, str]) -> tu
     return "\n".join([*added, *lines]) + "\n", nodes
 
 
+def _gres(text: str, nodes: list[str]) -> str:
+    """Return the gres.conf: GPUs have files, anything else is counted."""
+    lines = [f"NodeName={','.join(nodes)} Name=gpu File=/dev/tty[0-7]"]
+    for names, words in re.findall(r"^NodeName=(\S+).*\bGres=(\S+)", text, re.MULTILINE):
+        for word in words.split(","):
+            name, _, count = word.partition(":")
+            if name != "gpu":
+                lines.append(f"NodeName={names} Name={name} Count={count or 1}")
+    return "\n".join(lines) + "\n"
+
+
 @contextmanager
 def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     """Run slurmctld and the slurmds of ``conf``; yields the environment in which Slurm's commands find them."""
@@ -102,7 +113,7 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     if (topology := conf.with_name("topology.conf")).exists():
         shutil.copy(topology, folder / "etc" / "topology.conf")
     if "gres" in text.lower():
-        (folder / "etc" / "gres.conf").write_text(f"NodeName={','.join(nodes)} Name=gpu File=/dev/tty[0-7]\n")
+        (folder / "etc" / "gres.conf").write_text(_gres(text, nodes))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
     env = {**kept, "PATH": _PATH, "SLURM_CONF": str(folder / "etc" / "slurm.conf")}
     log = (folder / "daemons.out").open("ab")
