@@ -9,7 +9,7 @@ meets the same run times and the same submissions of others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = ["ChainWaits", "drawn_waits"]
 
 _REACH_S: Final = 30 * 86400  # a future of the queue is drawn this far,
 _MOST_ARRIVALS: Final = 12_000  # or until so many jobs have come
+_KEPT: Final = 8
 
 
 def drawn_waits(
@@ -42,22 +43,6 @@ def drawn_waits(
     return wait
 
 
-class _Reach:
-    """How far from now, in seconds, a future tells what others submit: as far as it was drawn, or was found to end."""
-
-    def __init__(self, drawn_s: int) -> None:
-        self.of_s = drawn_s
-
-    def noticed(self, coming: Iterator[Coming], now_s: int) -> Iterator[Coming]:
-        """Yield what comes; where that ends, so does the reach, if anything came at all."""
-        last_s = None
-        for one in coming:
-            last_s = one[0] - now_s
-            yield one
-        if last_s is not None:
-            self.of_s = min(self.of_s, last_s)
-
-
 class ChainWaits:
     """Futures of one queue, each ready to be gone through by chains of any size."""
 
@@ -68,6 +53,7 @@ class ChainWaits:
         self._forecaster = forecaster
         self._reach_s = reach_s if forecaster.arrivals.known else 0  # else nothing is known of later moments
         self._runs_s = forecaster.runs_s(self._future, futures)
+        self._drawn: dict[int, list[Coming]] = {}  # of the last few futures: the next chain goes through the same
         self.count = futures
 
     def check(self, target: QueueJob) -> None:
@@ -86,16 +72,14 @@ class ChainWaits:
         A job that has not started ``cap_s`` from now waits for ever, as one does that never starts.
         """
         number %= self.count
-        runs_s = self._runs_s[number]
-        coming = self._forecaster.coming(self._future, number, runs_s, self._reach_s, _MOST_ARRIVALS)
-        reach = _Reach(self._reach_s)
-        course: Course = self._future.course(target, runs_s, reach.noticed(coming, self._future.now_s))
-        now_s = self._future.now_s
+        coming, now_s = self._coming(number), self._future.now_s
+        reach_s = coming[-1][0] - now_s if len(coming) >= _MOST_ARRIVALS else self._reach_s
+        course: Course = self._future.course(target, self._runs_s[number], coming)
         until_s = now_s + math.ceil(min(cap_s, NEVER_S))
         seen: list[float] = []
 
         def wait(submit_s: float, held_s: float) -> float:
-            if submit_s > reach.of_s and seen:
+            if submit_s > reach_s and seen:
                 among = seen[1:] or seen
                 return among[int(random.integers(len(among)))]
             found = course.wait_s(now_s + round(submit_s), max(1, round(held_s)), until_s)
@@ -105,3 +89,14 @@ class ChainWaits:
             return float(found)
 
         return wait
+
+    def _coming(self, number: int) -> list[Coming]:
+        """Return what others submit in a future, as far as it reaches."""
+        found = self._drawn.get(number)
+        if found is None:
+            runs_s = self._runs_s[number]
+            found = [*self._forecaster.coming(self._future, number, runs_s, self._reach_s, _MOST_ARRIVALS)]
+            if len(self._drawn) >= _KEPT:
+                self._drawn.pop(next(iter(self._drawn)))
+            self._drawn[number] = found
+        return found

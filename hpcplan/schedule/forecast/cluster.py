@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
 
 from hpcplan.errors import InputError, SlurmError
 from hpcplan.hostlist import expand
@@ -14,15 +15,20 @@ from hpcplan.simulate.admission import Admission
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.fast_slurm import usual_cluster
 from hpcplan.simulate.jobs import Arrival, Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.machine import Machine, lowest
 from hpcplan.simulate.policies import POLICIES, Backfill
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
 
+if TYPE_CHECKING:
+    from hpcplan.schedule.forecast.wait import Course
+
 __all__ = ["ClusterCourse", "ClusterFuture"]
 
 _FIRST: Final = 2**30  # priority of the first in line; each later one has one less
+_MANY: Final = 60  # jobs: with fewer, compiled code is not worth the time that it takes to load
 
 
 class ClusterFuture:
@@ -48,19 +54,25 @@ class ClusterFuture:
         self.machine = Machine.from_dict(snapshot.machine)
         settings = cluster.settings if cluster is not None else SlurmSettings()
         switches = cluster.switches if cluster is not None and cluster.machine.names == self.machine.names else ()
-        self._cluster = SlurmCluster(self.machine, replace(settings, multifactor=False, builtin=False), switches)
+        self.cluster = SlurmCluster(self.machine, replace(settings, multifactor=False, builtin=False), switches)
         self._admission = Admission(self.machine)
-        self._unusable = _mask(self.machine, snapshot.unusable)
+        self.unusable = _mask(self.machine, snapshot.unusable)
         self._reservations = [(one, _mask(self.machine, one.nodes)) for one in snapshot.reservations]
-        self._templates: list[Job] = []
+        self._requests: dict[tuple[object, ...], Request | None] = {}
+        self.templates: list[Job] = []
         live: list[QueueJob] = []
         for job in (*snapshot.running, *snapshot.pending):
             template = self._template(job, len(live) + 1)
             if template is not None:
                 live.append(job)
-                self._templates.append(template)
+                self.templates.append(template)
         self.live = tuple(live)
-        self._waiting = [job.id for job in self._templates if not job.running]
+        self._waiting = [job.id for job in self.templates if not job.running]
+        self.first_priority = _FIRST - 2 * len(self.live) - 3  # of those that come; each later one has one less
+        self.compiled = (
+            len(live) >= _MANY and self.policy in {"slurm", "backfill"} and not self._reservations
+            and usual_cluster(self.cluster) and find_spec("numba") is not None
+        )  # fmt: skip
 
     def certain(self, target: QueueJob) -> int | None:
         """Return ``None``: slurmctld looks at the queue when it does, also at an empty one."""
@@ -81,11 +93,15 @@ class ClusterFuture:
                 f"a job of {target.width} nodes for {target.limit_s} s would wait for ever ({request.limit_reason}) in "
                 f"partition {request.partition!r}"
             )
-        if (request.eligible & ~self._unusable).bit_count() < request.minimum:
+        if (request.eligible & ~self.unusable).bit_count() < request.minimum:
             raise InputError(f"{target.width} nodes were asked for; fewer of {request.partition!r} can be used now")
 
     def start_of(self, target: QueueJob, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> int:
         """Return when the target, submitted now, starts (unix seconds); 400 days from now if it never does."""
+        if self.compiled:
+            from hpcplan.schedule.forecast.compiled_course import CompiledCourse
+
+            return self.now_s + CompiledCourse(self, target, runs_s, arrivals).wait_now_s(target.limit_s)
         engine = self._engine(runs_s, arrivals)
         number = engine.next_id
         spec = replace(self.spec_of(target), priority=self.place_of(target))
@@ -99,8 +115,12 @@ class ClusterFuture:
             engine.step(time)
         return job.start_time
 
-    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> ClusterCourse:
+    def course(self, target: QueueJob, runs_s: Sequence[int], arrivals: Iterable[Coming]) -> Course:
         """Return a future in which jobs like the target are submitted one after another."""
+        if self.compiled:
+            from hpcplan.schedule.forecast.compiled_course import CompiledCourse
+
+            return CompiledCourse(self, target, runs_s, arrivals)
         return ClusterCourse(self, target, self._engine(runs_s, arrivals))
 
     def starts(self, runs_s: Sequence[int], arrivals: Sequence[Coming]) -> list[int | None]:
@@ -150,7 +170,7 @@ class ClusterFuture:
         if job.nodes is not None:
             return _mask(self.machine, job.nodes)
         taken = 0
-        for other in self._templates:
+        for other in self.templates:
             taken |= other.nodes
         return lowest(request.eligible & ~taken, job.width)
 
@@ -187,14 +207,14 @@ class ClusterFuture:
         coming = _Coming(self, arrivals)
         engine: Engine
         if self.policy in {"slurm", "backfill"}:
-            engine = Controller(self._cluster, now=self.now_s, arrivals=coming)
+            engine = Controller(self.cluster, now=self.now_s, arrivals=coming)
         else:
             policy = Backfill() if self.policy == "conservative" else POLICIES[self.policy]
             engine = Engine(self.machine, policy, now=self.now_s, arrivals=coming)
         engine.names_nodes = False
         engine.on_end = _forget
-        engine.down = self._unusable
-        jobs = [_copy(job, Behaviour(run_s)) for job, run_s in zip(self._templates, runs_s, strict=True)]
+        engine.down = self.unusable
+        jobs = [_copy(job, Behaviour(run_s)) for job, run_s in zip(self.templates, runs_s, strict=True)]
         jobs += self._held(len(jobs))
         engine.next_id = len(self.live) + 1
         engine.restore(jobs)
@@ -218,10 +238,19 @@ class ClusterFuture:
 
     def accepts(self, job: QueueJob) -> bool:
         """Whether the machine would take a job like this one."""
-        try:
-            return self._admission.resolve(self.spec_of(job)).limit_reason is None
-        except SlurmError:
-            return False
+        return self.request_of(job) is not None
+
+    def request_of(self, job: QueueJob) -> Request | None:
+        """Return what a job like this one asks of the machine; ``None`` where it would not be taken."""
+        kind = (job.partition, job.width, job.limit_s, job.start_s is None)
+        if kind not in self._requests:
+            try:
+                request = self._admission.resolve(self.spec_of(job))
+            except SlurmError:
+                self._requests[kind] = None
+            else:
+                self._requests[kind] = request if request.limit_reason is None else None
+        return self._requests[kind]
 
 
 class ClusterCourse:
@@ -261,7 +290,7 @@ class _Coming:
 
     @staticmethod
     def _taken(future: ClusterFuture, arrivals: Iterable[Coming]) -> Iterator[Arrival]:
-        first = _FIRST - 2 * len(future.live) - 3
+        first = future.first_priority
         for number, (at_s, job, run_s) in enumerate(arrivals):
             time = max(future.now_s, at_s)
             if future.accepts(job):

@@ -26,18 +26,21 @@ from hpcplan.simulate.compiled.layout import (
     TIME_LIMIT_CHECK_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, USER, WAITING, WAS_EMPTY, WHOLE_DUE, Floats, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["DONE", "FEED", "advance"]
+__all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "resume", "submit"]
 
 DONE: Final = 0  # nothing will happen any more
 FEED: Final = 1  # more jobs have to be given before it can go on
+LATE: Final = 2  # what happens next happens too late
+STARTED: Final = 3  # the job that is watched has started
 _CLOCK: Final = OF_CLOCK
 
 
 @compiled
-def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats) -> int:
-    """Go on until nothing happens any more, or something is needed; return which.
+def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats, until_s: int, watched: int) -> int:
+    """Go on until nothing happens any more (up to ``until_s``), or something is needed; return which.
 
     The slots in the row ``COMING`` are submitted as their times come; with ``MORE``, others will follow them, later.
+    When the job in the slot ``watched`` starts, it stops; there is none below 0.
     """
     while True:
         if of[_CLOCK, FIRST_COMING] == of[_CLOCK, N_COMING] and of[_CLOCK, MORE]:
@@ -45,6 +48,8 @@ def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats) -> int:
         time = _next_event(rules, of)
         if time == NEVER:
             return DONE
+        if time > until_s:
+            return LATE
         of[_CLOCK, NOW] = now = max(of[_CLOCK, NOW], time)
         while of[_CLOCK, N_RUNNING] and of[END_TIMES, 0] <= now:
             _end(rules, of)
@@ -55,6 +60,25 @@ def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats) -> int:
             of[_CLOCK, FIRST_COMING] += 1
             _enqueue(rules, of, factors, slot)
         _schedule(rules, of, sets, factors)
+        if watched >= 0 and of[START_S, watched] != NEVER:
+            return STARTED
+
+
+@compiled
+def submit(rules: Ints, of: Ints, sets: Sets, factors: Floats, slot: int) -> None:
+    """Submit a job at the present time."""
+    _enqueue(rules, of, factors, slot)
+    _schedule(rules, of, sets, factors)
+
+
+@compiled
+def resume(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
+    """Take over a job from before: one that runs, on ``CHOSEN``, or one that waits."""
+    if of[START_S, slot] == NEVER:
+        _insert(rules, of, slot, of[_CLOCK, N_WAITING])
+        of[_CLOCK, N_WAITING] += 1
+    else:
+        _hold(rules, of, sets, slot)
 
 
 @compiled
@@ -370,12 +394,19 @@ def _may_test(rules: Ints, of: Ints, slot: int) -> bool:
 @compiled
 def _start(rules: Ints, of: Ints, sets: Sets, slot: int, backfilled: int) -> None:
     """Start a job now on ``CHOSEN``."""
-    now, nodes = of[_CLOCK, NOW], rules[JOB_SETS] + slot
-    of[START_S, slot], of[BEGAN_MS, slot], of[BACKFILLED, slot] = now, of[_CLOCK, TURN_MS], backfilled
+    of[START_S, slot], of[BEGAN_MS, slot], of[BACKFILLED, slot] = of[_CLOCK, NOW], of[_CLOCK, TURN_MS], backfilled
+    _hold(rules, of, sets, slot)
+    of[_CLOCK, CHANGES] += 1
+
+
+@compiled
+def _hold(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
+    """Give a job that has started ``CHOSEN``, until its end."""
+    start, nodes = of[START_S, slot], rules[JOB_SETS] + slot
     for word in range(sets.shape[1]):
         sets[nodes, word] = sets[CHOSEN, word]
         sets[BUSY, word] |= sets[CHOSEN, word]
-    end, limit_end = now + of[RUN_S, slot], now + of[LIMIT_S, slot]
+    end, limit_end = start + of[RUN_S, slot], start + of[LIMIT_S, slot]
     over = limit_end + rules[OVER_TIME_LIMIT_S]
     of[LIMIT_END_S, slot], of[TIMED_OUT, slot] = limit_end, end > over
     if end > over:
@@ -387,7 +418,6 @@ def _start(rules: Ints, of: Ints, sets: Sets, slot: int, backfilled: int) -> Non
         of[PROMISED, place] = of[PROMISED, place - 1]
     of[PROMISED, first] = slot
     of[_CLOCK, N_PROMISED] += 1
-    of[_CLOCK, CHANGES] += 1
 
 
 @compiled

@@ -14,6 +14,7 @@ __all__ = ["Coming", "Driver", "Ended"]
 
 _CHUNK: Final = 1024  # jobs; so few that what is worked on stays in the cache
 _SPANS_A_JOB: Final = 2
+_LATEST_S: Final = 2**62
 
 
 class Coming(NamedTuple):
@@ -80,22 +81,32 @@ class Driver:
         chunk, following = self._chunk(coming, next(coming, None))
         while True:
             self._feed(chunk, more=following is not None)
-            code = advance(self._rules, self._of, self._sets, self._factors)
+            code = advance(self._rules, self._of, self._sets, self._factors, _LATEST_S, -1)
             yield from self._taken()
             if code == DONE:
                 return
             chunk, following = self._chunk(coming, following)
 
     @staticmethod
-    def _chunk(coming: Iterator[Coming], first: Coming | None) -> tuple[list[Coming], Coming | None]:
+    def _chunk(
+        coming: Iterator[Coming], first: Coming | None, most: int = _CHUNK
+    ) -> tuple[list[Coming], Coming | None]:
         """Return the next jobs, to the end of a second, and the one that follows them."""
         chunk: list[Coming] = []
-        while first is not None and (len(chunk) < _CHUNK or first.submit_s == chunk[-1].submit_s):
+        while first is not None and (len(chunk) < most or first.submit_s == chunk[-1].submit_s):
             chunk.append(first)
             first = next(coming, None)
         return chunk, first
 
     def _feed(self, chunk: list[Coming], *, more: bool) -> None:
+        """Hand over jobs that will be submitted."""
+        slots = self._write(chunk)
+        of, clock = self._of, self._of[at.OF_CLOCK]
+        clock[at.FIRST_COMING], clock[at.N_COMING], clock[at.MORE] = 0, len(chunk), int(more)
+        of[at.COMING, : len(chunk)] = slots
+
+    def _write(self, chunk: list[Coming]) -> at.Ints:
+        """Note what jobs are like and return their slots."""
         known = len(self._eligible)
         for job in chunk:
             if job.eligible not in self._eligible:
@@ -112,10 +123,8 @@ class Driver:
         count, left = len(chunk), int(clock[at.N_UNUSED]) - len(chunk)
         slots = of[at.UNUSED, left : left + count].copy()
         clock[at.N_UNUSED] = left
-        clock[at.FIRST_COMING], clock[at.N_COMING], clock[at.MORE] = 0, count, int(more)
-        of[at.COMING, :count] = slots
         if not count:
-            return
+            return slots
         numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors = zip(
             *chunk, strict=True
         )
@@ -127,6 +136,7 @@ class Driver:
         of[at.PRIORITY, slots] = [priority or 0 for priority in priorities]
         if self._n_factors:
             self._factors[slots] = factors
+        return slots
 
     def _taken(self) -> Iterator[Ended]:
         of = self._of
