@@ -17,7 +17,7 @@ from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SAMPLES", "Course", "Forecaster", "Future", "WaitForecast", "future_of"]
+__all__ = ["SAMPLES", "Course", "Forecaster", "Future", "WaitForecast", "future_of", "run_like"]
 
 SAMPLES: Final = 200
 _FARTHEST_S: Final = 14 * 86400  # arrivals are looked at this far ahead
@@ -139,7 +139,7 @@ class Forecaster:
         for sample in range(count):
             runs_s = runs[:, sample].tolist()
             coming = [
-                (time, job, _run_s(job, future.now_s, position, runs_s, random))
+                (time, job, run_like(job, future.now_s, position, runs_s, random))
                 for time, job in self.arrivals.future(future.now_s, horizon_s, random, most)
             ]
             drawn.append((runs_s, coming))
@@ -161,7 +161,7 @@ class Forecaster:
         left = most
         for stretch in self.arrivals.stretches(future.now_s, random, horizon_s=reach_s):
             for time, job in stretch[:left]:
-                yield time, job, _run_s(job, future.now_s, position, runs_s, random)
+                yield time, job, run_like(job, future.now_s, position, runs_s, random)
             left -= len(stretch)
             if left <= 0:
                 return
@@ -173,7 +173,7 @@ class Forecaster:
         return min(_FARTHEST_S, last - future.now_s)
 
 
-def _run_s(
+def run_like(
     job: QueueJob, now_s: int, position: dict[str, int], runs_s: Sequence[int], random: np.random.Generator
 ) -> int:
     """Return how long a job like a past one runs: as that did; as it was drawn, where that still runs or waits."""
