@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
-__all__ = ["FRAMEWORKS", "Framework", "ShardingLike", "Traits", "refusals"]
+__all__ = ["FRAMEWORKS", "Framework", "ShardingLike", "SomeLayers", "Traits", "refusals", "with_capacity"]
 
 Framework = Literal[
     "megatron-lm", "nemo", "deepspeed", "torchtitan", "accelerate", "torchrun", "jax", "tensorflow", "mpi", "srun"
 ]  # fmt: skip
+SomeLayers = Literal["any", "chunk", "nth"]
 Refusal = tuple[str, str]
 """The field of the sharding, and why it cannot be what it is."""
 
@@ -49,7 +50,11 @@ class ShardingLike(Protocol):
     @property
     def zero(self) -> int: ...
     @property
+    def shard_group(self) -> int | None: ...
+    @property
     def recompute(self) -> str: ...
+    @property
+    def recompute_layers(self) -> int | None: ...
     @property
     def sequence_parallel(self) -> bool: ...
     @property
@@ -71,7 +76,10 @@ def _anything(_: ShardingLike) -> Iterator[Refusal]:
 class Traits:
     """One framework. What is not refused here is either expressed in its configuration or the trainer's own business.
 
-    ``tasks`` is what Slurm starts: one task a ``node``, whose launcher starts the workers, or one a ``gpu``.
+    ``tasks`` is what Slurm starts: one task a ``node``, whose launcher starts the workers, or one a ``gpu``. ``hybrid``
+    are the ZeRO stages that it can divide over groups of ranks. ``some_layers`` says which of a rank's layers it can
+    recompute in full where it is not all: ``any`` number of them, as many of each virtual stage (``chunk``), or every
+    n-th (``nth``). ``capacity`` says whether its experts can be given a capacity factor.
     """
 
     title: str
@@ -85,6 +93,9 @@ class Traits:
     sequence_parallel: Literal["free", "always", "never"] = "free"
     schedules: frozenset[str] = frozenset({"1f1b"})
     offload: frozenset[str] = frozenset({"none", "cpu"})
+    hybrid: frozenset[int] = frozenset()
+    some_layers: SomeLayers | None = None
+    capacity: bool = False
     rule: Rule = _anything
 
 
@@ -102,6 +113,8 @@ def _deepspeed(s: ShardingLike) -> Iterator[Refusal]:
         yield "zero", "ZeRO-2 and ZeRO-3 do not go with its pipeline engine; at most 1 with pp > 1"
     if s.ep > 1 and s.tp > 1:
         yield "ep", "its expert parallelism does not go with its tensor parallelism"
+    if s.shard_group is not None and s.tp * s.ep > 1:
+        yield "shard_group", "MiCS divides over groups where nothing but the data is parallel"
 
 
 def _torchtitan(s: ShardingLike) -> Iterator[Refusal]:
@@ -118,6 +131,8 @@ def _accelerate(s: ShardingLike) -> Iterator[Refusal]:
         yield "zero", "tensor and context parallelism go with sharded parameters (2 or 3) only"
     if s.zero == 0 and s.recompute == "full":
         yield "recompute", "it recomputes only where it shards (ZeRO 2 or 3)"
+    if s.shard_group is not None and s.shard_group <= s.cp:
+        yield "shard_group", "a group is of two data-parallel ranks or more"
 
 
 def _tensorflow(s: ShardingLike) -> Iterator[Refusal]:
@@ -127,45 +142,56 @@ def _tensorflow(s: ShardingLike) -> Iterator[Refusal]:
 
 def _own(title: str, versions: str, tasks: Literal["node", "gpu"], command: tuple[str, ...]) -> Traits:
     """Return a launcher of trainers that do all of it themselves."""
-    return Traits(title, versions, tasks, command, schedules=_ALL_SCHEDULES, offload=_ALL_OFFLOAD)
+    return Traits(
+        title, versions, tasks, command, schedules=_ALL_SCHEDULES, offload=_ALL_OFFLOAD, hybrid=frozenset({1, 2, 3}),
+        some_layers="any", capacity=True,
+    )  # fmt: skip
 
 
 _MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp8", "fp4"})
 FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "megatron-lm": Traits(
-        "Megatron-LM", "Core 0.9 and later; uneven stages 0.13, ZeRO 2 and 3 0.14, fp4 0.15", "node",
-        ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS,
+        "Megatron-LM", "Core 0.9 and later; hybrid sharding 0.10, uneven stages 0.13, ZeRO 2 and 3 0.14, fp4 0.15",
+        "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS, hybrid=frozenset({1, 2, 3}),
+        some_layers="chunk", capacity=True,
     ),
     "nemo": Traits(
-        "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS
+        "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS,
+        hybrid=frozenset({1, 2, 3}), some_layers="chunk", capacity=True,
     ),
     "deepspeed": Traits(
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
         axes=frozenset({"tp", "pp", "ep"}), recompute=frozenset({"none", "full"}),
         precision=frozenset({"fp32", "fp16", "bf16"}), sequence_parallel="never", offload=_ALL_OFFLOAD,
-        rule=_deepspeed,
+        hybrid=frozenset({3}), rule=_deepspeed,
     ),
     "torchtitan": Traits(
         "torchtitan", "0.2 (TOML)", "node", ("-m", "torchtitan.train"), zero=frozenset({0, 2, 3}),
         precision=frozenset({"fp32", "bf16", "fp8"}), sequence_parallel="always", schedules=_ALL_SCHEDULES,
-        rule=_torchtitan,
+        hybrid=frozenset({2, 3}), some_layers="nth", rule=_torchtitan,
     ),
     "accelerate": Traits(
         "Hugging Face Accelerate", "1.10 and later", "node", ("train.py",), axes=frozenset({"tp", "cp"}),
         zero=frozenset({0, 2, 3}), recompute=frozenset({"none", "full"}),
-        precision=frozenset({"fp32", "fp16", "bf16", "fp8"}), sequence_parallel="never", rule=_accelerate,
+        precision=frozenset({"fp32", "fp16", "bf16", "fp8"}), sequence_parallel="never", hybrid=frozenset({2, 3}),
+        rule=_accelerate,
     ),
     "torchrun": _own("PyTorch torchrun", "2.0 and later", "node", ("train.py",)),
     "jax": _own("JAX", "0.4.20 and later", "gpu", ("python3", "train.py")),
     "tensorflow": Traits(
         "TensorFlow", "2.11 and later", "node", ("python3", "train.py"), axes=frozenset(), zero=frozenset({0}),
         precision=frozenset({"fp32", "tf32", "fp16", "bf16"}), sequence_parallel="never",
-        offload=frozenset({"none"}), rule=_tensorflow,
+        offload=frozenset({"none"}), some_layers="any", capacity=True, rule=_tensorflow,
     ),
     "mpi": _own("MPI", "any that srun starts", "gpu", ("./train",)),
     "srun": _own("srun", "any", "gpu", ("python3", "train.py")),
 }  # fmt: skip
 assert set(FRAMEWORKS) == set(get_args(Framework))
+
+
+def with_capacity() -> list[Framework]:
+    """Return the frameworks whose experts can be given a capacity factor."""
+    return [name for name, traits in FRAMEWORKS.items() if traits.capacity]
 
 
 def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
@@ -177,6 +203,8 @@ def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
     if sharding.zero not in traits.zero and sharding.dp > 1:
         choices = ", ".join(map(str, sorted(traits.zero)))
         yield "zero", f"{traits.title} has no ZeRO stage {sharding.zero}; it has {choices}"
+    yield from _groups(traits, sharding)
+    yield from _layers(traits, sharding)
     if sharding.recompute not in traits.recompute:
         choices = " or ".join(sorted(traits.recompute, key=("none", "selective", "full").index))
         yield "recompute", f"{traits.title} cannot recompute {sharding.recompute}; it has {choices}"
@@ -191,3 +219,34 @@ def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
     if traits.sequence_parallel == "never" and sharding.sequence_parallel:
         yield "sequence_parallel", f"{traits.title} cannot split the sequence with tensor parallelism"
     yield from ((field, f"{traits.title}: {message}") for field, message in traits.rule(sharding))
+
+
+def _groups(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
+    """Yield what is wrong with hybrid sharding: groups that are no copies, or that the framework cannot make."""
+    group, replicas = s.shard_group, s.dp * s.cp
+    if group is None:
+        return
+    if s.zero not in traits.hybrid:
+        able = " or ".join(map(str, sorted(traits.hybrid)))
+        can = f"it can with ZeRO {able}" if able else "it divides over all ranks or none"
+        yield "shard_group", f"{traits.title} cannot divide ZeRO {s.zero} over groups of ranks; {can}"
+    if group < 2 or group >= replicas or replicas % group or s.dp % (replicas // group):
+        message = f"groups of as many fill dp ({s.dp}) times cp ({s.cp}), and there are several"
+        yield "shard_group", f"{traits.title} cannot divide over {group} ranks: {message}"
+    elif group % s.ep:
+        message = f"each group holds all experts, which are spread over {s.ep}"
+        yield "shard_group", f"{traits.title} cannot divide over {group} ranks: {message}"
+
+
+def _layers(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
+    """Yield what is wrong with the recomputation of some layers only."""
+    if s.recompute_layers is None:
+        return
+    if s.recompute != "full":
+        message = f"can count layers that are recomputed in full alone, and recompute is {s.recompute}"
+        yield "recompute_layers", f"{traits.title} {message}"
+    elif traits.some_layers is None:
+        yield "recompute_layers", f"{traits.title} recomputes all layers or none"
+    elif traits.some_layers == "chunk" and s.recompute_layers % s.vpp:
+        message = f"counts layers of each virtual stage, so {s.recompute_layers} is no multiple of vpp ({s.vpp})"
+        yield "recompute_layers", f"{traits.title} {message}"

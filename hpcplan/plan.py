@@ -54,7 +54,8 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"
 class Sharding(Value):
     """How one workload is split: tp x pp x dp x cp ranks (experts share them), and what each rank does.
 
-    ``zero`` is the ZeRO stage (0 none, 1 optimizer states, 2 and gradients, 3 and parameters; Rajbhandari et al. 2020).
+    ``zero`` is the ZeRO stage (0 none, 1 optimizer states, 2 and gradients, 3 and parameters; Rajbhandari et al. 2020),
+    over all dp x cp ranks or, with hybrid sharding, over ``shard_group`` neighbours of them, whose groups are copies.
     ``stage_layers`` counts the layers of each of the pp x vpp parts of the pipeline, in the order of layers, where they
     are not all the same; stage i has the parts i, i + pp, ...
     """
@@ -68,7 +69,13 @@ class Sharding(Value):
     micro_batch: PositiveInt = Field(description="sequences")
     micro_batches: PositiveInt = Field(description="a step, on each data-parallel rank")
     zero: Annotated[int, Field(ge=0, le=3)]
+    shard_group: PositiveInt | None = Field(
+        None, description="data-parallel ranks that ZeRO divides over, in groups that are copies; all if absent"
+    )
     recompute: Recompute
+    recompute_layers: PositiveInt | None = Field(
+        None, description="of each rank's layers, how many are recomputed in full; all if absent"
+    )
     sequence_parallel: bool
     schedule: Literal["1f1b", "gpipe", "zero-bubble"] = "1f1b"
     offload: Literal["none", "cpu", "nvme"] = Field(
@@ -79,6 +86,16 @@ class Sharding(Value):
     nodes: PositiveInt
     gpus: PositiveInt
     gpus_per_node: PositiveInt
+
+    @property
+    def copies(self) -> int:
+        """How many groups of ranks each hold all that ZeRO divides; 1 without hybrid sharding."""
+        return 1 if self.shard_group is None else self.dp * self.cp // self.shard_group
+
+    def layers_of_ranks(self, layers: int) -> list[int]:
+        """Return how many of the layers a rank of each stage holds; cut evenly where nothing else is said."""
+        parts = self.stage_layers or [(layers + i) // (self.pp * self.vpp) for i in range(self.pp * self.vpp)]
+        return [sum(parts[stage :: self.pp]) for stage in range(self.pp)]
 
 
 class TimeBreakdown(Value):

@@ -256,10 +256,12 @@ def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]
     from hpcplan.units import format_bytes, format_count, format_duration
 
     s = sharding
-    recompute = s.recompute + (" + SP" if s.sequence_parallel else "")
+    recompute = s.recompute if s.recompute_layers is None else f"{s.recompute} of {s.recompute_layers} layers"
+    recompute += " + SP" if s.sequence_parallel else ""
     recompute += f" + {s.offload} offload" if s.offload != "none" else ""
     return (
-        s.nodes, s.tp, s.pp, s.vpp, s.cp, s.ep, s.dp, s.micro_batch, s.zero, recompute,
+        s.nodes, s.tp, s.pp, s.vpp, s.cp, s.ep, s.dp, s.micro_batch,
+        s.zero if s.shard_group is None else f"{s.zero} in {s.shard_group}s", recompute,
         format_duration(estimate.iter_time_s), format_bytes(estimate.memory_bytes), f"{estimate.mfu:.1%}",
         format_count(estimate.tokens_per_s), why,
     )  # fmt: skip

@@ -207,18 +207,26 @@ def memory(
     """Return the memory of the fullest rank of each sharding: of the first stage, or the last with its logits."""
     if not np.any((s.last_layers > 0) & (s.fullest_layers == 0)):
         return _fullest(shape, sequence, machine, s, c, recipe)
-    first, longer = (_fullest(shape, sequence, machine, told, c, recipe) for told in _stages(shape, s))
-    more = longer.total > first.total
-    names = [field.name for field in dataclasses.fields(Memory)]
-    return Memory(*(np.where(more, getattr(longer, name), getattr(first, name)) for name in names))
+    plain, told = _stages(shape, s)
+    first = _fullest(shape, sequence, machine, plain, c, recipe)
+    differ = np.arange(len(s))  # rows of models of their own cannot be taken apart
+    if not np.ndim(shape.layers) and not np.ndim(machine.memory_bytes):
+        differ = np.flatnonzero(told.fullest_layers != plain.fullest_layers)
+    longer = _fullest(shape, sequence, machine, told.take(differ), c, recipe)
+    more = longer.total > first.total[differ]
+    for name in (field.name for field in dataclasses.fields(Memory)):
+        column = getattr(first, name)
+        column[differ] = np.where(more, getattr(longer, name), column[differ])
+    return first
 
 
 def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe) -> Memory:
-    held, flash = held_parameters(shape, s, recipe), recipe.flash
+    s = dataclasses.replace(s, fullest_layers=s.stage_layers(shape.layers).astype(np.int64))  # worked out once
+    held, flash, shards, expert_shards = held_parameters(shape, s, recipe), recipe.flash, s.shards, s.expert_shards
 
     def divided(dense: Floats, experts: Floats, from_stage: int) -> Floats:
         split = s.zero >= from_stage
-        return dense / np.where(split, s.shards, 1) + experts / np.where(split, s.expert_shards, 1)
+        return dense / np.where(split, shards, 1) + experts / np.where(split, expert_shards, 1)
 
     trained = (held.trained_dense, held.trained_experts)
     kept_whole = (s.zero == 3) & (s.pp > 1)  # FSDP under a pipeline keeps weights and gradients whole during a step

@@ -99,9 +99,13 @@ class Shardings:
 
     def stage_layers(self, layers: float | Floats) -> Floats:
         """Return the layers of the fullest stage, of so many layers in all."""
-        others = np.ceil((layers - self.last_layers) / np.maximum(1, self.pp - 1))
-        cut = np.where(self.last_layers > 0, others, np.ceil(layers / self.pp))
-        return np.where(self.fullest_layers > 0, self.fullest_layers, cut)
+        if self.fullest_layers.all():
+            return np.asarray(self.fullest_layers, dtype=float)
+        cut = np.ceil(layers / self.pp)
+        if self.last_layers.any():
+            others = np.ceil((layers - self.last_layers) / np.maximum(1, self.pp - 1))
+            cut = np.where(self.last_layers > 0, others, cut)
+        return np.where(self.fullest_layers > 0, self.fullest_layers, cut) if self.fullest_layers.any() else cut
 
     def recomputed(self, layers: float | Floats) -> Floats:
         """Return the share of a stage's layers that full recomputation runs again, of a model of so many layers."""

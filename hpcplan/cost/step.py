@@ -131,10 +131,12 @@ def _step(
     again = layers * layer.recompute_s
     tensor = (layers + 1) * traffic.tensor  # the head and the embedding exchange as much as a layer
     context, expert = layers * traffic.context, layers * traffic.expert
-    # Filling and draining passes the other stages, which may have fewer layers; each has its share of the head.
+    # Filling and draining passes the other stages, which may have fewer layers; each has its share of the head, all of
+    # which is among them where the last stage is not the slowest.
     others = np.where(s.pp > 1, (shape.layers - layers) / np.maximum(1, s.pp - 1), layers)
-    stage = others * (each + layer.recompute_s + traffic.total) + traffic.tensor + output / s.pp
-    deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (others * layer.weight_s + head.weight_s / s.pp), 0.0)
+    share = 1.0 / s.pp + np.where(s.pp > 1, (1.0 - ends) / np.maximum(1, s.pp - 1), 0.0)
+    stage = others * (each + layer.recompute_s + traffic.total) + traffic.tensor + share * output
+    deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (others * layer.weight_s + share * head.weight_s), 0.0)
     bubble = (s.pp - 1) / s.vpp * np.maximum(0.0, stage - deferred) * c.bubble * slower
 
     hop = _hop(shape, machine, c, s, arithmetic)

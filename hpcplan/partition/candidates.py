@@ -9,48 +9,36 @@ column repeats the rows that are there once for each value that it can have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import (
-    CPU,
-    DEVICE,
-    FULL,
-    NONE,
-    NVME,
-    ONE_F_ONE_B,
-    SELECTIVE,
-    Ints,
-    Shardings,
-)
+from hpcplan.cost.shardings import ONE_F_ONE_B, Ints
 from hpcplan.frameworks import Framework
 from hpcplan.partition.frameworks import Capabilities, capabilities
 from hpcplan.workload.arithmetic import attention_parameters, dense_ffn_parameters, expert_parameters
 from hpcplan.workload.model import ModelShape
 
 __all__ = [
-    "LEVERS",
-    "Family",
+    "SMALL",
+    "Columns",
     "Space",
+    "distinct",
     "divides_heads",
     "divisors",
-    "enumerate_families",
-    "enumerate_shardings",
-    "families",
+    "expand",
+    "frames_of",
+    "keep",
+    "sizes_of",
 ]
+
+Columns = dict[str, Ints]
 
 _TOKENS_A_CONTEXT_RANK = 2048
 _KEY = 1 << 20  # two numbers in one: neither layers, stages nor nodes come near
-_SMALL = 1 << 12
-_FRAMES = 1 << 12  # rows expanded at a time
-
-# Ways to save memory that only ever cost time, as (recompute, offload); see `partition.prune`.
-LEVERS: tuple[tuple[int, int], ...] = tuple(
-    (again, where) for where in (DEVICE, CPU, NVME) for again in (NONE, SELECTIVE, FULL)
-)
+SMALL = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +70,6 @@ class Space:
     def capabilities(self) -> Capabilities:
         """What the framework has."""
         return capabilities(self.framework)
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Shardings, and which of them differ in their levers alone: arrays of shape (candidates,).
-
-    Rows of one ``base`` have everything in common but recomputation and offload; ``lever`` indexes ``LEVERS``.
-    ``skipped`` counts shardings that were left out because they cannot fit.
-    """
-
-    shardings: Shardings
-    base: Ints
-    lever: Ints
-    skipped: int = 0
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Family]) -> Family:
-        """Return all of them, one after the other; no two parts share a base."""
-        if len(parts) == 1:
-            return parts[0]
-        sizes = [int(part.base[-1]) + 1 if len(part.base) else 0 for part in parts]
-        starts = np.cumsum([0, *sizes[:-1]])
-        base = np.concatenate([part.base + start for part, start in zip(parts, starts, strict=True)])
-        shardings = Shardings.concatenate([part.shardings for part in parts])
-        lever = np.concatenate([part.lever for part in parts])
-        return cls(shardings, base, lever, sum(part.skipped for part in parts))
 
 
 def divisors(number: int) -> list[int]:
@@ -147,7 +109,7 @@ def _context_groups(space: Space, tp: int) -> Sequence[int]:
     return _allowed(space, "cp", [cp for cp in groups if cp == 1 or space.sequence % (2 * cp) == 0])
 
 
-def _grid(space: Space) -> dict[str, Ints]:
+def _grid(space: Space) -> Columns:
     """Return the columns tp, cp, pp, dp of all grids that use every accelerator."""
     rows: list[tuple[int, int, int, int]] = []
     for tp in _tensor_groups(space):
@@ -162,11 +124,9 @@ def _grid(space: Space) -> dict[str, Ints]:
     return {name: np.ascontiguousarray(column) for name, column in zip(("tp", "cp", "pp", "dp"), table.T, strict=True)}
 
 
-def _expand(
-    columns: dict[str, Ints], name: str, key: Ints, values_of: Callable[[int], Sequence[int]]
-) -> dict[str, Ints]:
+def expand(columns: Columns, name: str, key: Ints, values_of: Callable[[int], Sequence[int]]) -> Columns:
     """Return the table with a new column: each row once for each value that ``values_of`` gives for its ``key``."""
-    keys, inverse = _distinct(key)
+    keys, inverse = distinct(key)
     lists = [np.asarray(values_of(int(k)), dtype=np.int64) for k in keys]
     counts = np.array([len(values) for values in lists], dtype=np.int64)
     if counts.size == 0 or counts.sum() == 0:
@@ -179,9 +139,9 @@ def _expand(
     return {column: values[rows] for column, values in columns.items()} | {name: flat[starts[rows] + within]}
 
 
-def _distinct(key: Ints) -> tuple[Ints, Ints]:
+def distinct(key: Ints) -> tuple[Ints, Ints]:
     """Return the values there are, and the place of each row's among them; without sorting where values are small."""
-    if len(key) == 0 or int(key.max()) >= _SMALL:
+    if len(key) == 0 or int(key.max()) >= SMALL:
         keys, places = np.unique(key, return_inverse=True)
         return keys, places
     keys = np.flatnonzero(np.bincount(key))
@@ -190,7 +150,7 @@ def _distinct(key: Ints) -> tuple[Ints, Ints]:
     return keys, place[key]
 
 
-def _keep(columns: dict[str, Ints], mask: NDArray[np.bool_]) -> dict[str, Ints]:
+def keep(columns: Columns, mask: NDArray[np.bool_]) -> Columns:
     return columns if mask.all() else {name: values[mask] for name, values in columns.items()}
 
 
@@ -230,7 +190,7 @@ def _schedules(space: Space, kind: int) -> Sequence[int]:
     return _allowed(space, "schedule", space.capabilities.schedules if kind == 1 else [ONE_F_ONE_B])
 
 
-def _sizes(space: Space, key: int) -> Sequence[int]:
+def sizes_of(space: Space, key: int) -> Sequence[int]:
     """Return the micro-batches, smallest first; ``key`` holds dp, and pp where stages are interleaved."""
     dp, interleaved = divmod(key, _KEY)
     share = space.global_batch // dp
@@ -263,6 +223,15 @@ def _zero_stages(space: Space, kind: int) -> Sequence[int]:
     return _allowed(space, "zero", [z for z in stages if z or kind == 1 or not can.replicated_alone])
 
 
+def _shard_groups(space: Space, dp: int, cp: int, ep: int, zero: int) -> Sequence[int]:
+    """Return the ranks that ZeRO may divide over, the most first; 0 is all, fewer have copies (hybrid sharding)."""
+    can, replicas = space.capabilities, dp * cp
+    groups = [replicas // copies for copies in divisors(dp)[1:]] if zero in can.hybrid and can.copies(ep) else []
+    groups = [size for size in groups if size >= can.least_replicas * cp and size > 1 and size % ep == 0]
+    only = space.fixed.get("shard_group")
+    return [size for size in [0, *groups] if only is None or (size or replicas) == (only or replicas)]
+
+
 def _sequence_parallel(space: Space, tp: int) -> Sequence[int]:
     values: Sequence[int] = space.capabilities.sequence_parallel if tp > 1 else [0]
     if tp > 1 and space.shape.experts is not None and space.capabilities.experts_need_sequence_parallel:
@@ -270,91 +239,26 @@ def _sequence_parallel(space: Space, tp: int) -> Sequence[int]:
     return _allowed(space, "sequence_parallel", values)
 
 
-def _frames(space: Space) -> dict[str, Ints]:
+def frames_of(space: Space) -> Columns:
     """Return all columns but micro-batches and levers."""
     t = _grid(space)
-    t = _expand(t, "vpp", t["pp"], lambda pp: _virtual_stages(space, pp))
-    t = _expand(t, "schedule", (t["pp"] > 1) * (1 + (t["vpp"] > 1)), lambda kind: _schedules(space, kind))
-    t = _expand(t, "last_layers", t["pp"] * _KEY + t["vpp"], lambda key: _last_layers(space, *divmod(key, _KEY)))
+    t = expand(t, "vpp", t["pp"], lambda pp: _virtual_stages(space, pp))
+    t = expand(t, "schedule", (t["pp"] > 1) * (1 + (t["vpp"] > 1)), lambda kind: _schedules(space, kind))
+    t = expand(t, "last_layers", t["pp"] * _KEY + t["vpp"], lambda key: _last_layers(space, *divmod(key, _KEY)))
     replicas = t["dp"] * t["cp"]
     if not space.capabilities.experts_beside_tensor:
         replicas = np.where(t["tp"] > 1, 1, replicas)
-    t = _expand(t, "ep", replicas, lambda ranks: _expert_groups(space, ranks))
+    t = expand(t, "ep", replicas, lambda ranks: _expert_groups(space, ranks))
     beside = np.where(t["pp"] > 1, 3, np.where(t["tp"] * t["cp"] > 1, 2, 1))
     grouped = np.where(t["dp"] * t["cp"] > 1, beside, 4 * (t["tp"] > 1))
-    t = _expand(t, "zero", grouped, lambda kind: _zero_stages(space, kind))
-    t = _expand(t, "sequence_parallel", t["tp"], lambda tp: _sequence_parallel(space, tp))
+    t = expand(t, "zero", grouped, lambda kind: _zero_stages(space, kind))
+    t = expand(t, "sequence_parallel", t["tp"], lambda tp: _sequence_parallel(space, tp))
+    alone = (t["tp"] == 1) | (not space.capabilities.hybrid_alone)
+    zero = np.where(alone, t["zero"], 0)
+    t["parent"] = np.arange(len(t["tp"]))
+    t = expand(t, "shard_group", ((t["dp"] * SMALL + t["cp"]) * SMALL + t["ep"]) * 4 + zero,
+                lambda key: _shard_groups(space, key // 4 // SMALL**2, key // 4 // SMALL % SMALL,
+                                          key // 4 % SMALL, key % 4))  # fmt: skip
     t["sizes"] = t["dp"] * _KEY + np.where(t["vpp"] > 1, t["pp"], 0)
-    has_some = {key: bool(_sizes(space, key)) for key in np.unique(t["sizes"]).tolist()}
-    return _keep(t, np.array([has_some[key] for key in t["sizes"].tolist()], dtype=np.bool_))
-
-
-def _levers(space: Space, zero: int) -> Sequence[int]:
-    """Return which of ``LEVERS`` there are: recomputation, and offload where states are divided first."""
-    can = space.capabilities
-    places = {DEVICE} | {place for place in can.offload if zero >= can.offload_from}
-    places -= ({CPU} if not space.host_offload else set()) | ({NVME} if not space.nvme_offload else set())
-    return [
-        i
-        for i, (again, where) in enumerate(LEVERS)
-        if again in (can.recompute if zero >= can.recompute_from else (NONE,))
-        and where in places
-        and space.fixed.get("recompute", again) == again
-        and space.fixed.get("offload", where) == where
-    ]
-
-
-def families(space: Space, fits: Callable[[Shardings], NDArray[np.bool_]] | None = None) -> Iterator[Family]:
-    """Yield every sharding of the space, in a fixed order, some thousands at a time; levers vary fastest.
-
-    Memory grows with the micro-batch. So where ``fits`` is given, and finds that nothing fits with the smallest one,
-    whatever the levers, the others are counted and left out.
-    """
-    frames, skipped = _frames(space), 0
-    if fits is not None and len(frames["tp"]):
-        alive = _with_any_that_fits(space, frames, fits)
-        skipped = int(_counts(space, frames)[~alive].sum())
-        frames = _keep(frames, alive)
-    for start in range(0, max(1, len(frames["tp"])), _FRAMES):
-        part = {name: values[start : start + _FRAMES] for name, values in frames.items()}
-        part = _expand(part, "micro_batch", part["sizes"], lambda key: _sizes(space, key))
-        yield _family(space, part, skipped if start == 0 else 0)
-
-
-def _family(space: Space, t: dict[str, Ints], skipped: int = 0) -> Family:
-    """Return rows with everything but their levers as a family."""
-    t = t | {"micro_batches": space.global_batch // (t["dp"] * t["micro_batch"]), "base": np.arange(len(t["tp"]))}
-    t = _expand(t, "lever", t["zero"], lambda zero: _levers(space, zero))
-    choices = np.array(LEVERS, dtype=np.int64)
-    t["recompute"], t["offload"] = choices[t["lever"], 0], choices[t["lever"], 1]
-    shardings = Shardings(**{field.name: t[field.name] for field in fields(Shardings) if field.name in t})
-    return Family(shardings, t["base"], t["lever"], skipped)
-
-
-def _with_any_that_fits(
-    space: Space, frames: dict[str, Ints], fits: Callable[[Shardings], NDArray[np.bool_]]
-) -> NDArray[np.bool_]:
-    """Return which rows fit with their smallest micro-batch and some lever."""
-    smallest = _expand(frames, "micro_batch", frames["sizes"], lambda key: _sizes(space, key)[:1])
-    probe = _family(space, smallest)
-    alive = np.zeros(len(frames["tp"]), dtype=np.bool_)
-    alive[probe.base[fits(probe.shardings)]] = True
-    return alive
-
-
-def _counts(space: Space, frames: dict[str, Ints]) -> Ints:
-    """Return how many shardings each row stands for."""
-    sizes = {key: len(_sizes(space, key)) for key in np.unique(frames["sizes"]).tolist()}
-    levers = {zero: len(_levers(space, zero)) for zero in np.unique(frames["zero"]).tolist()}
-    pairs = zip(frames["sizes"].tolist(), frames["zero"].tolist(), strict=True)
-    return np.array([sizes[key] * levers[zero] for key, zero in pairs], dtype=np.int64)
-
-
-def enumerate_families(space: Space) -> Family:
-    """Return every sharding of the space at once, possibly none."""
-    return Family.concatenate([*families(space)])
-
-
-def enumerate_shardings(space: Space) -> Shardings:
-    """Return every sharding of the space, in a fixed order; possibly none."""
-    return enumerate_families(space).shardings
+    has_some = {key: bool(sizes_of(space, key)) for key in np.unique(t["sizes"]).tolist()}
+    return keep(t, np.array([has_some[key] for key in t["sizes"].tolist()], dtype=np.bool_))

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from hpcplan.cost.shardings import Shardings
 from hpcplan.partition.explain import TERMS
 from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
-from hpcplan.partition.pricing import blocks, memory_of, price_block
+from hpcplan.partition.pricing import Block, blocks, memory_of, price_block
 from hpcplan.partition.search import Outcome, search
 from hpcplan.partition.whatif import Change, what_if
 from hpcplan.workload.model import Workload
@@ -103,11 +104,11 @@ def _near_miss(
     nearest: dict[bool, tuple[float, Found, Kind]] = {}
     for block in blocks(workload, kinds, nodes, fixed):
         kind = kinds[block.kind]
-        needed, fits, fits_host = memory_of(workload, kind, block.family.shardings)
-        index = np.flatnonzero(~fits & fits_host)
-        if not len(index):
+        shardings = _just_too_large(workload, kind, block)
+        if not len(shardings):
             continue
-        found = price_block(workload, kind, block.kind, block.family.shardings.take(index), needed[index])
+        needed, _, _ = memory_of(workload, kind, shardings)
+        found = price_block(workload, kind, block.kind, shardings, needed)
         over = found.memory_bytes - kind.free_bytes(workload.request.memory_headroom)
         better = found.value(outcome.objective) < outcome.value
         for faster, among in ((True, better), (False, ~better)):
@@ -128,6 +129,16 @@ def _near_miss(
         over_bytes=over_bytes,
         faster=faster,
     )
+
+
+def _just_too_large(workload: Workload, kind: Kind, block: Block) -> Shardings:
+    """Return what does not fit the accelerators; of numbers of recomputed layers the largest that is not enough."""
+    s = block.family.shardings
+    _, fits, fits_host = memory_of(workload, kind, s)
+    less = dataclasses.replace(s, spared_layers=block.family.below)
+    return Shardings.concatenate(
+        [s.take(~fits & fits_host), less.take(fits & fits_host & (block.family.fewer > 0))]
+    )  # fmt: skip
 
 
 def explanation_data(explanation: Explanation) -> dict[str, Any]:

@@ -7,13 +7,28 @@ from collections.abc import Callable, Mapping
 from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
 from hpcplan.errors import InputError, nearest
 
-__all__ = ["parse_fixed", "spelled"]
+__all__ = ["COLUMNS", "parse_fixed", "spelled"]
+
+COLUMNS: Mapping[str, str] = {"recompute_layers": "spared_layers"}
+"""Columns of the shardings that have another name than ``--fix`` has for them."""
 
 _FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
 _WORDS = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD, "sequence_parallel": ("off", "on")}
+_ALL = "all"  # 0 in the columns of shardings
+
+
+def _count_or_all(word: str) -> int:
+    count = 0 if word == _ALL else int(word)
+    if count < 0 or (count == 0 and word != _ALL):
+        raise ValueError(word)
+    return count
+
+
 _READ: Mapping[str, Callable[[str], int]] = {
     **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
     "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
+    "recompute_layers": _count_or_all,
+    "shard_group": _count_or_all,
     "sequence_parallel": _FLAG.__getitem__,
     "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
     "offload": {word: i for i, word in enumerate(OFFLOAD)}.__getitem__,
@@ -43,5 +58,7 @@ def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
 
 def spelled(name: str, value: int) -> str:
     """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
+    if name in ("recompute_layers", "shard_group") and value == 0:
+        return _ALL
     known: tuple[str, ...] = _WORDS.get(name, ())
     return known[value] if 0 <= value < len(known) else str(value)

@@ -18,6 +18,9 @@ from hpcplan.workload.model import Workload
 __all__ = ["Found", "describe", "join_costs", "node_count", "undominated"]
 
 
+_FIRST = 1 << 11  # of the best shardings, looked at first for the best of each combination of degrees
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Arrays of shape (shardings,). ``cost`` and ``energy_kwh`` are of the whole training, NaN where not known."""
@@ -77,11 +80,17 @@ class Found:
 
     def leaders(self, objective: str, keep: int) -> Found:
         """Return the best sharding, then the best of every other (kind, nodes, tp, pp, cp, ep), at most ``keep``."""
-        order = np.lexsort((self.nodes, self.value(objective)))
-        s = self.shardings
-        degrees = np.stack([self.kind, self.nodes, s.tp, s.pp, s.cp, s.ep])[:, order]
-        _, first = np.unique(degrees, axis=1, return_index=True)
-        return self.take(order[np.sort(first)[:keep]])
+        values, s, count = self.value(objective), self.shardings, _FIRST
+        while True:
+            near = np.arange(len(self))
+            if count < len(self):
+                near = np.flatnonzero(values <= np.partition(values, count)[count])
+            order = near[np.lexsort((self.nodes[near], values[near]))]
+            degrees = np.stack([column[order] for column in (self.kind, self.nodes, s.tp, s.pp, s.cp, s.ep)])
+            _, first = np.unique(degrees, axis=1, return_index=True)
+            if len(first) >= keep or len(near) == len(self):
+                return self.take(order[np.sort(first)[:keep]])
+            count *= 8
 
     def objectives(self) -> dict[str, Floats]:
         """Return what may be traded against each other; what is not known of every sharding is left out."""
@@ -144,7 +153,9 @@ def describe(s: Shardings, i: int) -> str:
     words += [f"{SCHEDULES[s.schedule[i]]}"] if s.schedule[i] != ONE_F_ONE_B else []
     words += [f"cp {s.cp[i]}"] if s.cp[i] > 1 else []
     words += [f"ep {s.ep[i]}"] if s.ep[i] > 1 else []
-    words += [f"dp {s.dp[i]}", f"micro-batch {s.micro_batch[i]}", f"ZeRO {s.zero[i]}"]
-    words += [f"recompute {RECOMPUTE[s.recompute[i]]}"]
+    groups = f" in groups of {s.shard_group[i]}" if s.shard_group[i] else ""
+    words += [f"dp {s.dp[i]}", f"micro-batch {s.micro_batch[i]}", f"ZeRO {s.zero[i]}{groups}"]
+    some = f" of {s.spared_layers[i]} layers a rank" if s.spared_layers[i] else ""
+    words += [f"recompute {RECOMPUTE[s.recompute[i]]}{some}"]
     words += [f"optimizer on {OFFLOAD[s.offload[i]]}"] if s.offload[i] != DEVICE else []
     return ", ".join(words)

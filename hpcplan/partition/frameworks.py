@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Final
 
 from hpcplan.cost.shardings import CPU, DEVICE, GPIPE, NVME, ONE_F_ONE_B, RECOMPUTE, ZERO_BUBBLE
-from hpcplan.frameworks import FRAMEWORKS, Framework
+from hpcplan.frameworks import FRAMEWORKS, Framework, SomeLayers
 
 __all__ = ["Capabilities", "capabilities"]
 
@@ -46,6 +46,14 @@ class Capabilities:
     recompute_from: int = 0  # least ZeRO stage for recomputation
     unequal_batches: bool = False  # micro-batches of different size on different accelerators
     tensor_needs_replicas: bool = False  # tensor parallelism goes with sharded data parallelism only
+    hybrid: frozenset[int] = frozenset()  # ZeRO stages that go with groups of ranks that are copies of each other
+    hybrid_alone: bool = False  # these go with data parallelism alone
+    least_replicas: int = 1  # of data-parallel ranks, in such a group
+    some_layers: SomeLayers | None = None  # which can be recomputed in full, where not all are
+
+    def copies(self, ep: int) -> bool:
+        """Whether groups can be copies of each other with experts spread over so many ranks."""
+        return ep == 1 or not self.hybrid_alone
 
 
 _CORE: Final = {"offload": (DEVICE, CPU), "experts_need_sequence_parallel": True}
@@ -60,9 +68,9 @@ _OWN_TRAINER: Final = {
 _MORE: Final[Mapping[Framework, Mapping[str, Any]]] = {
     "megatron-lm": _CORE,
     "nemo": _CORE,
-    "deepspeed": {"offload": (DEVICE, CPU, NVME), "experts_beside_tensor": False},
+    "deepspeed": {"offload": (DEVICE, CPU, NVME), "experts_beside_tensor": False, "hybrid_alone": True},
     "torchtitan": {**_SHARDED, "schedules": _ANY_SCHEDULE, "zero_in_pipeline": (2, 3)},
-    "accelerate": {**_SHARDED, "recompute_from": 2, "tensor_needs_replicas": True},
+    "accelerate": {**_SHARDED, "recompute_from": 2, "tensor_needs_replicas": True, "least_replicas": 2},
     "torchrun": {  # DDP, FSDP2
         **_SHARDED,
         "axes": frozenset({"ep"}),
@@ -87,5 +95,7 @@ def capabilities(framework: Framework) -> Capabilities:
         "recompute": tuple(i for i, name in enumerate(RECOMPUTE) if name in traits.recompute),
         "sequence_parallel": {"free": (0, 1), "always": (1,), "never": (0,)}[traits.sequence_parallel],
         "precisions": traits.precision,
+        "hybrid": traits.hybrid,
+        "some_layers": traits.some_layers,
     }
     return Capabilities(**{**common, **_MORE[framework]})

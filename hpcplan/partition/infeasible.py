@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hpcplan.cost.memory import host_bytes
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import Floats
+from hpcplan.cost.shardings import Floats, Shardings
 from hpcplan.errors import InfeasibleError
 from hpcplan.frameworks import FRAMEWORKS, Framework
 from hpcplan.partition.adapters import ADAPTED, with_adapters
-from hpcplan.partition.fixed import spelled
+from hpcplan.partition.families import families
+from hpcplan.partition.fixed import COLUMNS, spelled
 from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
-from hpcplan.partition.pricing import Block, blocks, memory_of, price_block
+from hpcplan.partition.pricing import Block, blocks, memory_of, price_block, spaces
 from hpcplan.partition.prune import within
 from hpcplan.units import format_bytes, format_count, format_duration
 from hpcplan.workload.model import Workload
@@ -42,7 +43,7 @@ def nothing_divides(
         f"{shape.heads} heads"
     )
     hints = _other_values(workload, kinds, nodes, fixed)
-    if fixed and not hints and any(len(block) for block in blocks(workload, kinds, nodes, {})):
+    if fixed and not hints and _has_any(workload, kinds, nodes, {}):
         hints.append("without --fix there are shardings")
     counts = _counts_that_divide(workload, kinds, nodes, fixed)
     if counts:
@@ -62,9 +63,9 @@ def _other_values(
         rest = {other: value for other, value in fixed.items() if other != name}
         values: set[int] = set()
         tried = 0
-        for block in blocks(workload, kinds, nodes, rest):
-            values.update(np.unique(getattr(block.family.shardings, name)).tolist())
-            tried += len(block)
+        for s in _enumerated(workload, kinds, nodes, rest):
+            values.update(np.unique(getattr(s, COLUMNS.get(name, name))).tolist())
+            tried += len(s)
             if tried > _TRIED:
                 break
         if values:
@@ -79,7 +80,20 @@ def _runs_under(
 ) -> bool:
     if framework == workload.request.framework:
         return False
-    return next(blocks(_under(framework, workload), kinds, nodes, fixed), None) is not None
+    return _has_any(_under(framework, workload), kinds, nodes, fixed)
+
+
+def _enumerated(
+    workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]
+) -> Iterator[Shardings]:
+    """Yield all shardings as they are, some thousands at a time."""
+    for kind in kinds:
+        for space in spaces(workload, kind, nodes, fixed):
+            yield from (family.shardings for family in families(space) if len(family.base))
+
+
+def _has_any(workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]) -> bool:
+    return next(_enumerated(workload, kinds, nodes, fixed), None) is not None
 
 
 def _under(framework: Framework, workload: Workload) -> Workload:
@@ -93,7 +107,7 @@ def _counts_that_divide(
     most = max(kind.machine.nodes for kind in kinds)
 
     def first(counts: range) -> list[int]:
-        return [n for n in counts if next(blocks(workload, kinds, (n, n), fixed), None) is not None][:1]
+        return [n for n in counts if _has_any(workload, kinds, (n, n), fixed)][:1]
 
     below = first(range(nodes[0] - 1, max(0, nodes[0] - 512), -1))
     return below + first(range(nodes[1] + 1, min(most, nodes[1] + 512) + 1))
@@ -176,7 +190,7 @@ def _closest(workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], 
     seen, fitting = _Seen(), []
     for block in blocks(workload, kinds, nodes, fixed):
         kind, shardings = kinds[block.kind], block.family.shardings
-        seen.total += len(block)
+        seen.total += block.family.candidates
         needed, fits, fits_host = memory_of(workload, kind, shardings)
 
         def one(i: int, block: Block = block, kind: Kind = kind, needed: Floats = needed) -> Found:

@@ -17,7 +17,7 @@ from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Floats, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.errors import InfeasibleError
-from hpcplan.frameworks import FRAMEWORKS
+from hpcplan.frameworks import FRAMEWORKS, with_capacity
 from hpcplan.plan import Precision
 from hpcplan.site.load import accelerator_of
 from hpcplan.site.model import Accelerator, Site
@@ -112,6 +112,13 @@ def kinds_of(
         raise InfeasibleError(
             f"the framework binds: {framework} does not train in {' or '.join(asked)}",
             hint=f"what would do: --precision {' or '.join(sorted(can))}",
+        )
+    experts = workload.model.experts
+    if experts is not None and experts.capacity_factor is not None and not FRAMEWORKS[framework].capacity:
+        raise InfeasibleError(
+            f"the framework binds: {framework} gives experts no capacity, but the model's have a factor of "
+            f"{experts.capacity_factor:g}",
+            hint=f"what would do: --framework {' or '.join(with_capacity())}, or experts without capacity_factor",
         )
     found: list[Kind] = []
     for group in groups:

@@ -8,17 +8,18 @@ from functools import partial
 
 import numpy as np
 
-from hpcplan.cost.memory import host_bytes, memory
+from hpcplan.cost.memory import held_parameters, host_bytes, memory
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import DEVICE, Floats, Ints, Shardings
-from hpcplan.cost.step import Costs
-from hpcplan.partition.candidates import Family, Space, families
+from hpcplan.cost.step import Costs, gradient_exchange
+from hpcplan.partition.candidates import Space
+from hpcplan.partition.families import Family, families
 from hpcplan.partition.found import Found, join_costs
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.prune import Mask
 from hpcplan.workload.model import Workload
 
-__all__ = ["Block", "blocks", "memory_of", "price_block", "price_found"]
+__all__ = ["Block", "blocks", "memory_of", "price_block", "price_found", "spaces"]
 
 _BLOCK = 1 << 15  # shardings priced at once: their columns stay in the second-level cache
 
@@ -33,11 +34,6 @@ class Block:
     def __len__(self) -> int:
         return len(self.family.base)
 
-    @property
-    def candidates(self) -> int:
-        """Shardings that are here, and those that were left out because they cannot fit."""
-        return len(self) + self.family.skipped
-
 
 def blocks(
     workload: Workload,
@@ -49,25 +45,17 @@ def blocks(
 ) -> Iterator[Block]:
     """Yield the whole space: shardings of each kind, as many numbers of nodes at once as make up a good block.
 
-    With ``skim``, what cannot fit however small its micro-batch is counted in the blocks, but not in them.
+    What another sharding is known to beat is counted in the blocks, but not in them
+    (:func:`hpcplan.partition.families.families`); with ``skim`` so is what fits with no lever, or needs none but has
+    one.
     """
-    run = workload.training
     for index, kind in enumerate(kinds):
         parts: list[Family] = []
-        for count in range(nodes[0], min(nodes[1], kind.machine.nodes) + 1):
-            space = Space(
-                shape=workload.model,
-                sequence=run.sequence_length,
-                global_batch=run.global_batch,
-                gpus=count * kind.gpus_per_node,
-                gpus_per_domain=int(kind.machine.gpus_per_domain),
-                framework=workload.request.framework,
-                fixed=fixed,
-                host_offload=True,
-                nvme_offload=bool(np.asarray(kind.machine.nvme_bytes_per_s) > 0),
-            )
-            for family in families(space, partial(_fits, workload, kind) if skim else None):
-                parts += [family] if len(family.base) or family.skipped else []
+        fits, exchange = partial(_fits, workload, kind), partial(_exchange, workload, kind)
+        lean = skim and kind.constants.corrected is None  # else measured runs may favour a lever
+        for space in spaces(workload, kind, nodes, fixed):
+            for family in families(space, fits, exchange, skim=skim, lean=lean):
+                parts += [family] if family.candidates else []
                 if sum(len(part.base) for part in parts) >= _BLOCK:
                     yield Block(index, Family.concatenate(parts))
                     parts = []
@@ -75,8 +63,32 @@ def blocks(
             yield Block(index, Family.concatenate(parts))
 
 
+def spaces(workload: Workload, kind: Kind, nodes: tuple[int, int], fixed: Mapping[str, int]) -> Iterator[Space]:
+    """Yield the space of each number of nodes of a kind."""
+    run = workload.training
+    for count in range(nodes[0], min(nodes[1], kind.machine.nodes) + 1):
+        yield Space(
+            shape=workload.model,
+            sequence=run.sequence_length,
+            global_batch=run.global_batch,
+            gpus=count * kind.gpus_per_node,
+            gpus_per_domain=int(kind.machine.gpus_per_domain),
+            framework=workload.request.framework,
+            fixed=fixed,
+            host_offload=True,
+            nvme_offload=bool(np.asarray(kind.machine.nvme_bytes_per_s) > 0),
+        )
+
+
 def _fits(workload: Workload, kind: Kind, shardings: Shardings) -> Mask:
     return memory_of(workload, kind, shardings)[1]
+
+
+def _exchange(workload: Workload, kind: Kind, s: Shardings) -> Floats:
+    """Return seconds of the data-parallel exchange; what of it is waited for grows with it."""
+    held = held_parameters(Shape.of(workload.model), s, kind.recipe)
+    beside, after = gradient_exchange(kind.machine, kind.coefficients, s, held, kind.recipe)
+    return beside + after
 
 
 def memory_of(workload: Workload, kind: Kind, shardings: Shardings) -> tuple[Floats, Mask, Mask]:

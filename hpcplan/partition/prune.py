@@ -9,20 +9,16 @@ Tests hold this against the cost model and against brute force.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import Floats
-from hpcplan.partition.candidates import LEVERS, Family
+from hpcplan.cost.shardings import Floats, Ints
+from hpcplan.partition.families import Family
+from hpcplan.partition.levers import LESS, LEVERS
 
 __all__ = ["needless_levers", "tally", "within"]
 
 Mask = NDArray[np.bool_]
-
-# _LESS[i, j]: lever i takes no more time than lever j, and they differ
-_LESS: Final = np.array([[a != b and a[0] <= b[0] and a[1] <= b[1] for b in LEVERS] for a in LEVERS])
 
 
 def needless_levers(family: Family, fits: Mask, correction: Floats | None = None) -> Mask:
@@ -39,20 +35,24 @@ def needless_levers(family: Family, fits: Mask, correction: Floats | None = None
     table = np.zeros(shape, dtype=np.bool_)
     table[family.base, family.lever] = fits
     if correction is None:
-        beaten = (table.astype(np.float32) @ _LESS.astype(np.float32)) > 0
+        beaten = (table.astype(np.float32) @ LESS.astype(np.float32)) > 0
         return np.asarray(beaten[family.base, family.lever])
     base, lever = family.base[fits], family.lever[fits]
     factor = np.full(shape, np.inf)
     factor[base, lever] = correction
-    least = np.stack([factor[:, _LESS[:, j]].min(axis=1, initial=np.inf) for j in range(len(LEVERS))], axis=1)
+    least = np.stack([factor[:, LESS[:, j]].min(axis=1, initial=np.inf) for j in range(len(LEVERS))], axis=1)
     beaten = np.zeros(len(fits), dtype=np.bool_)
     beaten[fits] = least[base, lever] <= correction
     return beaten
 
 
-def tally(alive: Mask, pruned: dict[str, int], name: str, passes: Mask) -> Mask:
-    """Return who is still alive after a rule, and add to ``pruned`` those that it dropped first."""
-    pruned[name] = pruned.get(name, 0) + int((alive & ~passes).sum())
+def tally(alive: Mask, pruned: dict[str, int], name: str, passes: Mask, more: Ints | None = None) -> Mask:
+    """Return who is still alive after a rule, and add to ``pruned`` those that it dropped first.
+
+    ``more`` are shardings beside itself that each row stands for.
+    """
+    dropped = alive & ~passes
+    pruned[name] = pruned.get(name, 0) + int(dropped.sum()) + (0 if more is None else int(more[dropped].sum()))
     return alive & passes
 
 

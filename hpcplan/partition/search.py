@@ -143,17 +143,24 @@ def _check(workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], ob
                 raise InputError(f"{why}site {kind.site!r} has no {what} for node group {kind.group!r}{hint}")
 
 
+def _add(pruned: dict[str, int], name: str, count: int) -> None:
+    pruned[name] = pruned.get(name, 0) + count
+
+
 def _sift(
     workload: Workload, kinds: Sequence[Kind], block: Block, objective: Objective, keep: int, pareto: bool, seen: _Tally
 ) -> None:
     """Drop what breaks a rule, price the rest, and keep the best."""
     kind, request = kinds[block.kind], workload.request
-    needed, fits, fits_host = memory_of(workload, kind, block.family.shardings)
-    seen.candidates += block.candidates
-    seen.pruned["memory"] = seen.pruned.get("memory", 0) + block.family.skipped
+    family = block.family
+    needed, fits, fits_host = memory_of(workload, kind, family.shardings)
+    seen.candidates += family.candidates
+    _add(seen.pruned, "groups", family.grouped)
+    _add(seen.pruned, "memory", family.skipped + int(family.fewer.sum()))
     alive = tally(np.ones(len(block), dtype=np.bool_), seen.pruned, "memory", fits)
-    alive = tally(alive, seen.pruned, "host_memory", fits_host)
+    alive = tally(alive, seen.pruned, "host_memory", fits_host, family.more)
     index = np.flatnonzero(alive)
+    _add(seen.pruned, "levers", int(family.more[index].sum()))
     correction = kind.correction(workload, block.family.shardings.take(index))
     alive = tally(alive, seen.pruned, "levers", ~needless_levers(block.family, alive, correction))
     index = np.flatnonzero(alive)

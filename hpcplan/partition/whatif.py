@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hpcplan.cost.shardings import FULL
 from hpcplan.errors import HpcplanError
+from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.partition.adapters import ADAPTED, with_adapters, with_training
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.search import Outcome
@@ -27,6 +29,7 @@ class Change:
     caveat: str = ""
 
 
+_CAPACITY = 1.0  # of experts, over the mean load; what Megatron-Bridge's guide on parallelism gives them
 Search = Callable[[Workload, Sequence[Kind], tuple[int, int], Mapping[str, int]], Outcome]
 
 
@@ -71,6 +74,12 @@ def what_if(
         training = workload.training.model_copy(update={"pruned": "2:4"})
         attempt("weights pruned 2:4", *with_training(workload, alone, training), here, fixed,
                 caveat="needs a pruned model; forward products alone gain")  # fmt: skip
+    experts = workload.model.experts
+    if experts is not None and experts.capacity_factor is None and FRAMEWORKS[workload.request.framework].capacity:
+        capped = experts.model_copy(update={"capacity_factor": _CAPACITY})
+        model = workload.model.model_copy(update={"experts": capped})
+        attempt(f"experts of capacity factor {_CAPACITY:g}", workload.model_copy(update={"model": model}), alone, here,
+                fixed, caveat="drops tokens of experts that more than the mean want")  # fmt: skip
     if workload.training.adapters is None:
         for name, adapters in ADAPTED.items():
             caveat = "fine-tuning of a trained model, not training from scratch"
@@ -85,8 +94,9 @@ def _levers(outcome: Outcome, fixed: Mapping[str, int]) -> Iterator[tuple[str, d
              ("recompute", 2): "full recomputation", ("offload", 0): "no offload",
              ("offload", 1): "optimizer states on the host"}  # fmt: skip
     for (column, value), name in names.items():
-        if column not in fixed and int(getattr(s, column)[0]) != value:
-            yield name, {column: value}
+        if column not in fixed and (int(getattr(s, column)[0]) != value or (value == FULL and s.spared_layers[0])):
+            whole = {"recompute_layers": 0} if column == "recompute" and value == FULL else {}
+            yield name, {column: value, **whole}
 
 
 def _next_better(workload: Workload, outcome: Outcome, fixed: Mapping[str, int], search: Search) -> int | None:

@@ -10,9 +10,12 @@ __all__ = ["stage_facts", "training_facts"]
 def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
     """Return the variables of a training job."""
     sharding, training, data = plan.plan, plan.training, plan.data_shards
-    of_stages: dict[str, object] = {}
-    if sharding.stage_layers:
-        of_stages = {"STAGE_LAYERS": " ".join(map(str, sharding.stage_layers))}
+    chosen: dict[str, object] = {
+        "STAGE_LAYERS": " ".join(map(str, sharding.stage_layers)) or None,
+        "SHARD_GROUP": sharding.shard_group,
+        "RECOMPUTE_LAYERS": sharding.recompute_layers,
+        "CAPACITY_FACTOR": plan.job.model_arguments.get("capacity_factor"),
+    }
     of_data: dict[str, object] = {} if data is None else {"DATA_MANIFEST": data.manifest, "DATA_LANES": data.lanes}
     return _named(
         {
@@ -31,7 +34,7 @@ def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
             "CP": sharding.cp,
             "EP": sharding.ep,
             "SCHEDULE": sharding.schedule,
-            **of_stages,
+            **{name: value for name, value in chosen.items() if value is not None},
             "RANK_ORDER": "-".join(plan.placement.order),
             "SEQUENCE_PARALLEL": int(sharding.sequence_parallel),
             "ZERO": sharding.zero,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hpcplan.errors import InputError, Problem, nearest
-from hpcplan.plan import Plan
+from hpcplan.plan import Plan, Sharding
 from hpcplan.render.quoting import option_groups
 
-__all__ = ["environment", "even_layout", "launch_words", "missing", "plan_options", "stage_layout"]
+__all__ = ["environment", "even_layout", "launch_words", "missing", "plan_options", "recompute_method", "stage_layout"]
 
 Option = tuple[str, ...]
 
@@ -140,7 +140,7 @@ def _shape(plan: Plan) -> Iterator[Option]:
 
 def _implied(shape: Mapping[str, Any]) -> Iterator[str]:
     """Yield what needs no option of its own, given the rest of the shape."""
-    yield from ("shared_experts", "dense_layers")  # said by _experts
+    yield from ("shared_experts", "dense_layers", "capacity_factor")  # said by _experts
     if not shape.get("num_experts"):
         yield from ("num_experts", "experts_per_token", "moe_ffn_hidden_size")
     if shape.get("num_query_groups") == shape.get("num_attention_heads"):
@@ -154,6 +154,8 @@ def _implied(shape: Mapping[str, Any]) -> Iterator[str]:
 def _experts(shape: Mapping[str, Any]) -> Iterator[Option]:
     if not shape.get("num_experts"):
         return
+    if shape.get("capacity_factor") is not None:
+        yield "--moe-expert-capacity-factor", str(shape["capacity_factor"])
     shared, dense, layers = shape.get("shared_experts"), shape.get("dense_layers"), shape.get("num_layers")
     if shared:
         width = shape.get("moe_ffn_hidden_size") or shape["ffn_hidden_size"]
@@ -231,6 +233,8 @@ def _memory(plan: Plan) -> Iterator[Option]:
     sharding = plan.plan
     if sharding.zero >= 1:
         yield ("--use-distributed-optimizer",)
+    if sharding.copies > 1:
+        yield "--num-distributed-optimizer-instances", str(sharding.copies)
     if sharding.zero >= 2:
         strategy = "optim_grads" if sharding.zero == 2 else "optim_grads_params"
         yield ("--use-megatron-fsdp",)
@@ -246,9 +250,17 @@ def _memory(plan: Plan) -> Iterator[Option]:
     if sharding.recompute == "selective":
         yield "--recompute-granularity", "selective"
     elif sharding.recompute == "full":
+        method, layers = recompute_method(sharding)
         yield "--recompute-granularity", "full"
-        yield "--recompute-method", "uniform"
-        yield "--recompute-num-layers", "1"
+        yield "--recompute-method", method
+        yield "--recompute-num-layers", str(layers)
+
+
+def recompute_method(sharding: Sharding) -> tuple[str, int]:
+    """Return how layers are recomputed in full: all of them one by one, or so many of each virtual stage."""
+    if sharding.recompute_layers is None:
+        return "uniform", 1
+    return "block", sharding.recompute_layers // sharding.vpp
 
 
 def _precision(plan: Plan) -> Iterator[Option]:

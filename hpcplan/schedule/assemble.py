@@ -37,7 +37,8 @@ def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
     return Sharding(
         tp=int(s.tp[i]), pp=int(s.pp[i]), vpp=int(s.vpp[i]), dp=int(s.dp[i]), cp=int(s.cp[i]), ep=int(s.ep[i]),
         micro_batch=int(s.micro_batch[i]), micro_batches=int(s.micro_batches[i]), zero=int(s.zero[i]),
-        recompute=RECOMPUTE[int(s.recompute[i])],
+        shard_group=int(s.shard_group[i]) or None, recompute=RECOMPUTE[int(s.recompute[i])],
+        recompute_layers=int(s.spared_layers[i]) or None,
         sequence_parallel=bool(s.sequence_parallel[i]), schedule=SCHEDULES[int(s.schedule[i])],
         offload=OFFLOAD[int(s.offload[i])], stage_layers=stage_layers(workload, kind, s.take(np.array([i]))),
         precision=kind.precision,
@@ -198,5 +199,6 @@ def _model_arguments(workload: Workload) -> dict[str, Any]:
         "moe_ffn_hidden_size": experts.ffn if experts else None,
         "shared_experts": experts.shared if experts else None,
         "dense_layers": experts.dense_layers if experts else None,
+        "capacity_factor": experts.capacity_factor if experts else None,
         "latent_attention": shape.latent_attention.model_dump() if shape.latent_attention else None,
     }

@@ -17,15 +17,18 @@ from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
 from hpcplan.errors import InfeasibleError
 from hpcplan.frameworks import FRAMEWORKS, Framework, refusals
-from hpcplan.partition.candidates import LEVERS, Space, enumerate_families
+from hpcplan.partition.candidates import Space
+from hpcplan.partition.families import enumerate_families
 from hpcplan.partition.frameworks import capabilities
 from hpcplan.partition.kinds import Kind, kinds_of
+from hpcplan.partition.levers import LESS, LEVERS
 from hpcplan.partition.prune import needless_levers
 from hpcplan.partition.search import search
 from hpcplan.plan import Sharding
 from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import Workload, load_workload
+from tests.partition.brute_force import fitting, larger_groups, rules, smaller_groups
 
 CONSTANTS = constants_for(accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16")
 SITE = load_site("superpod-h100").site
@@ -52,44 +55,95 @@ def space_of(workload: Workload, nodes: int) -> Space:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(MODELS), st.integers(1, 6), st.sampled_from([16, 24, 64, 96]), st.floats(0.0, 0.6),
-    st.sampled_from(["megatron-lm", "srun", "torchtitan", "deepspeed"]), st.sampled_from(["step", "cost", "energy"]),
+    st.sampled_from(MODELS), st.sampled_from([3, 6, 8, 12]), st.integers(1, 6), st.sampled_from([16, 24, 64, 96]),
+    st.floats(0.0, 0.97), st.sampled_from(["megatron-lm", "srun", "torchtitan", "deepspeed"]),
+    st.sampled_from(["step", "cost", "energy"]),
 )  # fmt: skip
 def test_the_search_finds_what_brute_force_finds(
-    name: str, nodes: int, batch: int, headroom: float, framework: str, objective: Any
+    name: str, layers: int, nodes: int, batch: int, headroom: float, framework: str, objective: Any
 ) -> None:
-    workload = changed(name, training={"global_batch": batch, "precision": "bf16"},
+    workload = changed(name, model={"layers": layers}, training={"global_batch": batch, "precision": "bf16"},
                        request={"memory_headroom": headroom, "framework": framework})  # fmt: skip
     kind = kind_for(workload)
-    everything = enumerate_families(space_of(workload, nodes)).shardings
-    costs = kind.price(workload, everything)
-    fits = costs.memory_bytes <= kind.free_bytes(headroom)
-    fits &= host_bytes(Shape.of(workload.model), kind.machine, everything, kind.recipe) <= kind.free_host_bytes(
-        headroom
-    )
+    family = enumerate_families(space_of(workload, nodes))
+    costs = kind.price(workload, family.shardings)
+    fits, fits_host = fitting(workload, kind, family.shardings, costs)
     try:
         outcome = search(workload, [kind], nodes=(nodes, nodes), objective=objective)
     except InfeasibleError:
-        assert not fits.any()
+        assert not (fits & fits_host).any()
         return
-    assert outcome.costs.step_s[0] == costs.step_s[fits].min(), "all objectives agree on one number of equal nodes"
-    assert outcome.candidates == len(everything)
+    best = costs.step_s[fits & fits_host].min()
+    assert outcome.costs.step_s[0] == best, "all objectives agree on one number of equal nodes"
+    assert outcome.candidates == len(family.base)
     assert outcome.candidates == outcome.feasible + sum(outcome.pruned.values())
-    assert outcome.pruned["memory"] + outcome.pruned["host_memory"] == (~fits).sum()
+    assert outcome.pruned == rules(workload, kind, family, costs)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(MODELS), st.integers(1, 4), st.sampled_from([16, 48]), st.sampled_from(["srun", "megatron-lm"]))
-def test_more_of_a_lever_is_never_faster(name: str, nodes: int, batch: int, framework: str) -> None:
-    workload = changed(name, training={"global_batch": batch}, request={"framework": framework})
+@given(
+    st.sampled_from(MODELS), st.sampled_from([4, 10]), st.integers(1, 4), st.sampled_from([16, 48]),
+    st.sampled_from(["srun", "megatron-lm", "torchtitan"]),
+)  # fmt: skip
+def test_more_of_a_lever_is_never_faster(name: str, layers: int, nodes: int, batch: int, framework: str) -> None:
+    """Of numbers of recomputed layers the one with more is never faster, and needs no more memory."""
+    workload = changed(
+        name,
+        model={"layers": layers},
+        training={"global_batch": batch, "precision": "bf16"},
+        request={"framework": framework},
+    )
     family = enumerate_families(space_of(workload, nodes))
-    time = np.full((int(family.base[-1]) + 1, len(LEVERS)), np.nan)
-    time[family.base, family.lever] = kind_for(workload).price(workload, family.shardings).step_s
-    for i, less in enumerate(LEVERS):
-        for j, more in enumerate(LEVERS):
-            if less != more and less[0] <= more[0] and less[1] <= more[1]:
-                both = ~np.isnan(time[:, i]) & ~np.isnan(time[:, j])
-                assert np.all(time[both, i] <= time[both, j] * (1 + 1e-12))
+    costs, some = kind_for(workload).price(workload, family.shardings), family.shardings.spared_layers
+    next_ = np.flatnonzero((np.diff(family.base) == 0) & (np.diff(family.lever) == 0))
+    assert np.all(np.diff(some)[next_] > 0)
+    assert np.all(costs.step_s[next_] <= costs.step_s[next_ + 1] * (1 + 1e-12))
+    assert np.all(costs.memory_bytes[next_] >= costs.memory_bytes[next_ + 1] * (1 - 1e-12))
+    for last in (False, True):  # of the numbers of layers, the smallest and the largest
+        time = np.full((int(family.base[-1]) + 1, len(LEVERS)), np.nan)
+        order = np.arange(len(some)) if last else np.arange(len(some))[::-1]
+        time[family.base[order], family.lever[order]] = costs.step_s[order]
+        for i, j in zip(*np.nonzero(LESS), strict=True):
+            both = ~np.isnan(time[:, i]) & ~np.isnan(time[:, j])
+            assert np.all(time[both, i] <= time[both, j] * (1 + 1e-12))
+
+
+def test_levers_are_compared_as_far_as_can_be_said() -> None:
+    """All that saves less of everything is less; nothing is said of selective recomputation beside some layers."""
+    again = [LEVERS.index((kind, layers, 0)) for kind, layers in ((0, 0), (1, 0), (2, 1), (2, 0))]
+    none, selective, some, full = again
+    assert LESS[none, selective]
+    assert LESS[none, some]
+    assert LESS[selective, full]
+    assert LESS[some, full]
+    assert not LESS[selective, some]
+    assert not LESS[some, selective]
+    assert not LESS[some, LEVERS.index((2, 1, 1))], "fewer layers may do where states are away"
+    assert LESS[selective, LEVERS.index((1, 0, 1))]
+    assert not np.any(LESS & LESS.T)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from(["llama3-8b", "mixtral-8x7b"]), st.sampled_from([3, 8]), st.sampled_from([2, 3, 4, 8]),
+    st.sampled_from([64, 96]), st.sampled_from(["srun", "megatron-lm", "torchtitan", "deepspeed"]),
+)  # fmt: skip
+def test_a_smaller_group_that_is_left_out_is_no_better(
+    name: str, layers: int, nodes: int, batch: int, framework: str
+) -> None:
+    """Whatever the micro-batch and the levers, a sharding with a larger group takes no more time and memory."""
+    workload = changed(
+        name,
+        model={"layers": layers},
+        training={"global_batch": batch, "precision": "bf16"},
+        request={"framework": framework},
+    )
+    kind = kind_for(workload)
+    s = enumerate_families(space_of(workload, nodes)).shardings
+    costs, smaller = kind.price(workload, s), smaller_groups(workload, kind, s)
+    assert smaller.any() or not (s.shard_group > 0).any()
+    for values in (costs.step_s, costs.memory_bytes):
+        assert np.all(values[smaller] >= larger_groups(s, values)[smaller] * (1 - 1e-12))
 
 
 @settings(max_examples=15, deadline=None)
@@ -102,7 +156,9 @@ def test_more_of_a_lever_is_never_faster(name: str, nodes: int, batch: int, fram
 def test_measured_runs_that_favour_a_lever_do_not_make_pruning_unsound(
     name: str, nodes: int, headroom: float, weights: list[float]
 ) -> None:
-    workload = changed(name, training={"global_batch": 48}, request={"memory_headroom": headroom})
+    workload = changed(
+        name, model={"layers": 8}, training={"global_batch": 48}, request={"memory_headroom": headroom}
+    )  # fmt: skip
     kind, shape, length = kind_for(workload), Shape.of(workload.model), workload.training.sequence_length
     everything = enumerate_families(space_of(workload, nodes)).shardings
     some = everything.take(np.linspace(0, len(everything) - 1, len(weights)).astype(np.int64))
@@ -124,7 +180,10 @@ def test_a_lever_that_measured_runs_favour_is_kept() -> None:
     fits = np.ones(len(family.base), dtype=bool)
     full = family.shardings.recompute == RECOMPUTE.index("full")
     beaten = needless_levers(family, fits, np.where(full, 0.9, 1.0))
-    assert not beaten[full & (family.shardings.offload == 0)].any()
+    some = family.shardings.spared_layers > 0
+    with_fewer = np.isin(family.base, family.base[some])
+    assert not beaten[full & (some | ~with_fewer) & (family.shardings.offload == 0)].any()
+    assert beaten[full & ~some & with_fewer].all(), "some layers do"
     assert np.array_equal(needless_levers(family, fits, np.ones(len(fits))), needless_levers(family, fits))
 
 
@@ -138,21 +197,20 @@ def test_what_fits_without_a_lever_is_not_tried_with_it() -> None:
 @pytest.mark.parametrize("framework", sorted(FRAMEWORKS))
 @pytest.mark.parametrize("name", ["llama3-8b", "mixtral-8x7b"])
 def test_rendering_refuses_nothing_that_is_searched(name: str, framework: Framework) -> None:
-    workload = changed(name, training={"global_batch": 16}, request={"framework": framework})
+    workload = changed(
+        name, model={"layers": 8}, training={"global_batch": 16}, request={"framework": framework}
+    )  # fmt: skip
     s = enumerate_families(space_of(workload, 2)).shardings
     assert len(s) > 0
-    seen: set[tuple[int, ...]] = set()
-    names = ("tp", "pp", "vpp", "dp", "cp", "ep", "zero", "recompute", "sequence_parallel", "schedule", "offload")
-    for i in range(len(s)):
-        key = tuple(int(getattr(s, column)[i]) for column in names)
-        if key in seen:
-            continue
-        seen.add(key)
+    names = ("tp", "pp", "vpp", "dp", "cp", "ep", "zero", "shard_group", "recompute", "spared_layers",
+             "sequence_parallel", "schedule", "offload", "micro_batches")  # fmt: skip
+    words = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD}
+    for key in sorted(set(zip(*(getattr(s, column).tolist() for column in names), strict=True))):
         values: dict[str, Any] = dict(zip(names, key, strict=True))
-        words = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD}
         values |= {column: texts[values[column]] for column, texts in words.items()}
-        one = Sharding(**values, precision="bf16", micro_batch=int(s.micro_batch[i]),
-                       micro_batches=int(s.micro_batches[i]), nodes=2, gpus=16, gpus_per_node=8)  # fmt: skip
+        values["recompute_layers"] = values.pop("spared_layers") or None
+        values["shard_group"] = values["shard_group"] or None
+        one = Sharding(**values, precision="bf16", micro_batch=1, nodes=2, gpus=16, gpus_per_node=8)
         assert not [*refusals(framework, one)]
 
 

@@ -15,8 +15,9 @@ from hpcplan.cost.memory import host_bytes
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import Shardings
 from hpcplan.errors import InfeasibleError, InputError
-from hpcplan.partition.candidates import Space, enumerate_shardings
+from hpcplan.partition.candidates import Space
 from hpcplan.partition.explain import why_it_lost, why_it_won
+from hpcplan.partition.families import enumerate_families, enumerate_shardings
 from hpcplan.partition.fixed import parse_fixed
 from hpcplan.partition.found import describe
 from hpcplan.partition.kinds import Kind, kinds_of
@@ -24,6 +25,7 @@ from hpcplan.partition.search import Outcome, search
 from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import Workload, load_workload
+from tests.partition.brute_force import rules
 
 CONSTANTS = constants_for(accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16", site="superpod-h100")
 SITE = load_site("superpod-h100").site
@@ -79,7 +81,7 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
     """Against a plain enumeration of a small case, written with no shared code."""
     s = enumerate_shardings(space("llama3-8b", 8))
     names = ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute", "sequence_parallel", "offload",
-             "last_layers")  # fmt: skip
+             "last_layers", "shard_group", "spared_layers")  # fmt: skip
     found = {tuple(int(getattr(s, n)[i]) for n in names) for i in range(len(s))}
     assert len(found) == len(s)
     sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -93,8 +95,15 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
         filled = {max(1, 32 - count * (pp - 1)) for count in counts}
         return {0} | filled | {max(1, min(count - 1, 31 - (count - 1) * (pp - 1))) for count in counts}
 
+    def groups(dp: int, cp: int) -> set[int]:
+        return {0} | {size * cp for size in (1, 2, 4) if size < dp and dp % size == 0 and size * cp > 1}
+
+    def some_layers(pp: int, vpp: int, last: int) -> set[int]:
+        held = -(-(32 - last) // (pp - 1)) if last else -(-32 // pp)
+        return {0} | {count for count in range(1, held) if count % vpp == 0}
+
     expected = {
-        (tp, cp, pp, vpp, dp, size, zero, again, split, away, last)
+        (tp, cp, pp, vpp, dp, size, zero, again, split, away, last, group, some)
         for tp in (1, 2, 4, 8) for cp in (1, 2, 4) for pp in (1, 2, 4, 8) for dp in (1, 2, 4, 8)
         if tp * cp * pp * dp == 8
         for vpp in range(1, 33)
@@ -105,6 +114,8 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
         for split in ((0, 1) if tp > 1 else (0,))
         for away in ((0, 1) if zero else (0,))
         for last in last_layers(pp, vpp)
+        for group in (groups(dp, cp) if zero else (0,))
+        for some in (some_layers(pp, vpp, last) if again == 2 else (0,))
     }  # fmt: skip
     assert found == expected
 
@@ -112,12 +123,15 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
 def test_the_winner_is_the_least_of_all_that_fit() -> None:
     outcome = run("llama3-70b", (8, 8))
     workload = load_workload("llama3-70b").workload
-    everything = enumerate_shardings(space("llama3-70b", 64))
+    family = enumerate_families(space("llama3-70b", 64))
+    everything = family.shardings
     costs = kinds(workload)[0].price(workload, everything)
     fits = costs.memory_bytes <= outcome.machine.memory_bytes * 0.95
     fits &= host_bytes(Shape.of(workload.model), outcome.machine, everything) <= 2 * 2**40 * 0.95
     assert outcome.candidates == len(everything)
-    assert outcome.feasible + outcome.pruned["levers"] == fits.sum()
+    dropped = rules(workload, kinds(workload)[0], family, costs)
+    assert outcome.pruned == dropped
+    assert outcome.feasible == len(everything) - sum(dropped.values())
     assert outcome.costs.step_s[0] == pytest.approx(costs.step_s[fits].min())
     assert np.all(np.diff(outcome.costs.step_s) >= 0)
 

@@ -68,6 +68,18 @@ COMMANDS: dict[Framework, tuple[str, ...]] = {
     "torchtitan": ("-m", "torchtitan.train"),
     "mpi": ("./train", "--steps", "300"),
 }
+HYBRID: dict[Framework, dict[str, Any]] = {
+    "megatron-lm": {"tp": 4, "pp": 2, "vpp": 2, "dp": 4, "ep": 2, "sequence_parallel": True, "shard_group": 2,
+                    "recompute_layers": 6},
+    "nemo": {"tp": 2, "dp": 16, "ep": 8, "zero": 3, "sequence_parallel": True, "shard_group": 8, "recompute_layers": 9},
+    "deepspeed": {"dp": 32, "zero": 3, "shard_group": 8},
+    "torchtitan": {"tp": 2, "dp": 16, "ep": 8, "zero": 3, "sequence_parallel": True, "shard_group": 8,
+                   "recompute_layers": 16},
+    "accelerate": {"tp": 2, "cp": 2, "dp": 8, "zero": 3, "shard_group": 4},
+    "torchrun": {"dp": 32, "zero": 3, "shard_group": 8, "recompute_layers": 20},
+    "jax": {"tp": 2, "dp": 16, "zero": 3, "shard_group": 4, "recompute_layers": 7},
+    "srun": {"dp": 32, "zero": 2, "shard_group": 16, "recompute_layers": 1},
+}  # fmt: skip
 STAGES = (
     Stage(
         name="preprocess", kind="preprocess", command=("python3", "tokenize.py", "--input", "/data/raw text"),
@@ -104,6 +116,30 @@ def framework_plan(framework: Framework, site: str, **changes: Any) -> Plan:
         "job": plans.job(**settings),
     }
     return plans.plan(**(fields | changes))
+
+
+def hybrid_plan(framework: Framework) -> Plan:
+    """Return a plan whose states are divided over groups of ranks, with some layers recomputed where it can be said.
+
+    Its model has experts, with a capacity factor where the framework gives them one.
+    """
+    sizes = {"pp": 1, "vpp": 1, "recompute": "full", "sequence_parallel": False, "micro_batches": 8} | HYBRID[framework]
+    plan = framework_plan(
+        framework, "lab", plan=plans.sharding(**(sizes | {"tp": sizes.get("tp", 1), "nodes": 4, "gpus": 32}))
+    )
+    batch = plan.plan.dp * 8
+    model = plans.LLAMA_70B if framework in {"deepspeed", "accelerate"} else plans.MIXTRAL
+    if FRAMEWORKS[framework].capacity:
+        model = model | {"capacity_factor": 1.25}
+    command = plan.job.command
+    if framework == "torchtitan":
+        command = (*command, "--model.name", "mixtral", "--model.flavor", "8x7B")
+    return plan.model_copy(
+        update={
+            "training": plans.training(global_batch=batch, steps=300),
+            "job": plan.job.model_copy(update={"model_arguments": model, "command": command}),
+        }
+    )
 
 
 def pooled_plan(framework: Framework) -> Plan:

@@ -18,7 +18,15 @@ import yaml
 
 from hpcplan.frameworks import Framework
 from hpcplan.render import render_plan
-from tests.render.sites import FRAMEWORK_NAMES, SITES, framework_plan, pooled_plan, staged_plan
+from tests.render.sites import (
+    FRAMEWORK_NAMES,
+    HYBRID,
+    SITES,
+    framework_plan,
+    hybrid_plan,
+    pooled_plan,
+    staged_plan,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = [(framework, site) for framework in FRAMEWORK_NAMES for site in SITES]
@@ -54,6 +62,15 @@ def test_stages_are_the_golden_ones(site: str, request: pytest.FixtureRequest) -
     files = render_plan(staged_plan(site))
     stages = {name: files[name] for name in ("preprocess.sbatch", "sweep.sbatch", "convert.sbatch")}
     check_golden(stages, GOLDEN / "stages" / site, request)
+
+
+@pytest.mark.parametrize("framework", HYBRID)
+def test_plans_with_groups_of_ranks_are_the_golden_ones(framework: Framework, request: pytest.FixtureRequest) -> None:
+    files = render_plan(hybrid_plan(framework))
+    shared = {"check-node.sh", "stage-data.sh"}  # as on the site without hybrid sharding
+    check_golden(
+        {name: text for name, text in files.items() if name not in shared}, GOLDEN / "hybrid" / framework, request
+    )
 
 
 @pytest.mark.parametrize("framework", ["torchrun", "srun"])

@@ -158,6 +158,59 @@ def test_bridge_shards_parameters_with_megatron_fsdp() -> None:
     assert (found["ddp.use_megatron_fsdp"], found["checkpoint.ckpt_format"]) == ("true", "fsdp_dtensor")
 
 
+def megatron_options(**changes: Any) -> dict[str, tuple[str, ...]]:
+    options = launch_of(planned("megatron-lm", **changes)).command[1:]
+    return {name: tuple(values) for name, *values in options}
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_megatrons_groups_are_instances_of_its_optimizer(zero: int) -> None:
+    found = megatron_options(zero=zero, shard_group=8)
+    assert found["--num-distributed-optimizer-instances"] == ("4",)
+    assert bridge(zero=zero, shard_group=8)["ddp.num_distributed_optimizer_instances"] == "4"
+    assert "--num-distributed-optimizer-instances" not in megatron_options(zero=zero)
+
+
+def test_torchtitan_accelerate_and_deepspeed_have_copies_of_groups() -> None:
+    found = titan(zero=3, cp=2, shard_group=8)["parallelism"]
+    assert (found["data_parallel_replicate_degree"], found["data_parallel_shard_degree"]) == (4, 4)
+    found = accelerate(zero=3, tp=2, cp=2, shard_group=8)["parallelism_config"]
+    assert found["parallelism_config_dp_replicate_size"] == 2
+    assert found["parallelism_config_dp_shard_size"] == 4
+    assert deepspeed(zero=3, shard_group=8)["zero_optimization"]["mics_shard_size"] == 8
+    assert "mics_shard_size" not in deepspeed(zero=3)["zero_optimization"]
+
+
+def test_some_layers_are_recomputed_as_each_framework_counts_them() -> None:
+    """Megatron-LM counts those of a virtual stage; torchtitan takes every n-th of the 20 that a rank holds."""
+    found = megatron_options(pp=4, vpp=5, recompute="full", recompute_layers=10)
+    assert (found["--recompute-method"], found["--recompute-num-layers"]) == (("block",), ("2",))
+    assert bridge(pp=4, recompute="full", recompute_layers=7)["model.recompute_num_layers"] == "7"
+    for layers, every in ((10, "2"), (6, "3"), (5, "4"), (1, "11")):
+        found = titan(pp=4, zero=3, recompute="full", recompute_layers=layers)["activation_checkpoint"]
+        assert found == {"mode": "selective", "selective_ac_option": every}
+        assert 20 // int(every) == layers
+    uneven = titan(pp=4, zero=3, stage_layers=(19, 21, 21, 19), recompute="full", recompute_layers=7)
+    assert uneven["activation_checkpoint"]["selective_ac_option"] == "3"
+    assert titan(zero=3, recompute="full")["activation_checkpoint"] == {"mode": "full"}
+
+
+def test_a_capacity_factor_reaches_the_experts() -> None:
+    model = MOE | {"capacity_factor": 1.25}
+    assert megatron_options(ep=8, model=model)["--moe-expert-capacity-factor"] == ("1.25",)
+    assert "--moe-expert-capacity-factor" not in megatron_options(ep=8, model=MOE)
+    assert bridge(ep=8, model=model)["model.moe_expert_capacity_factor"] == "1.25"
+    assert bridge(ep=8, model=MOE)["model.moe_expert_capacity_factor"] == "null", "a recipe may have another"
+    assert "export HPCPLAN_CAPACITY_FACTOR=1.25" in render_plan(planned("srun", model=model))["train-01.sbatch"]
+
+
+@pytest.mark.parametrize("framework", ["deepspeed", "torchtitan", "accelerate"])
+def test_experts_of_other_frameworks_get_no_capacity(framework: Framework) -> None:
+    with pytest.raises(InputError, match="gives its experts no capacity; megatron-lm or nemo or") as caught:
+        render_plan(planned(framework, zero=3, model=MOE | {"capacity_factor": 1.25}))
+    assert caught.value.problems[0].field == "job.model_arguments.capacity_factor"
+
+
 def test_the_mesh_of_jax_is_in_the_order_of_ranks() -> None:
     mesh = json.loads(render_plan(planned("jax", tp=4, pp=2, ep=8, order=("tp", "cp", "pp", "dp")))["mesh.json"])
     assert (mesh["axes"], mesh["shape"], mesh["expert_parallel"]) == (["dp", "pp", "cp", "tp"], [4, 2, 1, 4], 8)
@@ -181,6 +234,18 @@ def test_the_mesh_of_jax_is_in_the_order_of_ranks() -> None:
         ("tensorflow", {"zero": 0}, "plan.micro_batches"),
         ("tensorflow", {"zero": 0, "tp": 2, "micro_batches": 1}, "plan.tp"),
         ("megatron-lm", {"order": ("pp", "tp", "cp", "dp"), "pp": 2}, "placement.order"),
+        ("megatron-lm", {"zero": 0, "shard_group": 8}, "plan.shard_group"),
+        ("megatron-lm", {"shard_group": 5}, "plan.shard_group"),
+        ("megatron-lm", {"shard_group": 32}, "plan.shard_group"),
+        ("megatron-lm", {"ep": 8, "shard_group": 4, "model": MOE}, "plan.shard_group"),
+        ("megatron-lm", {"pp": 4, "vpp": 5, "recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),
+        ("nemo", {"recompute": "selective", "recompute_layers": 7}, "plan.recompute_layers"),
+        ("torchtitan", {"pp": 4, "zero": 3, "recompute": "full", "recompute_layers": 9}, "plan.recompute_layers"),
+        ("deepspeed", {"recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),
+        ("deepspeed", {"zero": 2, "shard_group": 8}, "plan.shard_group"),
+        ("deepspeed", {"zero": 3, "tp": 2, "shard_group": 8}, "plan.shard_group"),
+        ("accelerate", {"zero": 2, "recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),
+        ("accelerate", {"zero": 3, "cp": 4, "shard_group": 4}, "plan.shard_group"),
     ],
 )  # fmt: skip
 def test_what_a_framework_cannot_say_is_refused_by_field(

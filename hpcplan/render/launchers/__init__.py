@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hpcplan.frameworks import FRAMEWORKS, Framework, refusals
+from hpcplan.frameworks import FRAMEWORKS, Framework, refusals, with_capacity
 from hpcplan.plan import Plan
 from hpcplan.render import megatron
 from hpcplan.render.launchers import accelerate, deepspeed, nemo, own, torchtitan
@@ -49,4 +49,7 @@ def launch_of(plan: Plan) -> Launch:
     framework = plan.job.framework
     for field, message in refusals(framework, plan.plan):
         raise refuse(f"plan.{field}", message)
+    if plan.job.model_arguments.get("capacity_factor") is not None and framework not in with_capacity():
+        message = f"{FRAMEWORKS[framework].title} gives its experts no capacity; {' or '.join(with_capacity())} can"
+        raise refuse("job.model_arguments.capacity_factor", message)
     return _LAUNCHERS[framework](plan)

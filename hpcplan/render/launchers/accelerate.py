@@ -66,8 +66,8 @@ def config(plan: Plan) -> dict[str, Any]:
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
     }
     content["parallelism_config"] = {
-        "parallelism_config_dp_replicate_size": 1,
-        "parallelism_config_dp_shard_size": sharding.dp,
+        "parallelism_config_dp_replicate_size": sharding.copies,
+        "parallelism_config_dp_shard_size": sharding.dp // sharding.copies,
         "parallelism_config_tp_size": sharding.tp,
         "parallelism_config_cp_size": sharding.cp,
     }

@@ -2,7 +2,8 @@
 
 ``tensor_parallel`` is DeepSpeed's automatic tensor parallelism; with a pipeline the trainer's own ``PipelineModule``
 splits, from ``HPCPLAN_TP`` and ``HPCPLAN_PP``. ``expert_parallel`` came with 0.19. Activations are recomputed where
-the trainer calls ``deepspeed.checkpointing`` or Hugging Face's ``gradient_checkpointing_enable``.
+the trainer calls ``deepspeed.checkpointing`` or Hugging Face's ``gradient_checkpointing_enable``. Groups of ranks that
+are copies of each other are those of MiCS (``deepspeed/runtime/zero/mics.py``; Zhang et al. 2022, arXiv:2205.00119).
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def _zero(plan: Plan) -> dict[str, Any]:
         content |= {"overlap_comm": stage >= 2, "contiguous_gradients": True, "reduce_scatter": True}
     if stage == 3:
         content["stage3_gather_16bit_weights_on_model_save"] = False
+    if plan.plan.shard_group is not None:
+        content["mics_shard_size"] = plan.plan.shard_group
     device = {"cpu": "cpu", "nvme": "nvme"}.get(plan.plan.offload)
     if device is not None:
         place: dict[str, Any] = {"device": device, "pin_memory": True}
@@ -84,5 +87,7 @@ def _notes(plan: Plan) -> Iterator[str]:
         "DeepSpeed loads and saves where the trainer tells it to: engine.load_checkpoint and save_checkpoint in "
         "$HPCPLAN_CHECKPOINT_DIR"
     )
+    if plan.plan.shard_group is not None:
+        yield "states are divided by MiCS, so the trainer makes its model inside deepspeed.zero.MiCS_Init"
     if plan.plan.pp > 1:
         yield "the trainer builds its PipelineModule with HPCPLAN_PP stages (and HPCPLAN_TP, if it splits tensors)"

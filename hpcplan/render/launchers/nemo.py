@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hpcplan.plan import Plan
 from hpcplan.render.launchers.launch import Launch, own_words, refuse, refuse_decided
-from hpcplan.render.megatron import even_layout, stage_layout
+from hpcplan.render.megatron import even_layout, recompute_method, stage_layout
 from hpcplan.render.quoting import option_groups
 
 __all__ = ["launch", "overrides"]
@@ -61,6 +61,7 @@ def overrides(plan: Plan) -> Iterator[tuple[str, Any]]:
     yield "model.context_parallel_size", sharding.cp
     if plan.job.model_arguments.get("num_experts"):
         yield "model.expert_model_parallel_size", sharding.ep
+        yield "model.moe_expert_capacity_factor", plan.job.model_arguments.get("capacity_factor")
     yield from _stages(plan)
     yield from _recompute(plan)
     yield from _data_parallel(plan)
@@ -94,8 +95,9 @@ def _recompute(plan: Plan) -> Iterator[tuple[str, Any]]:
     kind = plan.plan.recompute
     yield "model.recompute_granularity", None if kind == "none" else kind
     if kind == "full":
-        yield "model.recompute_method", "uniform"
-        yield "model.recompute_num_layers", 1
+        method, layers = recompute_method(plan.plan)
+        yield "model.recompute_method", method
+        yield "model.recompute_num_layers", layers
 
 
 def _data_parallel(plan: Plan) -> Iterator[tuple[str, Any]]:
@@ -109,6 +111,8 @@ def _data_parallel(plan: Plan) -> Iterator[tuple[str, Any]]:
     yield "dist.use_tp_pp_dp_mapping", _RANK_ORDER[order]
     yield "ddp.use_distributed_optimizer", sharding.zero >= 1
     yield "optimizer.use_distributed_optimizer", sharding.zero >= 1
+    if sharding.copies > 1:
+        yield "ddp.num_distributed_optimizer_instances", sharding.copies
     if sharding.zero >= 2:
         yield "dist.use_megatron_fsdp", True
         yield "ddp.use_megatron_fsdp", True

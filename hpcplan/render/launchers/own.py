@@ -46,7 +46,7 @@ def mesh(plan: Plan) -> dict[str, Any]:
     sharding = plan.plan
     sizes = {"tp": sharding.tp, "cp": sharding.cp, "dp": sharding.dp, "pp": sharding.pp}
     axes = [axis for axis in reversed(plan.placement.order) if axis != "ep"]
-    return {
+    decided = {
         "axes": axes,
         "shape": [sizes[axis] for axis in axes],
         "expert_parallel": sharding.ep,
@@ -59,3 +59,9 @@ def mesh(plan: Plan) -> dict[str, Any]:
         "sequence_parallel": sharding.sequence_parallel,
         "precision": sharding.precision,
     }
+    chosen = {
+        "shard_group": sharding.shard_group,
+        "remat_layers": sharding.recompute_layers,
+        "capacity_factor": plan.job.model_arguments.get("capacity_factor"),
+    }
+    return decided | {name: value for name, value in chosen.items() if value is not None}

@@ -68,9 +68,7 @@ def config(plan: Plan, words: list[str]) -> dict[str, dict[str, Any]]:
         "enable_cpu_offload": sharding.offload == "cpu",
     }
     content["parallelism"] = _parallelism(plan)
-    content["activation_checkpoint"] = {"mode": sharding.recompute}
-    if sharding.recompute == "selective":
-        content["activation_checkpoint"]["selective_ac_option"] = "op"
+    content["activation_checkpoint"] = _recompute(plan)
     content["checkpoint"] = {
         "enable": True,
         "folder": "checkpoint",
@@ -81,6 +79,23 @@ def config(plan: Plan, words: list[str]) -> dict[str, dict[str, Any]]:
     if sharding.precision == "fp8":
         content["quantize.linear.float8"] = {"recipe_name": "rowwise", "filter_fqns": ["output"]}
     return content
+
+
+def _recompute(plan: Plan) -> dict[str, Any]:
+    """Return how activations are recomputed: all layers, single operators, or every n-th of a rank's layers in full."""
+    sharding = plan.plan
+    if sharding.recompute_layers is None:
+        option = {"selective_ac_option": "op"} if sharding.recompute == "selective" else {}
+        return {"mode": sharding.recompute} | option
+    layers = plan.job.model_arguments.get("num_layers")
+    held = layers if layers is None else max(sharding.layers_of_ranks(layers))
+    for every in range(2, (held or 0) + 1):
+        if held and held // every == sharding.recompute_layers:
+            return {"mode": "selective", "selective_ac_option": str(every)}
+    message = (
+        f"torchtitan recomputes every n-th layer, which of {held or 'an unknown number of'} layers a rank never makes"
+    )
+    raise refuse("plan.recompute_layers", f"{message} {sharding.recompute_layers}")
 
 
 def _model(plan: Plan, words: list[str]) -> dict[str, dict[str, Any]]:
@@ -102,8 +117,8 @@ def _parallelism(plan: Plan) -> dict[str, Any]:
     sharding = plan.plan
     sharded = sharding.zero > 0
     content: dict[str, Any] = {
-        "data_parallel_replicate_degree": 1 if sharded else sharding.dp,
-        "data_parallel_shard_degree": sharding.dp if sharded else 1,
+        "data_parallel_replicate_degree": sharding.copies if sharded else sharding.dp,
+        "data_parallel_shard_degree": sharding.dp // sharding.copies if sharded else 1,
         "fsdp_reshard_after_forward": "always" if sharding.zero == 3 else "never",
         "tensor_parallel_degree": sharding.tp,
         "context_parallel_degree": sharding.cp,
