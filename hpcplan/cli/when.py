@@ -124,8 +124,9 @@ def _show_saved(saved: list[Saved]) -> None:
         hours = found["saved_hours"]
         interval = f"{hours['p05']:,.1f} to {hours['p95']:,.1f}"
         rows.append((one.change.text, one.jobs, f"{found['wait_hours']:,.1f}", f"{hours['p50']:,.1f}", interval,
-                     f"{one.cut_share:.1%}" if one.cut_share else ""))  # fmt: skip
-    columns = ("what if", ">jobs of a day", ">wait h", ">saved h", ">90 %", ">cut short")
+                     f"{one.cut_share:.1%}" if one.cut_share else "",
+                     f"{one.stopped:,.1f}" if one.stopped else ""))  # fmt: skip
+    columns = ("what if", ">jobs of a day", ">wait h", ">saved h", ">90 %", ">cut short", ">never start")
     console().print(table("hours of waiting, of all jobs together", columns, rows))
 
 

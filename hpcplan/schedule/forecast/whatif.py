@@ -15,7 +15,7 @@ import numpy as np
 
 from hpcplan.errors import InputError, nearest
 from hpcplan.schedule.forecast.pool import Coming
-from hpcplan.schedule.forecast.snapshot import Policy, QueueSnapshot
+from hpcplan.schedule.forecast.snapshot import Policy, QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import Forecaster, Future, future_of
 from hpcplan.simulate.machine import Machine, NodeGroupShape
 
@@ -50,13 +50,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Hours of waiting, summed over jobs: with nothing changed, and what the change saves, one a sample."""
+    """Hours of waiting, summed over jobs: with nothing changed, and what the change saves, one a sample.
+
+    They are of the ``jobs`` that start with and without the change; ``stopped`` is how many would no longer.
+    """
 
     change: Change
     jobs: int
     base_hours: np.ndarray[Any, np.dtype[np.float64]]
     saved_hours: np.ndarray[Any, np.dtype[np.float64]]
     cut_share: float
+    stopped: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON: medians, and the saving's 90 % interval."""
@@ -67,6 +71,7 @@ class Saved:
             "wait_hours": round(float(np.median(self.base_hours)), 2),
             "saved_hours": {"p05": low, "p50": middle, "p95": high},
             "jobs_cut_short": round(self.cut_share, 4),
+            "jobs_never_start": round(self.stopped, 2),
         }
 
 
@@ -119,16 +124,20 @@ def _saved(
     cut = 0.0
     if change.kind == "limits":
         changed, draws, cut = _right_sized(changed, base, draws)
+    elif change.kind == "merge":
+        draws = _of_one_partition(draws, change.value)
     future = future_of(changed)
     position = {job.label: index for index, job in enumerate(base.live)}
-    old, new, jobs = [], [], []
+    old, new, jobs, stopped = [], [], [], []
     for (runs_s, coming), waits in zip(draws, before, strict=True):
         now = _waits(future, [runs_s[position[job.label]] for job in future.live], coming)
         both = waits.keys() & now.keys()
         old.append(sum(waits[label] for label in both) / 3600)
         new.append(sum(now[label] for label in both) / 3600)
         jobs.append(len(both))
-    return Saved(change, round(float(np.mean(jobs))), np.array(old), np.array(old) - np.array(new), cut)
+        stopped.append(len(waits.keys() - now.keys()))
+    saved = np.array(old) - np.array(new)
+    return Saved(change, round(float(np.mean(jobs))), np.array(old), saved, cut, float(np.mean(stopped)))
 
 
 def _waits(future: Future, runs_s: Sequence[int], coming: Sequence[Coming]) -> dict[str, float]:
@@ -190,18 +199,44 @@ def _machine(snapshot: QueueSnapshot, partition: str | None) -> tuple[Machine, s
 
 
 def _merged(snapshot: QueueSnapshot, value: str) -> QueueSnapshot:
-    """Let the jobs of both partitions have the nodes of both."""
+    """Make one partition of two: the first has the nodes and the jobs of both, and of each limit the wider one."""
     if snapshot.machine is None:
         raise InputError("--what-if merge: a pool of processors has no partitions")
     first, second = value.split("+")
     machine, _ = _machine(snapshot, first)
     _machine(snapshot, second)
-    mask = machine.partitions[first].mask | machine.partitions[second].mask
-    merged = {
-        name: replace(part, mask=mask) if name in (first, second) else part for name, part in machine.partitions.items()
-    }
-    changed = Machine(machine.names, machine.groups, merged)
-    return snapshot.model_copy(update={"machine": changed.as_dict()})
+    one, other = machine.partitions[first], machine.partitions[second]
+    both = replace(
+        one,
+        mask=one.mask | other.mask,
+        default=one.default or other.default,
+        max_time_s=_wider(one.max_time_s, other.max_time_s),
+        max_nodes=_wider(one.max_nodes, other.max_nodes),
+        priority_tier=max(one.priority_tier, other.priority_tier),
+    )
+    parts = {name: part for name, part in machine.partitions.items() if name != second} | {first: both}
+    changed = replace(machine, partitions=parts)
+    jobs = tuple(_in_partition(job, first, second) for job in snapshot.jobs)
+    return snapshot.model_copy(update={"machine": changed.as_dict(), "jobs": jobs})
+
+
+def _wider(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
+
+
+def _in_partition(job: QueueJob, first: str, second: str) -> QueueJob:
+    return job.model_copy(update={"partition": first}) if job.partition == second else job
+
+
+def _of_one_partition(
+    draws: Sequence[tuple[list[int], list[Coming]]], value: str
+) -> list[tuple[list[int], list[Coming]]]:
+    """Let the jobs to come of two partitions be of the first."""
+    first, second = value.split("+")
+    return [
+        (runs_s, [(time, _in_partition(job, first, second), run_s) for time, job, run_s in coming])
+        for runs_s, coming in draws
+    ]
 
 
 def _resized(snapshot: QueueSnapshot, value: str) -> QueueSnapshot:
@@ -225,7 +260,8 @@ def _with_more(snapshot: QueueSnapshot, machine: Machine, name: str, count: int)
     groups = tuple(_joined(group, new) if group is like else group for group in machine.groups)
     names = (*machine.names, *(f"hpcplan-added{number}" for number in range(1, count + 1)))
     partitions = {**machine.partitions, name: replace(part, mask=part.mask | new)}
-    return snapshot.model_copy(update={"machine": Machine(names, groups, partitions).as_dict()})
+    changed = replace(machine, names=names, groups=groups, partitions=partitions)
+    return snapshot.model_copy(update={"machine": changed.as_dict()})
 
 
 def _joined(group: NodeGroupShape, mask: int) -> NodeGroupShape:

@@ -126,7 +126,32 @@ def test_more_nodes_and_merged_partitions_save_waits_fewer_nodes_cost() -> None:
     )
     assert np.median(merged.saved_hours) > 0
     assert np.median(more.saved_hours) > 0
-    assert fewer.jobs == 0, "with one node left, jobs of two never start"
+    assert fewer.jobs == 0
+    assert fewer.stopped >= 2, "with one node left, jobs of two never start"
+
+
+def test_merged_partitions_have_one_queue_and_the_wider_limits() -> None:
+    """Eight jobs of an hour on two nodes, which come free in an hour, and two idle ones beside: known by hand."""
+    now_s = 1000
+    running = [
+        QueueJob(label=f"r{node}", width=1, limit_s=3600, submit_s=0, start_s=now_s, partition="a", nodes=f"n{node}")
+        for node in (0, 1)
+    ]
+    others = [
+        QueueJob(label=f"w{number}", width=1, limit_s=3600, submit_s=990, partition=part)
+        for number, part in enumerate("aaaaaaab")
+    ]
+    past = tuple(
+        QueueJob(label=f"h{number}", width=1, limit_s=3600, submit_s=-(10**6), start_s=-(10**6), end_s=3600 - 10**6)
+        for number in range(40)
+    )
+    snapshot = cluster(*running, *others, history=past).model_copy(update={"policy": "easy"})
+    saved = what_if(snapshot, [parse_change("merge=a+b"), parse_change("merge=b+a")], samples=20, ahead_s=1)
+    for one in saved:
+        # alone: two at 1, 2 and 3 h, the last at 4 h, that of b at once; together: b's nodes now, then all four
+        assert (one.jobs, one.stopped) == (8, 0)
+        assert np.median(one.base_hours) == pytest.approx(16, rel=0.1)
+        assert np.median(one.saved_hours / one.base_hours) == pytest.approx((16 - 8) / 16, abs=0.02)
 
 
 def test_right_sized_limits_let_jobs_into_holes() -> None:
