@@ -31,13 +31,16 @@ def cells_of_plan(plan: Plan, step_s: float, key: str) -> dict[str, str] | None:
         key: what tells this run from others: its campaign's id.
     """
     s, shape = plan.plan, _shape(plan)
+    capacity = plan.job.model_arguments.get("capacity_factor")
     cells: dict[str, object] = {
         "key": key, "source": plan.job.framework, "site": plan.provenance.site.name, "gpus": s.gpus,
         "gpus_per_node": s.gpus_per_node, "model": plan.training.model, "seq": plan.training.sequence_length,
         "global_batch": plan.training.global_batch, "micro_batch": s.micro_batch, "tp": s.tp, "pp": s.pp, "vpp": s.vpp,
-        "cp": s.cp, "ep": s.ep, "dp": s.dp, "zero": s.zero, "recompute": s.recompute,
+        "cp": s.cp, "ep": s.ep, "dp": s.dp,
+        "zero": s.zero if s.shard_group is None else f"{s.zero} (group {s.shard_group})",
+        "recompute": s.recompute if s.recompute_layers is None else f"{s.recompute} ({s.recompute_layers} layers)",
         "seq_parallel": str(s.sequence_parallel).lower(), "precision": s.precision, "iter_time_s": f"{step_s:.6g}",
-        "notes": f"{_PLANNED}; schedule {s.schedule}",
+        "notes": f"{_PLANNED}; schedule {s.schedule}" + (f"; capacity factor {capacity:g}" if capacity else ""),
     }  # fmt: skip
     if shape_by_name(plan.training.model) != shape:
         if shape.experts is not None or shape.latent_attention is not None:
@@ -50,6 +53,7 @@ def cells_of_plan(plan: Plan, step_s: float, key: str) -> dict[str, str] | None:
 
 
 def _shape(plan: Plan) -> ModelShape:
+    """Return the model's shape, without what the notes of a row say: the capacity of its experts."""
     given = plan.job.model_arguments
     experts = None
     if given.get("num_experts"):

@@ -104,11 +104,14 @@ def test_runs_are_added_once(tmp_path: Path) -> None:
     assert [row.measured_s for row in kept] == [row.measured_s for row in rows_of(table.path, "selene")]
 
 
-@pytest.mark.parametrize("workload", ["llama3-8b", "mixtral-8x7b", "bert-large"])
+@pytest.mark.parametrize("options", [
+    ("llama3-8b",), ("mixtral-8x7b",), ("bert-large",),
+    ("mixtral-8x7b", "--fix", "zero=1", "--fix", "shard_group=8", "--fix", "recompute_layers=4"),
+])  # fmt: skip
 def test_a_plan_as_a_row_is_predicted_as_the_plan_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], workload: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
-    run(capsys, "plan", workload, "--site", "superpod-h100", "--nodes", "4", "-o", str(tmp_path / "plan.json"))
+    run(capsys, "plan", *options, "--site", "superpod-h100", "--nodes", "4", "-o", str(tmp_path / "plan.json"))
     plan = read_plan(tmp_path / "plan.json")
     cells = cells_of_plan(plan, plan.estimate.iter_time_s, "a")
     assert cells is not None
