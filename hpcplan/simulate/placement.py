@@ -21,7 +21,7 @@ from hpcplan.simulate.switch_tree import SwitchShape, Tree
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import JobSpec, Request
     from hpcplan.simulate.machine import Machine
-    from hpcplan.simulate.shared_choice import Offer
+    from hpcplan.simulate.shared_choice import Offer, Positions
 
 __all__ = ["Placement", "SwitchShape", "best_fit", "blocks"]
 
@@ -150,18 +150,18 @@ class Placement:
             lighter = pool
         return 0
 
-    def choose_shared(self, request: Request, usable: int, offer: Offer) -> int:
+    def choose_shared(self, request: Request, usable: int, positions: Positions, offer: Offer) -> int:
         """Return the nodes that a request gets a share of (select/cons_tres), 0 if it does not fit.
 
-        All of ``usable`` have the least that it takes of a node.
+        All of ``usable``, which are at ``positions``, have the least that it takes of a node.
         """
         if request.required & ~usable:
             return 0
         if not self._switches:
-            return choose_nodes(request, _positions(usable), offer)
+            return choose_nodes(request, positions, offer)
         for count in range(request.minimum, (request.maximum if request.spread else request.minimum) + 1):
             nodes = self._under_switches(replace(request, minimum=count) if request.spread else request, usable)
-            if not request.spread or sum(offer.cpus[node] for node in _positions(nodes)) >= request.cpus:
+            if not request.spread or sum(int(offer.cpus[node]) for node in _positions(nodes)) >= request.cpus:
                 return nodes
         return 0
 

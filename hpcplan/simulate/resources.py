@@ -204,12 +204,12 @@ class Resources:
                 nodes = placement.choose(request, usable)
             else:
                 offer = Offer(
-                    self.usable_cpus(request, times).tolist(),
-                    capacity.threads.tolist(),
-                    self.free[_GPUS].tolist(),
-                    (capacity.weights - capacity.near).tolist(),
+                    self.usable_cpus(request, times),
+                    capacity.threads,
+                    self.free[_GPUS],
+                    capacity.weights - capacity.near,
                 )
-                nodes = placement.choose_shared(request, usable, offer)
+                nodes = placement.choose_shared(request, usable, indices(usable, capacity.count), offer)
             if nodes:
                 return nodes
         return 0

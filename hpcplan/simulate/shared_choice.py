@@ -11,10 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hpcplan.simulate.jobs import Request
+
+    Numbers = NDArray[np.integer[Any]]
+    Positions = NDArray[np.intp]
 
 __all__ = ["Offer", "choose_nodes"]
 
@@ -23,10 +29,10 @@ __all__ = ["Offer", "choose_nodes"]
 class Offer:
     """What each node of a machine has for one job: CPUs (0: it cannot serve), CPUs of a core, GPUs free, weight."""
 
-    cpus: Sequence[int]
-    threads: Sequence[int]
-    gpus: Sequence[int]
-    weights: Sequence[int]
+    cpus: Numbers
+    threads: Numbers
+    gpus: Numbers
+    weights: Numbers
 
 
 class _Wanted:
@@ -56,9 +62,9 @@ class _Wanted:
 
     def take(self, node: int) -> None:
         """Give a node to the job."""
-        cpus = self.offer.cpus[node]
+        cpus = int(self.offer.cpus[node])
         if not self.whole:
-            left = self.cpus_left - max(0, self.nodes_to_come - 1) * self.offer.threads[node]
+            left = self.cpus_left - max(0, self.nodes_to_come - 1) * int(self.offer.threads[node])
             if cpus > left:
                 cpus = max(left, self.least)
         self.cpus -= cpus
@@ -79,30 +85,63 @@ class _Run:
     required: int | None = None
 
 
-def choose_nodes(request: Request, usable: Sequence[int], offer: Offer) -> int:
+def choose_nodes(request: Request, usable: Positions, offer: Offer) -> int:
     """Return the mask of the nodes among ``usable`` (ascending) that the job would be given, 0 if it does not fit.
 
     If it does not, it is tried again without the nodes that offer least, as far as there are more than it needs.
     """
-    found = _evaluate(request, usable, offer)
-    left = [node for node in usable if offer.cpus[node] > 0]
-    if found or len(left) <= request.minimum:
+    some = usable[offer.cpus[usable] > 0]
+    if len(some) < request.minimum:
+        return 0
+    if request.maximum == 1 and not (request.spread or request.required or request.least_loaded):
+        return _one_node(request, some, offer)
+    found = _evaluate(request, some, offer)
+    if found or len(some) <= request.minimum:
         return found
-    sizes = {node: offer.cpus[node] + offer.gpus[node] for node in left}
+    import numpy as np
+
+    left: list[int] = some.tolist()
+    sizes = dict(zip(left, (offer.cpus[some] + offer.gpus[some]).tolist(), strict=True))
     for size in sorted(set(sizes.values()))[:-1]:
         for node in list(left):
             if sizes[node] == size and not request.required >> node & 1:
                 left.remove(node)
                 if len(left) <= request.minimum:
                     break
-        found = _evaluate(request, left, offer)
+        found = _evaluate(request, np.array(left), offer)
         if found or len(left) <= request.minimum:
             break
     return found
 
 
-def _evaluate(request: Request, usable: Sequence[int], offer: Offer) -> int:
-    nodes = [node for node in usable if offer.cpus[node] > 0]
+def _one_node(request: Request, nodes: Positions, offer: Offer) -> int:
+    """Return what :func:`_evaluate` does for a job of one node."""
+    import numpy as np
+
+    cpus, weights = offer.cpus[nodes], offer.weights[nodes]
+    enough = cpus >= request.cpus
+    firsts = _firsts(nodes, weights)
+    runs = np.flatnonzero(np.logical_or.reduceat(enough, firsts))
+    if not len(runs):
+        return 0
+    light = weights[firsts][runs]
+    runs = runs[light == light.min()]
+    run = int(runs[np.add.reduceat(cpus, firsts)[runs].argmin()])
+    first, end = int(firsts[run]), int(firsts[run + 1]) if run + 1 < len(firsts) else len(nodes)
+    inside = np.flatnonzero(enough[first:end]) + first
+    return 1 << int(nodes[inside[cpus[inside].argmin()]])
+
+
+def _firsts(nodes: Positions, weights: Numbers) -> Positions:
+    """Return where runs of consecutive nodes of one weight begin."""
+    import numpy as np
+
+    new = (nodes[1:] != nodes[:-1] + 1) | (weights[1:] != weights[:-1])
+    return np.concatenate(([0], np.flatnonzero(new) + 1))
+
+
+def _evaluate(request: Request, usable: Positions, offer: Offer) -> int:
+    nodes: list[int] = usable.tolist()
     if len(nodes) < request.minimum:
         return 0
     wanted = _Wanted(request, offer)
@@ -125,7 +164,7 @@ def _evaluate(request: Request, usable: Sequence[int], offer: Offer) -> int:
             if wanted.most <= 0:
                 break
         return wanted.chosen if wanted.cpus <= 0 and wanted.enough(0) else 0
-    runs = _runs(nodes, offer, request.required)
+    runs = _around(nodes, offer, request.required) if request.required else _runs(usable, nodes, offer)
     while runs and wanted.most > 0:
         run = _best(runs, wanted)
         runs.remove(run)
@@ -135,7 +174,24 @@ def _evaluate(request: Request, usable: Sequence[int], offer: Offer) -> int:
     return wanted.chosen if wanted.cpus <= 0 and wanted.enough(0) else 0
 
 
-def _runs(nodes: Sequence[int], offer: Offer, required: int) -> list[_Run]:
+def _runs(usable: Positions, nodes: list[int], offer: Offer) -> list[_Run]:
+    """Return the runs of consecutive nodes."""
+    import numpy as np
+
+    weights = offer.weights[usable]
+    firsts = _firsts(usable, weights)
+    totals = np.add.reduceat(offer.cpus[usable], firsts).tolist()
+    begins: list[int] = firsts.tolist()
+    return [
+        _Run(nodes[begin:end], total, weight)
+        for begin, end, total, weight in zip(
+            begins, [*begins[1:], len(nodes)], totals, weights[firsts].tolist(), strict=True
+        )
+    ]
+
+
+def _around(nodes: Sequence[int], offer: Offer, required: int) -> list[_Run]:
+    """Return the runs where nodes among them are taken already."""
     runs: list[_Run] = []
     run: _Run | None = None
     before = -2
@@ -151,11 +207,11 @@ def _runs(nodes: Sequence[int], offer: Offer, required: int) -> list[_Run]:
                 first_required = node
             continue
         if run is None or run.weight != offer.weights[node]:
-            run = _Run([], 0, offer.weights[node], first_required)
+            run = _Run([], 0, int(offer.weights[node]), first_required)
             runs.append(run)
             first_required = None
         run.nodes.append(node)
-        run.cpus += offer.cpus[node]
+        run.cpus += int(offer.cpus[node])
     return runs
 
 

@@ -6,11 +6,13 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.hostlist import expand
+from hpcplan.simulate import shared_choice
 from hpcplan.simulate.jobs import JobSpec, Request
 from hpcplan.simulate.outcome import Row
 from hpcplan.simulate.shared_choice import Offer, choose_nodes
@@ -98,9 +100,9 @@ def test_forced_sharing_lets_so_many_jobs_onto_the_same_cpus(tmp_path: Path) -> 
 
 
 def chosen(nodes: int, cpus: int, free: list[int], usable: list[int], weights: list[int] | None = None) -> int:
-    offer = Offer(free, [1] * len(free), [0] * len(free), weights or [1] * len(free))
+    offer = Offer(*map(np.array, (free, [1] * len(free), [0] * len(free), weights or [1] * len(free))))
     request = Request("batch", nodes, nodes, 60, (1 << len(free)) - 1, cpus=nodes * cpus, node_cpus=cpus)
-    return choose_nodes(request, usable, offer)
+    return choose_nodes(request, np.array(usable), offer)
 
 
 def test_a_job_goes_where_it_leaves_least() -> None:
@@ -111,6 +113,24 @@ def test_a_job_goes_where_it_leaves_least() -> None:
     assert chosen(2, 2, free, [0, 1, 3, 4], [1, 1, 1, 1, 2]) == 0b00011
     assert chosen(3, 2, free, [0, 1, 3]) == 0b01011
     assert chosen(3, 2, free, [0, 1]) == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    drawn=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 2)), min_size=1, max_size=12),
+    cpus=st.integers(1, 6),
+    usable=st.integers(0, 2**12 - 1),
+)
+def test_a_job_of_one_node_is_placed_as_the_general_rule_has_it(
+    drawn: list[tuple[int, int]], cpus: int, usable: int
+) -> None:
+    free, weights = zip(*drawn, strict=True)
+    zeros = np.zeros(len(drawn), int)
+    offer = Offer(np.array(free), zeros + 1, zeros, np.array(weights))
+    nodes = np.array([node for node in range(len(drawn)) if usable >> node & 1 and free[node]], int)
+    request = Request("batch", 1, 1, 60, usable, cpus=cpus, node_cpus=1)
+    expected = shared_choice._evaluate(request, nodes, offer)
+    assert choose_nodes(request, nodes, offer) == expected
 
 
 def test_leaves_under_the_switch_that_has_room_are_used_first() -> None:
