@@ -240,7 +240,8 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
     tokens = s.micro_batch * sequence / s.cp
     each, working = _activations(shape, sequence, s, c, flash, machine.element_bytes)
     first = _kept_layers(shape, s) * each + working
-    last = s.stage_layers(shape.layers) * each + working
+    # the last stage keeps one micro-batch, under GPipe all, as every stage does
+    last = np.where(s.schedule == GPIPE, first, s.stage_layers(shape.layers) * each + working)
     logits = np.maximum(0.0, tokens * shape.vocab / s.tp * c.logit_bytes - working)
     last_is_fuller = last + logits > first
     # from stage 2 on, gradients go to the host with the states as each layer is done (Ren et al. 2021, section 4.1)

@@ -1,15 +1,18 @@
 """Sharing the layers over unequal pools: each pool holds whole stages of one pipeline, faster ones with more layers.
 
 With m micro-batches, the step is that of the slowest stage at work, plus one micro-batch through all others:
-max_i ((m - b) t_i + u_i) + b sum_i t_i, where t_i is a stage's time for a micro-batch, u_i its gradient exchange and
-optimizer, and b the cost model's factor for the bubble. The sum depends on the cut, too, so for each pace that the
-slowest stage may keep, dynamic programming finds the cut with the least sum; paces are tried from the fastest that any
-cut has until no slower one can win. Every order of the pools, degree of tensor and data parallelism, micro-batch, ZeRO
-stage and recomputation is tried, the most promising first, until the bound of the next is no better: exact.
+max_i ((m - b) t_i + u_i) + b (sum_i t_i + h), where t_i is a stage's time for a micro-batch, u_i its gradient exchange
+and optimizer, b the cost model's factor for the bubble, and h what it counts of embedding and output layer in each
+stage that a micro-batch passes. All times are the cost model's; equal pools have its price of the whole. The sum
+depends on the cut, too, so for each pace that the slowest stage may keep, dynamic programming finds the cut with the
+least sum; paces are tried from the fastest that any cut has until no slower one can win. Every order of the pools,
+degree of tensor and data parallelism, micro-batch, ZeRO stage and recomputation is tried, the most promising first,
+until the bound of the next is no better: exact.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -24,12 +27,10 @@ from hpcplan.partition.candidates import divisors
 from hpcplan.partition.explain import TERMS
 from hpcplan.partition.frameworks import capabilities
 from hpcplan.partition.pools import Member, PooledPlan
-from hpcplan.partition.stages import LayerCosts, layer_costs
+from hpcplan.partition.stages import BUSY, LayerCosts, layer_costs, span_sums
 from hpcplan.workload.model import Workload
 
 __all__ = ["fixed_layers", "share_layers"]
-
-_TERMS = ("compute", "recompute", "tensor_parallel", "context_parallel", "expert_parallel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,35 +95,26 @@ class _Problem:
     """The costs of layers on every pool, for all shardings at once."""
 
     def __init__(self, workload: Workload, members: Sequence[Member], s: Shardings) -> None:
-        self.workload, self.members, self.s = workload, list(members), s
+        self.workload, self.members = workload, list(members)
+        self.stages = [member.gpus // (s.tp * s.dp) for member in members]  # of each pool, arrays of (shardings,)
+        self.s = s = dataclasses.replace(s, pp=np.asarray(sum(self.stages), dtype=np.int64))
         self.costs: list[LayerCosts] = [layer_costs(workload, member.kind, s) for member in members]
         self.layers = workload.model.layers
-        self.stages = [member.gpus // (s.tp * s.dp) for member in members]  # of each pool, arrays of (shardings,)
         kinds = [member.kind for member in members]
         self.bubble = max(float(np.asarray(kind.coefficients.bubble)) for kind in kinds)
-        everyone = sum(member.nodes for member in members)
-        self.slower = [self._slower(member, everyone) for member in members]
-        self.hop_s, self.overhead_s = self._transfers()
+        times = [kind.price(workload, s).time for kind in kinds]  # of the whole, as if all nodes were of that kind
+        self.hop_s: Floats = np.max([time.pipeline_transfer for time in times], axis=0)
+        self.overhead_s: Floats = np.max([time.overhead for time in times], axis=0)
+        self.ends_s: Floats = (
+            self.bubble
+            * (s.pp - 1)
+            * np.max([costs.ends["tensor_parallel"] + costs.ends["compute"] / s.pp for costs in self.costs], axis=0)
+        )
 
-    def _slower(self, member: Member, nodes: int) -> Floats:
-        """Return how much slower a stage's arithmetic is in the whole job than on its own nodes alone."""
-        c = float(np.asarray(member.kind.coefficients.straggler))
-        own = np.maximum(1.0, np.ceil(self.s.tp * self.s.dp / member.kind.gpus_per_node))
-        return np.asarray((1 + c * np.log2(max(1.0, nodes))) / (1 + c * np.log2(own)))
-
-    def _transfers(self) -> tuple[Floats, Floats]:
-        """Return all transfers between stages, a step, over the slowest link, and the fixed overhead."""
-        s, run, pp = self.s, self.workload.training, sum(self.stages)
-        split = np.where(s.sequence_parallel == 1, s.tp, 1)
-        hop, overhead = np.zeros(len(s)), np.zeros(len(s))
-        for member in self.members:
-            c, machine = member.kind.coefficients, member.kind.machine
-            message = s.micro_batch * run.sequence_length * self.workload.model.hidden * machine.element_bytes / split
-            rate = machine.tier_bytes_per_s[-1] / machine.gpus_per_node * c.network_efficiency
-            crossings = (pp - 1) * 2 + s.micro_batches * 2 * c.pipeline_exposed
-            hop = np.maximum(hop, crossings * (message / rate + machine.tier_latency_s[-1]))
-            overhead = np.maximum(overhead, c.step_overhead_s + c.micro_batch_overhead_s * s.micro_batches)
-        return hop, overhead
+    @property
+    def fixed_s(self) -> Floats:
+        """What of a step no cut changes."""
+        return np.asarray(self.hop_s + self.overhead_s + self.ends_s)
 
     def bounds(self) -> Floats:
         """Return what no cut of each sharding can beat.
@@ -130,7 +122,7 @@ class _Problem:
         Weigh the stages of pool k by 1 / W_k, the inverse of its time for the whole model. The slowest stage takes at
         least the weighted mean, and each layer adds to that at least what it adds on the pool where that is least.
         """
-        parts = [self._parts(costs, slower) for costs, slower in zip(self.costs, self.slower, strict=True)]
+        parts = [self._parts(costs) for costs in self.costs]
         whole = [sum(part) for part in parts]
         weights = sum(stages / time for stages, time in zip(self.stages, whole, strict=True))
         share = sum(np.min([part / w for part, w in zip(column, whole, strict=True)], axis=0)
@@ -138,14 +130,14 @@ class _Problem:
         least = sum(np.min(column, axis=0) for column in zip(*parts, strict=True))
         m = self.s.micro_batches
         steady = np.maximum(m - self.bubble, 0.0) * share / weights
-        return np.asarray(steady + np.minimum(self.bubble, m) * least + self.hop_s + self.overhead_s)
+        return np.asarray(steady + np.minimum(self.bubble, m) * least + self.fixed_s)
 
     @staticmethod
-    def _parts(costs: LayerCosts, slower: Floats) -> list[Floats]:
+    def _parts(costs: LayerCosts) -> list[Floats]:
         """Return the time of all plain layers, all routed ones, and the output layer, for one micro-batch."""
         counts = (costs.dense, costs.layers - costs.dense, 1)
         return [
-            np.asarray(count * sum(part[name] for name in _TERMS) * slower)
+            np.asarray(count * sum(part[name] for name in BUSY))
             for count, part in zip(counts, (costs.plain, costs.routed, costs.ends), strict=True)
         ]
 
@@ -158,29 +150,25 @@ class _Problem:
             kind = self.members[pool].kind
             held = min(m, len(pools) - stage)
             costs, first, last = self.costs[pool], stage == 0, stage == len(pools) - 1
-            busy = self._spans(costs, i, _TERMS, last) * float(self.slower[pool][i])
+            busy = self._spans(costs, i, BUSY, last)
             tail = self._spans(costs, i, ("tail",), first or last)
-            states = self._spans(costs, i, ("states",), first or last)
-            need = states + held * self._spans(costs, i, ("kept",), last)
-            need = need + float(np.asarray(kind.coefficients.framework_bytes))
+            need = self._spans(costs, i, ("states",), False) + held * self._spans(costs, i, ("kept",), False)
+            need = need + float(costs.once_bytes[i] + first * costs.first_bytes[i] + last * costs.last_bytes[i])
             fits = need <= kind.free_bytes(self.workload.request.memory_headroom)
             found.append(_Table(np.where(fits, busy, np.inf), np.where(fits, tail, np.inf), need))
         return found
 
     def _spans(self, costs: LayerCosts, i: int, names: Sequence[str], end: bool) -> Floats:
-        """Return sums over [a, b) of some costs of a layer, with those of the embedding and the output layer added."""
+        """Return sums over [a, b) of some costs of a layer, with those of the output layer added."""
         plain, routed, ends = (
             sum(float(part[name][i]) for name in names) for part in (costs.plain, costs.routed, costs.ends)
         )
-        each = np.array([plain] * costs.dense + [routed] * (costs.layers - costs.dense))
-        total = np.concatenate([[0.0], np.cumsum(each)])
-        sums = total[None, :] - total[:, None] + (ends if end else 0.0)
-        return np.where(np.tri(self.layers + 1, dtype=np.bool_), np.inf, sums)
+        return span_sums([plain] * costs.dense + [routed] * (costs.layers - costs.dense)) + (ends if end else 0.0)
 
     def solve(self, question: _Question, incumbent_s: float) -> _Answer | None:
         """Return the best cut if its step is shorter than ``incumbent_s``."""
         i = question.i
-        m, fixed = float(self.s.micro_batches[i]), float(self.hop_s[i] + self.overhead_s[i])
+        m, fixed = float(self.s.micro_batches[i]), float(self.fixed_s[i])
         tables = self.tables(question)
         paces = [np.maximum(m - self.bubble, 0.0) * t.time_s + t.tail_s for t in tables]
         fill = min(self.bubble, m)
@@ -207,7 +195,7 @@ class _Problem:
     def step_of(self, question: _Question, sizes: Sequence[int]) -> float:
         """Return the step (s) of a given cut, infinite where it does not fit."""
         tables = self.tables(question)
-        m, fixed = float(self.s.micro_batches[question.i]), float((self.hop_s + self.overhead_s)[question.i])
+        m, fixed = float(self.s.micro_batches[question.i]), float(self.fixed_s[question.i])
         paces = [np.maximum(m - self.bubble, 0.0) * t.time_s + t.tail_s for t in tables]
         ends = np.cumsum(sizes).tolist()
         return self._step(paces, tables, ends, min(self.bubble, m)) + fixed
@@ -344,9 +332,8 @@ def _terms(
     pool, span = order[owner[slowest]], spans[slowest]
     last = slowest == len(spans) - 1
     terms = dict.fromkeys(TERMS, 0.0)
-    for name in _TERMS:
-        part = float(problem._spans(problem.costs[pool], i, (name,), last)[span])
-        terms[name] = m * part * float(problem.slower[pool][i])
+    for name in BUSY:
+        terms[name] = m * float(problem._spans(problem.costs[pool], i, (name,), last)[span])
     terms["data_parallel"] = tails[slowest]
     terms["pipeline_transfer"] = float(problem.hop_s[i])
     terms["overhead"] = float(problem.overhead_s[i])

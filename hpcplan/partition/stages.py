@@ -15,14 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.memory import memory
-from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import GPIPE, Floats, Shardings
+from hpcplan.cost.memory import Memory, memory
+from hpcplan.cost.shape import Number, Shape
+from hpcplan.cost.shardings import GPIPE, NONE, Floats, Shardings
 from hpcplan.cost.step import price
+from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.partition.kinds import Kind
 from hpcplan.workload.model import Workload
 
-__all__ = ["Layer", "LayerCosts", "StageCut", "cut_layers", "layer_costs", "layers_of", "stage_layers"]
+__all__ = ["BUSY", "Layer", "LayerCosts", "StageCut", "cut_layers", "layer_costs", "span_sums", "stage_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def cut_layers(
     last: Layer = Layer(0.0),
     speeds: Sequence[float] | None = None,
     free_bytes_each: Sequence[float] | None = None,
+    recomputed: tuple[int, Sequence[Layer]] | None = None,
 ) -> StageCut | None:
     """Return the cut whose slowest stage is fastest, and of those the one whose fullest stage needs least.
 
@@ -74,6 +76,7 @@ def cut_layers(
         last: what the last stage has beside its layers, such as the output layer.
         speeds: of each stage, relative to the layers' times; 1 for all if absent.
         free_bytes_each: memory of each stage where they differ.
+        recomputed: of how many layers of each stage, its first, activations are recomputed, and what these then take.
 
     Returns:
         ``None`` where no cut fits the memory, or there are fewer layers than stages.
@@ -81,7 +84,7 @@ def cut_layers(
     count = len(layers)
     if stages < 1 or count < stages:
         return None
-    table = _Table(layers, stages, in_flight or [1] * stages, first, last, speeds or [1.0] * stages)
+    table = _Table(layers, stages, in_flight or [1] * stages, first, last, speeds or [1.0] * stages, recomputed)
     free = [free_bytes] * stages if free_bytes_each is None else list(free_bytes_each)
 
     def time_within_memory(stage: int) -> Floats:
@@ -115,12 +118,16 @@ class _Table:
         first: Layer,
         last: Layer,
         speeds: Sequence[float],
+        recomputed: tuple[int, Sequence[Layer]] | None = None,
     ) -> None:
         self.ends = {0: first, stages - 1: last} if stages > 1 else {}
         self.both = (first, last)
         self.stages, self.in_flight, self.speeds = stages, in_flight, speeds
+        count, again = recomputed or (0, layers)
         self.sums = {
-            field.name: _span_sums([getattr(layer, field.name) for layer in layers])
+            field.name: span_sums(
+                [getattr(layer, field.name) for layer in layers], count, [getattr(layer, field.name) for layer in again]
+            )
             for field in dataclasses.fields(Layer)
         }
 
@@ -137,10 +144,15 @@ class _Table:
         return np.asarray(self.sums["state_bytes"] + self._end(stage, "state_bytes") + kept * self.in_flight[stage])
 
 
-def _span_sums(values: Sequence[float]) -> Floats:
-    """Return sums over [i, j), shape (n + 1, n + 1); infinite where j <= i."""
+def span_sums(values: Sequence[float], count: int = 0, again: Sequence[float] = ()) -> Floats:
+    """Return sums over [i, j), shape (n + 1, n + 1), infinite where j <= i; ``count`` of each of ``again``."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     sums = total[None, :] - total[:, None]
+    if count:
+        other = np.concatenate([[0.0], np.cumsum(again)])
+        start = np.arange(len(total))[:, None]
+        turn = np.minimum(start + count, np.arange(len(total))[None, :])
+        sums = other[turn] - other[start] + total[None, :] - total[turn]
     empty = np.tri(len(total), dtype=np.bool_)
     return np.where(empty, np.inf, sums)
 
@@ -162,55 +174,65 @@ def _minimax(value: Callable[[int], Floats], stages: int, count: int) -> tuple[l
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:
-    """Layers of a model as each of many shardings runs them: arrays of shape (shardings,).
+    """Layers of a model as stages of each of many shardings run them: arrays of shape (shardings,).
 
-    ``plain`` is a layer without experts, ``routed`` one with them, ``ends`` the embedding and the output layer.
+    ``plain`` is a layer without experts, ``routed`` one with them, ``ends`` what the output layer takes: seconds a
+    micro-batch by term of the price, ``tail`` for the gradient exchange and the optimizer, once a step, ``states`` and
+    ``kept`` in bytes. ``first_bytes`` and ``last_bytes`` are what the first and the last stage hold beside their
+    layers, ``once_bytes`` what every stage does.
     """
 
     plain: dict[str, Floats]
     routed: dict[str, Floats]
     ends: dict[str, Floats]
-    embedding: float  # share of the parameters of ``ends`` that is the embedding's
+    first_bytes: Floats
+    last_bytes: Floats
+    once_bytes: Floats
     dense: int
     layers: int
 
     def of(self, i: int) -> tuple[list[Layer], Layer, Layer]:
         """Return the layers of one sharding, and what its first and its last stage have beside."""
-        plain, routed, ends = (_layer(costs, i) for costs in (self.plain, self.routed, self.ends))
-        states = ends.state_bytes
-        first = Layer(0.0, states * self.embedding, 0.0)
-        last = Layer(ends.time_s, states * (1 - self.embedding), ends.kept_bytes)
-        return [plain] * self.dense + [routed] * (self.layers - self.dense), first, last
+        plain, routed = (
+            Layer(sum(float(part[name][i]) for name in BUSY), float(part["states"][i]), float(part["kept"][i]))
+            for part in (self.plain, self.routed)
+        )
+        output_s = sum(float(self.ends[name][i]) for name in BUSY)
+        layers = [plain] * self.dense + [routed] * (self.layers - self.dense)
+        return layers, Layer(0.0, float(self.first_bytes[i])), Layer(output_s, float(self.last_bytes[i]))
 
 
-_BUSY = ("compute", "recompute", "tensor_parallel", "context_parallel", "expert_parallel")
-
-
-def _layer(costs: dict[str, Floats], i: int) -> Layer:
-    return Layer(sum(float(costs[name][i]) for name in _BUSY), float(costs["states"][i]), float(costs["kept"][i]))
+BUSY = ("compute", "recompute", "tensor_parallel", "context_parallel", "expert_parallel")
+_STATES = ("parameters", "gradients", "optimizer", "buffers")
 
 
 def layer_costs(workload: Workload, kind: Kind, s: Shardings) -> LayerCosts:
-    """Return what each layer takes: the difference that it makes to the price of a model without a pipeline.
+    """Return what each layer takes of a stage: the difference that it makes to the price of a stage.
 
-    Times are seconds a micro-batch by term of the price; ``tail`` is the gradient exchange and the optimizer, once a
-    step; ``states`` and ``kept`` are bytes.
+    Embedding and output layer make a difference in the same way. All is the cost model's: nothing is worked out here.
     """
     model, shape = workload.model, Shape.of(workload.model)
-    one = np.ones_like(s.pp)
-    flat = dataclasses.replace(s, pp=one, vpp=one, last_layers=one * 0, schedule=one * 0)
     plain, routed = dataclasses.replace(shape, experts=0), dataclasses.replace(shape, dense_layers=0)
+    one, two = (_stage(workload, kind, plain, s, count) for count in (1, 2))
+    each = _minus(two, one)
+    with_experts = each
+    if model.experts:
+        with_experts = _minus(*(_stage(workload, kind, routed, s, count) for count in (2, 1)))
+    bare = dataclasses.replace(routed if model.experts else plain, table_parameters=0, head_parameters=0)
+    held = _held(workload, kind, bare, s, 1)
+    states = sum(getattr(held, name) for name in _STATES)
 
-    def priced(base: Shape, count: int) -> dict[str, Floats]:
-        return _whole(workload, kind, dataclasses.replace(base, layers=count), flat)
+    def beside(**tables: Number) -> Floats:
+        found = _held(workload, kind, dataclasses.replace(bare, **tables), s, 1)
+        return np.asarray(sum(getattr(found, name) for name in _STATES) - states)
 
-    first = {base is plain: priced(base, 1) for base in (plain, routed)}
-    each = {base is plain: _minus(priced(base, 2), first[base is plain]) for base in (plain, routed)}
     return LayerCosts(
-        plain=each[True],
-        routed=each[False] if model.experts else each[True],
-        ends=_minus(first[True], each[True]),
-        embedding=float(shape.table_parameters / (shape.table_parameters + shape.head_parameters)),
+        plain=each,
+        routed=with_experts,
+        ends=_minus(one, each),
+        first_bytes=beside(table_parameters=shape.table_parameters),
+        last_bytes=beside(head_parameters=shape.head_parameters) + held.logits,
+        once_bytes=held.total - held.logits - with_experts["states"] - with_experts["kept"],
         dense=model.experts.dense_layers if model.experts else model.layers,
         layers=model.layers,
     )
@@ -220,29 +242,40 @@ def _minus(more: dict[str, Floats], less: dict[str, Floats]) -> dict[str, Floats
     return {name: more[name] - less[name] for name in more}
 
 
-def _whole(workload: Workload, kind: Kind, shape: Shape, s: Shardings) -> dict[str, Floats]:
-    """Return what a whole model of that shape takes."""
-    run = workload.training
-    c, machine, recipe = kind.coefficients, kind.machine, kind.recipe
-    time = price(shape, run.sequence_length, run.global_batch, machine, c, s, recipe).time
-    held = memory(shape, run.sequence_length, machine, s, c, recipe)
-    found: dict[str, Floats] = {name: getattr(time, name) / s.micro_batches for name in _BUSY}
-    found["tail"] = time.data_parallel + time.optimizer
-    found["states"] = held.parameters + held.gradients + held.optimizer
-    found["kept"] = held.activations + held.logits
+def _alone(s: Shardings, count: int) -> Shardings:
+    """Return a stage of each sharding, of so many layers, with one micro-batch in flight."""
+    nothing = np.zeros_like(s.pp)
+    return dataclasses.replace(
+        s, vpp=nothing + 1, last_layers=nothing, schedule=nothing, fullest_layers=nothing + count,
+        kept_layers=nothing + count,
+    )  # fmt: skip
+
+
+def _held(workload: Workload, kind: Kind, shape: Shape, s: Shardings, count: int) -> Memory:
+    shape, sequence = dataclasses.replace(shape, layers=count), workload.training.sequence_length
+    return memory(shape, sequence, kind.machine, _alone(s, count), kind.coefficients, kind.recipe)
+
+
+def _stage(workload: Workload, kind: Kind, shape: Shape, s: Shardings, count: int) -> dict[str, Floats]:
+    """Return what a stage of so many layers takes, with the output layer."""
+    run, one = workload.training, _alone(s, count)
+    costs = price(
+        dataclasses.replace(shape, layers=count), run.sequence_length, run.global_batch, kind.machine,
+        kind.coefficients, one, kind.recipe,
+    )  # fmt: skip
+    found: dict[str, Floats] = {name: getattr(costs.time, name) / s.micro_batches for name in BUSY}
+    found["tail"] = costs.time.data_parallel + costs.time.optimizer
+    found["states"] = np.asarray(sum(getattr(costs.memory, name) for name in _STATES))
+    found["kept"] = costs.memory.activations
     return found
-
-
-def layers_of(workload: Workload, kind: Kind, s: Shardings) -> tuple[list[Layer], Layer, Layer]:
-    """Return the layers of a model as one sharding runs them, and what its first and its last stage have beside."""
-    return layer_costs(workload, kind, s).of(0)
 
 
 def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...]:
     """Return the layers of each part of one sharding's pipeline, in order; none where all have as many.
 
     Interleaved parts have as many each, or the first and the last one fewer; plain stages are cut by
-    :func:`cut_layers` within the memory that the search grants, and as the search priced them where that finds no cut.
+    :func:`cut_layers` within the memory that the search grants, and as the search priced them where that finds no cut,
+    or where which layers are recomputed depends on how many a rank has.
     """
     layers, pp, vpp = workload.model.layers, int(s.pp[0]), int(s.vpp[0])
     if pp == 1 or (vpp > 1 and layers % (pp * vpp) == 0):
@@ -250,14 +283,25 @@ def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...
     if vpp > 1:
         size = (layers + 2) // (pp * vpp)
         return (size - 1, *[size] * (pp * vpp - 2), size - 1)
-    m = int(s.micro_batches[0])
-    in_flight = [m if s.schedule[0] == GPIPE else min(m, pp - i) for i in range(pp)]
-    items, first, last = layers_of(workload, kind, s)
-    fixed = float(np.asarray(kind.coefficients.framework_bytes))
-    free = kind.free_bytes(workload.request.memory_headroom) - fixed
-    cut = cut_layers(items, pp, in_flight=in_flight, free_bytes=free, first=first, last=last)
+    cut = None
+    if not s.spared_layers[0] or FRAMEWORKS[workload.request.framework].some_layers != "nth":
+        cut = _best_cut(workload, kind, s)
     sizes = cut.sizes if cut is not None else _as_priced(layers, pp, int(s.last_layers[0]))
     return () if len(set(sizes)) == 1 else sizes
+
+
+def _best_cut(workload: Workload, kind: Kind, s: Shardings) -> StageCut | None:
+    """Return the best cut of the layers of one sharding that fits, ``None`` where none does."""
+    pp, m, again = int(s.pp[0]), int(s.micro_batches[0]), int(s.spared_layers[0])
+    in_flight = [m if s.schedule[0] == GPIPE else min(m, pp - i) for i in range(pp)]
+    costs = layer_costs(workload, kind, dataclasses.replace(s, spared_layers=np.zeros_like(s.pp)))
+    items, first, last = costs.of(0)
+    recomputed = None
+    if again:
+        none = dataclasses.replace(s, spared_layers=np.zeros_like(s.pp), recompute=np.full_like(s.pp, NONE))
+        recomputed, items = (again, items), layer_costs(workload, kind, none).of(0)[0]
+    free = kind.free_bytes(workload.request.memory_headroom) - float(costs.once_bytes[0])
+    return cut_layers(items, pp, in_flight=in_flight, free_bytes=free, first=first, last=last, recomputed=recomputed)
 
 
 def _as_priced(layers: int, pp: int, last: int) -> tuple[int, ...]:

@@ -94,6 +94,27 @@ def test_two_pools_of_the_same_nodes_do_what_one_does() -> None:
     assert plan.step_s == pytest.approx(float(alone.costs.step_s[0]), rel=0.05)
 
 
+def test_equal_pools_have_the_price_of_the_whole_term_by_term() -> None:
+    workload = small(32, 64)
+    whole = members(workload, a100=4)[0]
+    halves = [Member(whole.kind, 2), Member(whole.kind, 2)]
+    shardings = pool_stages._shardings(workload, halves)
+    assert shardings is not None
+    problem = pool_stages._Problem(workload, halves, shardings)
+    even = np.flatnonzero(32 % problem.s.pp == 0)
+    costs = whole.kind.price(workload, problem.s)
+    assert len(even) > 50
+    for i in even[:: len(even) // 50].tolist():
+        pp = int(problem.s.pp[i])
+        question = pool_stages._Question((0, 1), i, 0.0)
+        needs = [table.memory_bytes[stage * 32 // pp, (stage + 1) * 32 // pp]
+                 for stage, table in enumerate(problem.tables(question))]  # fmt: skip
+        assert max(needs) == pytest.approx(float(costs.memory_bytes[i]), rel=1e-9)
+        if costs.memory_bytes[i] <= whole.kind.free_bytes(0.05):
+            step = problem.step_of(question, [32 // pp] * pp)
+            assert step == pytest.approx(float(costs.step_s[i]), rel=1e-9)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from([16, 24, 48, 96]), st.integers(2, 4), st.sampled_from([0.05, 0.3]))
 def test_no_shares_of_the_batch_are_faster(batch: int, layers: int, headroom: float) -> None:

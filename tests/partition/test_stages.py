@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.shardings import Shardings
 from hpcplan.partition.kinds import Kind, kinds_of
-from hpcplan.partition.stages import Layer, cut_layers, layers_of, stage_layers
+from hpcplan.partition.stages import BUSY, Layer, cut_layers, layer_costs, stage_layers
 from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import Workload, load_workload
@@ -99,7 +99,7 @@ def test_an_encoder_and_a_decoder_are_cut_where_their_costs_say() -> None:
 def test_cheap_first_layers_of_a_mixture_of_experts_share_a_stage() -> None:
     workload = load_workload("deepseek-v3").workload
     s = Shardings.of(tp=1, pp=16, dp=4, cp=1, ep=4, micro_batch=1, micro_batches=64, zero=1, last_layers=1)
-    layers, _, last = layers_of(workload, kind_for(workload), s)
+    layers, _, last = layer_costs(workload, kind_for(workload), s).of(0)
     assert len(layers) == 61
     assert layers[0].time_s != layers[10].time_s
     assert last.time_s > 0
@@ -127,9 +127,55 @@ def test_the_cut_is_no_slower_than_what_the_search_priced(pp: int, last: int) ->
     workload = load_workload("llama3-70b").workload
     kind = kind_for(workload)
     s = Shardings.of(tp=8, pp=pp, dp=1, micro_batch=1, micro_batches=32, last_layers=last)
-    layers, first, head = layers_of(workload, kind, s)
+    layers, first, head = layer_costs(workload, kind, s).of(0)
     cut = cut_layers(layers, pp, first=first, last=head)
     assert cut is not None
     priced = max(float(s.stage_layers(80)[0]) * layers[0].time_s, last * layers[0].time_s + head.time_s)
     assert cut.slowest_s <= priced * (1 + 1e-9)
     assert np.isclose(sum(cut.times_s), 80 * layers[0].time_s + head.time_s)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["llama3-8b", "gpt3-175b", "mixtral-8x7b"]), st.sampled_from([2, 4, 8]), st.sampled_from([1, 2, 8]),
+    st.sampled_from([1, 2]), st.integers(0, 3), st.integers(0, 2), st.sampled_from([1, 4, 32]), st.integers(0, 1),
+)  # fmt: skip
+def test_stages_take_what_the_cost_model_says(
+    name: str, pp: int, tp: int, micro_batch: int, zero: int, recompute: int, micro_batches: int, schedule: int
+) -> None:
+    """The fullest of all stages of an even cut needs the sharding's memory, and the slowest takes its time."""
+    workload = load_workload(name).workload
+    kind = kind_for(workload)
+    s = Shardings.of(tp=tp, pp=pp, dp=4, micro_batch=micro_batch, micro_batches=micro_batches, zero=zero,
+                     recompute=recompute, schedule=schedule)  # fmt: skip
+    items, first, last = layer_costs(workload, kind, s).of(0)
+    once = float(layer_costs(workload, kind, s).once_bytes[0])
+    held = [micro_batches if schedule else min(micro_batches, pp - i) for i in range(pp)]
+    each = len(items) // pp
+    needs = [once + each * (items[0].state_bytes + held[i] * items[0].kept_bytes) for i in range(pp)]
+    needs[0] += first.state_bytes
+    needs[-1] += last.state_bytes
+    costs = kind.price(workload, s)
+    tolerance = 0.02 if name == "gpt3-175b" else 1e-9  # the model takes the larger of its two tables for both ends
+    assert max(needs) == pytest.approx(float(costs.memory_bytes[0]), rel=tolerance)
+    busy = sum(float(getattr(costs.time, term)[0]) for term in BUSY)
+    assert micro_batches * (each * items[0].time_s + last.time_s) == pytest.approx(busy, rel=1e-9)
+
+
+@pytest.mark.parametrize("again", [1, 3, 7])
+def test_some_layers_of_each_stage_are_recomputed(again: int) -> None:
+    """Against every cut there is, the layers of each stage taken one by one."""
+    layers, redone = [Layer(2.0, 1.0, 5.0)] * 10, [Layer(3.0, 1.0, 1.0)] * 10
+    in_flight, free = [3, 2, 1], [60.0] * 3
+    cut = cut_layers(layers, 3, in_flight=in_flight, free_bytes_each=free, recomputed=(again, redone))
+    best = []
+    for a, b in combinations(range(1, 10), 2):
+        sizes = (a, b - a, 10 - b)
+        parts = [redone[: min(again, size)] + layers[: max(0, size - again)] for size in sizes]
+        times = [sum(layer.time_s for layer in part) for part in parts]
+        needs = [sum(layer.state_bytes + held * layer.kept_bytes for layer in part)
+                 for part, held in zip(parts, in_flight, strict=True)]  # fmt: skip
+        if all(need <= limit for need, limit in zip(needs, free, strict=True)):
+            best.append((max(times), max(needs)))
+    assert (cut is None) == (not best)
+    assert cut is None or (cut.slowest_s, max(cut.memory_bytes)) == pytest.approx(min(best))
