@@ -19,6 +19,7 @@ __all__ = ["Capacity", "Holding", "Resources", "indices", "mask_of"]
 
 _MIB: Final = 1024**2
 _CPUS, _GPUS, _MEMORY, _JOBS, _WHOLE, _OTHERS = range(6)  # rows; from the last on, one for each other GRES
+_MANY: Final = 8  # jobs whose amounts are added up before they are given back
 Vector = NDArray[np.int32]
 Table = NDArray[np.int32]
 Indices = NDArray[np.intp]
@@ -242,6 +243,15 @@ class Resources:
         """Give out what a job gets."""
         self.free[:, holding.nodes] -= holding.amounts
 
-    def give_back(self, holding: Holding) -> None:
-        """Take back what a job had."""
-        self.free[:, holding.nodes] += holding.amounts
+    def give_back(self, *holdings: Holding) -> None:
+        """Take back what jobs had."""
+        if len(holdings) < _MANY:
+            for one in holdings:
+                self.free[:, one.nodes] += one.amounts
+            return
+        nodes = np.concatenate([one.nodes for one in holdings])
+        amounts = np.concatenate([one.amounts for one in holdings], axis=1)
+        order = nodes.argsort(kind="stable")
+        nodes = nodes[order]
+        firsts = np.flatnonzero(np.diff(nodes, prepend=-1))
+        self.free[:, nodes[firsts]] += np.add.reduceat(amounts[:, order], firsts, axis=1)

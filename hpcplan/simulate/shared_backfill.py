@@ -40,7 +40,7 @@ class SharedBackfillPass(ExactBackfillPass):
         super().__init__(settings, placement, now, available, available, running)
         self._resources = resources
         self._holdings = holdings
-        self._room: dict[tuple[int, int, int | None, int], int] = {}
+        self._room: dict[object, int] = {}
 
     def run(self, queue: Sequence[Job], start: Callable[[Job, int], None]) -> bool:
         """Look at the jobs in order, calling ``start`` for those that start now; whether any did."""
@@ -67,7 +67,10 @@ class SharedBackfillPass(ExactBackfillPass):
         super()._started(job, slot)
 
     def _free_for(self, request: Request) -> int:
-        key = (request.node_cpus, request.node_gpus, request.node_memory_bytes, request.jobs_per_resource)  # room's
+        key = (  # room's
+            request.node_cpus, request.node_gpus, request.node_memory_bytes, request.node_gres,
+            request.memory_per_cpu_bytes, request.jobs_per_resource,
+        )  # fmt: skip
         found = self._room.get(key)
         if found is None:
             found = self._room[key] = self._resources.room(request, request.jobs_per_resource)
@@ -79,8 +82,7 @@ class SharedBackfillPass(ExactBackfillPass):
     def _once_jobs_end(self, request: Request, nodes: int) -> tuple[int, int] | None:
         state = self._resources.copy()
         for last, group in groups_of_ends(self._ends, nodes, self.settings):
-            for number in group:
-                state.give_back(self._holdings[self._ends[number][1]])
+            state.give_back(*(self._holdings[self._ends[number][1]] for number in group))
             chosen = state.choose(request, self.placement, nodes)
             if chosen:
                 return self._expected_end(last), chosen
