@@ -127,6 +127,11 @@ class Request:
     alternatives: tuple[Request, ...] = ()
 
     @property
+    def gres_a_node(self) -> int:
+        """How many GPUs and other GRES it takes of each node."""
+        return self.node_gpus + sum(count for _, count in self.node_gres)
+
+    @property
     def whole(self) -> bool:
         """Whether it gets whole nodes."""
         return not self.node_cpus

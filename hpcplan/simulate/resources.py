@@ -169,24 +169,26 @@ class Resources:
             units = np.maximum(0, -(-(cpus - with_memory) // capacity.units))
             cpus = np.maximum(0, cpus - units * capacity.units)
             cpus = cpus // request.node_cpus * request.node_cpus
-        if request.node_gpus and not request.spread:
+        if request.gres_a_node and not request.spread:
             cpus = np.minimum(cpus, capacity.need(request)[_CPUS])
         return cpus
 
     def weigh(self, request: Request, mask: int, *, ever: bool = False) -> None:
         """Note that a job is looked at on these nodes, or where it could run ``ever``.
 
-        A node that a job with GPUs is looked at on counts as lighter by as many as it asks for, for the plans of all
+        A node that a job with GRES is looked at on counts as lighter by as many as it asks for, for the plans of all
         jobs, until it is weighed anew (:meth:`level`). So does slurmctld, so that such jobs go where GPUs are near.
         """
-        if request.node_gpus:
-            gpus = self.capacity.full[_GPUS] if ever else self.free[_GPUS]
-            fits = gpus >= request.node_gpus
+        count = request.gres_a_node
+        if count:
+            need = self.capacity.need(request)
+            there = self.capacity.full if ever else self.free
+            fits: Flags = there[_GPUS] >= need[_GPUS]
+            if request.node_gres:
+                fits &= (there[_OTHERS:] >= need[_OTHERS:]).all(axis=0)
             if not ever:
-                fits &= self.free[_MEMORY] >= self.capacity.need(request)[_MEMORY]
-            self.capacity.near[indices(mask & request.eligible & mask_of(fits), self.capacity.count)] = (
-                request.node_gpus
-            )
+                fits &= self.free[_MEMORY] >= need[_MEMORY]
+            self.capacity.near[indices(mask & request.eligible & mask_of(fits), self.capacity.count)] = count
 
     def level(self, request: Request, mask: int) -> None:
         """Give these nodes of a job their own weights again, as before a job is started."""

@@ -45,12 +45,12 @@ class SharedBackfillPass(ExactBackfillPass):
     def run(self, queue: Sequence[Job], start: Callable[[Job, int], None]) -> bool:
         """Look at the jobs in order, calling ``start`` for those that start now; whether any did."""
         if len(queue) <= _SHORT:  # what jobs with GPUs are looked at for weighs with others: see Resources.weigh
-            self.to_the_end |= len({bool(job.request.node_gpus) for job in queue}) > 1
+            self.to_the_end |= len({bool(job.request.gres_a_node) for job in queue}) > 1
         return super().run(queue, start)
 
     def _left_out(self, queue: Sequence[Job]) -> None:
         for job in queue:
-            if job.request.node_gpus:  # they are looked at too, which is seen from the weights of nodes alone
+            if job.request.gres_a_node:  # they are looked at too, which is seen from the weights of nodes alone
                 self._resources.weigh(job.request, self._room_for(job), ever=True)
 
     def _to_start(self, job: Job, slot: Slot) -> int:
@@ -75,6 +75,9 @@ class SharedBackfillPass(ExactBackfillPass):
         if found is None:
             found = self._room[key] = self._resources.room(request, request.jobs_per_resource)
         return found
+
+    def _idle_nodes(self) -> int:
+        return self.available & self._resources.idle()
 
     def _fitting(self, request: Request, nodes: int) -> int:
         return self._resources.choose(request, self.placement, nodes)

@@ -19,6 +19,7 @@ from hpcplan.simulate.moments import read_moments
 from hpcplan.simulate.reservations import read_reservations
 from hpcplan.simulate.sacctmgr_files import read_accounting
 from hpcplan.simulate.slurm_cluster import SlurmCluster, read_slurm_cluster
+from hpcplan.simulate.slurm_settings import with_slurmdbd
 from hpcplan.simulate.table_trace import read_table
 from hpcplan.simulate.trace_run import on_nodes
 
@@ -30,6 +31,8 @@ ABOUT = {
     "favour-small": "whole nodes, multifactor, two partitions, nice",
     "gpus": "GPUs and cores shared",
     "gpus-and-cpus": "GPUs, cores and whole nodes",
+    "gres-other": "GPUs and other GRES, cores",
+    "least-loaded": "CPUs shared, the least loaded nodes first (CR_LLN)",
     "limits": "whole nodes, limits of QOS, a partition's QOS, accounts and users",
     "memory": "memory and cores shared",
     "mixed": "memory, GPUs, cores, whole nodes",
@@ -39,6 +42,7 @@ ABOUT = {
     "priorities": "whole nodes, given priorities, 60 s resolution",
     "qos-limits": "whole nodes, QOS with limits and priorities",
     "reservations": "whole nodes, reservations of users and for maintenance",
+    "sockets": "whole sockets (CR_Socket)",
     "tiers-shared": "CPUs and memory shared, tiers, dependencies",
     "tiers-shared-2": "CPUs shared, tiers, multifactor",
     "tree": "whole nodes under a tree of switches",
@@ -48,7 +52,8 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "fair-share", "fair-share-2", "favour-small", "gpus", "mixed", "partitions", "preempt-requeue",
+    "fair-share", "fair-share-2", "favour-small", "gpus", "least-loaded", "mixed", "partitions", "preempt-requeue",
+    "sockets",
     "tiers-shared-2", "tree-cons", "tree-tiers", "weights",
 }  # fmt: skip
 
@@ -83,7 +88,7 @@ def cluster(name: str, *, moments: bool) -> SlurmCluster:
     settings = replace(found.settings, started_s=started_s, started_ms=started_ms, clock_s=recorded.clock_s)
     accounting = [file for file in (folder / "accounts.cfg", folder / "qos.txt") if file.exists()]
     if accounting:
-        settings = replace(settings, priority_recalculated=True)
+        settings = with_slurmdbd(settings)
         found = replace(found, policy=read_accounting(*accounting))
     if (file := folder / "reservations.txt").exists():
         found = replace(found, reservations=tuple(read_reservations(file, found.machine).by_name.values()))
