@@ -19,8 +19,8 @@ _MESSAGE_TIMEOUT_S: Final = 10  # slurm.conf(5), MessageTimeout, as it is by def
 Ends = list[tuple[int, int, int]]
 
 
-def backfill(controller: Controller) -> bool:
-    """Have a pass; whether idle nodes have been promised in it."""
+def backfill(controller: Controller) -> tuple[bool, bool]:
+    """Have a pass; whether idle nodes were promised in it, and whether jobs compete for nodes (see :mod:`.threads`)."""
     available = controller.available
     running = controller._promised.copy()
     if available != controller.machine.all_nodes:
@@ -46,11 +46,7 @@ def backfill(controller: Controller) -> bool:
         started = pass_.run(queue, start)
     if started:
         controller._drop_started()
-    if controller._threads is None:
-        return False
-    # A pass here ends early, and those behind would be promised nodes too: of the idle ones, if there are any.
-    idle = available & (~controller.busy if controller._resources is None else controller._resources.idle())
-    return bool(idle) and any(job.request.eligible & idle for job in queue if not job.running)
+    return pass_.plans_idle(), pass_.competing
 
 
 def _exact_pass(controller: Controller, available: int, running: Ends) -> ExactBackfillPass:

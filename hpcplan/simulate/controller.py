@@ -7,9 +7,11 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
 
-Each of the two threads has its turn at some moment within a second, and sees the ends of jobs before that moment only:
-the nodes of a job can be given out at the second of its end or at the next. Limits are looked at every 30 s. A job that
-is stopped at its limit obeys SIGTERM: KillWait is not waited for.
+- once jobs are gone that it has stopped itself, at their limits or for others: the head of the queue, at once.
+
+Each of the two threads has its turn at some moment within a second (:mod:`.threads`), and sees the ends of jobs before
+that moment only: the nodes of a job can be given out, and jobs that depend on it start, at the second of its end or at
+the next. Limits are looked at every 30 s. A job that is stopped at its limit obeys SIGTERM: KillWait is not waited for.
 
 What is done here with whole nodes is done once more in :mod:`.compiled`, for long traces: change both.
 """
@@ -18,15 +20,15 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hpcplan.simulate.backfilling import backfill, preempt_for
+from hpcplan.simulate.backfilling import backfill
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
 from hpcplan.simulate.job_records import natural_end
 from hpcplan.simulate.limits import LimitKeeper
+from hpcplan.simulate.main_pass import main_pass
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.placement import Placement
 from hpcplan.simulate.policies import Fcfs
@@ -34,6 +36,7 @@ from hpcplan.simulate.preemption import Preemption
 from hpcplan.simulate.reservations import Reservation, Reservations, licenses_of, refuse_unknown
 from hpcplan.simulate.several_partitions import alone, without_switches
 from hpcplan.simulate.submit_limits import has_submit_limits, refuse_too_many
+from hpcplan.simulate.threads import BackfillThread, MainThread
 from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
 
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job, JobSpec, Request
     from hpcplan.simulate.resources import Holding, Resources
     from hpcplan.simulate.slurm_cluster import SlurmCluster
-    from hpcplan.simulate.threads import BackfillThread, MainThread
 
 __all__ = ["Controller"]
 
@@ -75,7 +77,7 @@ class Controller(Engine):
         self._submit_limits = policy if has_submit_limits(policy) else None
         self._limits = LimitKeeper(policy, cluster.machine, self.settings) if policy.qos or policy.accounts else None
         self._licensed: dict[int, Job] = {}  # jobs with licences whose end is not yet seen
-        self._stopped: set[int] = set()  # jobs that were preempted and are not yet gone
+        self._stopped: set[int] = set()  # jobs that the controller has stopped and that are not yet gone
         self._at_once = False  # the main scheduler looks as soon as they are
         self._preempting: dict[int, int] = {}  # when a waiting job had others stopped
         self._preemption = Preemption(cluster.machine, self.settings, policy)
@@ -92,30 +94,16 @@ class Controller(Engine):
         self._promised: list[tuple[int, int, int]] = []  # (end by limit, job, nodes) of what runs or completes, sorted
         self._completing: list[tuple[int, tuple[int, int, int]]] = []  # ends not yet seen: when, in ms, and of what
         self._switch_waits: list[tuple[int, int]] = []  # (until when a job waits for few switches, its id)
-        self._seen_changes = -1
         self._triggered = False
-        self._batch_due: int | None = None  # something has happened since the last pass
-        self._whole_due: int | None = None  # and since the last pass over the whole queue
-        self._backfill_due: int | None = None
-        self._threads: tuple[MainThread, BackfillThread] | None = None  # where jobs share nodes or are preempted
-        shared = self._resources is not None and self.settings.consumable
-        if (shared or self._preemption.possible) and not self.settings.builtin:
-            from hpcplan.simulate.threads import BackfillThread, MainThread
-
-            self._threads = MainThread(self.settings), BackfillThread(self.settings)
         self._moments = cluster.moments
+        self._main, self._backfill = MainThread(self.settings), BackfillThread(self.settings)
         if self._moments is not None:
             from hpcplan.simulate.moments import RecordedBackfill, RecordedMain
 
-            self._threads = (
-                RecordedMain(self.settings, self._moments), RecordedBackfill(self.settings, self._moments)
-            )  # fmt: skip
+            self._main = RecordedMain(self.settings, self._moments)
+            self._backfill = RecordedBackfill(self.settings, self._moments)
         self._unseen = 0  # of ``changes``, ends when they happen and not when they are seen
-        self._visible_changes = 0
-        self._was_empty = True
-        self._last_change = now - 1
-        self._last_pass = now - 86400
-        self._last_backfill = self.settings.first_second(self.settings.backfill_phase_ms)
+        self._visible_changes = -1  # whatever is there at the beginning is a change
         self._first_turn = self.settings.first_second(self.settings.loop_phase_ms)
 
     def saved(self) -> dict[str, Any]:
@@ -161,31 +149,13 @@ class Controller(Engine):
             times.append(max(self.now, self._completing[0][0] // 1000))
         if self._next_reservation is not None:
             times.append(max(self.now, self._next_reservation))
-        if self.queue and self._multifactor is not None and (due := self._multifactor.next_due(self.now)) is not None:
-            times.append(due)
-        if self.queue and self._threads is not None:
-            times += [max(thread.due_ms // 1000, self.now) for thread in self._threads if thread.due_ms is not None]
-        elif self.queue:
-            for time in (self._next_pass(), self._whole_due, self._backfill_due):
-                if time is not None:
-                    times.append(max(time, self.now))
+        if self.queue and (due_ms := self._priorities_due_ms(self.now * 1000)) is not None:
+            times.append(due_ms // 1000)
+        if self.queue:
+            for thread in (self._main, self._backfill):
+                if thread.due_ms is not None:
+                    times.append(max(thread.due_ms // 1000, self.now))
         return times
-
-    def _grid(self, time: int) -> int:
-        """Return the last periodic pass at or before ``time``."""
-        return time - (time - self._first_turn) % self.settings.sched_interval_s
-
-    def _next_pass(self) -> int | None:
-        """Return when the batch of what has happened is due; a periodic pass delays it as any other pass does."""
-        if self._batch_due is None:
-            return None
-        grid = self._grid(self._batch_due)
-        if grid == self._batch_due > self._last_pass:
-            return grid
-        last = max(self._last_pass, grid)
-        return min(
-            grid + self.settings.sched_interval_s, max(self._batch_due, last + self.settings.batch_sched_delay_s)
-        )
 
     # scheduling -----------------------------------------------------------------------------------------------------
 
@@ -235,11 +205,12 @@ class Controller(Engine):
         self._unseen += 1
         if state is JobState.REQUEUED:
             lag_ms = 1000
-        elif state is JobState.PREEMPTED:
-            lag_ms = self._turn_ms + _KILLED_MS
+        elif state in (JobState.PREEMPTED, JobState.TIMEOUT):
+            at_ms = self._turn_ms if state is JobState.PREEMPTED else self._main.turn(self.now * 1000) % 1000
+            lag_ms = at_ms + _KILLED_MS
             self._stopped.add(job.id)
         else:
-            lag_ms = 0 if state is JobState.TIMEOUT else began_ms + self.settings.end_overhead_ms
+            lag_ms = began_ms + self.settings.end_overhead_ms
         seen_ms = self.now * 1000 + lag_ms
         if self._moments is not None:
             seen_ms = self._moments.seen_ms(job, self.now) or seen_ms
@@ -278,58 +249,51 @@ class Controller(Engine):
             self.changes += 1
             self._triggered = True
         self._settle()
-        self._reprioritise()
-        settings, now = self.settings, self.now
-        main_ms, backfill_ms = settings.main_turn_ms(now), settings.backfill_turn_ms(now)
-        if self._threads is not None:
-            self._follow(*self._threads)
-            return
-        turns = [(main_ms, self._main_turn)]
-        if not settings.builtin:
-            turns.insert(int(main_ms <= backfill_ms), (backfill_ms, self._backfill_turn))
-        for self._turn_ms, turn in turns:
-            self._see_ends(now * 1000 + self._turn_ms)
-            self._look_at_once()
-            self._note_changes(now)
-            if self.queue:
-                turn()
-        self._see_ends(now * 1000 + 999)
-        self._look_at_once()
-        self._note_changes(now + 1)
-        self._was_empty |= not self.queue
+        self._reprioritise(self.now * 1000)
+        self._take_turns()
 
-    def _follow(self, main: MainThread, backfill: BackfillThread) -> None:
-        """Let ends be seen and both threads have their turns, in the order in which they come in this second."""
-        now_ms = self.now * 1000
-        self._tell(now_ms + _SUBMITTED_MS)
+    def _take_turns(self) -> None:
+        """Let ends be seen, and both threads have their turns, in the order in which they come in this second."""
+        now_ms, main, backfill = self.now * 1000, self._main, self._backfill
+        submitted = now_ms + _SUBMITTED_MS if self._take_changes() else None
+        batch, self._triggered = self._triggered, False
+        priorities = self._priorities_due_ms(now_ms)
         while True:
             end = self._completing[0][0] if self._completing else None
-            at = min((time for time in (end, backfill.due_ms, main.due_ms) if time is not None), default=now_ms + 1000)
+            due = (end, submitted, priorities, main.due_ms, backfill.due_ms)
+            moments = [time for time in due if time is not None]
+            at = min(moments, default=now_ms + 1000)
             if at >= now_ms + 1000:
                 break
             self._turn_ms = max(0, at - now_ms)
             if at == end:
                 self._see_ends(at)
                 self._look_at_once()
+            elif at == submitted:
+                self._tell(at, batch=batch)
+                submitted = None
+            elif at == priorities:
+                self._reprioritise(at)
+                priorities = None
             elif at == main.due_ms:
-                whole = main.is_whole()
-                main.passed(at, whole)
-                main.whole_wanted = False
-                if self.queue:
-                    self._main_pass(whole=whole)
+                self._main_turn()
             else:
-                backfill.passed(planned_idle=self._backfill_pass() if self.queue else False)
-            self._tell(now_ms + self._turn_ms)
+                planned_idle, competing = self._backfill_pass() if self.queue else (False, False)
+                backfill.passed(planned_idle=planned_idle, competing=competing)
+            if self._take_changes():
+                self._tell(now_ms + self._turn_ms, batch=self._triggered)
+                self._triggered = False
 
-    def _tell(self, at_ms: int) -> None:
-        """Tell both threads of changes."""
-        assert self._threads is not None
-        main, backfill = self._threads
-        visible = self.changes - self._unseen
-        if visible != self._visible_changes:
-            backfill.changed(at_ms)
-            main.changed(at_ms, batch=self._triggered)
-        self._visible_changes, self._seen_changes, self._triggered = visible, self.changes, False
+    def _take_changes(self) -> bool:
+        """Whether something has changed since this was last asked; the end of a job is a change once it is seen."""
+        before, self._visible_changes = self._visible_changes, self.changes - self._unseen
+        return before != self._visible_changes
+
+    def _tell(self, at_ms: int, *, batch: bool) -> None:
+        """Tell both threads of a change; ``batch``, if it is a submission or an end."""
+        if not self.settings.builtin:
+            self._backfill.changed(at_ms)
+        self._main.changed(at_ms, batch=batch)
 
     def _see_ends(self, until_ms: int) -> None:
         """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
@@ -341,63 +305,30 @@ class Controller(Engine):
     def _look_at_once(self) -> None:
         """Have a pass of the main scheduler as soon as jobs are gone that it has stopped."""
         if self._at_once and self.queue:
-            whole_due, batch_due = self._whole_due, self._batch_due
             self._main_pass(whole=False)
-            self._whole_due, self._batch_due = whole_due, batch_due
         self._at_once = False
 
     def _main_turn(self) -> None:
-        whole = self._whole_due is not None and self._whole_due <= self.now
-        due = self._next_pass()
-        if whole or (due is not None and due <= self.now):
-            self._main_pass(whole=whole or self._grid(self.now) == self.now)
+        """Have the pass of the main loop that is due."""
+        truncated = not self._main.due_whole and self.settings.default_queue_depth + 1 < len(self.queue)
+        passed_over = self._main_pass(whole=self._main.due_whole) if self.queue else False
+        at_ms = self._main.due_ms
+        self._main.passed(truncated=truncated)
+        if passed_over and at_ms is not None:
+            self._backfill.touched(at_ms)
 
-    def _backfill_turn(self) -> None:
-        if self._backfill_due is not None and self._backfill_due <= self.now:
-            self._backfill_pass()
+    def _priorities_due_ms(self, at_ms: int) -> int | None:
+        return self._multifactor.next_due_ms(at_ms) if self._multifactor is not None else None
 
-    def _note_changes(self, now: int) -> None:
-        """Arm what is due after a change; a batch is due only after submissions and ends, not after starts."""
-        if self._triggered and self._batch_due is None:
-            self._batch_due = now
-        self._triggered = False
-        if self.changes == self._seen_changes:
-            return
-        self._seen_changes = self.changes
-        settings = self.settings
-        if self._whole_due is None:
-            self._whole_due = self._grid(now + settings.sched_interval_s)
-        if not settings.builtin:
-            if self._backfill_due is not None and self._backfill_due < now:  # a turn with nothing to do
-                self._last_backfill, self._backfill_due = self._backfill_due, None
-            if self._backfill_due is None:
-                self._backfill_due = self._next_backfill(now)
-        self._last_change = now
-
-    def _next_backfill(self, now: int) -> int:
-        """Return when the backfill thread next looks, something having changed now.
-
-        It looks every ``bf_interval`` as long as something has changed since it last did, as it always has while jobs
-        wait. If nothing has, it asks again every second.
-        """
-        every, last = self.settings.bf_interval_s, self._last_backfill
-        if not self._was_empty:
-            return last + max(1, -(-(now - last) // every)) * every
-        self._was_empty = not self.queue
-        if self._last_change >= last:
-            last += ((self._last_change - last) // every + 1) * every
-            if last >= now:
-                return last
-            self._last_backfill = last
-        return max(now, last + every)
-
-    def _reprioritise(self) -> None:
+    def _reprioritise(self, at_ms: int) -> None:
+        """Work priorities out anew if a ``PriorityCalcPeriod`` has begun: as of then."""
         factors = self._multifactor
-        if factors is None or not factors.due(self.now):
+        if factors is None or (began := factors.due(at_ms)) is None:
             return
         if factors.fair_share is not None:
-            factors.fair_share.update(self.now, self.running.values())
-        factors.update(self.queue, self.now)
+            factors.fair_share.update(began, self.running.values())
+            self.changes += 1
+        factors.update((job for job in self.queue if (job.eligible_time or 0) <= began), began)
         self.queue.sort(key=lambda job: job.order)
 
     # what else than nodes a job needs ---------------------------------------------------------------------------------
@@ -451,8 +382,11 @@ class Controller(Engine):
         queue = self.candidates()
         if self._moments is not None:
             queue = [job for job in queue if self._moments.is_there(job, self.now * 1000 + self._turn_ms)]
-        elif self._threads is not None and self._turn_ms < _SUBMITTED_MS:
+        elif self._turn_ms < _SUBMITTED_MS:
             queue = [job for job in queue if job.submit_time < self.now]
+        if self._completing:
+            unseen = {job_id for _, (_, job_id, _) in self._completing}
+            queue = [job for job in queue if job.dependency is None or not job.dependency.hangs_on(unseen)]
         if self._several_partitions:
             queue = [one for job in queue for one in alone(job)]
             if self._multifactor is not None:
@@ -466,63 +400,9 @@ class Controller(Engine):
             queue.sort(key=lambda job: (job.spec.reservation is None, -tiers[job.request.partition], *job.order))
         return queue
 
-    def _main_pass(self, *, whole: bool) -> None:
-        """Start jobs in order; the first of a partition that has to wait holds up the partition's nodes."""
-        self._last_pass, self._batch_due = self.now, None
-        queue = self._ordered()
-        depth = self.settings.default_queue_depth
-        if whole or not depth or len(queue) <= depth:
-            self._whole_due = None
-        else:
-            queue = queue[:depth]
-        usable = self.free
-        looked_at: Counter[str] = Counter()
-        usable_in: dict[str, int] = {}  # reservations whose first waiting job holds up the others
-        not_held_up = self.available
-        passed_over = False
-        for job in queue:
-            passed_over |= (
-                not_held_up & self._partition_masks[job.request.partition]
-            ).bit_count() < job.request.minimum
-            if not usable and not (self._preemption.possible or self.reservations):
-                break
-            looked_at[job.request.partition] += 1
-            if 0 < self.settings.partition_job_depth < looked_at[job.request.partition]:
-                continue
-            if self._several_partitions and job.id in self.running:
-                continue  # in another partition
-            if job.het_id is not None:  # only the backfill scheduler starts them; they hold up their partition
-                usable &= ~self._partition_masks[job.request.partition]
-                continue
-            if self._constrained and self.waits_for(job) is not None:
-                continue
-            there = usable
-            if job.spec.reservation is not None:
-                there = usable_in.get(job.spec.reservation, self.free)
-            nodes = self._choose(job.request, self.reservations.usable(job, self.now, there))
-            if nodes:
-                self._start(job, nodes, backfilled=False)
-                usable &= self.free
-                continue
-            if self._preemption.possible:
-                usable &= ~preempt_for(self, job, self.reservations.usable(job, self.now, not_held_up))
-            unreserved = self.reservations.usable(job, self.now, self.available)
-            if job.spec.reservation is not None:
-                usable_in[job.spec.reservation] = 0
-                continue
-            if unreserved != self.available and not self.placement.fits(job.request, unreserved):
-                continue  # it would run into a reservation wherever it went, and holds up nobody
-            if job.request.required and job.request.required.bit_count() >= job.request.minimum:
-                usable &= ~job.request.required  # no more jobs on the nodes that it insists on; the rest go on
-            elif self.placement.fits(job.request, self.available):
-                usable &= ~self._partition_masks[job.request.partition]
-                not_held_up &= ~self._partition_masks[job.request.partition]
-        self._drop_started()
-        if self._threads is not None:
-            main, backfill = self._threads
-            if passed_over:
-                backfill.changed(self.now * 1000 + self._turn_ms)
-            main.whole_wanted |= not whole or (passed_over and bool(self.running))
+    def _main_pass(self, *, whole: bool) -> bool:
+        """Have a pass of the main scheduler; whether jobs were passed over because their partition was held up."""
+        return main_pass(self, whole=whole)
 
     def _choose(self, request: Request, usable: int) -> int:
         """Return the nodes that a job would be given now, 0 if it does not fit."""
@@ -538,9 +418,8 @@ class Controller(Engine):
     def _constrained(self) -> bool:
         return self._limits is not None or bool(self._licenses) or bool(self.reservations)
 
-    def _backfill_pass(self) -> bool:
-        """Have a pass; whether idle nodes have been promised in it."""
-        self._last_backfill, self._backfill_due = self.now, None
+    def _backfill_pass(self) -> tuple[bool, bool]:
+        """Have a pass of the backfill scheduler: see :func:`.backfilling.backfill`."""
         return backfill(self)
 
     def _may_backfill(self, job: Job) -> bool:
@@ -549,3 +428,5 @@ class Controller(Engine):
     def _drop_started(self) -> None:
         """Take the jobs out of the queue that a pass has started."""
         self.queue = [job for job in self.queue if job.start_time is None]
+        if not self.queue:
+            self._backfill.queue_is_empty()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hpcplan.simulate.reservations import Reservation, Reservations
 
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from hpcplan.simulate.controller import Controller
 
 __all__ = ["restore_saved", "saved"]
-
-_TIMERS: Final = (
-    "_triggered", "_batch_due", "_whole_due", "_backfill_due", "_was_empty", "_last_change",
-    "_last_pass", "_last_backfill",
-)  # fmt: skip
 
 
 def saved(controller: Controller) -> dict[str, Any]:
@@ -34,12 +29,9 @@ def saved(controller: Controller) -> dict[str, Any]:
     ]
     fair_share = controller._multifactor.fair_share if controller._multifactor is not None else None
     return {
-        "timers": [getattr(controller, name) for name in _TIMERS],
-        "unseen": [
-            controller.changes != controller._seen_changes,
-            controller.changes - controller._unseen != controller._visible_changes,
-        ],
-        "threads": None if controller._threads is None else [one.saved() for one in controller._threads],
+        "triggered": controller._triggered,
+        "untold": controller.changes - controller._unseen != controller._visible_changes,
+        "threads": [controller._main.saved(), controller._backfill.saved()],
         "began_ms": sorted(controller._began_ms.items()),
         "completing": ending,
         "switch_waits": controller._switch_waits,
@@ -51,15 +43,11 @@ def saved(controller: Controller) -> dict[str, Any]:
 
 def restore_saved(controller: Controller, data: Mapping[str, Any]) -> None:
     """Go on from what :func:`saved` gave, the jobs having been restored."""
-    for name, value in zip(_TIMERS, data["timers"], strict=True):
-        setattr(controller, name, value)
-    unseen, untold = data["unseen"]  # changes count from zero in each process
-    controller._seen_changes = -1 if unseen else controller.changes
-    controller._unseen, controller._visible_changes = 0, -1 if untold else controller.changes
-    if controller._threads is not None and data.get("threads") is not None:
-        main, backfill = controller._threads
-        main.restore(data["threads"][0])
-        backfill.restore(data["threads"][1])
+    controller._triggered = data["triggered"]
+    controller._unseen = 0  # changes count from zero in each process
+    controller._visible_changes = -1 if data["untold"] else controller.changes
+    controller._main.restore(data["threads"][0])
+    controller._backfill.restore(data["threads"][1])
     controller._began_ms = dict(data["began_ms"])
     controller._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
     controller.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])

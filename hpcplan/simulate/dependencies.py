@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -70,6 +70,13 @@ class Dependency:
         """Whether it can never be met."""
         combine: Callable[[Iterable[bool]], bool] = all if self.any_of else any
         return combine(condition.status is Status.FAILED for condition in self.conditions)
+
+    def hangs_on(self, ended: Collection[int]) -> bool:
+        """Whether it would not be met if these jobs had not ended yet."""
+        combine: Callable[[Iterable[bool]], bool] = all if self.any_of else any
+        return combine(
+            one.status is not Status.MET or (one.kind != "after" and one.job_id in ended) for one in self.conditions
+        )
 
     def __str__(self) -> str:
         """What squeue's ``%E`` shows: the conditions that are not met yet."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hpcplan.simulate.job_ends import groups_of_ends
 from hpcplan.simulate.node_space import NodeSpace
 from hpcplan.simulate.profile import Slot
-from hpcplan.simulate.slurm_backfill import BackfillPass
+from hpcplan.simulate.slurm_backfill import BackfillPass, waited_s
 
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job, Request
@@ -75,7 +75,7 @@ class ExactBackfillPass(BackfillPass):
         self.to_the_end |= self.preempt is not None
         last = self._last_that_can_start(queue, len(queue) - 1)
         for position, job in enumerate(queue):
-            if position > last or tries >= settings.bf_max_job_test:
+            if (position > last and self.comes_again()) or tries >= settings.bf_max_job_test:
                 break
             reached = position + 1
             if counted and not self._may_test(job, tested):
@@ -137,7 +137,7 @@ class ExactBackfillPass(BackfillPass):
             return False
         if settings.bf_min_prio_reserve and job.priority < settings.bf_min_prio_reserve:
             return False
-        return self.now - (job.eligible_time or self.now) >= settings.bf_min_age_reserve_s
+        return waited_s(job, self.now) >= settings.bf_min_age_reserve_s
 
     def _open_nodes(self, job: Job, start: int) -> tuple[int, int | None]:
         """Return the nodes that a job can be planned onto from ``start`` on, and when to ask again."""
@@ -176,6 +176,7 @@ class ExactBackfillPass(BackfillPass):
                         return tried, Slot(now + 1, now + request.limit_s, taken)
                 if found is not None:
                     start, chosen = max(found[0], earliest), found[1]
+                    self.competing |= start > found[0]
                     slot = Slot(start, start + request.limit_s, chosen)
                     if start <= now:
                         return tried, slot
@@ -196,6 +197,7 @@ class ExactBackfillPass(BackfillPass):
 
     def _promise(self, job: Job, slot: Slot) -> None:
         self._in_partition[job.request.partition] += 1
+        self.promised_nodes |= slot.nodes
         self.promises[job.id] = slot
         self._space.take(Slot(self._space.rounded(slot.start), self._space.rounded(slot.end), slot.nodes))
 
@@ -234,10 +236,16 @@ class WholeNodesPass(ExactBackfillPass):
 
     def _once_jobs_end(self, request: Request, nodes: int) -> tuple[int, int] | None:
         level = nodes & self._free
+        scattered = self.placement.fits_scattered
+        linear = request.switches and not self.settings.consumable  # see BackfillPass._will_run
+        if linear and scattered(request, level):
+            return None
         for last, group in groups_of_ends(self._ends, nodes, self.settings):
             for number in group:
                 level |= self._ends[number][2] & nodes
             chosen = self.placement.plan(request, level) if level.bit_count() >= request.minimum else 0
             if chosen:
                 return self._expected_end(last), chosen
+            if linear and scattered(request, level):
+                return None
         return None

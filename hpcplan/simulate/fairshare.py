@@ -77,7 +77,7 @@ class FairShare:
             seconds = max(0, now - begin)
             decayed_s = seconds * self._keep_per_s**seconds
             self.usage[key] += self._cpus(job) * decayed_s * (qos.usage_factor if qos is not None else 1.0)
-        self._since[job.id] = now
+        self._since[job.id] = max(begin, now)
 
     def _cpus(self, job: Job) -> int:
         """Return how many CPUs a job has, which is what is billed for it."""
@@ -121,8 +121,8 @@ class FairShare:
             def level(one: Association) -> float:
                 if not one.shares:
                     return 0.0
-                amount = used[one.account, one.user]
-                return one.shares / shares / (amount / total) if amount and total else math.inf
+                part = used[one.account, one.user] / total if total else 0.0
+                return one.shares / shares / part if part else math.inf
 
             before: float | None = None
             ranked = sorted(siblings, key=lambda one: (-level(one), one.user is None))

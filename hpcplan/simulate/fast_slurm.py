@@ -201,9 +201,12 @@ def rules_of(settings: SlurmSettings) -> dict[str, int]:
 def clock_at(settings: SlurmSettings, now: int) -> dict[str, int]:
     """Return how the controller's own numbers stand at the beginning."""
     from hpcplan.simulate.compiled.layout import NEVER
+    from hpcplan.simulate.threads import BackfillThread, MainThread
 
+    last_whole_s, last_s, _, _ = MainThread(settings).saved()
+    backfill_last_s, wake_ms, changed_s, _, _, _ = BackfillThread(settings).saved()
     return {
-        "now": now, "seen_changes": -1, "was_empty": 1, "last_change": now - 1, "last_pass": now - 86400,
-        "last_backfill": settings.first_second(settings.backfill_phase_ms),
-        **dict.fromkeys(("batch_due", "whole_due", "backfill_due", "period"), NEVER),
+        "now": now, "changed": 1, "last_whole_s": last_whole_s, "last_s": last_s, "backfill_last_s": backfill_last_s,
+        "backfill_wake_ms": wake_ms, "backfill_changed_s": changed_s,
+        **dict.fromkeys(("batch_ms", "main_due_ms", "backfill_due_ms", "period"), NEVER),
     }  # fmt: skip

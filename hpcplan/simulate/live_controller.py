@@ -32,8 +32,7 @@ class LiveController(LiveEngine, Controller):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if self._threads is not None:
-            self._threads[0]._turn_us = 1000  # the main loop has a turn whenever there is something to do
+        self._main.has_turns_at_once()
 
     def _know_partitions(self) -> None:
         super()._know_partitions()
@@ -44,26 +43,11 @@ class LiveController(LiveEngine, Controller):
         super()._give_back(job, state)
         self._see_ends(self.now * 1000 + 2000)
 
-    def _note_changes(self, now: int) -> None:
-        """Arm what is due after a change, whatever it is.
-
-        Backfill is due soon where a heterogeneous job waits, which nobody else starts.
-        """
-        changed = self.changes != self._seen_changes
-        super()._note_changes(now)
-        if changed and now <= self.now:
-            self._batch_due = now
-        if changed and self._het_job_waits():
-            soon = max(now, self._last_backfill + 1)
-            self._backfill_due = soon if self._backfill_due is None else min(self._backfill_due, soon)
-
-    def _tell(self, at_ms: int) -> None:
-        """Do the same where jobs share nodes."""
-        changed = self.changes != self._seen_changes
-        self._triggered |= changed
-        super()._tell(at_ms)
-        if changed and self._threads is not None and self._het_job_waits():
-            backfill = self._threads[1]
+    def _tell(self, at_ms: int, *, batch: bool) -> None:
+        """Have the main scheduler look after any change, and backfill where a heterogeneous job waits for it."""
+        super()._tell(at_ms, batch=True)
+        if self._het_job_waits():
+            backfill = self._backfill
             backfill.due_ms = at_ms if backfill.due_ms is None else min(backfill.due_ms, at_ms)
 
     def _het_job_waits(self) -> bool:

@@ -70,46 +70,48 @@ class RecordedMain(MainThread):
     """A main loop that has its turns when another had them."""
 
     def __init__(self, settings: SlurmSettings, moments: Moments) -> None:
-        super().__init__(settings)
         self._turns = moments.main
         self._position = 0
+        super().__init__(settings)
+        self._arm()
 
-    @property
-    def due_ms(self) -> int | None:
-        """When the next turn is."""
-        return self._turns[self._position][0] if self._position < len(self._turns) else None
+    def _arm(self) -> None:
+        self.due_ms, self.due_whole = (
+            self._turns[self._position] if self._position < len(self._turns) else (None, False)
+        )  # fmt: skip
 
-    def is_whole(self) -> bool:
-        """Whether the next turn is over the whole queue."""
-        return self._turns[self._position][1]
+    def turn(self, at_ms: int) -> int:
+        """Return the first turn at ``at_ms`` or later in which it had a pass."""
+        return next((at for at, _ in self._turns if at >= at_ms), at_ms)
 
     def changed(self, at_ms: int, *, batch: bool) -> None:
         """Pass over the turns of earlier seconds, in which no job waited."""
-        while (due := self.due_ms) is not None and due // 1000 < at_ms // 1000:
-            self._position += 1
+        while self.due_ms is not None and self.due_ms // 1000 < at_ms // 1000:
+            self.passed(truncated=True)
 
-    def passed(self, at_ms: int, whole: bool) -> None:
+    def passed(self, *, truncated: bool) -> None:
         """Go on to the next turn."""
         self._position += 1
+        self._arm()
 
 
 class RecordedBackfill(BackfillThread):
     """A backfill thread that has its passes when another had them."""
 
     def __init__(self, settings: SlurmSettings, moments: Moments) -> None:
-        self._passes = moments.backfill
-        self._position = 0
         super().__init__(settings)
+        self._passes = iter(moments.backfill)
+        self.due_ms = next(self._passes, None)
 
-    def _arm(self, at_ms: int) -> None:
-        self.due_ms = self._passes[self._position] if self._position < len(self._passes) else None
-
-    def changed(self, at_ms: int) -> None:
+    def touched(self, at_ms: int) -> None:
         """Pass over the passes of earlier seconds, in which no job waited."""
         while self.due_ms is not None and self.due_ms // 1000 < at_ms // 1000:
-            self.passed(planned_idle=False)
+            self.due_ms = next(self._passes, None)
 
-    def passed(self, *, planned_idle: bool) -> None:
+    def changed(self, at_ms: int) -> None:
+        """Do the same."""
+        self.touched(at_ms)
+
+    def passed(self, *, planned_idle: bool, competing: bool) -> None:
         """Go on to the next pass."""
-        self._position += 1
-        self._arm(0)
+        self.due_ms = next(self._passes, None)

@@ -2,7 +2,7 @@
 
 The factors of age, job size, partition, QOS, TRES and fair share, each from 0 to 1, times their weights of slurm.conf,
 less ``--nice``. They are worked out when a job becomes eligible, and, where there is slurmdbd, for all every
-``PriorityCalcPeriod``.
+``PriorityCalcPeriod``, counted from when the controller has begun, to the millisecond.
 """
 
 from __future__ import annotations
@@ -47,22 +47,24 @@ class Multifactor:
         }
         self.period: int | None = None
 
-    def due(self, now: int) -> bool:
-        """Whether a new ``PriorityCalcPeriod`` has begun since this was last asked."""
+    def due(self, at_ms: int) -> int | None:
+        """Return when the ``PriorityCalcPeriod`` began that ``at_ms`` is in, ``None`` if that was asked before."""
         if not self.settings.priority_recalculated:
-            return False
-        period = (now - self.settings.started_s) // self.settings.priority_calc_period_s
-        if period == self.period:
-            return False
+            return None
+        every = self.settings.priority_calc_period_s
+        period = (at_ms - self.settings.priorities_begin_ms) // (1000 * every)
+        if self.period is not None and period <= self.period:
+            return None
         self.period = period
-        return True
+        return (self.settings.priorities_begin_ms + 1000 * every * period) // 1000
 
-    def next_due(self, now: int) -> int | None:
+    def next_due_ms(self, at_ms: int) -> int | None:
         """Return when the next ``PriorityCalcPeriod`` begins, ``None`` if that changes nothing."""
         if not self.settings.priority_recalculated or self.fair_share is None:
             return None
-        every = self.settings.priority_calc_period_s
-        return now + every - (now - self.settings.started_s) % every
+        begin_ms, every_ms = self.settings.priorities_begin_ms, 1000 * self.settings.priority_calc_period_s
+        period = (at_ms - begin_ms) // every_ms
+        return begin_ms + (max(period, period if self.period is None else self.period) + 1) * every_ms
 
     def update(self, jobs: Iterable[Job], now: int) -> None:
         """Give jobs their priorities anew, but for those whose priority was given."""

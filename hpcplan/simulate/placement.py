@@ -114,6 +114,10 @@ class Placement:
             return self.choose(request, mask) != 0
         return (mask & request.eligible).bit_count() >= request.minimum and not request.required & ~mask
 
+    def fits_scattered(self, request: Request, mask: int) -> bool:
+        """Whether the request would fit into ``mask`` if it did not insist on its number of switches."""
+        return self.fits(replace(request, switches=0) if request.switches else request, mask)
+
     def plan(self, request: Request, mask: int) -> int:
         """Return the nodes of ``mask`` that backfill would promise to the request; select/linear has no weights there.
 

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from hpcplan.simulate.placement import Placement
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
-__all__ = ["BackfillPass"]
+__all__ = ["BackfillPass", "waited_s"]
+
+
+def waited_s(job: Job, now: int) -> int:
+    """Return for how long a job has been eligible."""
+    return 0 if job.eligible_time is None else now - job.eligible_time
 
 
 class BackfillPass:
@@ -47,6 +52,9 @@ class BackfillPass:
         self.promises: dict[int, Slot] = {}
         self.may_start: Callable[[Job], bool] | None = None  # who is not skipped, where that is more than numbers
         self.to_the_end = False  # whether jobs that cannot start now are planned for though nobody behind them can
+        self.competing = False  # whether a job was promised nodes for when others would have had them
+        self.promised_nodes = 0
+        self._late = False  # whether what was found last is later than running jobs leave the nodes
         self._free = free
         self._ends = running
         self._end_times = [end for end, _, _ in running]
@@ -64,7 +72,7 @@ class BackfillPass:
         """Look at the jobs in order, calling ``start`` for those that start now; whether any did.
 
         It ends at the last job that could start now on nodes that nobody has been promised yet: what those behind it
-        would be promised changes nothing now.
+        would be promised changes nothing now. But it goes on until it is known whether another pass has a reason.
         """
         settings = self.settings
         counted = bool(settings.bf_max_job_part or settings.bf_max_job_user)
@@ -73,7 +81,7 @@ class BackfillPass:
         queue = queue[: settings.bf_max_job_test]
         last = self._last_that_can_start(queue, len(queue) - 1)
         for position, job in enumerate(queue):
-            if position > last:
+            if position > last and self.comes_again():
                 break
             if counted and not self._may_test(job, tested):
                 continue
@@ -93,6 +101,17 @@ class BackfillPass:
             if started == settings.bf_max_job_start:
                 break
         return bool(started)
+
+    def comes_again(self) -> bool:
+        """Whether what was promised is reason enough for another pass though nothing happens (see :mod:`.threads`)."""
+        return self.competing or self.plans_idle()
+
+    def plans_idle(self) -> bool:
+        """Whether idle nodes have been promised."""
+        return bool(self.promised_nodes & self._idle_nodes())
+
+    def _idle_nodes(self) -> int:
+        return self._free
 
     def plan(self, job: Job, not_before: int) -> Slot | None:
         """Promise a job the first nodes that it can have then or later, and return when and where that is."""
@@ -188,6 +207,7 @@ class BackfillPass:
                 earliest = later
                 continue
             start, pool = max(found[0], earliest), found[1]
+            self._late = start > found[0]
             if start > self.now:
                 if later is not None and start > later:
                     earliest = later
@@ -263,14 +283,17 @@ class BackfillPass:
     def _will_run(self, request: Request, nodes: int, first_level: int) -> tuple[int, int] | None:
         """Return when the job would fit on ``nodes`` if the running jobs went one after another, and into what then.
 
-        Not before the first ``first_level`` of them have.
+        Not before the first ``first_level`` of them have. With select/linear, the first place that it would fit into on
+        any number of switches decides: if those are more than it asked for, it is not looked further.
         """
         usable = nodes & request.eligible
-        fits = self.placement.fits
+        fits, scattered = self.placement.fits, self.placement.fits_scattered
         if not first_level and fits(request, usable & self._free):
             return self.now, usable & self._free
         if self.settings.consumable:
             return self._will_run_coarsely(request, usable)
+        if request.switches and not first_level and scattered(request, usable & self._free):
+            return None
         levels, need = self._levels, request.minimum
         low = max(0, first_level - 1)
         while True:
@@ -279,6 +302,8 @@ class BackfillPass:
             if (levels[low] & usable).bit_count() >= need:
                 if fits(request, usable & levels[low]):
                     return max(self._ends[low][0], self.now + 1), usable & levels[low]
+                if request.switches and scattered(request, usable & levels[low]):
+                    return None
                 low += 1
                 continue
             low = self._skip(usable, need, low)
@@ -318,8 +343,10 @@ class BackfillPass:
             self._in_partition[partition] += 1
         if settings.bf_min_prio_reserve and job.priority < settings.bf_min_prio_reserve:
             return
-        if self.now - (job.eligible_time or self.now) < settings.bf_min_age_reserve_s:
+        if waited_s(job, self.now) < settings.bf_min_age_reserve_s:
             return
+        self.competing |= self._late
+        self.promised_nodes |= slot.nodes
         self.promises[job.id] = slot
         self._take(self._rounded(slot))
 

@@ -6,8 +6,12 @@ has gone by since the last pass; in whole seconds both.
 
 The backfill thread sleeps ``bf_interval`` after a pass. If on waking nothing has changed since that pass (in whole
 seconds), or ``bf_interval`` is not over in whole seconds, it sleeps a second and asks again. What counts as a change:
-jobs submitted, started, ended; a main pass that passed jobs over because their partition was held up; idle nodes
-promised to a job, or such promises taken back at the next pass. It has its passes too when no job waits.
+jobs submitted, started, ended; a main pass that passed jobs over because their partition was held up; and what a pass
+of backfill itself leaves behind: idle nodes promised to a job, such promises taken back at the next pass, and a job
+that is promised nodes for later than running jobs leave them, because others have been promised them before. Where jobs
+compete for nodes it therefore has a pass every ``bf_interval``, else soon after something happens.
+
+Passes that can find nothing new are had here without anybody being asked for them: they count for the clock alone.
 """
 
 from __future__ import annotations
@@ -23,65 +27,83 @@ __all__ = ["BackfillThread", "MainThread"]
 
 _SHORT_SLEEP_MS: Final = 1001
 _BEGINS_MS: Final = 45  # how long after its start slurmctld counts ``sched_interval`` from (measured on 22.05.8)
+_LONG: Final = 1000  # intervals; where in a second a loop was after so long is nobody's to know
 
 
 class BackfillThread:
-    """The backfill thread's clock; all times are on the trace's clock."""
+    """The backfill thread's clock; all times are on the trace's clock.
+
+    ``due_ms`` is the next pass that can find something new, ``None`` if there is none in sight.
+    """
 
     def __init__(self, settings: SlurmSettings) -> None:
-        self._interval_s = settings.bf_interval_s
         self._sleep_ms = settings.bf_interval_s * 1000 + settings.backfill_pass_drift_us // 1000
         started_ms = settings.started_s * 1000 + settings.started_ms + settings.backfill_phase_ms
         self._last_s = started_ms // 1000
         self._wake_ms = started_ms + settings.bf_interval_s * 1000
         self._changed_s = self._last_s  # nodes register when the controller starts
         self._planned_idle = False
+        self._repeats = False  # whether a pass like the last one is reason enough for another
         self.due_ms: int | None = None
-        self._arm(started_ms)
 
-    def _arm(self, at_ms: int) -> None:
-        """Work out the next pass, if there is reason for one since ``at_ms``."""
-        if self._changed_s < self._last_s:
-            self.due_ms = None
-            return
-        if at_ms > self._wake_ms:
-            self._wake_ms += -(-(at_ms - self._wake_ms) // _SHORT_SLEEP_MS) * _SHORT_SLEEP_MS
-        while self._wake_ms // 1000 - self._last_s < self._interval_s:
-            self._wake_ms += _SHORT_SLEEP_MS
-        self.due_ms = self._wake_ms
+    def touched(self, at_ms: int) -> None:
+        """Note something that counts as a change, but that no pass can make anything of."""
+        self._catch_up(at_ms)
+        self._changed_s = max(self._changed_s, at_ms // 1000)
 
     def changed(self, at_ms: int) -> None:
-        """Note that something has changed; passes with nothing to do that were due before have been had."""
-        while self.due_ms is not None and self.due_ms < at_ms:
-            self.passed(planned_idle=False)
-        self._changed_s = max(self._changed_s, at_ms // 1000)
-        if self.due_ms is None:
-            self._arm(at_ms)
+        """Note a change; a pass follows."""
+        self.touched(at_ms)
+        if self.due_ms is None or self.due_ms < at_ms:
+            self.due_ms = self._wake_ms
 
-    def passed(self, *, planned_idle: bool) -> None:
-        """Note that the pass that was due is over; ``planned_idle``: whether idle nodes have been promised in it."""
+    def _catch_up(self, at_ms: int) -> None:
+        """Have the passes before ``at_ms``, and ask every second where nothing has changed since the last one."""
+        if self._wake_ms < at_ms and not self._repeats and self._changed_s >= self._last_s:
+            self._last_s = self._wake_ms // 1000
+            self._wake_ms += self._sleep_ms
+        late_ms = at_ms - self._wake_ms
+        if late_ms <= 0:
+            return
+        if self._repeats:
+            self._wake_ms += -(-late_ms // self._sleep_ms) * self._sleep_ms
+            self._last_s = self._changed_s = (self._wake_ms - self._sleep_ms) // 1000
+        else:
+            self._wake_ms += -(-late_ms // _SHORT_SLEEP_MS) * _SHORT_SLEEP_MS
+
+    def passed(self, *, planned_idle: bool, competing: bool) -> None:
+        """Note that the pass that was due is over.
+
+        ``planned_idle`` is whether idle nodes have been promised in it, ``competing`` whether a job was promised nodes
+        for when others would have had them.
+        """
         assert self.due_ms is not None
         self._last_s = self.due_ms // 1000
-        if planned_idle or self._planned_idle:
-            self._changed_s = max(self._changed_s, self._last_s)
+        self._repeats = planned_idle or competing
+        if self._planned_idle or self._repeats:
+            self._changed_s = self._last_s
         self._planned_idle = planned_idle
         self._wake_ms = self.due_ms + self._sleep_ms
-        self._arm(self.due_ms)
+        self.due_ms = None
+
+    def queue_is_empty(self) -> None:
+        """Note that no job waits any more: the next pass promises nothing."""
+        self._repeats = False
 
     def saved(self) -> list[Any]:
         """Return plain data for JSON; :meth:`restore` takes it."""
-        return [self._last_s, self._wake_ms, self._changed_s, self._planned_idle, self.due_ms]
+        return [self._last_s, self._wake_ms, self._changed_s, self._planned_idle, self._repeats, self.due_ms]
 
     def restore(self, data: Sequence[Any]) -> None:
         """Go on from what :meth:`saved` gave."""
-        self._last_s, self._wake_ms, self._changed_s, self._planned_idle, self.due_ms = data
+        self._last_s, self._wake_ms, self._changed_s, self._planned_idle, self._repeats, self.due_ms = data
 
 
 class MainThread:
     """The main loop's clock; all times are on the trace's clock.
 
-    ``whole_wanted`` is whether a pass over the whole queue can find anything new. Those that cannot are not waited for,
-    but had all the same.
+    ``due_ms`` is when the next pass is that is worth having, ``None`` if there is none in sight, and ``due_whole``
+    whether that one is over the whole queue.
     """
 
     def __init__(self, settings: SlurmSettings) -> None:
@@ -92,59 +114,58 @@ class MainThread:
         began_ms = settings.started_s * 1000 + settings.started_ms + min(_BEGINS_MS, settings.loop_phase_ms)
         self._last_whole_s = self._last_s = began_ms // 1000
         self._batch_ms: int | None = None
-        self.whole_wanted = False
+        self._wanted = False  # whether a pass over the whole queue can find anything new
+        self.due_ms: int | None = None
+        self.due_whole = False
 
-    def _turn(self, at_ms: int) -> int:
-        """Return the first turn at ``at_ms`` or later."""
+    def has_turns_at_once(self) -> None:
+        """Let the loop have a turn whenever there is something to do."""
+        self._turn_us = 1000
+
+    def turn(self, at_ms: int) -> int:
+        """Return the first turn at ``at_ms`` or later, whether or not there is anything to do."""
         turns = max(1, -(-(at_ms * 1000 - self._first_us) // self._turn_us))
         return (self._first_us + turns * self._turn_us) // 1000
 
-    def _whole_ms(self) -> int:
-        return self._turn((self._last_whole_s + self._interval_s) * 1000)
-
-    def _next(self, *, wanted: bool) -> tuple[int, bool] | None:
-        batch = None
+    def _arm(self) -> None:
+        """Work out the next pass."""
+        self.due_ms, self.due_whole = None, False
         if self._batch_ms is not None:
-            batch = self._turn(max(self._batch_ms, (self._last_s + self._delay_s) * 1000))
-        if wanted or batch is not None:
-            whole = self._whole_ms()
-            return (whole, True) if batch is None or whole <= batch else (batch, False)
-        return None
-
-    @property
-    def due_ms(self) -> int | None:
-        """When the next pass is that is worth having; ``None`` if there is none in sight."""
-        found = self._next(wanted=self.whole_wanted)
-        return None if found is None else found[0]
+            self.due_ms = self.turn(max(self._batch_ms, (self._last_s + self._delay_s) * 1000))
+        if self._wanted or self._batch_ms is not None:
+            whole_ms = self.turn((self._last_whole_s + self._interval_s) * 1000)
+            if self.due_ms is None or whole_ms <= self.due_ms:
+                self.due_ms, self.due_whole = whole_ms, True
 
     def changed(self, at_ms: int, *, batch: bool) -> None:
         """Note a change; ``batch``, if it is one that the loop is told of: a submission, or an end."""
         idle_s = at_ms // 1000 - self._last_whole_s
-        if idle_s > 1000 * self._interval_s:  # where in a second it was by then is nobody's to know
+        if idle_s > _LONG * self._interval_s:
             self._last_whole_s += (idle_s // self._interval_s - 1) * self._interval_s
             self._last_s = max(self._last_s, self._last_whole_s)
-        while (due := self._next(wanted=True)) is not None and due[0] < at_ms:
-            self.passed(*due)
-        self.whole_wanted = True
+        self._wanted = True
+        self._arm()
+        while self.due_ms is not None and self.due_ms < at_ms:
+            self.passed(truncated=True)
         if batch and self._batch_ms is None:
             self._batch_ms = at_ms
+            self._arm()
 
-    def is_whole(self) -> bool:
-        """Whether the pass that is due next is over the whole queue."""
-        found = self._next(wanted=self.whole_wanted)
-        return found is not None and found[1]
-
-    def passed(self, at_ms: int, whole: bool) -> None:
-        """Note a pass."""
-        self._last_s = at_ms // 1000
+    def passed(self, *, truncated: bool) -> None:
+        """Note the pass that was due; ``truncated``: whether it left jobs out that one over the whole queue tries."""
+        assert self.due_ms is not None
+        self._last_s = self.due_ms // 1000
         self._batch_ms = None
-        if whole:
+        self._wanted = truncated
+        if self.due_whole:
             self._last_whole_s = self._last_s
+        self._arm()
 
     def saved(self) -> list[Any]:
         """Return plain data for JSON; :meth:`restore` takes it."""
-        return [self._last_whole_s, self._last_s, self._batch_ms, self.whole_wanted]
+        return [self._last_whole_s, self._last_s, self._batch_ms, self._wanted]
 
     def restore(self, data: Sequence[Any]) -> None:
         """Go on from what :meth:`saved` gave."""
-        self._last_whole_s, self._last_s, self._batch_ms, self.whole_wanted = data
+        self._last_whole_s, self._last_s, self._batch_ms, self._wanted = data
+        self._arm()

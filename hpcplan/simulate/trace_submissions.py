@@ -61,6 +61,7 @@ class Submissions:
         self._count = 0
         self._whole_minutes = policy == "slurm"
         self._shared = self._whole_minutes and cluster.machine.shares_nodes
+        self._named = cluster.moments is not None  # what was recorded is told by the names of jobs
         self._admission = Admission(cluster.machine, whole_nodes=not self._shared)
         self._licenses = dict(cluster.settings.licenses)
         self._reservations = Reservations(cluster.reservations)
@@ -109,6 +110,8 @@ class Submissions:
                 self._never_runs(position, Row(job.name, job.submit_s, None, None, job.procs, None, None, "REFUSED"))
                 continue
             self._count += 1
+            if self._named:
+                spec = replace(spec, name=job.name)
             if job.name in self._names:
                 self._numbers[job.name] = self._count
             return Submission(self._count, position, job, spec, request)

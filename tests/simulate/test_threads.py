@@ -11,16 +11,42 @@ from hpcplan.simulate.threads import BackfillThread, MainThread
 SETTINGS = SlurmSettings(consumable=True, bf_interval_s=10, bf_resolution_s=10, sched_interval_s=15, started_s=0)
 
 
-def test_backfill_looks_every_interval_while_there_are_changes_and_asks_every_second_once_there_are_none() -> None:
-    thread = BackfillThread(SETTINGS)
-    assert thread.due_ms == 10_080
-    thread.passed(planned_idle=False)
-    assert thread.due_ms is None
-    thread.changed(25_500)  # it woke at 20 s, and each second since
+def next_pass(thread: BackfillThread, at_ms: int) -> int:
+    """Tell of a change, and return when the pass is that follows."""
+    thread.changed(at_ms)
     assert thread.due_ms is not None
-    assert 25_500 <= thread.due_ms < 26_500
-    thread.passed(planned_idle=True)
-    assert thread.due_ms is not None  # promising idle nodes is a change
+    return thread.due_ms
+
+
+def test_backfill_asks_every_second_once_nothing_has_changed_since_its_last_pass() -> None:
+    thread = BackfillThread(SETTINGS)
+    assert thread.due_ms is None
+    assert next_pass(thread, 1_000) == 10_080
+    thread.passed(planned_idle=False, competing=False)
+    assert 25_500 <= next_pass(thread, 25_500) < 26_501  # it woke at 20 s, and each second since
+
+
+def test_backfill_has_a_pass_every_interval_where_jobs_compete_or_idle_nodes_are_promised() -> None:
+    for planned_idle, competing in ((True, False), (False, True)):
+        thread = BackfillThread(SETTINGS)
+        next_pass(thread, 1_000)
+        thread.passed(planned_idle=planned_idle, competing=competing)
+        assert thread.due_ms is None  # such a pass finds nothing new
+        assert next_pass(thread, 25_500) == 10_080 + 2 * 10_002
+    thread.passed(planned_idle=False, competing=False)
+    thread.queue_is_empty()
+    assert next_pass(thread, 55_500) < 56_501
+
+
+def test_what_is_worth_no_pass_moves_the_next_one_all_the_same() -> None:
+    quiet, touched = BackfillThread(SETTINGS), BackfillThread(SETTINGS)
+    for thread in (quiet, touched):
+        next_pass(thread, 1_000)
+        thread.passed(planned_idle=False, competing=False)
+    touched.touched(21_500)  # a pass at its next waking finds nothing
+    assert touched.due_ms is None
+    assert next_pass(quiet, 24_000) < 25_100
+    assert next_pass(touched, 24_000) > 31_000
 
 
 def test_the_main_loop_looks_at_the_whole_queue_every_interval_and_after_events_not_before_its_delay() -> None:
@@ -28,10 +54,19 @@ def test_the_main_loop_looks_at_the_whole_queue_every_interval_and_after_events_
     assert thread.due_ms is None
     thread.changed(500, batch=True)
     assert thread.due_ms is not None
-    assert thread.due_ms // 1000 == 3
-    thread.passed(thread.due_ms, whole=False)
-    assert thread.is_whole()
-    assert thread.due_ms // 1000 == 15
+    assert (thread.due_ms // 1000, thread.due_whole) == (3, False)
+    thread.passed(truncated=False)
+    assert thread.due_ms is None  # it has seen all that there is
+    thread.changed(5_000, batch=False)
+    assert thread.due_ms is not None
+    assert (thread.due_ms // 1000, thread.due_whole) == (15, True)
+
+
+def test_a_pass_over_the_head_of_the_queue_leaves_the_rest_to_the_next_over_all_of_it() -> None:
+    thread = MainThread(SETTINGS)
+    thread.changed(500, batch=True)
+    thread.passed(truncated=True)
+    assert thread.due_whole
 
 
 def test_running_jobs_end_in_groups_by_half_minutes_of_the_controllers_clock() -> None:

@@ -11,14 +11,14 @@ from hpcplan.simulate.compiled.choice import choose, plan
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
     ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S,
-    BF_WINDOW_S, CHOSEN, CLOCK_S, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE,
-    ID, JOB_SETS, LEVEL_SETS, LIMIT_END_S, LIMIT_ENDS, LIMIT_S, LIMIT_SLOTS, MEMO_EARLIEST, MEMO_ELIGIBLE,
+    BF_WINDOW_S, CHOSEN, CLOCK_S, COMPETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE,
+    ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_END_S, LIMIT_ENDS, LIMIT_S, LIMIT_SLOTS, MEMO_EARLIEST, MEMO_ELIGIBLE,
     MEMO_LIMIT_S, MEMO_NEED, MEMO_SIZE, MEMO_STAMP, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, NEED, NEVER, NODES, NOW,
-    OF_CLOCK, PARTITION, PARTITIONS, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, STAMP, SUBMIT_S,
-    UNTIL_SETS, USABLE, WAITING, Ints, Sets,
+    OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, STAMP, SUBMIT_S,
+    UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_pass", "find", "last_that_can_start", "promise", "started_now"]
+__all__ = ["begin_pass", "comes_again", "find", "last_that_can_start", "promise", "started_now"]
 
 
 @compiled
@@ -28,8 +28,10 @@ def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
     of[clock, N_SPANS], of[clock, N_LEVELS], of[clock, N_LIMITS] = 1, 0, of[clock, N_PROMISED]
     of[clock, STAMP] += 1
     of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = of[clock, NOW], 0, rules[NODES]
+    of[clock, COMPETING] = 0
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
+        sets[PLANNED, word] = 0
     for number in range(of[clock, N_PROMISED]):
         slot = of[PROMISED, number]
         of[LIMIT_SLOTS, number], of[LIMIT_ENDS, number] = slot, of[LIMIT_END_S, slot]
@@ -38,11 +40,17 @@ def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
 
 
 @compiled
-def last_that_can_start(rules: Ints, of: Ints, sets: Sets, last: int) -> int:
-    """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
+def comes_again(of: Ints, sets: Sets) -> bool:
+    """Whether what was promised is reason enough for another pass though nothing happens."""
+    return of[OF_CLOCK, COMPETING] > 0 or common(sets, PLANNED, FREE) > 0
+
+
+@compiled
+def last_that_can_start(rules: Ints, of: Ints, sets: Sets, queue: int, last: int) -> int:
+    """Return the last job of a row, from ``last`` downwards, that enough nodes are free and unpromised for."""
     now, spans, words = of[OF_CLOCK, NOW], of[OF_CLOCK, N_SPANS], sets.shape[1]
     while last >= 0:
-        slot = of[WAITING, last]
+        slot = of[queue, last]
         span = max(0, _right(of, BEGINS, spans, now + of[LIMIT_S, slot]) - 1)
         until, eligible = rules[UNTIL_SETS] + of[SPAN_ROWS, span], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
         count = 0
@@ -102,6 +110,7 @@ def find(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
                 break
             earliest = of[BEGINS, first + 1]
             continue
+        of[OF_CLOCK, LATE] = start < earliest
         start = max(start, earliest)
         if start > now:
             if first < final and start > of[BEGINS, first + 1]:
@@ -257,9 +266,11 @@ def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
         of[RESERVED, partition] += 1
     if rules[BF_MIN_PRIO_RESERVE] and of[PRIORITY, slot] < rules[BF_MIN_PRIO_RESERVE]:
         return
-    age_s = of[OF_CLOCK, NOW] - of[SUBMIT_S, slot] if of[SUBMIT_S, slot] else 0
-    if age_s < rules[BF_MIN_AGE_RESERVE_S]:
+    if of[OF_CLOCK, NOW] - of[SUBMIT_S, slot] < rules[BF_MIN_AGE_RESERVE_S]:
         return
+    of[OF_CLOCK, COMPETING] |= of[OF_CLOCK, LATE]
+    for word in range(sets.shape[1]):
+        sets[PLANNED, word] |= sets[CHOSEN, word]
     end = start + of[LIMIT_S, slot]
     start -= (start + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
     end -= (end + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcplan.simulate.compiled.backfill import begin_pass, find, last_that_can_start, promise, started_now
+from hpcplan.simulate.compiled.backfill import (
+    begin_pass, comes_again, find, last_that_can_start, promise, started_now,
+)  # fmt: skip
 from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
-    ALL, BACKFILL_DUE, BACKFILL_PASS_DRIFT_US, BACKFILL_PHASE_MS, BACKFILLED, BATCH_DUE, BATCH_SCHED_DELAY_S, BEGAN_MS,
-    BF_INTERVAL_S, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BLOCKED, BUILTIN, BUSY, BY_ID,
-    CHANGES, CHOSEN, COMING, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, END_OVERHEAD_MS, END_TIMES, ENDED_BACKFILLED,
-    ENDED_END_S, ENDED_ID, ENDED_SET, ENDED_START_S, ENDED_TIMED_OUT, FIRST_COMING, FIRST_TURN_S, FREE, GIVEN, ID,
-    JOB_SETS, LAST_BACKFILL, LAST_CHANGE, LAST_PASS, LIMIT_END_S, LIMIT_S, LOOKED_AT, LOOP_DRIFT_US, LOOP_PHASE_MS,
-    MORE, MULTIFACTOR, N_CLEANING, N_COMING, N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, NEED, NEVER, NOW,
-    OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PARTITION_JOB_DEPTH, PARTITION_SETS, PARTITION_TIER, PARTITIONS, PERIOD,
-    POOL, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, RUN_S,
-    SCHED_INTERVAL_S, SEEN_CHANGES, SEEN_TIMES, START_S, STARTED_MS, STARTED_S, SUBMIT_S, TESTED, TESTED_USERS,
-    TIME_LIMIT_CHECK_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, USER, WAITING, WAS_EMPTY, WHOLE_DUE, Floats, Ints, Sets,
+    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST,
+    BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, CHOSEN,
+    COMING, COMPETING, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID,
+    ENDED_SET, ENDED_START_S, ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, FIRST_COMING, FIRST_TURN_S, FREE, GIVEN,
+    ID, IN_SIGHT, JOB_SETS, LIMIT_END_S, LIMIT_S, LOOKED_AT, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEED,
+    NEVER, NOT_HELD_UP, NOW, N_CLEANING, N_COMING, N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK,
+    OVER_TIME_LIMIT_S, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PARTITION_TIER, PERIOD, PLANNED,
+    POOL, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED,
+    RECALCULATED, REPEATS, RUN_S, SCHED_MAX_JOB_START, SEEN_TIMES, START_S, SUBMIT_S, TESTED, TESTED_USERS,
+    TIMED_OUT, TIME_LIMIT_CHECK_S, TRIGGERED, TURN_MS, UNUSED, USER, WAITING, Floats, Ints, Sets,
+)  # fmt: skip
+from hpcplan.simulate.compiled.threads import (
+    backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
 )  # fmt: skip
 
 __all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "resume", "submit"]
@@ -32,6 +37,8 @@ DONE: Final = 0  # nothing will happen any more
 FEED: Final = 1  # more jobs have to be given before it can go on
 LATE: Final = 2  # what happens next happens too late
 STARTED: Final = 3  # the job that is watched has started
+_SUBMITTED_MS: Final = 20
+_KILLED_MS: Final = 40
 _CLOCK: Final = OF_CLOCK
 
 
@@ -91,37 +98,16 @@ def _next_event(rules: Ints, of: Ints) -> int:
     if of[_CLOCK, N_CLEANING]:
         found = _earlier(found, max(now, of[SEEN_TIMES, 0] // 1000))
     if of[_CLOCK, N_WAITING]:
-        due = _next_pass(rules, of)
-        if due != NEVER:
-            found = _earlier(found, max(due, now))
-        if of[_CLOCK, WHOLE_DUE] != NEVER:
-            found = _earlier(found, max(of[_CLOCK, WHOLE_DUE], now))
-        if of[_CLOCK, BACKFILL_DUE] != NEVER:
-            found = _earlier(found, max(of[_CLOCK, BACKFILL_DUE], now))
+        if of[_CLOCK, MAIN_DUE_MS] != NEVER:
+            found = _earlier(found, max(of[_CLOCK, MAIN_DUE_MS] // 1000, now))
+        if of[_CLOCK, BACKFILL_DUE_MS] != NEVER:
+            found = _earlier(found, max(of[_CLOCK, BACKFILL_DUE_MS] // 1000, now))
     return found
 
 
 @compiled
 def _earlier(first: int, second: int) -> int:
-    return second if first == NEVER or second < first else first
-
-
-@compiled
-def _grid(rules: Ints, time: int) -> int:
-    """Return the last periodic pass at or before ``time``."""
-    return time - (time - rules[FIRST_TURN_S]) % rules[SCHED_INTERVAL_S]
-
-
-@compiled
-def _next_pass(rules: Ints, of: Ints) -> int:
-    batch = of[_CLOCK, BATCH_DUE]
-    if batch == NEVER:
-        return NEVER
-    grid = _grid(rules, batch)
-    if grid == batch and grid > of[_CLOCK, LAST_PASS]:
-        return grid
-    last = max(of[_CLOCK, LAST_PASS], grid)
-    return min(grid + rules[SCHED_INTERVAL_S], max(batch, last + rules[BATCH_SCHED_DELAY_S]))
+    return second if first == NEVER or (second < first and second != NEVER) else first
 
 
 @compiled
@@ -134,21 +120,22 @@ def _end(rules: Ints, of: Ints) -> None:
     of[ENDED_TIMED_OUT, place], of[ENDED_BACKFILLED, place] = of[TIMED_OUT, slot], of[BACKFILLED, slot]
     of[ENDED_SET, place] = slot
     of[_CLOCK, N_ENDED] = place + 1
-    lag_ms = 0 if of[TIMED_OUT, slot] else of[BEGAN_MS, slot] + rules[END_OVERHEAD_MS]
+    lag_ms = of[BEGAN_MS, slot] + rules[END_OVERHEAD_MS]
+    if of[TIMED_OUT, slot]:
+        lag_ms = turn(rules, now * 1000) % 1000 + _KILLED_MS
     push(of, SEEN_TIMES, of[_CLOCK, N_CLEANING], now * 1000 + lag_ms, slot)
     of[_CLOCK, N_CLEANING] += 1
-    of[_CLOCK, CHANGES] += 1
 
 
 @compiled
 def _enqueue(rules: Ints, of: Ints, factors: Floats, slot: int) -> None:
-    of[_CLOCK, CHANGES] += 1
+    of[_CLOCK, CHANGED] = 1
     if of[BLOCKED, slot]:
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot  # by a limit of its partition: it waits for ever, outside the queue
         of[_CLOCK, N_UNUSED] += 1
         return
     if rules[MULTIFACTOR] and not of[GIVEN, slot]:
-        of[PRIORITY, slot] = _priority(rules, of, factors, slot, 0)
+        of[PRIORITY, slot] = _priority(rules, of, factors, slot, 0, of[_CLOCK, NOW])
     _insert(rules, of, slot, of[_CLOCK, N_WAITING])
     of[_CLOCK, N_WAITING] += 1
     of[_CLOCK, TRIGGERED] = 1
@@ -178,12 +165,13 @@ def _before(rules: Ints, of: Ints, one: int, other: int) -> bool:
 
 
 @compiled
-def _priority(rules: Ints, of: Ints, factors: Floats, slot: int, first: int) -> int:
-    """Return the multifactor priority: age, and what does not change, weighted: half of ``factors``, from ``first`` on.
+def _priority(rules: Ints, of: Ints, factors: Floats, slot: int, first: int, now: int) -> int:
+    """Return the multifactor priority at ``now``: age, and what does not change, weighted: half of ``factors``.
 
+    The half begins at ``first``.
     The first half counts at submission, the other one later.
     """
-    age = min(1.0, max(0, of[_CLOCK, NOW] - of[SUBMIT_S, slot]) / rules[PRIORITY_MAX_AGE_S])
+    age = min(1.0, max(0, now - of[SUBMIT_S, slot]) / rules[PRIORITY_MAX_AGE_S])
     total = rules[PRIORITY_WEIGHT_AGE] * age
     for factor in range(first, first + factors.shape[1] // 2):
         total += factors[slot, factor]
@@ -192,42 +180,79 @@ def _priority(rules: Ints, of: Ints, factors: Floats, slot: int, first: int) -> 
 
 @compiled
 def _reprioritise(rules: Ints, of: Ints, factors: Floats) -> None:
-    period = (of[_CLOCK, NOW] - rules[STARTED_S]) // rules[PRIORITY_CALC_PERIOD_S]
-    if period == of[_CLOCK, PERIOD]:
+    """Work priorities out anew if a ``PriorityCalcPeriod`` has begun: as of then."""
+    every_ms = 1000 * rules[PRIORITY_CALC_PERIOD_S]
+    period = (of[_CLOCK, NOW] * 1000 - rules[PRIORITIES_BEGIN_MS]) // every_ms
+    if of[_CLOCK, PERIOD] != NEVER and period <= of[_CLOCK, PERIOD]:
         return
     of[_CLOCK, PERIOD] = period
+    began = (rules[PRIORITIES_BEGIN_MS] + every_ms * period) // 1000
     for place in range(of[_CLOCK, N_WAITING]):
         slot = of[WAITING, place]
-        if not of[GIVEN, slot]:
-            of[PRIORITY, slot] = _priority(rules, of, factors, slot, factors.shape[1] // 2)
+        if not of[GIVEN, slot] and of[SUBMIT_S, slot] <= began:
+            of[PRIORITY, slot] = _priority(rules, of, factors, slot, factors.shape[1] // 2, began)
         _insert(rules, of, slot, place)
 
 
 @compiled
 def _schedule(rules: Ints, of: Ints, sets: Sets, factors: Floats) -> None:
-    """Do what the controller's threads do at this second, each in its turn."""
+    """Let ends be seen, and both threads have their turns, in the order in which they come in this second."""
     if rules[MULTIFACTOR] and rules[RECALCULATED]:
         _reprioritise(rules, of, factors)
-    now = of[_CLOCK, NOW]
-    since = now - rules[STARTED_S]
-    main_ms = (rules[STARTED_MS] + rules[LOOP_PHASE_MS] + since * rules[LOOP_DRIFT_US] // 1000) % 1000
-    drift_ms = since * rules[BACKFILL_PASS_DRIFT_US] // (1000 * rules[BF_INTERVAL_S])
-    backfill_ms = (rules[STARTED_MS] + rules[BACKFILL_PHASE_MS] + drift_ms) % 1000
-    for turn in range(1 if rules[BUILTIN] else 2):
-        main = rules[BUILTIN] or (main_ms <= backfill_ms) == (turn == 0)
-        of[_CLOCK, TURN_MS] = main_ms if main else backfill_ms
-        _see_ends(rules, of, sets, now * 1000 + of[_CLOCK, TURN_MS])
-        _note_changes(rules, of, now)
-        if not of[_CLOCK, N_WAITING]:
-            continue
-        if main:
+    now_ms = of[_CLOCK, NOW] * 1000
+    submitted, batch = NEVER, of[_CLOCK, TRIGGERED]
+    if of[_CLOCK, CHANGED]:
+        submitted = now_ms + _SUBMITTED_MS
+    of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 0
+    while True:
+        end = of[SEEN_TIMES, 0] if of[_CLOCK, N_CLEANING] else NEVER
+        main_due = of[_CLOCK, MAIN_DUE_MS]
+        at = _earlier(_earlier(_earlier(end, submitted), main_due), of[_CLOCK, BACKFILL_DUE_MS])
+        if at == NEVER or at >= now_ms + 1000:
+            break
+        of[_CLOCK, TURN_MS] = max(0, at - now_ms)
+        if at == end:
+            _see_ends(rules, of, sets, at)
+            if of[_CLOCK, AT_ONCE] and of[_CLOCK, N_WAITING]:
+                _main_pass(rules, of, sets, 0)
+            of[_CLOCK, AT_ONCE] = 0
+        elif at == submitted:
+            _tell(rules, of, at, batch)
+            submitted = NEVER
+        elif at == main_due:
             _main_turn(rules, of, sets)
-        elif of[_CLOCK, BACKFILL_DUE] != NEVER and of[_CLOCK, BACKFILL_DUE] <= now:
-            _backfill_pass(rules, of, sets)
-    _see_ends(rules, of, sets, now * 1000 + 999)
-    _note_changes(rules, of, now + 1)
-    if not of[_CLOCK, N_WAITING]:
-        of[_CLOCK, WAS_EMPTY] = 1
+        else:
+            planned_idle = False
+            of[_CLOCK, COMPETING] = 0
+            if of[_CLOCK, N_WAITING]:
+                planned_idle = _backfill_pass(rules, of, sets)
+            backfill_passed(rules, of, planned_idle)
+        if of[_CLOCK, CHANGED]:
+            _tell(rules, of, now_ms + of[_CLOCK, TURN_MS], of[_CLOCK, TRIGGERED])
+            of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 0
+
+
+@compiled
+def _tell(rules: Ints, of: Ints, at_ms: int, batch: int) -> None:
+    """Tell both threads of a change; ``batch``, if it is a submission or an end."""
+    if not rules[BUILTIN]:
+        backfill_changed(rules, of, at_ms)
+    main_changed(rules, of, at_ms, batch)
+
+
+@compiled
+def _queue_in_sight(of: Ints) -> tuple[int, int]:
+    """Return the row of the jobs that a turn sees and how many they are; those submitted now come a bit later."""
+    count = of[_CLOCK, N_WAITING]
+    if of[_CLOCK, TURN_MS] >= _SUBMITTED_MS:
+        return WAITING, count
+    seen = 0
+    for place in range(count):
+        slot = of[WAITING, place]
+        if of[SUBMIT_S, slot] < of[_CLOCK, NOW]:
+            of[IN_SIGHT, seen] = slot
+            seen += 1
+    return IN_SIGHT, seen
 
 
 @compiled
@@ -244,8 +269,8 @@ def _see_ends(rules: Ints, of: Ints, sets: Sets, until_ms: int) -> None:
         of[_CLOCK, N_PROMISED] = last
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot
         of[_CLOCK, N_UNUSED] += 1
-        of[_CLOCK, CHANGES] += 1
-        of[_CLOCK, TRIGGERED] = 1
+        of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 1
+        of[_CLOCK, AT_ONCE] |= of[TIMED_OUT, slot]
 
 
 @compiled
@@ -263,77 +288,68 @@ def _place(of: Ints, slot: int) -> int:
 
 
 @compiled
-def _note_changes(rules: Ints, of: Ints, now: int) -> None:
-    """Arm what is due after a change; a batch is due only after submissions and ends, not after starts."""
-    if of[_CLOCK, TRIGGERED] and of[_CLOCK, BATCH_DUE] == NEVER:
-        of[_CLOCK, BATCH_DUE] = now
-    of[_CLOCK, TRIGGERED] = 0
-    if of[_CLOCK, CHANGES] == of[_CLOCK, SEEN_CHANGES]:
-        return
-    of[_CLOCK, SEEN_CHANGES] = of[_CLOCK, CHANGES]
-    if of[_CLOCK, WHOLE_DUE] == NEVER:
-        of[_CLOCK, WHOLE_DUE] = _grid(rules, now + rules[SCHED_INTERVAL_S])
-    if not rules[BUILTIN]:
-        due = of[_CLOCK, BACKFILL_DUE]
-        if due != NEVER and due < now:  # a turn with nothing to do
-            of[_CLOCK, LAST_BACKFILL] = due
-            due = NEVER
-        of[_CLOCK, BACKFILL_DUE] = _next_backfill(rules, of, now) if due == NEVER else due
-    of[_CLOCK, LAST_CHANGE] = now
-
-
-@compiled
-def _next_backfill(rules: Ints, of: Ints, now: int) -> int:
-    """Return when the backfill thread next looks, something having changed now."""
-    every, last = rules[BF_INTERVAL_S], of[_CLOCK, LAST_BACKFILL]
-    if not of[_CLOCK, WAS_EMPTY]:
-        return last + max(1, -(-(now - last) // every)) * every
-    of[_CLOCK, WAS_EMPTY] = of[_CLOCK, N_WAITING] == 0
-    if of[_CLOCK, LAST_CHANGE] >= last:
-        last += ((of[_CLOCK, LAST_CHANGE] - last) // every + 1) * every
-        if last >= now:
-            return last
-        of[_CLOCK, LAST_BACKFILL] = last
-    return max(now, last + every)
-
-
-@compiled
 def _main_turn(rules: Ints, of: Ints, sets: Sets) -> None:
-    now = of[_CLOCK, NOW]
-    whole = of[_CLOCK, WHOLE_DUE] != NEVER and of[_CLOCK, WHOLE_DUE] <= now
-    due = _next_pass(rules, of)
-    if not whole and (due == NEVER or due > now):
-        return
-    of[_CLOCK, LAST_PASS], of[_CLOCK, BATCH_DUE] = now, NEVER
-    depth, most = of[_CLOCK, N_WAITING], rules[DEFAULT_QUEUE_DEPTH]
-    if whole or _grid(rules, now) == now or not most or depth <= most:
-        of[_CLOCK, WHOLE_DUE] = NEVER
-    else:
-        depth = most
+    """Have the pass of the main loop that is due."""
+    truncated = not of[_CLOCK, MAIN_DUE_WHOLE] and rules[DEFAULT_QUEUE_DEPTH] + 1 < of[_CLOCK, N_WAITING]
+    passed_over = _main_pass(rules, of, sets, of[_CLOCK, MAIN_DUE_WHOLE]) if of[_CLOCK, N_WAITING] else False
+    at_ms = of[_CLOCK, MAIN_DUE_MS]
+    main_passed(rules, of, truncated)
+    if passed_over:
+        backfill_touched(rules, of, at_ms)
+
+
+@compiled
+def _main_pass(rules: Ints, of: Ints, sets: Sets, whole: int) -> bool:
+    """Start jobs in order; whether some were passed over because nodes were held up."""
+    queue, count = _queue_in_sight(of)
+    words = sets.shape[1]
     _find_free(sets)
+    for word in range(words):
+        sets[NOT_HELD_UP, word] = sets[ALL, word]
     for partition in range(rules[PARTITIONS]):
         of[LOOKED_AT, partition] = 0
-    started = False
-    for place in range(depth):
-        if is_empty(sets, FREE):
-            break
-        slot = of[WAITING, place]
+    tested = started = 0
+    passed_over = False
+    for place in range(count):
+        slot = of[queue, place]
         partition, eligible = of[PARTITION, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+        mask = rules[PARTITION_SETS] + partition
+        if not passed_over:
+            passed_over = common(sets, NOT_HELD_UP, mask) < of[NEED, slot]
+        if is_empty(sets, FREE):
+            passed_over = passed_over or place + 1 < count
+            break
+        if started == rules[SCHED_MAX_JOB_START] and started:
+            break
         of[LOOKED_AT, partition] += 1
         if 0 < rules[PARTITION_JOB_DEPTH] < of[LOOKED_AT, partition]:
             continue
-        for word in range(sets.shape[1]):
+        if not whole and tested > rules[DEFAULT_QUEUE_DEPTH]:
+            break
+        tested += 1
+        for word in range(words):
             sets[POOL, word] = sets[FREE, word] & sets[eligible, word]
         if choose(rules, of, sets, POOL, of[NEED, slot]):
             _start(rules, of, sets, slot, 0)
-            for word in range(sets.shape[1]):
+            for word in range(words):
                 sets[FREE, word] &= ~sets[CHOSEN, word]
-            started = True
-        elif common(sets, eligible, ALL) >= of[NEED, slot]:
-            for word in range(sets.shape[1]):
-                sets[FREE, word] &= ~sets[rules[PARTITION_SETS] + partition, word]
+            started += 1
+        elif _holds_up(rules, of, slot) and common(sets, eligible, ALL) >= of[NEED, slot]:
+            for word in range(words):
+                sets[FREE, word] &= ~sets[mask, word]
+                sets[NOT_HELD_UP, word] &= ~sets[mask, word]
     if started:
         _drop_started(of)
+    return passed_over
+
+
+@compiled
+def _holds_up(rules: Ints, of: Ints, slot: int) -> bool:
+    """Whether a job that waits has waited long enough, and is important enough, to hold up others."""
+    if of[PRIORITY, slot] < rules[BF_MIN_PRIO_RESERVE]:
+        return False
+    age_s: int = of[_CLOCK, NOW] - of[SUBMIT_S, slot]
+    return age_s >= rules[BF_MIN_AGE_RESERVE_S]
 
 
 @compiled
@@ -343,24 +359,23 @@ def _find_free(sets: Sets) -> None:
 
 
 @compiled
-def _backfill_pass(rules: Ints, of: Ints, sets: Sets) -> None:
+def _backfill_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
+    """Have a pass of the backfill scheduler; whether idle nodes have been promised in it."""
     now = of[_CLOCK, NOW]
-    of[_CLOCK, LAST_BACKFILL], of[_CLOCK, BACKFILL_DUE] = now, NEVER
-    count = min(of[_CLOCK, N_WAITING], rules[BF_MAX_JOB_TEST])
+    queue, count = _queue_in_sight(of)
+    count = min(count, rules[BF_MAX_JOB_TEST])
     _find_free(sets)
     begin_pass(rules, of, sets)
-    last = last_that_can_start(rules, of, sets, count - 1)
-    if last < 0:
-        return
+    last = last_that_can_start(rules, of, sets, queue, count - 1)
     counted = rules[BF_MAX_JOB_PART] > 0 or rules[BF_MAX_JOB_USER] > 0
     if counted:
         of[TESTED, :] = 0
         of[TESTED_USERS, :] = 0
     started = 0
     for place in range(count):
-        if place > last:
+        if place > last and comes_again(of, sets):
             break
-        slot = of[WAITING, place]
+        slot = of[queue, place]
         if counted and not _may_test(rules, of, slot):
             continue
         start = find(rules, of, sets, slot)
@@ -368,16 +383,17 @@ def _backfill_pass(rules: Ints, of: Ints, sets: Sets) -> None:
             continue
         if start > now:
             promise(rules, of, sets, slot, start)
-            last = last_that_can_start(rules, of, sets, last)
+            last = last_that_can_start(rules, of, sets, queue, last)
             continue
         _start(rules, of, sets, slot, 1)
         started_now(rules, of, sets, slot)
-        last = last_that_can_start(rules, of, sets, last)
+        last = last_that_can_start(rules, of, sets, queue, last)
         started += 1
         if started == rules[BF_MAX_JOB_START]:
             break
     if started:
         _drop_started(of)
+    return common(sets, PLANNED, FREE) > 0
 
 
 @compiled
@@ -396,7 +412,7 @@ def _start(rules: Ints, of: Ints, sets: Sets, slot: int, backfilled: int) -> Non
     """Start a job now on ``CHOSEN``."""
     of[START_S, slot], of[BEGAN_MS, slot], of[BACKFILLED, slot] = of[_CLOCK, NOW], of[_CLOCK, TURN_MS], backfilled
     _hold(rules, of, sets, slot)
-    of[_CLOCK, CHANGES] += 1
+    of[_CLOCK, CHANGED] = 1
 
 
 @compiled
@@ -430,3 +446,5 @@ def _drop_started(of: Ints) -> None:
             of[WAITING, left] = slot
             left += 1
     of[_CLOCK, N_WAITING] = left
+    if not left:
+        of[_CLOCK, REPEATS] = 0

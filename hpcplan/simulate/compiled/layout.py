@@ -25,34 +25,36 @@ NEVER: Final = -(2**62)  # a time that is not set
 # The fields of SlurmSettings that count, and what follows from them; counts of sets, and the rows where they begin.
 RULES: Final = (
     "builtin", "by_id", "multifactor", "recalculated", "sched_interval_s", "batch_sched_delay_s",
-    "default_queue_depth", "partition_job_depth", "bf_interval_s", "bf_resolution_s", "bf_window_s",
-    "bf_max_job_test", "bf_max_job_start", "bf_max_job_part", "bf_max_job_user", "bf_job_part_count_reserve",
-    "bf_min_age_reserve_s", "bf_min_prio_reserve", "over_time_limit_s",
+    "default_queue_depth", "partition_job_depth", "sched_max_job_start", "bf_interval_s", "bf_resolution_s",
+    "bf_window_s", "bf_max_job_test", "bf_max_job_start", "bf_max_job_part", "bf_max_job_user",
+    "bf_job_part_count_reserve", "bf_min_age_reserve_s", "bf_min_prio_reserve", "over_time_limit_s",
     "priority_weight_age", "priority_max_age_s", "priority_calc_period_s", "time_limit_check_s", "started_s",
     "started_ms", "clock_s", "loop_phase_ms", "loop_drift_us", "backfill_phase_ms", "backfill_pass_drift_us",
-    "end_overhead_ms", "first_turn_s", "nodes", "lines", "line_sets", "partitions", "partition_sets",
-    "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets", "memo_size",
+    "end_overhead_ms", "first_turn_s", "priorities_begin_ms", "nodes", "lines", "line_sets", "partitions",
+    "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets", "memo_size",
 )  # fmt: skip
 (
     BUILTIN, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S, DEFAULT_QUEUE_DEPTH,
-    PARTITION_JOB_DEPTH, BF_INTERVAL_S, BF_RESOLUTION_S, BF_WINDOW_S, BF_MAX_JOB_TEST, BF_MAX_JOB_START,
-    BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
-    OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S,
-    PRIORITY_CALC_PERIOD_S, TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US,
-    BACKFILL_PHASE_MS, BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, NODES, LINES, LINE_SETS, PARTITIONS,
+    PARTITION_JOB_DEPTH, SCHED_MAX_JOB_START, BF_INTERVAL_S, BF_RESOLUTION_S, BF_WINDOW_S, BF_MAX_JOB_TEST,
+    BF_MAX_JOB_START, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S,
+    BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S, PRIORITY_CALC_PERIOD_S,
+    TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US, BACKFILL_PHASE_MS,
+    BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS,
     PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS, MEMO_SIZE,
 ) = range(len(RULES))  # fmt: skip
 
-# Sets that there is one of: all nodes, the busy and the free ones, those chosen, and room to work in.
-FIXED_SETS: Final = ("all", "busy", "free", "usable", "pool", "light", "chosen")
-ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN = range(len(FIXED_SETS))
+# Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
+# a pass has promised, and room to work in.
+FIXED_SETS: Final = ("all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned")
+ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED = range(len(FIXED_SETS))
 
 # Of jobs, by slot.
 FIELDS: Final = (
     "id", "submit_s", "run_s", "limit_s", "need", "eligible", "partition", "user", "priority", "given", "blocked",
     "start_s", "limit_end_s", "began_ms", "timed_out", "backfilled",
-    # Slots in order: that wait; that run or are cleaned up, by the end of their limits; unused ones; to be submitted.
-    "waiting", "promised", "unused", "coming",
+    # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
+    # unused ones; to be submitted.
+    "waiting", "in_sight", "promised", "unused", "coming",
     # Heaps of (time, slot): when jobs end, and when the controller has seen it (ms).
     "end_times", "end_slots", "seen_times", "seen_slots",
     # Jobs that have ended, to be taken away.
@@ -66,20 +68,25 @@ FIELDS: Final = (
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
-    BEGAN_MS, TIMED_OUT, BACKFILLED, WAITING, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS,
-    ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS,
-    LIMIT_ENDS, LIMIT_SLOTS, MEMO_ELIGIBLE, MEMO_NEED, MEMO_LIMIT_S, MEMO_EARLIEST, MEMO_STAMP, LOOKED_AT, TESTED,
-    TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, OF_CLOCK,
+    BEGAN_MS, TIMED_OUT, BACKFILLED, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES,
+    SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS,
+    SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, MEMO_ELIGIBLE, MEMO_NEED, MEMO_LIMIT_S, MEMO_EARLIEST, MEMO_STAMP,
+    LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
 CLOCK: Final = (
-    "now", "changes", "seen_changes", "triggered", "batch_due", "whole_due", "backfill_due", "was_empty",
-    "last_change", "last_pass", "last_backfill", "turn_ms", "period", "stamp", "more", "first_coming", "n_coming",
-    "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels", "n_limits",
+    "now", "changed", "triggered", "turn_ms", "period", "stamp", "more", "first_coming",
+    "last_whole_s", "last_s", "batch_ms", "wanted", "main_due_ms", "main_due_whole",
+    "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
+    "competing", "late", "at_once",
+    "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
+    "n_limits",
 )  # fmt: skip
 (
-    NOW, CHANGES, SEEN_CHANGES, TRIGGERED, BATCH_DUE, WHOLE_DUE, BACKFILL_DUE, WAS_EMPTY, LAST_CHANGE, LAST_PASS,
-    LAST_BACKFILL, TURN_MS, PERIOD, STAMP, MORE, FIRST_COMING, N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING,
-    N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
+    NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, STAMP, MORE, FIRST_COMING,
+    LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS, MAIN_DUE_WHOLE,
+    BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
+    COMPETING, LATE, AT_ONCE,
+    N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
 ) = range(len(CLOCK))  # fmt: skip
