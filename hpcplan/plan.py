@@ -23,6 +23,7 @@ __all__ = [
     "DataShards",
     "Estimate",
     "Exchange",
+    "ExchangeAxis",
     "Health",
     "Job",
     "LinkLoad",
@@ -194,15 +195,21 @@ class Pool(Value):
     data_share: NonNegative | None = Field(None, description="of the training data that passes through here, 0 to 1")
 
 
+ExchangeAxis = Literal["tp", "cp", "ep", "dp", "edp", "rdp", "redp", "pp"]
+
+
 class Exchange(Value):
-    """Messages of one kind, a step: in groups of ranks along an axis (``edp``: expert gradients), by a pattern.
+    """Messages of one kind, a step: in groups of ranks along an axis, by a pattern.
+
+    ``dp`` are the ranks that ZeRO divides over, ``rdp`` those of different groups that hold the same; ``edp`` and
+    ``redp`` are the same for experts.
 
     Each rank passes ``sent_bytes`` to its successor in a ring; to all others in equal parts, of which it keeps its own
     (all-to-all); or to the next stage and as much back (chain; in a loop the first stage follows the last). ``rounds``
     counts the messages whose latency is waited for.
     """
 
-    axis: Literal["tp", "cp", "ep", "dp", "edp", "pp"]
+    axis: ExchangeAxis
     pattern: Literal["ring", "all-to-all", "chain", "loop"]
     sent_bytes: NonNegative
     rounds: NonNegative

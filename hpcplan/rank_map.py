@@ -155,23 +155,30 @@ def _rank_groups(spec: "dict[str, Any]", axis: str) -> "list[list[int]]":
     """Return the groups of ranks that communicate over an axis, each in the order of its ranks.
 
     Gradients (``dp``) are reduced over the data- and context-parallel ranks together; experts are spread over ``ep``
-    consecutive ones of those, and the gradients of experts (``edp``) are reduced over the rest.
+    consecutive ones of those, and the gradients of experts (``edp``) are reduced over the rest. With hybrid sharding
+    that is inside each of ``copies`` groups, which then sum up what they have (``rdp``, ``redp``).
     """
+    copies = spec.get("copies", 1)
     names = [name for name, _ in spec["axes"]]
     strides, total = {}, 1
     for name, size in spec["axes"]:
         strides[name] = (total, size)
         total *= size
-    over = ("dp", "cp") if axis in ("dp", "ep", "edp") else (axis,)
+    over = (axis,) if axis in ("tp", "cp", "pp") else ("dp", "cp")
     fixed = [strides[name] for name in names if name not in over]
     groups: dict[tuple[int, ...], list[int]] = {}
     for rank in range(total):
         groups.setdefault(tuple(rank // stride % size for stride, size in fixed), []).append(rank)
     if axis == "ep":
         return [g[i : i + spec["ep"]] for g in groups.values() for i in range(0, len(g), spec["ep"])]
-    if axis == "edp":
-        return [g[i :: spec["ep"]] for g in groups.values() for i in range(spec["ep"])]
-    return list(groups.values())
+    found = list(groups.values())
+    if axis in ("edp", "redp"):
+        found = [g[i :: spec["ep"]] for g in found for i in range(spec["ep"])]
+    if axis in ("dp", "edp"):
+        return [g[i : i + len(g) // copies] for g in found for i in range(0, len(g), len(g) // copies)]
+    if axis in ("rdp", "redp"):
+        return [g[i :: len(g) // copies] for g in found for i in range(len(g) // copies)]
+    return found
 
 
 def block_flows(spec: "dict[str, Any]", exchange: "dict[str, Any]") -> "Flows":

@@ -14,7 +14,7 @@ from functools import reduce
 
 import numpy as np
 
-from hpcplan.cost import collectives
+from hpcplan.cost import collectives, messages
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.compute import Arithmetic, LayerTime
 from hpcplan.cost.correction import Corrected
@@ -140,7 +140,7 @@ def _step(
     bubble = (s.pp - 1) / s.vpp * np.maximum(0.0, stage - deferred) * c.bubble * slower
 
     hop = _hop(shape, machine, c, s, arithmetic)
-    crossings = (s.pp - 1) * 2 + s.micro_batches * s.vpp * 2 * c.pipeline_exposed
+    crossings = (s.pp - 1) * 2 + messages.hops(s, c.pipeline_exposed)
 
     held = held_parameters(shape, s, arithmetic.recipe)
     dense, experts = held.trained_dense, held.trained_experts
@@ -182,8 +182,8 @@ def _hop(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmet
     Each tensor-parallel rank sends its part, and the next stage gathers the parts unless sequence parallelism keeps
     them apart (Narayanan et al. 2021, section 4.1, "scatter/gather"; DeepSpeed's pipelines do the same).
     """
-    whole = arithmetic.tokens * shape.hidden * machine.element_bytes
-    sent = collectives.point_to_point(machine, c, whole / s.tp, s.gpus)
+    whole = messages.activation_bytes(shape, machine, arithmetic.sequence, s)
+    sent = collectives.point_to_point(machine, c, messages.hop_bytes(s, whole), s.gpus)
     tp = collectives.group(machine, c, s.tp, np.ones_like(s.tp))
     return sent + np.where(s.sequence_parallel == 1, 0.0, collectives.all_gather(tp, whole))
 
@@ -191,30 +191,25 @@ def _hop(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmet
 def _layer_traffic(
     shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmetic: Arithmetic, layer: LayerTime
 ) -> _LayerTraffic:
-    element = machine.element_bytes
-    activation = arithmetic.tokens * shape.hidden * element
+    activation = messages.activation_bytes(shape, machine, arithmetic.sequence, s)
     tp = collectives.group(machine, c, s.tp, np.ones_like(s.tp))
-    # Two all-reduces forward and two backward (Shoeybi et al. 2019, section 3); with sequence parallelism each becomes
-    # a reduce-scatter and an all-gather of the same volume. Full recomputation repeats the forward ones.
-    passes = 2 + s.recomputed(shape.layers)
-    sp = s.sequence_parallel == 1
-    volume = 2.0 * (passes - 1) + 2.0 * c.tensor_backward_exposed + np.where(sp, 1.0, 0.0)
-    tensor = volume * collectives.all_reduce(tp, activation) * c.tensor_exposed
+    reductions = messages.tensor_reductions(shape, s, c.tensor_backward_exposed)
+    tensor = reductions * collectives.all_reduce(tp, activation) * c.tensor_exposed
 
     cp = collectives.group(machine, c, s.cp, s.tp)
-    keys_values = arithmetic.tokens * shape.key_value_width * element / s.tp
-    ring = collectives.all_gather(cp, keys_values * s.cp)
-    # Ring attention passes keys and values on while it computes (Liu et al. 2023); half of the layer can hide it.
-    exposed = np.maximum(0.0, 3 * ring - 0.5 * (layer.forward_s + layer.backward_s))
-    context = np.where(s.cp > 1, exposed + 3 * cp.latency_s, 0.0)
+    ring = messages.RING_PASSES * collectives.all_gather(
+        cp, messages.ring_bytes(shape, machine, arithmetic.sequence, s)
+    )
+    # Ring attention passes keys and values on while it computes; half of the layer can hide it.
+    exposed = np.maximum(0.0, ring - 0.5 * (layer.forward_s + layer.backward_s))
+    context = np.where(s.cp > 1, exposed + messages.RING_PASSES * cp.latency_s, 0.0)
 
     expert = np.zeros(len(s))
     if np.any(np.asarray(shape.experts) > 0):
         ep = collectives.group(machine, c, s.ep, s.tp)
-        sent, once = activation * shape.busiest_expert(c.expert_imbalance) / s.tp, arithmetic.recipe.dispatch_once
-        exchanges = 2 * passes * c.expert_exposed  # to the experts and back
+        sent, once = messages.dispatch_bytes(shape, c, s, activation), arithmetic.recipe.dispatch_once
         exchange = collectives.all_to_all(ep, sent, shape.experts_per_token, once)
-        expert = shape.sparse_layers / shape.layers * exchanges * exchange
+        expert = messages.dispatches(shape, s) * c.expert_exposed * exchange
     return _LayerTraffic(tensor, context, expert)
 
 
@@ -235,47 +230,18 @@ def _data_parallel(
 def gradient_exchange(
     machine: Machine, c: Coefficients, s: Shardings, held: Held, recipe: Recipe
 ) -> tuple[Floats, Floats]:
-    """Return the seconds of gradient reduction and, for ZeRO, of gathering parameters: beside arithmetic, and after it.
-
-    Gradients are reduced once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces gradients, and
-    gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline it gathers and reduces
-    once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights have no gradients, but
-    stage 3 gathers them as they are kept. With hybrid sharding (Zhao et al. 2023, arXiv:2304.11277, section 3.2.2) that
-    is among the ranks of a group, whose reduced gradients are then summed over the groups.
-    """
-    whole, routed_whole = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
-    size, routed_size = (np.where(s.zero == 0, all_, part) for all_, part in (
-        (whole, s.shards), (routed_whole, s.expert_shards)))  # fmt: skip
-    stride, routed_stride = s.tp, s.tp * s.ep
-    near = collectives.group(machine, c, size, stride)
-    routed_near = collectives.group(machine, c, routed_size, routed_stride)
-
-    def gather(bytes_each: Number, dense: Floats = held.trained_dense, routed: Floats = held.trained_experts) -> Floats:
-        shared = collectives.all_gather(near, bytes_each * dense)
-        return shared + collectives.all_gather(routed_near, bytes_each * routed)
-
-    def copied() -> Floats:
-        """Return the seconds of summing the gradients that a group has reduced over the groups that are its copies."""
-        apart = collectives.group(machine, c, np.maximum(1, whole // size), stride * size)
-        routed_apart = collectives.group(
-            machine, c, np.maximum(1, routed_whole // routed_size), routed_stride * routed_size
-        )
-        shared = collectives.all_reduce(apart, c.gradient_bytes * held.trained_dense / size)
-        return shared + collectives.all_reduce(routed_apart, c.gradient_bytes * held.trained_experts / routed_size)
-
-    reduced = gather(c.gradient_bytes)
-    in_turn = (np.asarray(recipe.owner_after_owner) > 0) & (s.zero > 0)
-    once = reduced + np.select([s.zero == 0, in_turn], [reduced, 0.0 * reduced], gather(2.0))
-    times = np.where(s.pp > 1, 1, s.micro_batches)
-    sharded = ((2.0 * times - np.where(s.pp > 1, 1, 0)) * gather(2.0) + times * reduced) / c.gather_efficiency
-    if np.any(np.asarray(recipe.adapter_rank) > 0):
-        frozen = 2.0 * gather(recipe.frozen_bytes, held.dense, held.experts) * times / c.gather_efficiency
-        sharded = sharded + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)
-    if s.shard_group.any():
-        once, sharded = once + copied(), sharded + times * copied()
-    total = np.where(s.zero == 3, sharded, once)
+    """Return the seconds that data-parallel ranks exchange data: beside arithmetic, and after it."""
+    total, groups = np.zeros(len(s)), dict[str, collectives.Group]()
+    for gather in messages.gradient_gathers(c, s, held, recipe):
+        if gather.axis not in groups:
+            groups[gather.axis] = collectives.group(machine, c, gather.size, gather.stride)
+        over = groups[gather.axis]
+        slower = np.where(gather.sharded, c.gather_efficiency, 1.0)
+        collective = collectives.all_reduce if gather.both else collectives.all_gather
+        total = total + gather.times * collective(over, gather.total_bytes) / slower
+    in_turn = (np.asarray(recipe.owner_after_owner) > 0) & (s.zero > 0) & (s.zero < 3)
     if not np.any(in_turn):
         return total, np.zeros_like(total)
-    sent = collectives.broadcasts(near, 2.0 * held.trained_dense)
-    sent = sent + collectives.broadcasts(routed_near, 2.0 * held.trained_experts)
-    return total, np.where(in_turn & (s.zero < 3), sent, 0.0)  # after the optimizer's step, when nothing else runs
+    trained = {"dp": held.trained_dense, "edp": held.trained_experts}
+    sent = sum(collectives.broadcasts(groups[axis], 2.0 * trained[axis]) for axis in trained if axis in groups)
+    return total, np.where(in_turn, sent, 0.0)  # after the optimizer's step, when nothing else runs

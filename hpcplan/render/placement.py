@@ -43,6 +43,7 @@ def rank_map_spec(plan: Plan) -> dict[str, Any]:
         "gpus_per_node": sharding.gpus_per_node,
         "axes": [[axis, getattr(sharding, axis)] for axis in placement.order if axis != "ep"],
         "ep": sharding.ep,
+        "copies": sharding.copies,
         "hosts": list(placement.node_order),
         **traffic,
         "switches": [_switch(number, place) for number, place in enumerate(placement.fabric)],

@@ -31,18 +31,24 @@ _ANY_ORDER = frozenset({"srun", "mpi"})  # trainers of one's own follow HPCPLAN_
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """tp x cp x dp x pp ranks in an order of their axes; experts are spread over ``ep`` of the dp x cp ranks."""
+    """tp x cp x dp x pp ranks in an order of their axes; experts are spread over ``ep`` of the dp x cp ranks.
+
+    With hybrid sharding these are in ``copies`` groups of neighbours, each of which holds all.
+    """
 
     order: Order  # without ep, fastest first
     sizes: tuple[int, ...]  # in that order
     ep: int
     gpus_per_node: int
+    copies: int = 1
 
     @classmethod
     def of(cls, sharding: Sharding, order: Order) -> Grid:
         """Return the grid of a sharding."""
         axes = tuple(axis for axis in order if axis != "ep")
-        return cls(axes, tuple(getattr(sharding, axis) for axis in axes), sharding.ep, sharding.gpus_per_node)
+        return cls(
+            axes, tuple(getattr(sharding, axis) for axis in axes), sharding.ep, sharding.gpus_per_node, sharding.copies
+        )
 
     @property
     def blocks(self) -> int:
@@ -53,9 +59,10 @@ class Grid:
         """Return the ranks that communicate over an axis, shape (groups, members), members ascending.
 
         Gradients (``dp``) are reduced over the data- and context-parallel ranks together; experts are spread over
-        ``ep`` consecutive ones of those, and gradients of experts (``edp``) are reduced over the rest.
+        ``ep`` consecutive ones of those, and gradients of experts (``edp``) are reduced over the rest. Groups that are
+        copies of each other do so on their own, and sum up what they have (``rdp``, ``redp``).
         """
-        over = ("dp", "cp") if axis in ("dp", "ep", "edp") else (axis,)
+        over = (axis,) if axis in self.order and axis != "dp" else ("dp", "cp")
         ranks = np.arange(prod(self.sizes)).reshape(self.sizes[::-1])
         names = self.order[::-1]
         inner = [i for i, name in enumerate(names) if name in over]
@@ -64,8 +71,12 @@ class Grid:
         groups: Ints = np.sort(ranks.transpose(outer + inner).reshape(-1, members), axis=1)
         if axis == "ep":
             return groups.reshape(-1, self.ep)
-        if axis == "edp":
-            return groups.reshape(len(groups), -1, self.ep).transpose(0, 2, 1).reshape(-1, members // self.ep)
+        if axis in ("edp", "redp"):
+            groups = groups.reshape(len(groups), -1, self.ep).transpose(0, 2, 1).reshape(-1, members // self.ep)
+        if axis in ("dp", "edp"):
+            return groups.reshape(-1, groups.shape[1] // self.copies)
+        if axis in ("rdp", "redp"):
+            return groups.reshape(len(groups), self.copies, -1).transpose(0, 2, 1).reshape(-1, self.copies)
         return groups
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
+from hpcplan.cost.recipe import recipe_of
 from hpcplan.errors import InputError, Problem, nearest
 from hpcplan.partition.placement.ask import Way, ask_slurm, under_same_leaves
 from hpcplan.partition.placement.choices import neighbourhoods, slurm_choice
@@ -154,6 +155,7 @@ def placement_of(
     first = int(topology.hierarchy.numbers(topology.nodes(group)[:1])[0])
     traffic = traffic_of(
         workload.model, workload.training.sequence_length, sharding, estimate, machine, coefficients,
+        recipe_of(workload.training),
         node_bytes_per_s=float(topology.hierarchy.up_bytes_per_s[first]),
         node_latency_s=site.node_groups[group].nics.latency_s,
     )  # fmt: skip

@@ -1,27 +1,29 @@
 """What a step of a sharding sends, in bytes, tied to the cost model's estimate of what that takes.
 
-The volumes are those of :mod:`hpcplan.cost.step`. Each term of the estimate is turned into a rate: its seconds on the
-neighbourhoods that the cost model assumes, over the seconds that its exchanges keep those links busy. A placement then
-changes the busy time and nothing else, so that a placement on the assumed neighbourhoods has the estimate's step.
+What is sent is the cost model's own (:mod:`hpcplan.cost.messages`). Each term of the estimate is turned into a rate:
+its seconds on the neighbourhoods that the cost model assumes, over the seconds that its exchanges keep those links
+busy. A placement then changes the busy time and nothing else, so that a placement on the assumed neighbourhoods has the
+estimate's step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
-from hpcplan.cost import collectives
+from hpcplan.cost import collectives, messages
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import held_parameters
+from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import Shardings
-from hpcplan.plan import Estimate, Exchange, Sharding, Traffic, TrafficTerm
+from hpcplan.cost.shardings import RECOMPUTE, SCHEDULES, Shardings
+from hpcplan.plan import Estimate, Exchange, ExchangeAxis, Sharding, Traffic, TrafficTerm
 from hpcplan.workload.model import ModelShape
 
-__all__ = ["traffic_of"]
+__all__ = ["as_the_cost_model_has_it", "traffic_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +31,33 @@ class _Volumes:
     """What the exchanges of a sharding have in common."""
 
     shape: Shape
-    s: Sharding
+    sharding: Sharding
+    s: Shardings  # the same, as the cost model has it
     machine: Machine
     c: Coefficients
-    activation_bytes: float
-    layers: float
-    events: float  # of one kind a layer, in a step: micro-batches
+    recipe: Recipe
+    sequence: int
+
+    @property
+    def activation_bytes(self) -> float:
+        """Of one micro-batch, between two layers."""
+        return float(messages.activation_bytes(self.shape, self.machine, self.sequence, self.s)[0])
+
+    @property
+    def layers(self) -> float:
+        """Of the fullest stage, in all micro-batches of a step."""
+        return float(self.s.stage_layers(self.shape.layers)[0]) * self.sharding.micro_batches
 
     def seconds(self, exchange: Exchange) -> float:
         """Return how long the cost model's neighbourhoods would carry an exchange of the default order."""
-        s = self.s
-        replicas = s.dp * s.cp
+        s = self.sharding
+        replicas, copies = s.dp * s.cp, s.copies
+        shards = replicas // copies
+        experts = max(1, shards // s.ep)
         size, stride = {
-            "tp": (s.tp, 1), "cp": (s.cp, s.tp), "ep": (s.ep, s.tp), "dp": (replicas, s.tp),
-            "edp": (max(1, replicas // s.ep), s.tp * s.ep), "pp": (s.pp, s.tp * replicas),
+            "tp": (s.tp, 1), "cp": (s.cp, s.tp), "ep": (s.ep, s.tp), "pp": (s.pp, s.tp * replicas),
+            "dp": (shards, s.tp), "rdp": (copies, s.tp * shards),
+            "edp": (experts, s.tp * s.ep), "redp": (copies, s.tp * s.ep * experts),
         }[exchange.axis]  # fmt: skip
         group = collectives.group(self.machine, self.c, np.array([size]), np.array([stride]))
         if exchange.axis == "pp":
@@ -63,6 +78,7 @@ def traffic_of(
     estimate: Estimate,
     machine: Machine,
     coefficients: Coefficients,
+    recipe: Recipe = PRETRAINING,
     *,
     node_bytes_per_s: float,
     node_latency_s: float,
@@ -76,15 +92,13 @@ def traffic_of(
         estimate: what the cost model promises, term by term.
         machine: that it was priced on.
         coefficients: that it was priced with.
+        recipe: how the model is trained: all weights or adapters.
         node_bytes_per_s: what one node can send into the fabric.
         node_latency_s: of its interfaces.
     """
-    shape = Shape.of(model)
-    tokens = sharding.micro_batch * sequence_length / sharding.cp
     volumes = _Volumes(
-        shape=shape, s=sharding, machine=machine, c=coefficients,
-        activation_bytes=float(tokens * model.hidden * machine.element_bytes),
-        layers=float(np.ceil(model.layers / sharding.pp)), events=float(sharding.micro_batches),
+        shape=Shape.of(model), sharding=sharding, s=as_the_cost_model_has_it(sharding, model.layers), machine=machine,
+        c=coefficients, recipe=recipe, sequence=sequence_length,
     )  # fmt: skip
     time = estimate.breakdown.time
     of_stage = time.compute_s + time.recompute_s + time.tensor_parallel_s + time.context_parallel_s
@@ -92,7 +106,7 @@ def traffic_of(
     bubble = 1 + time.pipeline_bubble_s / of_stage if of_stage else 1.0
     terms = [
         _plain("tensor_parallel", time.tensor_parallel_s, bubble, volumes, _tensor(volumes)),
-        _context(time.context_parallel_s, bubble, time.compute_s, volumes, tokens),
+        _context(time.context_parallel_s, bubble, time.compute_s, volumes),
         _plain("expert_parallel", time.expert_parallel_s, bubble, volumes, _experts(volumes)),
         _gradients(time.data_parallel_s, time.compute_s + time.recompute_s, volumes),
         _plain("pipeline_transfer", time.pipeline_transfer_s, 1.0, volumes, _pipeline(volumes)),
@@ -127,22 +141,25 @@ def _plain(
     )
 
 
+def _rings(axis: ExchangeAxis, total_bytes: float, times: float, size: int) -> Exchange:
+    """Return all-gathers, or reduce-scatters, of so many bytes in all; an all-reduce is two of them."""
+    return Exchange(axis=axis, pattern="ring", sent_bytes=times * total_bytes * (size - 1) / size, rounds=times)
+
+
 def _tensor(v: _Volumes) -> list[Exchange]:
-    """Two all-reduces a pass and layer, the head and the embedding as another layer; each is two passes of a ring."""
-    if v.s.tp == 1:
+    """All-reduces of every layer, the head and the embedding as another layer."""
+    if v.sharding.tp == 1:
         return []
-    reductions = (3 if v.s.recompute == "full" else 2) * 2 * (v.layers + 1) * v.events
-    sent = 2 * reductions * v.activation_bytes * (v.s.tp - 1) / v.s.tp
-    return [Exchange(axis="tp", pattern="ring", sent_bytes=sent, rounds=2 * reductions)]
+    times = float(messages.tensor_reductions(v.shape, v.s)[0]) * (v.layers + v.sharding.micro_batches)
+    return [_rings("tp", v.activation_bytes, 2 * times, v.sharding.tp)]
 
 
-def _context(estimated_s: float, weight: float, compute_s: float, v: _Volumes, tokens: float) -> TrafficTerm | None:
-    """Ring attention: keys and values once around, three times a layer, while it computes."""
-    if v.s.cp == 1:
+def _context(estimated_s: float, weight: float, compute_s: float, v: _Volumes) -> TrafficTerm | None:
+    """Ring attention: keys and values around the ring in every layer, while it computes."""
+    if v.sharding.cp == 1:
         return None
-    width = tokens * float(v.shape.key_value_width) * float(v.machine.element_bytes) / v.s.tp
-    passes = 3 * v.layers * v.events
-    exchange = Exchange(axis="cp", pattern="ring", sent_bytes=passes * width * (v.s.cp - 1), rounds=passes)
+    total = float(messages.ring_bytes(v.shape, v.machine, v.sequence, v.s)[0])
+    exchange = _rings("cp", total, messages.RING_PASSES * v.layers, v.sharding.cp)
     busy = v.seconds(exchange)
     hidden = max(0.0, busy - estimated_s) if estimated_s else max(busy, 0.5 * compute_s)
     scale = max(1.0, estimated_s / busy)
@@ -153,29 +170,31 @@ def _context(estimated_s: float, weight: float, compute_s: float, v: _Volumes, t
 
 def _experts(v: _Volumes) -> list[Exchange]:
     """Every token to its experts and back, in every pass of the layers that have some."""
-    if v.s.ep == 1:
+    if v.sharding.ep == 1:
         return []
-    share = float(v.shape.sparse_layers) / float(v.shape.layers)
-    times = (3 if v.s.recompute == "full" else 2) * 2 * share * v.layers * v.events
-    sent = v.activation_bytes * float(v.shape.experts_per_token) * float(v.c.expert_imbalance) / v.s.tp
+    times = float(messages.dispatches(v.shape, v.s)[0]) * v.layers
+    sent = float(messages.dispatch_bytes(v.shape, v.c, v.s, np.array([v.activation_bytes]))[0])
+    sent *= float(v.shape.experts_per_token)
     return [Exchange(axis="ep", pattern="all-to-all", sent_bytes=times * sent, rounds=times)]
 
 
 def _gradients(estimated_s: float, arithmetic_s: float, v: _Volumes) -> TrafficTerm | None:
-    """Gradients once a step and parameters gathered again, or for ZeRO stage 3 both in every micro-batch."""
-    s = v.s
-    replicas = s.dp * s.cp
-    if replicas == 1 or not estimated_s:
+    """Gradients, and parameters that are gathered: among the ranks that share them, and between copies of these."""
+    s = v.sharding
+    if s.dp * s.cp == 1 or not estimated_s:
         return None
-    held = held_parameters(v.shape, _one(s))
-    elements = {"dp": (float(held.dense[0]), replicas), "edp": (float(held.experts[0]), replicas // s.ep)}
-    each = 6.0 * s.micro_batches if s.zero == 3 else 8.0 if s.zero == 0 else 6.0
-    rounds = 3.0 * s.micro_batches if s.zero == 3 else 2.0
+    held = held_parameters(v.shape, v.s, v.recipe)
+    sums: dict[ExchangeAxis, list[float]] = {}
+    for gather in messages.gradient_gathers(v.c, v.s, held, v.recipe):
+        size, times, total = (float(values[0]) for values in (gather.size, gather.times, gather.total_bytes))
+        times *= 2 if gather.both else 1
+        if size > 1 and times * total > 0:
+            of_axis = sums.setdefault(cast(ExchangeAxis, gather.axis), [0.0, 0.0])
+            of_axis[0] += times * total * (size - 1) / size
+            of_axis[1] += times
     exchanges = tuple(
-        Exchange(axis="dp" if axis == "dp" else "edp", pattern="ring",
-                 sent_bytes=each * count * (size - 1) / size, rounds=rounds)
-        for axis, (count, size) in elements.items() if size > 1 and count > 0
-    )  # fmt: skip
+        Exchange(axis=axis, pattern="ring", sent_bytes=sent, rounds=rounds) for axis, (sent, rounds) in sums.items()
+    )
     busy = sum(v.seconds(exchange) for exchange in exchanges)
     share = float(v.c.sharded_exposed if s.zero == 3 else v.c.gradient_exposed)
     hidden = arithmetic_s if s.zero == 3 else arithmetic_s / s.micro_batches * 2 / 3
@@ -186,17 +205,29 @@ def _gradients(estimated_s: float, arithmetic_s: float, v: _Volumes) -> TrafficT
     ) if busy else None  # fmt: skip
 
 
-def _one(s: Sharding) -> Shardings:
-    return Shardings.of(tp=s.tp, pp=s.pp, vpp=s.vpp, dp=s.dp, cp=s.cp, ep=s.ep, micro_batch=s.micro_batch,
-                        micro_batches=s.micro_batches, zero=s.zero)  # fmt: skip
+def as_the_cost_model_has_it(s: Sharding, layers: int) -> Shardings:
+    """Return a plan's sharding as a row of the cost model's, cut as the plan says."""
+    return Shardings.of(
+        tp=s.tp, pp=s.pp, vpp=s.vpp, dp=s.dp, cp=s.cp, ep=s.ep, micro_batch=s.micro_batch,
+        micro_batches=s.micro_batches, zero=s.zero, sequence_parallel=int(s.sequence_parallel),
+        recompute=RECOMPUTE.index(s.recompute), schedule=SCHEDULES.index(s.schedule),
+        spared_layers=s.recompute_layers or 0, shard_group=s.shard_group or 0,
+        fullest_layers=max(s.layers_of_ranks(layers)),
+    )  # fmt: skip
 
 
 def _pipeline(v: _Volumes) -> list[Exchange]:
-    """Activations to the next stage and their gradients back; interleaved, the last stage is followed by the first."""
-    if v.s.pp == 1:
+    """Activations to the next stage and their gradients back; interleaved, the last stage is followed by the first.
+
+    Each tensor-parallel rank sends a part, and without sequence parallelism the next stage puts the parts together.
+    """
+    s = v.sharding
+    if s.pp == 1:
         return []
-    messages = v.events * v.s.vpp
-    split = v.s.tp if v.s.sequence_parallel else 1
-    sent = messages * v.activation_bytes / split
-    pattern: Literal["chain", "loop"] = "loop" if v.s.vpp > 1 else "chain"
-    return [Exchange(axis="pp", pattern=pattern, sent_bytes=sent, rounds=messages)]
+    each_way = float(messages.hops(v.s)[0]) / 2
+    sent = each_way * float(messages.hop_bytes(v.s, np.array([v.activation_bytes]))[0])
+    pattern: Literal["chain", "loop"] = "loop" if s.vpp > 1 else "chain"
+    found = [Exchange(axis="pp", pattern=pattern, sent_bytes=sent, rounds=each_way)]
+    if s.tp > 1 and not s.sequence_parallel:
+        found.append(_rings("tp", v.activation_bytes, 2 * each_way, s.tp))
+    return found

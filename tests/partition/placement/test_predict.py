@@ -23,16 +23,17 @@ from tests.partition.placement.made_up import exchange, machinery, sharding, sit
 
 @given(
     st.permutations(["tp", "cp", "dp", "pp"]), st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(1, 4),
-    st.integers(1, 3), st.sampled_from(["tp", "cp", "dp", "pp", "ep", "edp"]),
-    st.sampled_from(["ring", "all-to-all", "chain", "loop"]),
+    st.integers(1, 3), st.sampled_from(["tp", "cp", "dp", "pp", "ep", "edp", "rdp", "redp"]),
+    st.sampled_from(["ring", "all-to-all", "chain", "loop"]), st.integers(1, 4),
 )  # fmt: skip
 def test_flows_are_those_of_the_plain_program(
-    order: list[str], tp: int, cp: int, dp: int, pp: int, axis: str, pattern: str
+    order: list[str], tp: int, cp: int, dp: int, pp: int, axis: str, pattern: str, most_copies: int
 ) -> None:
     ep = max(d for d in range(1, dp * cp + 1) if dp * cp % d == 0 and d <= 4)
-    grid = Grid(tuple(order), tuple({"tp": tp, "cp": cp, "dp": dp, "pp": pp}[a] for a in order), ep, 2)  # type: ignore[arg-type]
+    copies = max(d for d in range(1, most_copies + 1) if dp * cp // ep % d == 0)
+    grid = Grid(tuple(order), tuple({"tp": tp, "cp": cp, "dp": dp, "pp": pp}[a] for a in order), ep, 2, copies)  # type: ignore[arg-type]
     one = exchange(axis, pattern, 3.0)
-    spec = {"axes": list(zip(order, grid.sizes, strict=True)), "ep": ep, "gpus_per_node": 2}
+    spec = {"axes": list(zip(order, grid.sizes, strict=True)), "ep": ep, "gpus_per_node": 2, "copies": copies}
     plain = block_flows(spec, one.model_dump())
     fast = flows(grid, one)
     found = {(int(a), int(b)): size for a, b, size in zip(fast.source, fast.target, fast.bytes, strict=True)}
@@ -54,6 +55,11 @@ def test_experts_are_spread_over_neighbouring_data_parallel_ranks() -> None:
     grid = Grid(("tp", "cp", "dp", "pp"), (1, 1, 8, 1), 4, 1)
     assert grid.groups("ep").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert grid.groups("edp").tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    twice = Grid(("tp", "cp", "dp", "pp"), (1, 1, 8, 1), 2, 1, copies=2)
+    assert twice.groups("dp").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert twice.groups("rdp").tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert twice.groups("edp").tolist() == [[0, 2], [4, 6], [1, 3], [5, 7]]
+    assert twice.groups("redp").tolist() == [[0, 4], [2, 6], [1, 5], [3, 7]]
     between = flows(grid, exchange("ep", "all-to-all", 8.0))
     assert set(between.bytes.tolist()) == {2.0}, "a quarter to each member"
 

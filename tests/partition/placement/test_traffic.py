@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 import numpy as np
 import pytest
 
+from hpcplan.cost.constants import constants_for
 from hpcplan.partition.fixed import parse_fixed
-from hpcplan.partition.placement import Machinery, best_placement, plan_machinery
-from hpcplan.plan import Plan
+from hpcplan.partition.kinds import kinds_of
+from hpcplan.partition.placement import Machinery, best_placement, plan_machinery, traffic_of
+from hpcplan.partition.placement.traffic import as_the_cost_model_has_it
+from hpcplan.plan import Plan, TimeBreakdown
 from hpcplan.schedule.planner import make_plan
 from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import load_workload
+from tests.render import plans
 
 CASES = {
-    "gpt": ("gpt3-175b", "selene", 128, ("tp=8", "pp=16", "vpp=1")),
+    "gpt": ("gpt3-175b", "selene", 128, ("tp=8", "pp=16", "vpp=1", "sequence_parallel=on")),
+    "plain": ("gpt3-175b", "selene", 128, ("tp=8", "pp=16", "vpp=1", "sequence_parallel=off")),
     "interleaved": ("gpt3-175b", "selene", 128, ("tp=8", "pp=8", "vpp=2")),
     "experts": ("mixtral-8x7b", "superpod-h100", 16, ("ep=8",)),
     "context": ("llama3-8b", "superpod-h100", 16, ("cp=2", "tp=2")),
     "zero 3": ("llama3-8b", "superpod-h100", 8, ("zero=3",)),
+    "hybrid": ("llama3-8b", "superpod-h100", 8, ("zero=1", "shard_group=8", "tp=1", "pp=1", "cp=1")),
+    "some layers": ("llama3-70b", "superpod-h100", 16, ("tp=8", "pp=2", "recompute_layers=4")),
 }
 
 
@@ -63,19 +71,92 @@ def test_the_terms_are_those_of_the_sharding() -> None:
     assert names("experts")["expert_parallel"] == ["ep all-to-all"]
     assert names("experts")["data_parallel"] == ["dp ring", "edp ring"]
     assert names("context")["context_parallel"] == ["cp ring"]
+    assert names("hybrid")["data_parallel"] == ["dp ring", "rdp ring"]
+    assert names("plain")["pipeline_transfer"] == ["pp chain", "tp ring"], "parts are put together"
 
 
-def test_volumes_are_those_of_the_papers() -> None:
-    """Narayanan et al. 2021, section 3: 8 b s h (t-1)/t elements a layer and micro-batch, b s h from stage to stage."""
-    plan = planned("gpt")
-    s, traffic = plan.plan, plan.placement.traffic
-    assert traffic is not None
-    sent = {one.axis: one.sent_bytes for term in traffic.terms for one in term.exchanges}
+def sent_bytes(plan: Plan, term: str) -> dict[str, float]:
+    assert plan.placement.traffic is not None
+    found = next(one for one in plan.placement.traffic.terms if one.name == term)
+    return {one.axis: one.sent_bytes for one in found.exchanges}
+
+
+@pytest.mark.parametrize("case", ["gpt", "plain"])
+def test_volumes_are_those_of_the_papers(case: str) -> None:
+    """Narayanan et al. 2021, section 3: 8 b s h (t-1)/t elements a layer and micro-batch, b s h / t to the next stage.
+
+    With sequence parallelism inputs are gathered once more (Korthikanti et al. 2022, section 4.2.2).
+    """
+    plan = planned(case)
+    s = plan.plan
     activation = s.micro_batch * 2048 * 12288 * 2
-    passes = 3 / 2 if s.recompute == "full" else 1
-    of_layers = 8 * activation * (s.tp - 1) / s.tp * passes * s.micro_batches
-    assert sent["tp"] == pytest.approx(of_layers * (96 / 16 + 1), rel=1e-9), "the head counts as a layer"
-    assert sent["pp"] == pytest.approx(activation * s.micro_batches / (s.tp if s.sequence_parallel else 1))
+    layers = max(s.layers_of_ranks(96))
+    again = (s.recompute_layers or layers) / layers if s.recompute == "full" else 0
+    passes = (2 + again) * 4 + (2 if s.sequence_parallel else 0)
+    of_layers = passes * activation * (s.tp - 1) / s.tp * s.micro_batches
+    expected = pytest.approx(of_layers * (layers + 1), rel=1e-9)
+    assert sent_bytes(plan, "tensor_parallel")["tp"] == expected, "the head counts as a layer"
+    assert sent_bytes(plan, "pipeline_transfer")["pp"] == pytest.approx(activation * s.micro_batches / s.tp)
+
+
+def test_groups_of_ranks_exchange_gradients_among_them_and_what_is_left_with_their_copies() -> None:
+    plan = planned("hybrid")
+    parameters, sent = plan.training.parameters, sent_bytes(plan, "data_parallel")
+    gathered = (4 + 2) * parameters * 7 / 8  # gradients in fp32 are reduced, weights in 16 bits gathered
+    assert sent["dp"] == pytest.approx(gathered, rel=0.02)
+    copies = plan.plan.copies
+    assert (plan.plan.shard_group, copies) == (8, plan.plan.gpus // 8)
+    assert sent["rdp"] == pytest.approx(2 * 4 * parameters / 8 * (copies - 1) / copies, rel=0.02)
+
+
+IDEAL = {
+    "tensor_exposed": 1.0, "tensor_backward_exposed": 1.0, "expert_exposed": 1.0, "pipeline_exposed": 1.0,
+    "gradient_exposed": 1.0, "sharded_exposed": 1.0, "gather_efficiency": 1.0, "straggler": 0.0,
+    "link_half_bytes": 0.0, "network_half_bytes": 0.0, "expert_imbalance": 1.0,
+}  # fmt: skip
+SHARDINGS = {
+    "tensor": {"tp": 4, "pp": 4, "recompute": "full", "sequence_parallel": True},
+    "some layers": {"tp": 2, "pp": 2, "recompute": "full", "recompute_layers": 3, "sequence_parallel": True},
+    "experts": {"ep": 8, "tp": 2, "sequence_parallel": True},
+    "zero 3": {"zero": 3},
+    "zero 3 in a pipeline": {"zero": 3, "pp": 4},
+    "replicas": {"zero": 0, "tp": 2},
+    "groups": {"zero": 1, "shard_group": 8},
+    "groups of zero 3": {"zero": 3, "shard_group": 8, "ep": 4},
+}
+
+
+@pytest.mark.parametrize("case", SHARDINGS)
+@pytest.mark.parametrize("name", ["llama3-8b", "mixtral-8x7b"])
+def test_busy_time_is_the_cost_models_own(name: str, case: str) -> None:
+    """With constants that hide and slow nothing, each term's exchanges keep the links busy for the term's seconds."""
+    changes = {"tp": 1, "pp": 1, "ep": 1, "zero": 1, "recompute": "none", "sequence_parallel": False} | SHARDINGS[case]
+    if name == "llama3-8b":
+        changes["ep"] = 1
+    sharding = plans.sharding(
+        **(changes | {"vpp": 1, "dp": 64 // changes["tp"] // changes["pp"], "micro_batches": 8, "nodes": 8, "gpus": 64})
+    )
+    workload = load_workload(name).workload
+    site = load_site("superpod-h100").site
+    constants = constants_for(accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16")
+    ideal = dataclasses.replace(constants, coefficients=dataclasses.replace(constants.coefficients, **IDEAL))
+    kind = kinds_of(workload, site, build_topology(site), ("dgx",), lambda group, precision: ideal)[0]
+    s = as_the_cost_model_has_it(sharding, workload.model.layers)
+    time = kind.price(workload, s).time
+    terms = {f"{field.name}_s": float(getattr(time, field.name)[0]) for field in dataclasses.fields(time)}
+    estimate = plans.plan().estimate
+    estimate = estimate.model_copy(
+        update={"breakdown": estimate.breakdown.model_copy(update={"time": TimeBreakdown(**terms)})}
+    )
+    found = traffic_of(
+        workload.model, workload.training.sequence_length, sharding, estimate, kind.machine, kind.coefficients,
+        node_bytes_per_s=1e11, node_latency_s=1e-6,
+    )  # fmt: skip
+    scales = {term.name: term.scale for term in found.terms}
+    assert len(scales) == sum((sharding.tp > 1, sharding.ep > 1, sharding.dp > 1, sharding.pp > 1))
+    fill = 2 * (1 + (sharding.pp - 1) / 8)  # both ways one after the other, and the pipeline is filled and drained
+    for term, scale in scales.items():
+        assert scale == pytest.approx(fill if term == "pipeline_transfer" else 1.0, rel=1e-6), term
 
 
 def test_a_faster_network_only_makes_steps_shorter() -> None:

@@ -1,0 +1,129 @@
+"""What ranks send each other in a step: how many collectives, of how many bytes.
+
+How long they take is for :mod:`hpcplan.cost.step`, on the neighbourhoods of a machine, and for
+:mod:`hpcplan.partition.placement`, on the links of a site. Both ask here what there is to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcplan.cost.coefficients import Coefficients
+from hpcplan.cost.machine import Machine
+from hpcplan.cost.memory import Held
+from hpcplan.cost.recipe import Recipe
+from hpcplan.cost.shape import Number, Shape
+from hpcplan.cost.shardings import Floats, Ints, Shardings
+
+__all__ = [
+    "RING_PASSES",
+    "Gather",
+    "activation_bytes",
+    "dispatch_bytes",
+    "dispatches",
+    "gradient_gathers",
+    "hop_bytes",
+    "hops",
+    "ring_bytes",
+    "tensor_reductions",
+]
+
+RING_PASSES = 3  # of keys and values, a layer and micro-batch: forward, and twice as much backward
+
+
+def activation_bytes(shape: Shape, machine: Machine, sequence: Number, s: Shardings) -> Floats:
+    """Return the bytes of one micro-batch between two layers, on one context-parallel rank, not split further."""
+    return np.asarray(s.micro_batch * sequence / s.cp * shape.hidden * machine.element_bytes, dtype=float)
+
+
+def tensor_reductions(shape: Shape, s: Shardings, backward: Number = 1.0) -> Floats:
+    """Return how many all-reduces of an activation a layer takes; ``backward`` counts those of the backward pass.
+
+    Two all-reduces forward and two backward (Shoeybi et al. 2019, section 3); with sequence parallelism each becomes a
+    reduce-scatter and an all-gather of the same volume, and inputs that were kept in pieces are gathered once more
+    (Korthikanti et al. 2022, section 4.2.2). Full recomputation repeats the forward ones.
+    """
+    again = s.recomputed(shape.layers)
+    return np.asarray(2.0 * (1 + again) + 2.0 * backward + np.where(s.sequence_parallel == 1, 1.0, 0.0), dtype=float)
+
+
+def ring_bytes(shape: Shape, machine: Machine, sequence: Number, s: Shardings) -> Floats:
+    """Return the keys and values of a layer of all context-parallel ranks, in bytes (Liu et al. 2023)."""
+    tokens = s.micro_batch * sequence / s.cp
+    return np.asarray(tokens * shape.key_value_width * machine.element_bytes / s.tp * s.cp, dtype=float)
+
+
+def dispatches(shape: Shape, s: Shardings) -> Floats:
+    """Return how many all-to-alls a layer takes, of the mean layer: to the experts and back, in every pass."""
+    return np.asarray(shape.sparse_layers / shape.layers * 2 * (2 + s.recomputed(shape.layers)), dtype=float)
+
+
+def dispatch_bytes(shape: Shape, c: Coefficients, s: Shardings, activation: Floats) -> Floats:
+    """Return the bytes of one of a token's copies, for all tokens that a rank sends, as the busiest rank sees it."""
+    return np.asarray(activation * shape.busiest_expert(c.expert_imbalance) / s.tp, dtype=float)
+
+
+def hop_bytes(s: Shardings, activation: Floats) -> Floats:
+    """Return what each tensor-parallel rank sends to the next stage: its part (Narayanan et al. 2021, section 4.1)."""
+    return np.asarray(activation / s.tp, dtype=float)
+
+
+def hops(s: Shardings, waited: Number = 1.0) -> Floats:
+    """Return how many messages each stage passes on in a step, forward and backward; ``waited`` is the share."""
+    return np.asarray(s.micro_batches * s.vpp * 2 * waited, dtype=float)
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """All-gathers (or reduce-scatters) of ``total_bytes`` over groups of ``size`` ranks ``stride`` apart, a step.
+
+    Where ``both`` is set each is a reduce-scatter and an all-gather: an all-reduce. ``axis`` is ``dp`` for the ranks
+    that ZeRO divides over and ``rdp`` for groups that are copies of each other, ``edp`` and ``redp`` for experts.
+    ``sharded`` marks those of ZeRO stage 3, which are slower than others.
+    """
+
+    axis: str
+    size: Ints
+    stride: Ints
+    total_bytes: Floats
+    times: Floats
+    sharded: Floats
+    both: bool = False
+
+
+def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) -> Iterator[Gather]:
+    """Yield what data-parallel ranks exchange.
+
+    Gradients are reduced once a step (stages 0 to 2) and parameters gathered in 16 bits; stage 3 reduces gradients, and
+    gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline it gathers and reduces
+    once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights have no gradients, but
+    stage 3 gathers them as they are kept. With hybrid sharding (Zhao et al. 2023, arXiv:2304.11277, section 3.2.2) that
+    is among the ranks of a group, whose reduced gradients are then summed over the groups.
+    """
+    whole, whole_of_experts = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
+    fully = s.zero == 3
+    batches = np.where(s.pp > 1, 1, s.micro_batches)
+    in_turn = (np.asarray(recipe.owner_after_owner) > 0) & (s.zero > 0)  # weights are broadcast, not gathered
+    once = np.select([s.zero == 0, in_turn], [0.0, 0.0], 1.0)
+    gathered = np.where(fully, 2.0 * batches - np.where(s.pp > 1, 1, 0), once)
+    reduced = np.where(fully, batches, np.where(s.zero == 0, 2.0, 1.0))  # without ZeRO an all-reduce
+    adapters = np.asarray(recipe.adapter_rank) > 0
+    for prefix, all_ranks, shards, stride, trained, frozen in (
+        ("", whole, s.shards, s.tp, held.trained_dense, held.dense),
+        ("e", whole_of_experts, s.expert_shards, s.tp * s.ep, held.trained_experts, held.experts),
+    ):
+        if not np.any(frozen):
+            continue
+        size = np.where(s.zero == 0, all_ranks, shards)
+        yield Gather(f"{prefix}dp", size, stride, c.gradient_bytes * trained, reduced, fully)
+        yield Gather(f"{prefix}dp", size, stride, 2.0 * trained, gathered, fully)
+        if adapters.any():
+            kept = np.where(adapters, recipe.frozen_bytes * frozen, 0.0)
+            yield Gather(f"{prefix}dp", size, stride, kept, np.where(fully, 2.0 * batches, 0.0), fully)
+        if s.shard_group.any():
+            copies, over = np.maximum(1, all_ranks // size), c.gradient_bytes * trained / size
+            times = np.where(fully, batches, 1.0)
+            yield Gather(f"r{prefix}dp", copies, stride * size, over, times, np.zeros_like(fully), both=True)
