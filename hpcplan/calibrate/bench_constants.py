@@ -97,12 +97,16 @@ def _arithmetic(bench: Bench, chip: Accelerator, name: str) -> Iterator[tuple[st
         usual = ratios.get("bf16") or ratios.get("fp16") or float(np.median([*ratios.values()]))
         yield "matmul_efficiency", (usual, f"large products reach {words} of peak")
     machine, c = _alone(chip, "bf16"), constants_for(accelerator=name, family=chip.family, precision="bf16")
-    longest: dict[float, float] = {}
+    longest: dict[float, tuple[float, float]] = {}
     for figure in bench.attentions():  # in ascending order of sequences: the longest stays
-        longest[float(figure.what.split()[2])] = figure.rate
+        sequence, width = (float(word) for word in figure.what.split()[:3:2])
+        longest[width] = (sequence, figure.rate)
     if longest:
-        ratio = np.median([rate / float(attention_rate(w, machine, c.coefficients)) for w, rate in longest.items()])
-        words = ", ".join(f"{rate / 1e12:.0f} TFLOP/s with heads of {width:.0f}" for width, rate in longest.items())
+        modelled = [float(attention_rate(w, sequence, machine, c.coefficients)) for w, (sequence, _) in longest.items()]
+        ratio = np.median([rate / each for each, (_, rate) in zip(modelled, longest.values(), strict=True)])
+        words = ", ".join(
+            f"{rate / 1e12:.0f} TFLOP/s with heads of {width:.0f}" for width, (_, rate) in longest.items()
+        )
         yield "attention_efficiency", (float(ratio), f"attention reaches {words}")
 
 

@@ -110,12 +110,15 @@ def add_runs(path: Path, runs: Sequence[Mapping[str, str]]) -> int:
 def read_runs(path: Path) -> list[Row | str]:
     """Return the runs of the table, none where there is none yet.
 
-    Plans say everything, so that what is inferred of published runs is not inferred of them: attention is fused.
+    Plans say everything, so that what is inferred of published runs is not inferred of them: attention is fused, and
+    the trainer is the one that was planned for.
     """
     if not path.is_file():
         return []
     table = read_rows(path)
     return [
-        replace(row, flash=True) if isinstance(row, Row) and cells.get("notes", "").startswith(_PLANNED) else row
+        replace(row, flash=True, framework=cells["source"])
+        if isinstance(row, Row) and cells.get("notes", "").startswith(_PLANNED)
+        else row
         for cells, row in zip(table.cells, table.rows, strict=True)
     ]

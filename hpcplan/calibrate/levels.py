@@ -28,7 +28,7 @@ class Level:
     kind: str
     spread: Mapping[str, float]
     inherited: bool = True  # whether a fork of a trainer takes on the factors of that
-    without: frozenset[str] = frozenset()  # labels that move nothing here
+    only: frozenset[str] | None = None  # labels that move anything here; all if absent
 
 
 LEVELS = (
@@ -36,12 +36,13 @@ LEVELS = (
         "base",
         {
             "matmul_efficiency": 0.08, "matmul_half_rows": 0.3, "matmul_half_width": 0.3, "attention_efficiency": 0.2,
-            "attention_half_head": 0.4, "score_bytes": 0.3, "memory_efficiency": 0.15, "stream_elements": 0.3,
-            "activation_elements": 0.3, "kernel_launch_s": 0.4, "loss_elements": 0.4, "link_efficiency": 0.05,
-            "network_efficiency": 0.15, "link_half_bytes": 0.2, "host_path_efficiency": 0.4, "network_half_bytes": 0.5,
-            "tensor_exposed": 0.25, "tensor_backward_exposed": 0.4, "gather_efficiency": 0.2, "expert_exposed": 0.4,
-            "gradient_exposed": 0.6, "sharded_exposed": 0.6, "pipeline_exposed": 0.4, "bubble": 0.06,
-            "step_overhead_s": 0.6, "micro_batch_overhead_s": 0.6, "straggler": 0.7, "expert_imbalance": 0.3,
+            "attention_half_head": 0.4, "attention_half_sequence": 0.4, "score_bytes": 0.3, "memory_efficiency": 0.15,
+            "stream_elements": 0.3, "activation_elements": 0.3, "kernel_launch_s": 0.4, "loss_elements": 0.4,
+            "link_efficiency": 0.05, "network_efficiency": 0.15, "link_half_bytes": 0.2,
+            "host_path_efficiency": 0.4, "network_half_bytes": 0.5, "tensor_exposed": 0.25,
+            "tensor_backward_exposed": 0.4, "gather_efficiency": 0.2, "expert_exposed": 0.4, "gradient_exposed": 0.6,
+            "sharded_exposed": 0.6, "pipeline_exposed": 0.4, "bubble": 0.06, "step_overhead_s": 0.6,
+            "micro_batch_overhead_s": 0.6, "straggler": 0.7, "expert_imbalance": 0.3,
         },
     ),
     Level(
@@ -62,11 +63,14 @@ LEVELS = (
         },
     ),
     Level("precisions", {"matmul_efficiency": 0.15, "stream_elements": 0.3, "matmul_half_rows": 0.3}),
+    # a feature moves what it is about, and nothing else
     Level(
-        "features",
-        {"stream_elements": 0.4, "kernel_launch_s": 0.4, "tensor_exposed": 0.4, "attention_efficiency": 0.15},
-        without=frozenset({"narrow-activations", "compiled-loss"}),  # they are about memory
+        "features", {"stream_elements": 0.4, "activation_elements": 0.4, "kernel_launch_s": 0.4},
+        only=frozenset({"compile"}),
     ),
+    Level("features", {"matmul_efficiency": 0.1}, only=frozenset({"rowwise"})),
+    Level("features", {"tensor_exposed": 0.4}, only=frozenset({"async-tp"})),
+    Level("features", {"attention_efficiency": 0.15}, only=frozenset({"cudnn-attention"})),
     Level(
         "sites",
         {

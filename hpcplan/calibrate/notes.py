@@ -83,7 +83,8 @@ def features(words: str, framework: str, source: str) -> tuple[str, ...]:
     What ``source`` dates by no month is taken to be of a new trainer.
     """
     text = words.replace("asynctp", "async tp")
-    found = [name for name, mark in (("compile", "torch.compile"), ("async-tp", "async tp")) if mark in text]
+    marks = {"compile": "torch.compile", "async-tp": "async tp", "rowwise": "rowwise"}
+    found = [name for name, mark in marks.items() if mark in text]
     month = _MONTH.search(source)
     if framework == "torchtitan" and "compile" in found and (not month or month[1] + month[2] >= _LOSS_COMPILED):
         found.append("compiled-loss")

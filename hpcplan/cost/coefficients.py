@@ -23,6 +23,7 @@ class Coefficients:
     matmul_half_rows: Number  # rows at which a product reaches half of that
     matmul_half_width: Number  # the same for its columns and its inner dimension
     attention_efficiency: Number  # share of the peak that flash attention reaches with heads of 128
+    attention_half_sequence: Number  # tokens at which it reaches half of that
     attention_half_head: Number  # head width at which it reaches half of its best
     score_bytes: Number  # traffic a score element, forward, where attention is not fused
     memory_efficiency: Number  # share of the memory bandwidth that streaming kernels reach

@@ -9,6 +9,7 @@ group with k members in a domain gets k shares, since it opens as many rings.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +74,20 @@ def all_gather(over: Group, total_bytes: Number) -> Floats:
 
 
 def all_reduce(over: Group, message_bytes: Number) -> Floats:
-    """Return seconds to reduce ``message_bytes`` on every rank: reduce-scatter, then all-gather."""
-    return 2.0 * all_gather(over, message_bytes)
+    """Return seconds to reduce ``message_bytes`` on every rank: reduce-scatter, then all-gather.
+
+    Between two domains NCCL takes its double binary tree (Sanders, Speck & Traeff 2009), in which each domain sends
+    half of the message up one tree and half down the other, where a ring sends 2 (n-1)/n of it. With more domains an
+    inner one of a tree has two children, and both send as much as a ring.
+    """
+    ring = 2.0 * all_gather(over, message_bytes)
+    two = over.size == 2 * over.near
+    if not np.any(two):
+        return ring
+    less = 2.0 * (over.size - 1) / over.size
+    apart = np.minimum(over.inside_bytes_per_s, less * over.outside_bytes_per_s * over.near)
+    bus = np.where(two, np.maximum(over.bus_bytes_per_s, apart), over.bus_bytes_per_s)
+    return 2.0 * all_gather(dataclasses.replace(over, bus_bytes_per_s=bus), message_bytes)
 
 
 def broadcasts(over: Group, total_bytes: Number) -> Floats:

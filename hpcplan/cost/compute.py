@@ -17,12 +17,13 @@ from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Number, Shape
 from hpcplan.cost.shardings import CPU, FULL, NVME, SELECTIVE, Floats, Shardings
 
-__all__ = ["STATE_BYTES", "Arithmetic", "LayerTime", "attention_rate", "product_s"]
+__all__ = ["STATE_BYTES", "Arithmetic", "LayerTime", "attention_rate", "attention_s", "product_s"]
 
 STATE_BYTES = 12.0  # of Adam a parameter: fp32 master weight and two moments
 
 _BACKWARD_MATMUL = 2.0  # gradients of the inputs, and as much again for those of the weights
 _BACKWARD_FLASH = 2.5
+_FORWARD_HALF = 0.22  # of the tokens at which the backward pass reaches half of its rate: one H100, measured
 _BACKWARD_STREAM = 2.0
 _KERNELS_PER_LAYER = 22  # launches forward: norms, projections, rotary, attention, residuals, activation
 _KERNELS_PER_EXCHANGE = 1.5  # a collective and what it waits for
@@ -62,10 +63,24 @@ def product_s(rows: Number, inner: Number, columns: Number, machine: Machine, c:
     return np.where(present, np.maximum(arithmetic, moved / (machine.memory_bytes_per_s * c.memory_efficiency)), 0.0)
 
 
-def attention_rate(width: Number, machine: Machine, c: Coefficients) -> Floats:
-    """Return the FLOP/s of fused attention whose heads are so wide, those under the causal mask left out."""
+def attention_s(
+    flops: Number, width: Number, length: Number, machine: Machine, c: Coefficients
+) -> tuple[Floats, Floats]:
+    """Return forward and backward seconds of fused attention: ``flops`` forward, those under the causal mask left out.
+
+    ``width`` is a head's, ``length`` the tokens that a rank has of a sequence. Short sequences are slow, backward more
+    than forward: what each block of rows begins and ends with weighs more, and so does what the diagonal wastes.
+    """
     head = width / (width + c.attention_half_head) * (128 + c.attention_half_head) / 128
-    return np.asarray(machine.attention_peak_flops * c.attention_efficiency * head)
+    long = np.asarray(flops / (machine.attention_peak_flops * c.attention_efficiency * head), dtype=float)
+    short = c.attention_half_sequence / length
+    return long * (1.0 + _FORWARD_HALF * short), _BACKWARD_FLASH * long * (1.0 + short)
+
+
+def attention_rate(width: Number, length: Number, machine: Machine, c: Coefficients) -> Floats:
+    """Return the FLOP/s of fused attention, forward and backward together, those under the causal mask left out."""
+    forward, backward = attention_s(1.0, width, length, machine, c)
+    return (1.0 + _BACKWARD_FLASH) / (forward + backward)
 
 
 class Arithmetic:
@@ -78,7 +93,6 @@ class Arithmetic:
         self.sequence, self.flash = sequence, np.asarray(recipe.flash, dtype=float)
         self.trained = np.where(np.asarray(recipe.adapter_rank) > 0, 0.0, 1.0)
         self.matmul_flops = machine.peak_flops * c.matmul_efficiency
-        self.attention_flops = attention_rate(shape.head_dim, machine, c)
         self.stream_bytes_per_s = machine.memory_bytes_per_s * c.memory_efficiency
         self.tokens = s.micro_batch * sequence / s.cp
 
@@ -106,11 +120,12 @@ class Arithmetic:
         shape, s = self.shape, self.shardings
         scores = self.tokens * self.sequence * shape.heads / s.tp
         flops = 2.0 * scores * shape.score_width
-        flash = flops * (1.0 - 0.5 * shape.causal) / self.attention_flops
+        visible = flops * (1.0 - 0.5 * shape.causal)
+        flash, flash_back = attention_s(visible, shape.head_dim, self.sequence / s.cp, self.machine, self.c)
         products = flops / (self.matmul_flops * shape.head_dim / (shape.head_dim + self.c.matmul_half_width))
         traffic = scores * self.c.score_bytes * (self.machine.element_bytes / 2.0) / self.stream_bytes_per_s
         forward = np.where(self.flash > 0, flash, products + traffic)
-        backward = np.where(self.flash > 0, _BACKWARD_FLASH * flash, _BACKWARD_MATMUL * products + traffic)
+        backward = np.where(self.flash > 0, flash_back, _BACKWARD_MATMUL * products + traffic)
         return forward, backward
 
     def _feed_forward(self, inner: Number, tokens: Number) -> Floats:

@@ -180,7 +180,9 @@ def test_factors_are_what_was_measured_over_what_is_usual(tmp_path: Path) -> Non
     fill = 4096 / (4096 + float(c.matmul_half_rows)) * (4096 / (4096 + float(c.matmul_half_width))) ** 2
     products = found["matmul_efficiency"][0] * float(c.matmul_efficiency) * fill * 989.4e12
     assert products == pytest.approx(600e12, rel=0.01), "the model then has the product that was measured as measured"
-    attention = found["attention_efficiency"][0] * float(c.attention_efficiency) * 989.4e12
+    short = float(c.attention_half_sequence) / 8192
+    rate = found["attention_efficiency"][0] * float(c.attention_efficiency) * 989.4e12
+    attention = 3.5 * rate / (1 + 0.22 * short + 2.5 * (1 + short))
     assert attention == pytest.approx(310e12, rel=0.01), "of the longest sequence; the model's is of heads of 128"
     assert found["memory_efficiency"][0] == pytest.approx(2.7 / 3.35 / 0.90, rel=0.01)
     network = found["network_efficiency"][0] * float(base.network_efficiency)

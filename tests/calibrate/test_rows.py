@@ -269,6 +269,12 @@ def test_torchtitan_compiles_the_loss_with_the_model_since_spring_2025(
     assert ("compiled-loss" in row.features) is compiled
 
 
+def test_products_scaled_by_rows_are_told_from_those_scaled_by_tensors(tmp_path: Path) -> None:
+    header = "site,gpus,model,precision"
+    assert "rowwise" in one(tmp_path, header, "dgx-h100,8,llama3-8b,float8 rowwise").features
+    assert one(tmp_path, header, "dgx-h100,8,llama3-8b,float8 tensorwise").features == ()
+
+
 @pytest.mark.parametrize(
     ("zero", "notes", "group"),
     [("1 (group 8)", "", 8), ("3", "HSDP", 4), ("3", "hybrid shard", 4), ("1", "", 0), ("1 (global)", "", 0)],

@@ -48,6 +48,17 @@ def test_a_large_ring_inside_a_node_moves_twice_the_data_at_the_link_rate() -> N
     assert collectives.all_reduce(eight, floats(16e9))[0] == pytest.approx(expected, rel=0.01)
 
 
+def test_a_tree_between_two_nodes_sends_each_message_once_where_rings_send_it_nearly_twice() -> None:
+    """NCCL's double binary tree: of two nodes each sends a half up and one down; inner ones send twice that."""
+    slow = machine(node_bytes_per_s=100e9)
+    two, four = (collectives.group(slow, CONSTANTS, ints(size), ints(1)) for size in (16, 32))
+    rate = 100e9 * CONSTANTS.network_efficiency
+    assert collectives.all_reduce(two, floats(64e9))[0] == pytest.approx(64e9 / rate, rel=0.01)
+    assert collectives.all_reduce(four, floats(64e9))[0] == pytest.approx(2 * 31 / 32 * 64e9 / rate, rel=0.01)
+    gathered = collectives.all_gather(two, floats(64e9))[0]
+    assert gathered == pytest.approx(15 / 16 * 64e9 / rate, rel=0.01), "a gather has no tree"
+
+
 def test_groups_that_share_a_nodes_interfaces_share_their_bandwidth() -> None:
     whole = collectives.group(machine(), CONSTANTS, ints(32), ints(1))  # one group of eight a node
     eighth = collectives.group(machine(), CONSTANTS, ints(4), ints(8))  # eight groups of one a node
