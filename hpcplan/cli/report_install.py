@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from hpcplan.cli.output import narrate
@@ -32,9 +34,8 @@ def command(kind: str | None, at: str, remove: bool, dry_run: bool, arguments: t
 
     if kind is None:
         raise click.UsageError("say how: --cron, --scrontab or --systemd")
-    if not remove:
-        _checked(arguments)
-    steps = actions(kind, at, arguments, remove=remove)  # type: ignore[arg-type]
+    words = () if remove else _checked(arguments)
+    steps = actions(kind, at, words, remove=remove)  # type: ignore[arg-type]
     for step in steps:
         click.echo(f"{step.what}:" if step.text else step.what)
         for line in step.text.splitlines():
@@ -47,8 +48,22 @@ def command(kind: str | None, at: str, remove: bool, dry_run: bool, arguments: t
     narrate("removed" if remove else "installed")
 
 
-def _checked(arguments: tuple[str, ...]) -> None:
-    """Let the command that will run in the night read its options now."""
+def _checked(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Let the command that will run in the night read its options now, and make its paths absolute."""
     from hpcplan.cli.report_nightly import command as nightly
 
     nightly.make_context("hpcplan report nightly", list(arguments))
+    paths = {
+        option for parameter in nightly.params if isinstance(parameter.type, click.Path) for option in parameter.opts
+    }
+    found: list[str] = []
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        if found and found[-1] in paths:
+            word = str(Path(word).expanduser().absolute())
+        elif equals and option in paths:
+            word = f"{option}={Path(value).expanduser().absolute()}"
+        elif found and found[-1] == "--site" and Path(word).is_file():
+            word = str(Path(word).absolute())
+        found.append(word)
+    return tuple(found)

@@ -47,8 +47,8 @@ def command(**options: Any) -> None:
     A night is a day from midnight to midnight. Writes DATE.html and DATE.json into DIR, latest.html, and nightly.log,
     which is rotated; adds the night to the history. Runs do not overlap. Nights that were missed are caught up.
 
-    Exit codes: 0 done, or nothing was due; 1 a --fail-if holds, mail or webhook were not taken, or another run has not
-    ended; 2 wrong options; 4 Slurm is not reachable, and the night is left to the next run.
+    Exit codes: 0 done, or nothing was due; 1 a --fail-if holds, mail, webhook or --prometheus failed, or another run
+    has not ended; 2 wrong options; 4 Slurm is not reachable, and the night is left to the next run.
 
     \b
     Example:
@@ -101,7 +101,6 @@ def _one(
     from hpcplan.report import render
     from hpcplan.report.history import History, default_folder
     from hpcplan.report.nights import bounds
-    from hpcplan.report.prometheus import prometheus_text
     from hpcplan.report.thresholds import crossed
 
     start, end = bounds(night, zone)
@@ -117,22 +116,28 @@ def _one(
     write_text(out / f"{night}.json", render(report, "json"))
     if last:
         write_text(out / "latest.html", page)
-    if options["prometheus"] is not None and last:
-        write_text(options["prometheus"], prometheus_text(report))
     if options["per_user"]:
         from hpcplan.report.people import pages
 
         pages(found.jobs, report, out / "users" / str(night), zone=zone)
     narrate(f"{out / f'{night}.html'}: {report.jobs.total:,} job attempts")
-    return [f"{night}: {line}" for line in crossed(report, thresholds)] + _told(report, page, options, zone)
+    told = _told(report, page, options, zone, last=last)
+    return [f"{night}: {line}" for line in crossed(report, thresholds)] + told
 
 
-def _told(report: Report, page: str, options: dict[str, Any], zone: tzinfo | None) -> list[str]:
-    """Mail and post; what goes wrong is said at the end, since the pages are written and the night is done."""
+def _told(report: Report, page: str, options: dict[str, Any], zone: tzinfo | None, *, last: bool) -> list[str]:
+    """Mail, post and export; what goes wrong is said at the end, since the pages are written and the night is done."""
+    from hpcplan.documents import write_text
     from hpcplan.errors import HpcplanError
     from hpcplan.report.mail import message, post, send
+    from hpcplan.report.prometheus import prometheus_text
 
     trouble = []
+    try:
+        if options["prometheus"] is not None and last:
+            write_text(options["prometheus"], prometheus_text(report))
+    except HpcplanError as error:
+        trouble.append(str(error))
     try:
         if options["recipients"]:
             made = message(report, page, sender=options["sender"], recipients=list(options["recipients"]), zone=zone)

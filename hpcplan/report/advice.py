@@ -41,9 +41,7 @@ def advise(seen: pl.DataFrame, *, nodes_shared: bool = True, nodes: Sequence[Nod
     Where jobs do not share nodes (``nodes_shared``), asking for less memory or fewer CPUs of a node frees nothing.
     """
     did = pl.col("ended_in") & (pl.col("ran_s") > 0) & pl.col("user").is_not_null()
-    ended = picked(seen, did, *_READ).with_columns(
-        pl.col("name").fill_null("").str.replace_all(r"[0-9]+", "#").alias("kind")  # run-17 and run-18 are of a kind
-    )
+    ended = _with_kind(picked(seen, did, *_READ))
     freeing = [*_idle_gpus(ended, seen), *_failures(ended, seen), *_bad_nodes(nodes, seen)]
     freeing += [*_memory(ended), *_cpus(ended, seen)] if nodes_shared else _nodes(ended, seen)
     planning = [*_time_limits(ended), *_partitions(seen)]
@@ -54,9 +52,17 @@ def advise(seen: pl.DataFrame, *, nodes_shared: bool = True, nodes: Sequence[Nod
     return (*ranked[0][:_MOST_FREEING], *ranked[1][:_MOST_PLANNING])
 
 
+def _with_kind(jobs: pl.DataFrame) -> pl.DataFrame:
+    """Add ``kind``, the name without its numbers: run-17 and run-18 are of a kind."""
+    name = pl.col("name").fill_null("")
+    kinds = jobs.select(name.unique()).with_columns(name.str.replace_all(r"[0-9]+", "#").alias("kind"))
+    return jobs.with_columns(name).join(kinds, on="name", how="left", maintain_order="left")
+
+
 def _groups(table: pl.DataFrame, by: list[str], **columns: pl.Expr) -> Iterator[dict[str, Any]]:
-    grouped = table.group_by(by).agg(pl.len().alias("jobs"), **columns).filter(pl.col("jobs") >= FEWEST)
-    yield from grouped.sort(by).iter_rows(named=True)
+    """Yield the groups of ``FEWEST`` jobs or more; ``columns`` are plain sums and maxima, which polars adds up fast."""
+    grouped = table.lazy().group_by(by).agg(pl.len().alias("jobs"), **columns).filter(pl.col("jobs") >= FEWEST)
+    yield from grouped.sort(by).collect().iter_rows(named=True)
 
 
 def _share(part: float, whole: float) -> float:
@@ -102,13 +108,13 @@ def _memory(ended: pl.DataFrame) -> Iterator[Advice]:
         known,
         ["user", "kind", "partition", "memory_bytes", "nodes"],
         used=pl.col("memory_used_bytes").max(),
-        hours=pl.col("ran_s").sum() / 3600,
+        ran_s=pl.col("ran_s").sum(),
     )
     for row in rows:
         needed = max(1, math.ceil(row["used"] * MARGIN / row["nodes"] / 2**30)) * row["nodes"] * 2**30
         if needed >= _LOW * row["memory_bytes"]:
             continue
-        gain = (row["memory_bytes"] - needed) * row["hours"] / 2**30
+        gain = (row["memory_bytes"] - needed) * row["ran_s"] / 3600 / 2**30
         yield Advice(
             kind="memory",
             who=row["user"],
@@ -126,24 +132,28 @@ def _memory(ended: pl.DataFrame) -> Iterator[Advice]:
 def _cpus(ended: pl.DataFrame, seen: pl.DataFrame) -> Iterator[Advice]:
     held = float(seen["core_s"].sum()) / 3600
     wanted = ("user", "kind", "partition", "cpus", "cpu_efficiency", "cpu_used_s", "elapsed_s", "ran_s")
-    known = picked(ended, pl.col("cpu_efficiency").is_not_null() & (pl.col("cpus") > 1), *wanted)
+    known = picked(ended, pl.col("cpu_efficiency").is_not_null() & (pl.col("cpus") > 1), *wanted).with_columns(
+        (pl.col("cpu_efficiency") * pl.col("cpus")).alias("busy"),
+        (pl.col("elapsed_s").cast(pl.Float64) * pl.col("cpus")).alias("held_s"),
+    )
     rows = _groups(
         known,
         ["user", "kind", "partition", "cpus"],
-        busiest=(pl.col("cpu_efficiency") * pl.col("cpus")).max(),
-        mean=pl.col("cpu_used_s").sum() / (pl.col("elapsed_s").cast(pl.Float64) * pl.col("cpus")).sum(),
-        hours=pl.col("ran_s").sum() / 3600,
+        busiest=pl.col("busy").max(),
+        used_s=pl.col("cpu_used_s").sum(),
+        held_s=pl.col("held_s").sum(),
+        ran_s=pl.col("ran_s").sum(),
     )
     for row in rows:
         needed = max(1, math.ceil(row["busiest"] * MARGIN))
         if needed > _LOW * row["cpus"]:
             continue
-        gain = (row["cpus"] - needed) * row["hours"]
+        gain = (row["cpus"] - needed) * row["ran_s"] / 3600
         yield Advice(
             kind="CPUs",
             who=row["user"],
             finding=f"{_jobs(row)} {_where(row)} held {row['cpus']} CPUs each and kept {row['busiest']:.1f} of "
-            f"them busy at most ({percent(row['mean'])} on average)",
+            f"them busy at most ({percent(row['used_s'] / row['held_s'])} on average)",
             action=f"ask for {needed} CPUs in all, as in #SBATCH --cpus-per-task={needed} with one task",
             gain=gain,
             unit="core-hours",

@@ -72,16 +72,14 @@ def assemble(
     core, gpu, node = use.hours(seen, "core_s"), use.hours(seen, "gpu_s"), use.hours(seen, "node_s")
     tracked = until(known.tracked, end)
     with ThreadPoolExecutor(2) as beside:
-        accounts, users = (beside.submit(use.usage, seen, of) for of in ("account", "user"))
-        partitions, names = (beside.submit(use.usage, seen, of) for of in ("partition", "name"))
-        gpu_types = beside.submit(use.usage, seen, "gpu_type", of=pl.col("gpus") > 0)
-        groups = beside.submit(use.usage, seen, "node_group")
+        shared = beside.submit(use.usages, seen, "account", "user", "partition", "gpu_type", "node_group")
+        names = beside.submit(use.usage, seen, "name")
         trend, before = beside.submit(over_days, past, end, TREND_DAYS), beside.submit(compared, past, start, end)
         wait, busy = waiting.wait(seen), occupancy(seen, start, lists)
         nodes_seen = nodes_used(seen, busy, nodes, window_s)
         advised = beside.submit(advise, seen, nodes_shared=busy.shared, nodes=nodes_seen)
         divided = beside.submit(parts, seen, busy, nodes, known.group_of_node, start, end)
-        by_account, energy_kwh = accounts.result(), energy(seen, known.power_w_per_node, lists)
+        of, energy_kwh = shared.result(), energy(seen, known.power_w_per_node, lists)
         return Report(
             cluster=cluster or _only(table["cluster"]),
             source=source,
@@ -109,12 +107,12 @@ def assemble(
             idle_gpu_hours=use.idle_hours(seen, "gpu_s"),
             jobs_ended_per_hour=int(seen["ended_in"].sum()) * 3600 / window_s,
             lost=use.lost(seen),
-            by_user=users.result(),
-            by_account=by_account,
-            by_partition=partitions.result(),
+            by_user=of["user"],
+            by_account=of["account"],
+            by_partition=of["partition"],
             by_name=names.result(),
-            by_gpu_type=gpu_types.result(),
-            by_node_group=groups.result(),
+            by_gpu_type=of["gpu_type"],
+            by_node_group=of["node_group"],
             parts=divided.result(),
             turnaround=reasons.turnaround(seen),
             wait_reasons=reasons.wait_reasons(seen, start, end),
@@ -125,7 +123,7 @@ def assemble(
             energy_kwh=energy_kwh,
             energy_cost=energy_cost(energy_kwh, known.price_per_kwh),
             nodes_used=nodes_seen,
-            shares=beside_use(by_account, known.shares),
+            shares=beside_use(of["account"], known.shares),
             campaigns=predicted(seen, known.predicted_s),
             tracked=tracked,
             trend=trend.result(),

@@ -65,10 +65,13 @@ class History:
     def table(self, start: int, end: int) -> pl.DataFrame:
         """Return the attempts that were waiting, running or ended in ``[start, end)``, unix seconds."""
         files = [path for path in self._files() if path.stem == _UNDATED or self._day(path) * _DAY_S < end]
-        over = pl.col("ended") & (pl.col("end_time") < start)
+        over = (pl.col("ended") & (pl.col("end_time") < start)).fill_null(False)
         parts = []
         for path in files:
-            part = self._read(path).filter(~over.fill_null(False) & (pl.col("submit_time").fill_null(0) < end))
+            past = path.stem != _UNDATED and (self._day(path) + 1) * _DAY_S <= start  # as nearly all are after a year
+            if past and self._read(path, "ended", "end_time").select(over.all()).item():
+                continue
+            part = self._read(path).filter(~over & (pl.col("submit_time").fill_null(0) < end))
             if len(part):
                 parts.append(part)
         return merge(parts)
@@ -108,17 +111,20 @@ class History:
             raise InputError(Problem("is no file of a history, whose names are days", file=str(path))) from None
 
     @staticmethod
-    def _read(path: Path) -> pl.DataFrame:
+    def _read(path: Path, *names: str) -> pl.DataFrame:
+        """Return a file's columns of these names; all, if none are given."""
         try:
-            found = pl.read_parquet(path)
+            kept = pl.scan_parquet(path)
+            wanted = names or tuple(SCHEMA)
+            found = kept.select([name for name in wanted if name in kept.collect_schema()]).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
             hint = "remove it; reading that day again makes it anew"
             raise InputError(
                 Problem(f"cannot be read: {str(error).splitlines()[0]}", file=str(path)), hint=hint
             ) from None
         return found.select(  # an older file may lack a column of today
-            (pl.col(name).cast(kind) if name in found.columns else pl.lit(None, dtype=kind).alias(name))
-            for name, kind in SCHEMA.items()
+            (pl.col(name).cast(SCHEMA[name]) if name in found.columns else pl.lit(None, dtype=SCHEMA[name]).alias(name))
+            for name in wanted
         )
 
     @contextmanager

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import smtplib
+import socket
 import subprocess
 import urllib.error
 import urllib.request
 from datetime import tzinfo
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -77,6 +80,7 @@ def picture(report: Report, zone: tzinfo | None = None) -> bytes:
     from datetime import datetime
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import ConciseDateFormatter
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 9), dpi=100, layout="constrained")
@@ -87,17 +91,23 @@ def picture(report: Report, zone: tzinfo | None = None) -> bytes:
         ("CPUs", report.series.cpus, report.capacity.cpus), ("GPUs", report.series.gpus, report.capacity.gpus),
     ):  # fmt: skip
         if any(values):
-            above.stairs([value / (size or 1) for value in values], times, label=f"{name}{' (share)' if size else ''}")
-    above.set_title("Allocated")
-    middle.stairs(report.series.running, times, label="running")
-    middle.stairs(report.series.pending, times, label="pending", linestyle="--")
-    middle.set_title("Jobs")
+            shares = [value / (size or 1) for value in values]
+            label, line = f"{name}, share of all" if size else name, "-" if name == "CPUs" else "--"
+            above.stairs(shares, times, baseline=None, label=label, linestyle=line)
+    above.set_title("Allocated", loc="left")
+    middle.stairs(report.series.running, times, baseline=None, label="running")
+    middle.stairs(report.series.pending, times, baseline=None, label="pending", linestyle="--")
+    middle.set_title("Jobs, mean of each interval", loc="left")
     below.bar(report.wait_histogram.labels, report.wait_histogram.counts)
-    below.set_title("How long jobs had waited")
+    below.set_title("How long the jobs that started had waited", loc="left")
+    below.set_ylabel("jobs")
     for axes in (above, middle):
         axes.set_ylim(bottom=0)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper left")
+        axes.margins(x=0)
+        dates = ConciseDateFormatter(axes.xaxis.get_major_locator(), tz=zone)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(dates)
+        if axes.get_legend_handles_labels()[0]:  # above the curves, so that it hides none
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
@@ -117,10 +127,17 @@ def message(
     night = formats.when(report.start, zone, "%Y-%m-%d")
     made["Subject"] = " ".join(f"Queue report {report.cluster or ''} {night}".split())
     made["From"], made["To"] = sender, ", ".join(recipients)
+    made["Date"], made["Message-ID"] = formatdate(localtime=True), make_msgid("hpcplan", _host())
     made.set_content(text or plain_text(report, zone))
     made.add_attachment(picture(report, zone), "image", "png", filename=f"queue-{night}.png", disposition="inline")
     made.add_attachment(page.encode(), "text", "html", filename=f"queue-{night}.html")
     return made
+
+
+def _host() -> str:
+    """Return this machine's name as mail knows it."""
+    name = socket.getfqdn()
+    return name if re.fullmatch(r"[A-Za-z0-9.-]+", name) else "localhost"
 
 
 def send(made: EmailMessage, server: str | None = None) -> None:
@@ -132,6 +149,8 @@ def send(made: EmailMessage, server: str | None = None) -> None:
     try:
         if server is not None:
             host, _, port = server.partition(":")
+            if "@" not in made["From"]:  # which sendmail would complete, and servers refuse
+                made.replace_header("From", f"{made['From']}@{_host()}")
             with smtplib.SMTP(host, int(port or 25), timeout=_WAIT_S) as connection:
                 connection.send_message(made)
             return

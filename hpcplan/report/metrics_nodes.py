@@ -58,17 +58,24 @@ def _ends(seen: pl.DataFrame, found: Occupancy) -> dict[str, tuple[int, int, int
     """Return of each node the attempts that ended on it, those that failed, its own failures, and core-hours lost."""
     assert found.names is not None
     did = pl.col("ended_in") & (pl.col("ran_s") > 0)
-    ended = picked(seen, did, "node_list", "state", "failed_node", "core_s", "nodes").join(found.names, on="node_list")
-    placed = ended.select(
-        "_node", pl.col("state").is_in(_BAD).alias("bad"), (pl.col("state") == "NODE_FAIL").alias("node_fail"),
-        "failed_node", (pl.col("core_s") / pl.col("nodes") / 3600).alias("hours"),
-    ).explode("_node")  # fmt: skip
+    bad, node_fail = pl.col("state").is_in(_BAD), pl.col("state") == "NODE_FAIL"
+    hours = pl.col("core_s") / pl.col("nodes") / 3600
     # of a job on several nodes only the one that failed is to blame, where Slurm names it
-    own = pl.col("node_fail") & (pl.col("failed_node").is_null() | (pl.col("failed_node") == pl.col("_node")))
-    blamed = pl.col("bad") & (~pl.col("node_fail") | own)
-    rows = placed.group_by("_node").agg(
-        pl.len().alias("attempts"), blamed.sum().alias("failed"), own.sum().alias("own"),
-        pl.col("hours").filter(pl.col("bad")).sum().alias("hours"),
+    rows = (
+        picked(seen, did, "node_list", "state", "failed_node", "core_s", "nodes")
+        .group_by("node_list", pl.when(node_fail).then("failed_node").alias("named"))
+        .agg(
+            pl.len().alias("attempts"), (bad & ~node_fail).sum().alias("failed"), node_fail.sum().alias("own"),
+            hours.filter(bad).sum().alias("hours"),
+        )
+        .join(found.names, on="node_list")
+        .explode("_node")
+        .with_columns(pl.when(pl.col("named").is_null() | (pl.col("named") == pl.col("_node"))).then("own"))
+        .group_by("_node")
+        .agg(
+            pl.col("attempts").sum(), (pl.col("failed") + pl.col("own").fill_null(0)).sum(), pl.col("own").sum(),
+            pl.col("hours").sum(),
+        )
     )  # fmt: skip
     return {
         row["_node"]: (row["attempts"], row["failed"], row["own"], float(row["hours"] or 0.0))

@@ -24,6 +24,7 @@ __all__ = [
     "per_node_list",
     "priced",
     "usage",
+    "usages",
     "utilisation",
 ]
 
@@ -141,20 +142,16 @@ def _known_hours(name: str) -> pl.Expr:
     return pl.when((values.count() > 0) | (values.len() == 0)).then(values.sum() / 3600).otherwise(None)
 
 
-def _hours_held(name: str) -> pl.Expr:
-    values = pl.col(name)
-    return pl.when((values.count() > 0) | ~pl.col("held").any()).then(values.sum() / 3600).otherwise(None)
+def _known(total: str, *, or_none: pl.Expr | None = None) -> pl.Expr:
+    """Return a sum in hours, ``null`` where no part of it is known (unless there was none to know)."""
+    some = pl.col(f"n_{total}") > 0
+    return pl.when(some if or_none is None else some | or_none).then(pl.col(total) / 3600)
 
 
-def _if_any(name: str) -> pl.Expr:
-    values = pl.col(name)
-    return pl.when(values.count() > 0).then(values.sum() / 3600).otherwise(None)
-
-
-def _prepared(seen: pl.LazyFrame, by: str, priced: bool) -> pl.LazyFrame:
-    """Return what :func:`usage` adds up, each figure only where it counts: group by group that takes far longer."""
+def _prepared(seen: pl.LazyFrame, keys: Sequence[str], priced: bool) -> pl.LazyFrame:
+    """Return what :func:`usages` adds up, each figure only where it counts: group by group that takes far longer."""
     held = pl.col("ran_s").is_null() | (pl.col("ran_s") > 0)  # what held nothing does not make the others' sum known
-    columns = [pl.col(by), held.alias("held"), pl.when("started_in").then("wait_s").alias("wait_s")]
+    columns = [*map(pl.col, keys), (pl.col("gpus") > 0).alias("with_gpus"), held.alias("held")]
     columns += [pl.when(held).then(name).alias(name) for name in _OF]
     for name, efficiency in _EFFICIENCY.items():
         judged = pl.col("ended_in") & pl.col(efficiency).is_not_null() & pl.col(name).is_not_null()
@@ -170,41 +167,60 @@ def _prepared(seen: pl.LazyFrame, by: str, priced: bool) -> pl.LazyFrame:
     return seen.select(columns)
 
 
-def _mean_of(size: str) -> pl.Expr:
-    """Return the efficiency of attempts that ended in the window, weighed by elapsed × size."""
-    total = pl.col(f"weight_{size}").sum()
-    return pl.when(total > 0).then(pl.col(f"used_{size}").sum() / total).otherwise(None)
+_SUMS: Final = (*_OF, *(f"idle_{name}" for name in _EFFICIENCY), "lost_core_s", "cost")
+_WEIGHTS: Final = tuple(f"{part}_{size}" for part in ("total", "weight", "used") for size in _SIZE.values())
 
 
-def _coverage(size: str) -> pl.Expr:
-    """Return how much of what was held by attempts that ended has its use on record."""
-    total = pl.col(f"total_{size}").sum()
-    return pl.when(total > 0).then((pl.col(f"weight_{size}").sum() / total).clip(upper_bound=1.0)).otherwise(None)
+def usages(seen: pl.DataFrame, *keys: str) -> dict[str, tuple[Usage, ...]]:
+    """Return for each of these columns (user, account, partition …) a row for each of its values, as :func:`usage`.
 
-
-def usage(seen: pl.DataFrame, by: str, *, of: pl.Expr | None = None) -> tuple[Usage, ...]:
-    """Return one row for each value of the column ``by`` (user, account, partition …), most core-hours first.
-
-    ``of`` says which attempts are meant; without it, all.
+    Attempts are added up once, by all the columns together, and those sums once more by each.
     """
-    lost_s = pl.col("lost_core_s")
-    rows = (
-        _prepared(seen.lazy() if of is None else seen.lazy().filter(of), by, "cost" in seen.columns)
-        .group_by(by)
+    flags = [pl.col("held").any(), pl.col("lost").any()]
+    fine = (
+        _prepared(seen.lazy(), keys, "cost" in seen.columns)
+        .group_by(*keys, "with_gpus")
         .agg(
-            pl.len().alias("jobs"),
-            *(_hours_held(name).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
-            *(_if_any(f"idle_{name}").alias(f"idle_{name.removesuffix('_s')}_hours") for name in _EFFICIENCY),
-            pl.when((lost_s.count() > 0) | ~pl.col("lost").any()).then(lost_s.sum() / 3600).alias("lost_core_hours"),
-            *(_mean_of(size).alias(efficiency) for efficiency, size in _SIZE.items()),
-            *(_coverage(size).alias(name.replace("efficiency", "coverage")) for name, size in _SIZE.items()),
-            pl.col("wait_s").median().alias("median_wait_s"),
-            pl.when(pl.col("cost").count() > 0).then(pl.col("cost").sum()).alias("cost"),
+            pl.len().alias("jobs"), *flags, pl.col(_SUMS).sum(), pl.col(_WEIGHTS).sum(),
+            pl.col(_SUMS).count().name.prefix("n_"),
         )
-        .rename({by: "name"})
-        .sort(["core_hours", "jobs", "name"], descending=[True, True, False], nulls_last=True)
         .collect()
-    )
+    )  # fmt: skip
+    counted = pl.col("jobs", *_SUMS, *_WEIGHTS, *(f"n_{name}" for name in _SUMS)).sum()
+    found = {}
+    for by in keys:
+        of = pl.col("gpus") > 0 if by == "gpu_type" else pl.lit(True)
+        waits = picked(seen, of, by, "started_in", "wait_s").group_by(by).agg(
+            pl.col("wait_s").filter("started_in").median().alias("median_wait_s")
+        )  # fmt: skip
+        rows = fine.filter("with_gpus") if by == "gpu_type" else fine
+        found[by] = _rows(rows.group_by(by).agg(counted, *flags).join(waits, on=by, how="left", nulls_equal=True), by)
+    return found
+
+
+def usage(seen: pl.DataFrame, by: str) -> tuple[Usage, ...]:
+    """Return one row for each value of the column ``by``, most core-hours first; of kinds of GPU, of jobs with GPUs."""
+    return usages(seen, by)[by]
+
+
+def _rows(sums: pl.DataFrame, by: str) -> tuple[Usage, ...]:
+    def mean(size: str) -> pl.Expr:  # of attempts that ended in the window, weighed by elapsed × size
+        return pl.when(pl.col(f"weight_{size}") > 0).then(pl.col(f"used_{size}") / pl.col(f"weight_{size}"))
+
+    def coverage(size: str) -> pl.Expr:  # how much of what was held by attempts that ended has its use on record
+        share = (pl.col(f"weight_{size}") / pl.col(f"total_{size}")).clip(upper_bound=1.0)
+        return pl.when(pl.col(f"total_{size}") > 0).then(share)
+
+    rows = sums.select(
+        pl.col(by).alias("name"), "jobs",
+        *(_known(name, or_none=~pl.col("held")).alias(f"{name.removesuffix('_s')}_hours") for name in _OF),
+        *(_known(f"idle_{name}").alias(f"idle_{name.removesuffix('_s')}_hours") for name in _EFFICIENCY),
+        _known("lost_core_s", or_none=~pl.col("lost")).alias("lost_core_hours"),
+        *(mean(size).alias(efficiency) for efficiency, size in _SIZE.items()),
+        *(coverage(size).alias(name.replace("efficiency", "coverage")) for name, size in _SIZE.items()),
+        "median_wait_s",
+        pl.when(pl.col("n_cost") > 0).then("cost"),
+    ).sort(["core_hours", "jobs", "name"], descending=[True, True, False], nulls_last=True)  # fmt: skip
     return tuple(Usage(**row) for row in rows.iter_rows(named=True))
 
 

@@ -18,7 +18,7 @@ WAIT_BINS: Final = (
 
 def distribution(values: pl.Series) -> Distribution:
     """Return mean, median, 95th percentile and maximum of the values that are known (not null)."""
-    known = values.drop_nulls().cast(pl.Float64)
+    known = values.drop_nulls().cast(pl.Float64).sort()
     if known.is_empty():
         return Distribution(None, None, None, None, 0, len(values))
     p95 = known.quantile(0.95, interpolation="linear")

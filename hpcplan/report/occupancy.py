@@ -82,21 +82,20 @@ def _names(lists: pl.Series, known: NodeLists) -> pl.DataFrame | None:
 def _union(placed: pl.DataFrame, nodes: pl.Series) -> pl.DataFrame:
     """Return the intervals of each node with overlaps joined.
 
-    All nodes lie one behind the other on one axis, so that a running maximum tells where a gap is.
+    All nodes lie one behind the other on one axis. Starts and ends are sorted each for themselves: an interval begins
+    where as many runs have ended as had begun before, and the last of those ends is where the one before it stopped.
     """
     import numpy as np
 
     span = float(placed["_to"].max() or 0.0) + 1.0  # type: ignore[arg-type]
     offset = placed["_code"].to_numpy() * span
-    first, last = offset + placed["_from"].to_numpy(), offset + placed["_to"].to_numpy()
-    order = np.argsort(first)
-    first, reached = first[order], np.maximum.accumulate(last[order])
-    begins = np.concatenate([[True], first[1:] > reached[:-1]])
-    ends = np.append(np.flatnonzero(begins)[1:], len(first)) - 1
-    code = np.floor(first[begins] / span).astype(np.int64)
+    first, last = (pl.Series(offset + placed[moment].to_numpy()).sort().to_numpy() for moment in ("_from", "_to"))
+    begins = np.flatnonzero(np.searchsorted(last, first) == np.arange(len(first)))
+    begin, end = first[begins], last[np.append(begins[1:], len(first)) - 1]
+    code = np.floor(begin / span).astype(np.int64)
     return pl.DataFrame(
         {
-            "_node": nodes.gather(code), "_from": first[begins] - code * span, "_to": reached[ends] - code * span,
+            "_node": nodes.gather(code), "_from": begin - code * span, "_to": end - code * span,
             "_nodes": np.ones(len(code), dtype=np.int32),
         }
     )  # fmt: skip

@@ -20,7 +20,7 @@ from hpcplan.report.submit_line import asked_gpus
 from hpcplan.report.table import SCHEMA
 from hpcplan.slurm.records import JobState
 
-__all__ = ["FIGURES", "JOBS", "STEPS", "job_columns", "jobs_of_rows", "step_columns", "steps_of_rows"]
+__all__ = ["JOBS", "STEPS", "job_columns", "jobs_of_rows", "step_columns", "steps_of_rows"]
 
 _MEASURED: Final = {"m_told": pl.Boolean, "m_cpu": pl.Float64, "m_memory": pl.Int64, "m_gpu": pl.Float64}
 _LATER: Final = {"cpu_used_s", "memory_used_bytes", "gpu_used", "gpus"}  # what takes the steps, or the whole file
@@ -43,14 +43,8 @@ STEPS: Final[dict[str, Any]] = {
     "percent": pl.Float64,
     **_MEASURED,
 }
-# columns of figures, which need no text where they are written the usual way
-FIGURES: Final = frozenset(
-    {
-        "alloccpus", "allocnodes", "elapsed", "elapsedraw", "eligible", "end", "maxrss", "ncpus", "nnodes", "ntasks",
-        "reqcpus", "reqnodes", "restartcnt", "start", "submit", "timelimit", "timelimitraw", "totalcpu",
-    }
-)  # fmt: skip
 _JOB_ID: Final = r"^([0-9]{1,18})(?:_(?:[0-9]{1,18}|\[[^\].]*\]?))?(?:\+[0-9]{1,18})?(?:\.[A-Za-z0-9_.+-]+)?$"
+_NUMBER: Final = r"^[0-9]{1,18}$"
 _TRES: Final = {"listed": pl.Boolean, "cpu": pl.Int64, "node": pl.Int64, "mem": pl.Int64, "told": pl.Boolean,
                 "gpu": pl.Int64, "kind": pl.String}  # fmt: skip
 _USAGE: Final = r"^[a-z0-9/_:.-]+=[^,= ]*(?:,[a-z0-9/_:.-]+=[^,= ]*)*$"
@@ -154,17 +148,17 @@ def job_columns(rows: pl.Series, columns: Columns, clock: cells.Clock) -> pl.Dat
 
 def _numbers_of_jobs(columns: Columns, label: pl.Series, raw: pl.Series) -> pl.Series:
     """Return Slurm's own number of each job, and mark the rows whose id is none."""
-    found, plain = columns.numbers("jobidraw", "jobid")
+    texts = pl.select(raw=raw, label=label, other=pl.when(label.ne_missing(raw)).then(label))
     columns.mark(label.is_null())
-    for name, text in (("jobid", label), ("jobidraw", raw)):
-        left = text if not columns.has(name) else pl.select(pl.when(~columns.numbers(name)[1]).then(text)).to_series()
-        if left.null_count() < len(left):
+    plain = {name: texts[name].str.contains(_NUMBER) for name in ("raw", "other")}
+    for name, told in plain.items():
+        if not told.all():
+            left = texts.select(pl.when(~told).then(name)).to_series()
             columns.mark(~left.str.contains(_JOB_ID))
-    if plain.all():
-        return found
-    rest = pl.select(pl.when(~plain).then(pl.coalesce(raw, label))).to_series()
-    numbers = rest.str.extract(r"^([0-9]+)", 1).cast(pl.Int64, strict=False)
-    return pl.select(pl.when(plain).then(found).otherwise(numbers)).to_series()
+    text = texts.select(pl.coalesce("raw", "label")).to_series()
+    if not plain["raw"].all() or raw.null_count():
+        text = text.str.extract(r"^([0-9]+)", 1)
+    return text.cast(pl.Int64, strict=False)
 
 
 def _tokens(columns: Columns) -> pl.Series:
@@ -197,8 +191,8 @@ def _times(columns: Columns, clock: cells.Clock) -> pl.DataFrame:
     )
     elapsed = columns.spans_s("elapsed", "elapsedraw")
     columns.mark(elapsed != elapsed.floor())
-    start = columns.stamps(clock, "start")
-    end = columns.stamps(clock, "end")
+    start = columns.stamp(columns.text("start"), clock)
+    end = columns.stamp(columns.text("end"), clock)
     columns.mark(end < start)
     limit = columns.spans_s("timelimit")
     minutes = columns.spans_s("timelimitraw")
@@ -207,8 +201,8 @@ def _times(columns: Columns, clock: cells.Clock) -> pl.DataFrame:
     times = states.with_columns(
         elapsed.cast(pl.Int64).alias("e"), start.alias("s"), end.alias("x"), limit.alias("limit"),
         (minutes * 60).alias("minutes"),
-        columns.stamps(clock, "submit").alias("submit_time"),
-        columns.stamps(clock, "eligible").alias("eligible_time"),
+        columns.stamp(columns.text("submit"), clock).alias("submit_time"),
+        columns.stamp(columns.text("eligible"), clock).alias("eligible_time"),
     )  # fmt: skip
     asked = pl.coalesce("limit", "minutes").cast(pl.Int64)
     ended = pl.col("final") | (pl.col("x").is_not_null() & ~pl.col("active"))
@@ -312,7 +306,7 @@ def step_columns(rows: pl.Series, columns: Columns) -> pl.DataFrame:
         used = columns.duration_s(_part(pl.select(pl.when(none).then(usage)).to_series(), "cpu"))
         cpu = pl.select(pl.when(none).then(used.fill_null(0)).otherwise(cpu)).to_series()
     memory = columns.memory_bytes(_part(usage, "mem"))
-    largest, tasks = columns.amounts_bytes("maxrss"), columns.counts("ntasks")
+    largest, tasks = columns.memory_bytes(columns.text("maxrss")), columns.counts("ntasks")
     times = pl.select(pl.when(tasks > 0).then(tasks).otherwise(1)).to_series()
     total = largest.cast(pl.Float64) * times.cast(pl.Float64)
     columns.mark(total > _MAX_PRODUCT)

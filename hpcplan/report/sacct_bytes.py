@@ -6,7 +6,6 @@ of :mod:`hpcplan.report.sacct_cells`, whose value each figure here is equal to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,14 +17,13 @@ __all__ = [
     "PAD",
     "Bytes",
     "begins_with",
+    "ends_with",
     "has_byte",
-    "in_pieces",
     "job_ids",
     "memory_bytes",
     "numbers",
     "same",
     "spans_s",
-    "stamps",
 ]
 
 PAD: Final = 40  # of zeros before and behind, so that words may be taken at any cell
@@ -34,8 +32,6 @@ _HIGH: Final = np.uint64(0x80 * _ONES)
 _SHIFTS: Final = np.zeros(256, dtype=np.int64)
 _SHIFTS[[ord("K"), ord("M"), ord("G")]] = 10, 20, 30
 _MOST_BYTES: Final = 2**59  # the parser knows the limit
-_AT_ONCE: Final = 4096
-_MONTHS: Final = np.arange("1970-01", "3000-02", dtype="datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
 def word(text: str) -> np.uint64:
@@ -68,8 +64,7 @@ class Bytes:
 
     def piece(self, begins: NDArray[np.int64], stops: NDArray[np.int64]) -> bytes:
         """Return what stands between these places, one after the other."""
-        padded = self._padded
-        return b"".join([padded[begin:stop] for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True)])
+        return b"".join(map(self._padded.__getitem__, map(slice, begins.tolist(), stops.tolist())))
 
     def text(self, first: int, end: int) -> str:
         """Return what stands between two places."""
@@ -84,8 +79,6 @@ def _form(text: str) -> tuple[np.uint64, np.uint64]:
 
 _DIGITS: Final = _form("0" * 8)
 _TIME: Final = _form("00:00:00")
-_DATE: Final = _form("0000-00-")
-_DAY: Final = _form("00T00:00")
 
 
 def _digits(words: NDArray[np.uint64], form: tuple[np.uint64, np.uint64]) -> tuple[Any, Any]:
@@ -97,17 +90,6 @@ def _digits(words: NDArray[np.uint64], form: tuple[np.uint64, np.uint64]) -> tup
 def _pair(pairs: NDArray[np.uint64], place: int) -> NDArray[np.int64]:
     """Return the number of the two digits at a place."""
     return ((pairs >> np.uint64(8 * place)) & np.uint64(0xFF)).astype(np.int64)
-
-
-def in_pieces(
-    read: Callable[[Bytes, NDArray[np.int64], NDArray[np.int64]], tuple[Any, Any]], text: Bytes,
-    first: NDArray[np.int64], end: NDArray[np.int64],
-) -> tuple[Any, Any]:  # fmt: skip
-    """Return what ``read`` makes of many cells, so many at a time that their text stays in the processor's cache."""
-    if len(first) <= _AT_ONCE:
-        return read(text, first, end)
-    pieces = [read(text, first[at : at + _AT_ONCE], end[at : at + _AT_ONCE]) for at in range(0, len(first), _AT_ONCE)]
-    return np.concatenate([values for values, _ in pieces]), np.concatenate([good for _, good in pieces])
 
 
 def numbers(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
@@ -136,11 +118,12 @@ def _eight_digits(text: Bytes, end: NDArray[np.int64], length: NDArray[np.int64]
 
 def spans_s(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
     """Return seconds of ``[D-]HH:MM:SS[.mmm]``, ``MM:SS[.mmm]`` and plain seconds."""
-    fine = (text.raw[end - 4] == ord(".")) & (end - first >= 9)
+    tail = text.eight(end - 8)
+    fine = (((tail >> np.uint64(32)) & np.uint64(0xFF)) == ord(".")) & (end - first >= 9)
     stop = end - 4 * fine
     length = stop - first
     short = length == 5
-    words = text.eight(stop - 8)
+    words = text.eight(stop - 8) if fine.any() else tail
     if short.any():
         words = np.where(short, (words & _LAST[5]) | word("00:"), words)
     found, good = _digits(words, _TIME)
@@ -156,7 +139,8 @@ def spans_s(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tu
         whole[of_days] += days * 86400
     at = np.flatnonzero(fine & good)
     if len(at):
-        thousandths, fit = numbers(text, end[at] - 3, end[at])
+        digits, fit = _digits((tail[at] & _LAST[3]) | _ZEROS[3], _DIGITS)
+        thousandths = sum((_pair(digits, place) * worth for place, worth in ((5, 100), (6, 10), (7, 1))), 0)
         seconds[at] = (seconds[at] * 1000 + thousandths) / 1000.0  # rounds once, as reading the text does
         good[at] = fit
     value = whole.astype(np.float64) + seconds
@@ -166,23 +150,6 @@ def spans_s(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tu
         value[at] = plain
         good[at] = fit
     return value, good & (value <= 1e9)
-
-
-def stamps(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
-    """Return seconds since 1970 by the clock on the wall, of ``2024-05-01T12:00:00``."""
-    fits = end - first == 19
-    at = np.where(fits, first, PAD)
-    date, date_good = _digits(text.eight(at), _DATE)
-    day, day_good = _digits(text.eight(at + 8), _DAY)
-    time, time_good = _digits(text.eight(at + 11), _TIME)
-    date, day, time = (part * np.uint64(10) + (part >> np.uint64(8)) for part in (date, day, time))
-    year, month = _pair(date, 0) * 100 + _pair(date, 2), _pair(date, 5)
-    hour, minute, second, of_month = _pair(time, 0), _pair(time, 3), _pair(time, 6), _pair(day, 0)
-    good = fits & date_good & day_good & time_good & (year >= 1970) & (year < 3000) & (month >= 1) & (month <= 12)
-    good &= (hour < 24) & (minute < 60) & (second < 60) & (of_month >= 1)
-    index = np.where(good, (year - 1970) * 12 + month - 1, 0)
-    good &= of_month <= _MONTHS[index + 1] - _MONTHS[index]
-    return (_MONTHS[index] + of_month - 1) * 86400 + hour * 3600 + minute * 60 + second, good
 
 
 def memory_bytes(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Any, Any]:
@@ -195,6 +162,16 @@ def memory_bytes(text: Bytes, first: NDArray[np.int64], end: NDArray[np.int64]) 
 def begins_with(words: NDArray[np.uint64], text: str) -> NDArray[np.bool_]:
     """Return which words begin with these characters, eight at most."""
     found: NDArray[np.bool_] = words & _LOW[len(text)] == word(text)
+    return found
+
+
+def ends_with(text: Bytes, last: NDArray[np.int64], written: bytes) -> NDArray[np.bool_]:
+    """Return at which places the last character of these stands, forty at most, with the others before it."""
+    found = np.ones(len(last), dtype=bool)
+    for left in range(len(written), max(0, len(written) - PAD), -8):
+        piece = written[max(0, left - 8) : left]
+        words = text.eight(last - 7 - (len(written) - left)) & _LAST[len(piece)]
+        found &= words == np.uint64(int.from_bytes(piece.rjust(8, b"\0"), "little"))
     return found
 
 

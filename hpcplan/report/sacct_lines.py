@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from hpcplan.report.sacct_rows import Header
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Block", "Cells"]
+__all__ = ["Block", "Cells", "Rows"]
 
 _STAND_IN: Final = b"\x1f"
 _TAIL_LINES: Final = 20_000
@@ -53,10 +54,6 @@ class Block:
         """Return how many bytes the lines before position ``stop`` take."""
         return len(self.text) if stop >= len(self) else int(self.starts[stop])
 
-    def names(self, index: Mapping[str, int], wanted: Set[str]) -> dict[str, str]:
-        """Return the columns of :meth:`frame` that the wanted names stand for."""
-        return {name: f"c{position}" for name, position in index.items() if name in wanted}
-
     def last_job(self, index: Mapping[str, int]) -> int:
         """Return the position of the last line that is a job's, which its steps may follow; 0 if none is seen."""
         position = index.get("jobid", index.get("jobidraw", 0))
@@ -78,26 +75,10 @@ class Block:
         first = self._cuts[cut - 1] + 1 if column else self._begins[rows]
         return first, self._cuts[cut] if column + 1 < len(self.header.columns) else self._last[rows]
 
-    def text_of(self, rows: NDArray[np.int64]) -> bytes:
-        """Return the lines at these positions, one after the other."""
-        text = self.text
-        begins, stops = self.starts[rows].tolist(), (self.ends[rows] + 1).tolist()
-        joined = b"".join([text[begin:stop] for begin, stop in zip(begins, stops, strict=True)])
-        return joined if joined.endswith(b"\n") or not joined else joined + b"\n"
-
-    def frame(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pl.DataFrame:
-        """Return columns of regular lines at these positions (which ascend) as text; null where a cell is empty."""
-        if not len(rows) or not columns:
-            return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-        begins, stops = self._begins[rows], self._stops[rows] + 1
-        whole = len(rows) == len(self)
-        data = self.bytes.piece(begins[:1], stops[-1:]) if whole else self.bytes.piece(begins, stops)
-        schema: dict[str, Any] = {f"c{i}": pl.String for i in range(len(self.header.columns))}
-        return pl.read_csv(
-            self._sep.join(name.encode() for name in schema) + b"\n" + data, separator=self._sep.decode(),
-            quote_char=None, schema_overrides=schema, infer_schema=False, truncate_ragged_lines=True,
-            raise_if_empty=False, columns=list(columns),
-        ).select(columns)  # fmt: skip
+    def picked(self, rows: NDArray[np.int64]) -> Rows:
+        """Return regular lines at these positions."""
+        text = self.bytes.piece(self._begins[rows], self._stops[rows] + 1)
+        return Rows(text, self._sep, len(self.header.columns), len(rows), self.padded)
 
     def _cut(self) -> None:
         """Find lines and cells."""
@@ -117,7 +98,8 @@ class Block:
         self._cuts: NDArray[np.int64] = np.flatnonzero(body == sep[0]) + PAD
         self._first: NDArray[np.int64] = np.searchsorted(self._cuts, self._begins)
         count = np.diff(self._first, append=len(self._cuts))
-        closed = (count == width) & (self.bytes.raw[self._stops - 1] == sep[0])  # the last cell is empty
+        closed = count == width
+        closed[closed] = self.bytes.raw[self._stops[closed] - 1] == sep[0]  # the last cell is empty
         self.regular = (count == width - 1) | closed
         self._last: NDArray[np.int64] = self._stops - closed
         if sep == self.sep:
@@ -151,6 +133,46 @@ class Block:
         self.regular[np.searchsorted(self._stops, strange)] = False
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Regular lines, one after the other, and the byte between their cells; ``padded``: some may need stripping."""
+
+    text: bytes
+    sep: bytes
+    width: int
+    count: int
+    padded: bool
+
+    def __len__(self) -> int:
+        return self.count
+
+    @classmethod
+    def together(cls, parts: Sequence[Rows]) -> Rows:
+        """Return those of several blocks under one header as one."""
+        text, count = b"".join([part.text for part in parts]), sum(map(len, parts))
+        return cls(text, parts[0].sep, parts[0].width, count, any(part.padded for part in parts))
+
+    def lines(self, delimiter: str) -> list[str]:
+        """Return the lines as they stood in the file."""
+        return self.text.removesuffix(b"\n").replace(self.sep, delimiter.encode()).decode().split("\n")
+
+    @staticmethod
+    def names(index: Mapping[str, int], wanted: Set[str]) -> dict[str, str]:
+        """Return the columns of :meth:`frame` that the wanted names stand for."""
+        return {name: f"c{position}" for name, position in index.items() if name in wanted}
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Return columns (``c0``, ``c1`` …) as text; null where a cell is empty."""
+        if not self.count or not columns:
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+        schema: dict[str, Any] = {f"c{i}": pl.String for i in range(self.width)}
+        return pl.read_csv(
+            self.sep.join(name.encode() for name in schema) + b"\n" + self.text, separator=self.sep.decode(),
+            quote_char=None, schema_overrides=schema, infer_schema=False, truncate_ragged_lines=True,
+            raise_if_empty=False, columns=list(columns),
+        ).select(columns)  # fmt: skip
+
+
 class Cells:
     """Regular lines of a block, by which of its columns each of sacct's names stands for."""
 
@@ -173,14 +195,6 @@ class Cells:
                 filled = found[1] > found[0]
                 found = np.where(filled, found[0], first), np.where(filled, found[1], end)
         return found
-
-    def texts(self, at: NDArray[np.int64], first: NDArray[np.int64], end: NDArray[np.int64]) -> pl.Series:
-        """Return the texts between places of the lines numbered ``at`` here; null elsewhere, and where empty."""
-        places = zip(first[at].tolist(), end[at].tolist(), strict=True)
-        found = pl.Series([self.block.bytes.text(begin, stop) or None for begin, stop in places], dtype=pl.String)
-        spread = np.full(len(self.rows), -1, dtype=np.int64)
-        spread[at] = np.arange(len(at))
-        return found.gather(pl.Series(spread).replace(-1, None))
 
 
 def _bounds(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 
 from hpcplan.report.faults import MAX_QUOTED, Faults
-from hpcplan.report.sacct_block import FIGURES, JOBS, STEPS, job_columns, jobs_of_rows, step_columns, steps_of_rows
+from hpcplan.report.sacct_block import JOBS, STEPS, job_columns, jobs_of_rows, step_columns, steps_of_rows
 from hpcplan.report.sacct_cells import Clock
 from hpcplan.report.sacct_columns import Columns, Known
 from hpcplan.report.sacct_fields import Fields, Job, Step, job_of, step_of
-from hpcplan.report.sacct_lines import Block, Cells
+from hpcplan.report.sacct_lines import Block, Cells, Rows
 from hpcplan.report.sacct_quick import Quick, quick_steps, quick_used, told_apart
 from hpcplan.report.sacct_rows import Header, Lines, is_header, mended, why_not
 from hpcplan.report.sacct_steps import USED, added_up, attached
@@ -62,14 +62,14 @@ class Piece:
     """What a block holds: rows of jobs and of other steps as they stand there, by their line in the file."""
 
     jobs_at: NDArray[np.int64]
-    jobs: bytes
+    jobs: Rows
     steps_at: NDArray[np.int64]
-    steps: bytes
+    steps: Rows
     quick: Quick
     slow: _Slow
 
     def __len__(self) -> int:
-        return len(self.jobs) + len(self.steps)
+        return len(self.jobs.text) + len(self.steps.text)
 
 
 @dataclass(slots=True)
@@ -101,10 +101,7 @@ class Reader:
         quick, others = quick_steps(block, jobs_at, steps_at, self.index, first)
         slow = _Slow()
         self._by_row(block, block.odd[block.odd < stop].tolist(), range(first, first + len(block)), slow)
-        return Piece(
-            jobs_at + first, block.text_of(jobs_at), others + first, block.text_of(others) if len(others) else b"",
-            quick, slow,
-        )  # fmt: skip
+        return Piece(jobs_at + first, block.picked(jobs_at), others + first, block.picked(others), quick, slow)
 
     def part(self, pieces: Sequence[Piece]) -> Part:
         """Read what blocks that follow one another hold."""
@@ -126,73 +123,66 @@ class Reader:
         at = np.concatenate([piece.jobs_at for piece in pieces])
         if not len(at):
             return pl.DataFrame(schema=JOBS)
-        block = Block(b"".join([piece.jobs for piece in pieces]), self.header)
-        regular = np.flatnonzero(block.regular)
-        columns = self._columns(block, regular, _READ)
-        found = job_columns(pl.Series(at[regular]), columns, self.clock)
-        self._refused(block, regular, columns, at, slow)
-        return found.filter(~columns.odd) if columns.odd.any() else found
+        rows = Rows.together([piece.jobs for piece in pieces])
+        columns = Columns(rows, rows.names(self.index, _READ), self.known)
+        found = job_columns(pl.Series(at), columns, self.clock)
+        return self._without_odd(found, columns, rows, at, slow)
 
     def _steps(self, pieces: Sequence[Piece], slow: _Slow) -> pl.DataFrame:
         at = np.concatenate([piece.steps_at for piece in pieces])
         if not len(at):
             return pl.DataFrame(schema=STEPS)
-        block = Block(b"".join([piece.steps for piece in pieces]), self.header)
-        regular = np.flatnonzero(block.regular)
-        columns = self._columns(block, regular, _READ_OF_STEPS)
-        found = step_columns(pl.Series(at[regular]), columns)
-        self._refused(block, regular, columns, at, slow)
-        return found.filter(~columns.odd) if columns.odd.any() else found
+        rows = Rows.together([piece.steps for piece in pieces])
+        columns = Columns(rows, rows.names(self.index, _READ_OF_STEPS), self.known)
+        return self._without_odd(step_columns(pl.Series(at), columns), columns, rows, at, slow)
 
-    def _columns(self, block: Block, rows: NDArray[np.int64], wanted: frozenset[str]) -> Columns:
-        names = block.names(self.index, wanted)
-        return Columns(Cells(block, rows, self.index), names, self.known, figures=FIGURES)
+    def _without_odd(
+        self, found: pl.DataFrame, columns: Columns, rows: Rows, at: NDArray[np.int64], slow: _Slow
+    ) -> pl.DataFrame:
+        """Read the rows one by one that the reader of whole columns has left, and return the others."""
+        if not columns.odd.any():
+            return found
+        lines = rows.lines(self.header.delimiter)
+        for place in columns.odd.arg_true().to_list():
+            if is_header(lines[place]) is None:
+                self._one_row(int(at[place]), lines[place], Lines(iter(())), slow)
+        return found.filter(~columns.odd)
 
-    def _refused(
-        self, block: Block, regular: NDArray[np.int64], columns: Columns, at: NDArray[np.int64], slow: _Slow
-    ) -> None:
-        """Read the rows one by one that the reader of whole columns has left."""
-        left = sorted([*block.odd.tolist(), *regular[columns.odd.to_numpy()].tolist()]) if columns.odd.any() else []
-        self._by_row(block, left or block.odd.tolist(), at, slow)
-
-    def _by_row(
-        self, block: Block, places: Sequence[int], lines: Sequence[int] | NDArray[np.int64], slow: _Slow
-    ) -> None:
+    def _by_row(self, block: Block, places: Sequence[int], lines: Sequence[int], slow: _Slow) -> None:
         """Read the rows at some places of a block; ``lines`` are the numbers of its lines in the file."""
         after = 0
         for at in places:
             text = block.line(at)
             if at < after or not text.strip() or is_header(text) is not None:
                 continue
-            number = int(lines[at])
-            ahead = Lines((int(lines[k]), block.line(k)) for k in range(at + 1, min(at + LOOK_AHEAD, len(block))))
-            row = mended(self.header, number, text, ahead)
+            ahead = Lines((lines[k], block.line(k)) for k in range(at + 1, min(at + LOOK_AHEAD, len(block))))
+            self._one_row(lines[at], text, ahead, slow)
             after = at + 1 + ahead.skipped
-            slow.faults.rows_read += 1
-            if row is None:
-                slow.faults.add("row skipped", why_not(self.header, text), self.file, number, text)
-                continue
-            fields = Fields(row, self.index, self.file, slow.faults)
-            name = fields.job_name()
-            if name is None:
-                continue
-            if name.step is None:
-                slow.jobs.append((number, job_of(fields, name, self.clock)))
-            else:
-                key = (fields.text("cluster"), name.label)
-                slow.steps.append((number, key, step_of(fields, name.step), text))
+
+    def _one_row(self, number: int, text: str, ahead: Lines, slow: _Slow) -> None:
+        """Read a row by itself; ``ahead`` are the lines behind it, of which it takes those that belong to it."""
+        row = mended(self.header, number, text, ahead)
+        slow.faults.rows_read += 1
+        if row is None:
+            slow.faults.add("row skipped", why_not(self.header, text), self.file, number, text)
+            return
+        fields = Fields(row, self.index, self.file, slow.faults)
+        name = fields.job_name()
+        if name is None:
+            return
+        if name.step is None:
+            slow.jobs.append((number, job_of(fields, name, self.clock)))
+        else:
+            key = (fields.text("cluster"), name.label)
+            slow.steps.append((number, key, step_of(fields, name.step), text))
 
     def _quotes(self, pieces: Sequence[Piece], astray: pl.DataFrame, known: Mapping[int, str]) -> dict[int, str]:
         """Return the first lines of steps that have not found their job."""
         wanted = set(astray["_row"].head(_MOST_QUOTES).to_list())
         found = {number: text for number, text in known.items() if number in wanted}
         for piece in pieces if wanted - set(found) else ():
-            lines = piece.steps.split(b"\n")
-            found |= {
-                number: lines[place].decode()
-                for place, number in enumerate(piece.steps_at.tolist())
-                if number in wanted
-            }
+            lines = piece.steps.lines(self.header.delimiter)
+            found |= {number: lines[place] for place, number in enumerate(piece.steps_at.tolist()) if number in wanted}
         return found
 
 

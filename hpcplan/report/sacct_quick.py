@@ -217,10 +217,8 @@ def _spans(cells: Cells, *names: str) -> tuple[Any, Any]:
 
 def _bound(cells: Cells, at: NDArray[np.int64]) -> tuple[Any, Any]:
     """Return MaxRSS times tasks of some lines, zero where it is not told, and whether the cells could be read."""
-    text = cells.block.bytes
-    (first, end), (from_, to) = (
-        (one[at], other[at]) for one, other in (_places(cells, "maxrss"), _places(cells, "ntasks"))
-    )
+    text, some = cells.block.bytes, Cells(cells.block, cells.rows[at], cells.index)
+    (first, end), (from_, to) = _places(some, "maxrss"), _places(some, "ntasks")
     largest, good = read.memory_bytes(text, first, end)
     tasks, fine = read.numbers(text, from_, to)
     fine &= tasks <= MAX_COUNT

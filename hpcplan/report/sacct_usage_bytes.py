@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Usage", "usage"]
 
 _MOST_MARKS: Final = 63
-_LONGEST: Final = 32  # of a name, with its equals sign: there is room for so much behind the text
+_LONGEST: Final = 32  # of a name: there is room for so much before the text
 _MOST_LAYOUTS: Final = 16  # of one length; the others are left
-_NAME: Final = re.compile(r"[a-z0-9/_:.-]+")
+_NAME: Final = re.compile(rb"[a-z0-9/_:.-]+")
+_READERS: Final = {b"mem": read.memory_bytes, b"cpu": read.spans_s, b"gres/gpuutil": read.numbers}
 
 
 @dataclass(slots=True)
@@ -67,42 +68,30 @@ def _read_alike(
     low: NDArray[np.int64], size: int, rows: NDArray[np.int64], cpu_wanted: NDArray[np.bool_], found: Usage,
 ) -> NDArray[np.bool_]:  # fmt: skip
     """Read those of the rows that have the layout of the first; return which."""
-    lead = int(rows[0])
-    places = marks[low[lead] : low[lead] + size].tolist()
-    begins = [int(first[lead]), *(place + 1 for place in places[1::2])]
+    places = marks[low[rows[0]] : low[rows[0]] + size].tolist()
+    begins = [int(first[rows[0]]), *(place + 1 for place in places[1::2])]
     names = [text.raw[begin:equals].tobytes() for begin, equals in zip(begins, places[0::2], strict=True)]
-    alike, parts = np.ones(len(rows), dtype=bool), []
-    begin, mark = first[rows], low[rows]
-    for which, name in enumerate(names):
-        equals = marks[mark + 2 * which]
-        alike &= (equals - begin == len(name)) & _written(text, begin, name + b"=")
-        stop = marks[mark + 2 * which + 1] if 2 * which + 1 < size else end[rows]
-        parts.append((equals + 1, stop))
-        begin = stop + 1
-    words = [name.decode("latin-1") for name in names]
-    if not alike[0]:  # it has no such form
-        words, alike[0] = [], True
-    usual = len(set(words)) == size // 2 + 1  # of a name given twice the first counts
-    if not usual or not all(len(word) < _LONGEST and _NAME.fullmatch(word) for word in words):
+    mark = low[rows]
+    equals = [marks[mark + which] for which in range(0, size, 2)]
+    alike: NDArray[np.bool_] = equals[0] - first[rows] == len(names[0])
+    alike &= read.ends_with(text, equals[0], names[0] + b"=")
+    for place, name in zip(equals[1:], names[1:], strict=True):
+        alike &= read.ends_with(text, place, b"," + name + b"=")  # so that the other mark is the comma before the name
+    fit = bool(alike[0]) and len(set(names)) == len(names)  # of a name given twice the first counts
+    alike[0] = True
+    if not fit or not all(len(name) < _LONGEST and _NAME.fullmatch(name) for name in names):
         found.good[rows[alike]] = False
         return alike
-    for word, (begin, stop) in zip(words, parts, strict=True):
-        at = alike & cpu_wanted[rows] if word == "cpu" else alike
-        if word in ("mem", "cpu", "gres/gpuutil"):
-            _take(text, word, begin[at], stop[at], rows[at], found)
+    stops = [place - len(name) - 1 for place, name in zip(equals[1:], names[1:], strict=True)] + [end[rows]]
+    for name, place, stop in zip(names, equals, stops, strict=True):
+        if name in _READERS:
+            at = alike & cpu_wanted[rows] if name == b"cpu" else alike
+            whole = slice(None) if at.all() else at
+            _take(text, name, place[whole] + 1, stop[whole], rows[whole], found)
     return alike
 
 
-def _take(text: read.Bytes, name: str, begin: Any, stop: Any, rows: NDArray[np.int64], found: Usage) -> None:
-    reader = {"mem": read.memory_bytes, "cpu": read.spans_s, "gres/gpuutil": read.numbers}[name]
-    values, fine = reader(text, begin, stop)
+def _take(text: read.Bytes, name: bytes, begin: Any, stop: Any, rows: NDArray[np.int64], found: Usage) -> None:
+    values, fine = _READERS[name](text, begin, stop)
     found.good[rows] &= fine
-    {"mem": found.memory_bytes, "cpu": found.cpu_s, "gres/gpuutil": found.gpu_percent}[name][rows] = values
-
-
-def _written(text: read.Bytes, begin: NDArray[np.int64], name: bytes) -> NDArray[np.bool_]:
-    """Return where that text stands."""
-    found = np.ones(len(begin), dtype=bool)
-    for offset in range(0, min(len(name), _LONGEST), 8):
-        found &= read.begins_with(text.eight(begin + offset), name[offset : offset + 8].decode("latin-1"))
-    return found
+    {b"mem": found.memory_bytes, b"cpu": found.cpu_s, b"gres/gpuutil": found.gpu_percent}[name][rows] = values

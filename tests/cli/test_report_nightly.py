@@ -124,8 +124,11 @@ def test_a_night_without_slurm_is_left_to_the_next_run(cluster: Cluster, nightly
 def test_monitoring_hears_of_a_bad_night_whose_pages_are_written(
     cluster: Cluster, nightly: Run, tmp_path: Path
 ) -> None:
-    code, _, err = nightly("--fail-if", "cpu_efficiency<60%", "--webhook", "http://127.0.0.1:9/none")
+    nowhere = str(tmp_path / "none" / "queue.prom")
+    bad = ["--webhook", "http://127.0.0.1:9/none", "--prometheus", nowhere]
+    code, _, err = nightly("--fail-if", "cpu_efficiency<60%", *bad)
     assert code == 1
+    assert nowhere in err
     assert "cpu_efficiency is 0.5" in err
     assert "webhook" in err
     assert pages(tmp_path / "out") == ["2024-05-01.html"]
@@ -159,3 +162,16 @@ def test_install_says_what_it_will_do_and_refuses_options_that_nightly_would(
         assert left.value.code == code
         assert said in captured.out + captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_installed_does_not_depend_on_where_it_was_typed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    words = ["--out", "queue", "--prometheus=text/queue.prom", "--site", "mine.yaml", "--mail", "mine.yaml"]
+    with pytest.raises(SystemExit):
+        main(["report", "install", "--systemd", "--dry-run", "--", *words])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "ExecStart" in line]
+    options = f"--out {tmp_path}/queue --prometheus={tmp_path}/text/queue.prom --site {tmp_path}/mine.yaml"
+    assert line.endswith(f"report nightly {options} --mail mine.yaml")

@@ -151,6 +151,17 @@ def test_damaged_bytes(seed: int, damage: list[tuple[float, bytes]]) -> None:
     both(text, draw.choice([400, 10_000]))
 
 
+def test_names_of_resources_that_slurm_does_not_have() -> None:
+    usages = [
+        "cpu=00:00:05,mem=4K", "cpu=00:00:05,m\ufffdem=4K", "ü=1,mem=4K", f"{'x' * 31}=1,mem=4K", "mem=4K,mem=8K",
+        f"{'x' * 50}=1,mem=4K", "=1,mem=4K", "cpu=1,a,b=2,mem=4K", "mem=4K,", "a b=1,mem=4K",
+    ]  # fmt: skip
+    lines = ["JobID|State|Elapsed|TRESUsageInTot"]
+    for number, usage in enumerate(usages, start=7):
+        lines += [f"{number}|COMPLETED|01:00:00|", *(f"{number}.{step}|COMPLETED|01:00:00|{usage}" for step in (0, 1))]
+    both("\n".join(lines).encode(), 10_000)
+
+
 def test_steps_far_from_their_jobs_and_attempts_of_one_job() -> None:
     head = "JobID|State|Submit|Start|End|Elapsed|AllocCPUS|TotalCPU|MaxRSS"
     first, second = "2024-05-01T00:00:00", "2024-05-02T00:00:00"

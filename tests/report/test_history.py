@@ -50,6 +50,20 @@ def test_a_window_has_what_overlaps_it(tmp_path: Path, made_up: ModuleType) -> N
     assert set(found["job_id"]) == set(expected["job_id"])
 
 
+def test_a_window_has_the_jobs_of_long_ago_that_reach_into_it(tmp_path: Path, made_up: ModuleType) -> None:
+    history, later = History(tmp_path), made_up.START + 400 * made_up.DAY
+    old = [one for one in made_up.records(300) if one.end_time is not None]
+    reaching = [
+        dataclasses.replace(old[7], end_time=later + 60),
+        dataclasses.replace(old[9], state=JobState.RUNNING, end_time=None),
+    ]
+    history.add(job_table([*old[:7], reaching[0], old[8], reaching[1], *old[10:]]))
+    found = history.table(later, later + made_up.DAY)
+    assert sorted(found["job_id"]) == sorted(one.job_id for one in reaching)
+    history.add(job_table([dataclasses.replace(reaching[1], state=JobState.COMPLETED, end_time=later - 1)]))
+    assert history.table(later, later + made_up.DAY)["job_id"].to_list() == [reaching[0].job_id]
+
+
 def test_old_days_can_be_forgotten_and_strange_files_are_refused(tmp_path: Path, made_up: ModuleType) -> None:
     history = History(tmp_path)
     history.add(job_table(made_up.records(300)))

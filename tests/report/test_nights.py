@@ -5,9 +5,14 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
+import smtplib
 import subprocess
+import sys
 import threading
 from datetime import date
+from email.message import EmailMessage
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import ModuleType
 from zoneinfo import ZoneInfo
@@ -227,6 +232,61 @@ def test_the_command_that_is_installed_can_be_run(crontab: Path) -> None:
     line = next(line for line in step.text.splitlines() if "nightly" in line)
     found = subprocess.run(["/bin/sh", "-c", line.split(" ", 5)[5]], capture_output=True, text=True, check=True)
     assert "Report every night" in found.stdout
+
+
+@pytest.mark.parametrize("kind", ["cron", "scrontab", "systemd"])
+def test_the_night_finds_slurm_and_the_settings_of_this_shell(
+    crontab: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sacct = tmp_path / "opt slurm" / "bin" / "sacct"
+    sacct.parent.mkdir(parents=True)
+    sacct.write_text("#!/bin/sh\n")
+    sacct.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sacct.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HPCPLAN_DATA_DIR", "/data/100% it's $HOME")
+    monkeypatch.setenv("SLURM_JWT", "secret")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = actions(kind, "01:30", ["--help"])[0].text  # type: ignore[arg-type]
+    assert "secret" not in text
+    if kind == "systemd":
+        assert 'Environment="HPCPLAN_DATA_DIR=/data/100%% it\'s $HOME"\n' in text
+        assert f'Environment="PATH={sacct.parent}:/usr/local/bin:/usr/bin:/bin"\n' in text
+        return
+    line = next(line for line in text.splitlines() if "nightly" in line).split(" ", 5)[5]
+    shown = line.replace("\\%", "%") if kind == "cron" else line  # as cron gives it to the shell
+    shown = shown.replace(
+        sys.executable, f'{sys.executable} -c \'import os; print(*map(os.getenv, ["PATH", "HPCPLAN_DATA_DIR"]))\' #'
+    )
+    found = subprocess.run(["/bin/sh", "-c", shown], capture_output=True, text=True, check=True, env={})
+    assert found.stdout == f"{sacct.parent}:/usr/local/bin:/usr/bin:/bin /data/100% it's $HOME\n"
+
+
+def test_what_no_table_can_hold_is_refused(crontab: Path) -> None:
+    with pytest.raises(InputError, match="line break"):
+        actions("scrontab", "01:30", ["--out", "a\nb"])
+    with pytest.raises(InputError, match="cron takes"):
+        actions("cron", "01:30", ["--out", "a" * 1000])
+
+
+def test_a_sender_without_a_machine_gets_this_one(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    class Server:
+        def __init__(self, host: str, port: int, timeout: float) -> None: ...
+
+        def __enter__(self) -> Server:
+            return self
+
+        def __exit__(self, *args: object) -> None: ...
+
+        def send_message(self, made: EmailMessage) -> None:
+            taken.extend([made["From"], made["Date"], made["Message-ID"]])
+
+    monkeypatch.setattr(smtplib, "SMTP", Server)
+    send(message(report, "", sender="hpcplan", recipients=["a@example.org"]), "mx:25")
+    assert re.fullmatch(r"hpcplan@[A-Za-z0-9.-]+", taken[0])
+    assert parsedate_to_datetime(taken[1]).tzinfo is not None
+    assert re.fullmatch(r"<[^<>@\s]+@[^<>@\s]+>", taken[2])
 
 
 def test_right_sized_requests_are_never_larger_and_fit_what_ran(made_up: ModuleType) -> None:

@@ -1,18 +1,23 @@
-"""Figures read from bytes are those that the parser of single cells reads, or are left to it."""
+"""Figures of bytes and of whole columns are those that the parser of single cells reads, or are left to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC
+from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcplan.report import sacct_bytes, sacct_cells
+from hpcplan.report.sacct_columns import Columns
+from hpcplan.report.sacct_lines import Rows
 
+BERLIN = sacct_cells.Clock(ZoneInfo("Europe/Berlin"))
 TWO = st.integers(0, 99).map("{:02d}".format)
 CLOCKS = st.builds("{}:{}:{}".format, TWO, TWO, TWO)
 SPANS = st.one_of(
@@ -40,7 +45,6 @@ def figures(read: Callable[..., Any], words: list[str]) -> list[tuple[str, Any]]
     ("read", "parse", "usual"),
     [
         (sacct_bytes.spans_s, sacct_cells.duration_s, "1-02:03:04"),
-        (sacct_bytes.stamps, sacct_cells.Clock(UTC).read, "2024-02-29T23:59:59"),
         (sacct_bytes.memory_bytes, sacct_cells.memory_bytes, "39156K"),
         (sacct_bytes.numbers, int, "123456789"),
     ],
@@ -53,6 +57,29 @@ def test_what_is_read_is_what_the_parser_reads(
     assert found[-1][0] == usual  # the usual form is never left to the parser
     for word, value in found:
         assert value == parse(word)
+
+
+@pytest.mark.parametrize(
+    ("read", "parse", "usual"),
+    [
+        (Columns.duration_s, sacct_cells.duration_s, "1-02:03:04"),
+        (partial(Columns.stamp, clock=BERLIN), BERLIN.read, "2024-02-29T23:59:59"),
+        (Columns.memory_bytes, sacct_cells.memory_bytes, "39156K"),
+        (Columns.count, sacct_cells.count, "123456789"),
+    ],
+)
+@given(words=st.lists(st.one_of(SPANS, STAMPS, AMOUNTS, ODD), min_size=1, max_size=30))
+def test_whole_columns_are_what_the_parser_reads(
+    read: Callable[[Columns, pl.Series], pl.Series], parse: Callable[[str], Any], usual: str, words: list[str]
+) -> None:
+    cells = [*(word.strip() for word in words), usual]
+    columns = Columns(Rows("".join(f"{cell}|\n" for cell in cells).encode(), b"|", 2, len(cells), True), {"a": "c0"})
+    found = read(columns, columns.text("a")).to_list()
+    for word, value, odd in zip(cells, found, columns.odd.to_list(), strict=True):
+        if odd:  # left to the reader of single rows: refused, or an hour that occurs twice
+            continue
+        assert value == (parse(word) if word else None)
+    assert not columns.odd[-1]
 
 
 @given(st.lists(st.text(alphabet="ab.7", max_size=30), min_size=1, max_size=20))
