@@ -4,7 +4,10 @@ The search leaves out what a framework cannot run, and rendering refuses it; bot
 are the frameworks' own option lists: ``megatron/training/arguments.py`` (Megatron-LM), ``ConfigContainer``
 (Megatron-Bridge), the configuration page and ``runtime/pipe/engine.py`` (DeepSpeed), ``config/job_config.py`` and
 ``distributed/parallel_dims.py`` (torchtitan), ``parallelism_config.py`` (Accelerate), the guides on multi-process JAX
-and on ``MultiWorkerMirroredStrategy`` (TensorFlow).
+and on ``MultiWorkerMirroredStrategy`` (TensorFlow). On groups of ranks that are copies of each other:
+``megatron/core/parallel_state.py`` (partial distributed optimizers, of experts as well), ``runtime/zero/mics.py``
+(DeepSpeed). On layers: ``megatron/core/transformer/transformer_block.py`` (``block``, in each virtual stage), and
+``distributed/activation_checkpoint.py`` (torchtitan, every n-th of a process).
 """
 
 from __future__ import annotations

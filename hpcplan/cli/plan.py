@@ -253,10 +253,11 @@ def _best_table(plan: Plan) -> Any:
 
 
 def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]:
+    from hpcplan.partition.found import layer_count
     from hpcplan.units import format_bytes, format_count, format_duration
 
     s = sharding
-    recompute = s.recompute if s.recompute_layers is None else f"{s.recompute} of {s.recompute_layers} layers"
+    recompute = s.recompute if s.recompute_layers is None else f"{s.recompute} of {layer_count(s.recompute_layers)}"
     recompute += " + SP" if s.sequence_parallel else ""
     recompute += f" + {s.offload} offload" if s.offload != "none" else ""
     return (

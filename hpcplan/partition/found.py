@@ -15,7 +15,7 @@ from hpcplan.cost.step import Costs
 from hpcplan.partition.kinds import Kind
 from hpcplan.workload.model import Workload
 
-__all__ = ["Found", "describe", "join_costs", "node_count", "undominated"]
+__all__ = ["Found", "describe", "join_costs", "layer_count", "node_count", "undominated"]
 
 
 _FIRST = 1 << 11  # of the best shardings, looked at first for the best of each combination of degrees
@@ -146,6 +146,11 @@ def node_count(nodes: int | np.int64) -> str:
     return f"{nodes} node" + ("" if nodes == 1 else "s")
 
 
+def layer_count(layers: int | np.int64) -> str:
+    """Return ``1 layer`` or ``8 layers``."""
+    return f"{layers} layer" + ("" if layers == 1 else "s")
+
+
 def describe(s: Shardings, i: int) -> str:
     """Return ``tp 8, pp 4, dp 2, micro-batch 1, recompute full`` for one sharding."""
     words = [f"tp {s.tp[i]}", f"pp {s.pp[i]}"]
@@ -155,7 +160,7 @@ def describe(s: Shardings, i: int) -> str:
     words += [f"ep {s.ep[i]}"] if s.ep[i] > 1 else []
     groups = f" in groups of {s.shard_group[i]}" if s.shard_group[i] else ""
     words += [f"dp {s.dp[i]}", f"micro-batch {s.micro_batch[i]}", f"ZeRO {s.zero[i]}{groups}"]
-    some = f" of {s.spared_layers[i]} layers a rank" if s.spared_layers[i] else ""
+    some = f" of {layer_count(s.spared_layers[i])} a rank" if s.spared_layers[i] else ""
     words += [f"recompute {RECOMPUTE[s.recompute[i]]}{some}"]
     words += [f"optimizer on {OFFLOAD[s.offload[i]]}"] if s.offload[i] != DEVICE else []
     return ", ".join(words)
