@@ -42,6 +42,18 @@ def test_trainer_is_told_what_the_plan_decided(plans: ModuleType, stage: Any) ->
     assert told["MASTER_PORT"] == str(10000 + 70123 % 20000)
 
 
+@pytest.mark.parametrize(("known", "address"), [(True, "n1"), (False, "10.9.8.1")])
+def test_ranks_meet_at_the_address_that_slurm_has_where_names_mean_nothing(
+    plans: ModuleType, stage: Any, known: bool, address: str
+) -> None:
+    stage.executable(stage.bin / "getent", f"#!/bin/sh\nexit {0 if known else 2}\n")
+    real = (stage.bin / "scontrol").rename(stage.bin / "scontrol-hostnames")
+    answer = "NodeName=n1 Arch=x86_64\n   NodeAddr=10.9.8.1 NodeHostName=n1"
+    stage.executable(stage.bin / "scontrol", f'#!/bin/sh\n[ "$2" != node ] || exec echo "{answer}"\nexec {real} "$@"\n')
+    assert stage.run(srun_script(plans, 'echo "$MASTER_ADDR" >"$STAGE/address"'))[0] == 0
+    assert (stage.directory / "address").read_text() == f"{address}\n"
+
+
 def test_setup_that_reads_unset_variables_is_stood_but_one_that_fails_is_not(plans: ModuleType, stage: Any) -> None:
     script = srun_script(plans, 'touch "$STAGE/ran"', setup=('export GREETING="hello$CONDA_UNSET"',))
     assert stage.run(script)[0] == 0

@@ -89,7 +89,7 @@ def test_torchrun_and_gloo_make_the_ranks_and_groups_of_the_plan_save_when_told_
         # All nodes of the test cluster are this one machine, and their names mean nothing to its resolver.
         "setup": (
             f"export PATH='{torch_programs(folder / 'bin')}':$PATH",
-            "export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1",
+            "export GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1",
         ),
         "health": Health(gpus=8, all_reduce_bytes_per_s=1e11),
     }  # fmt: skip

@@ -24,6 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MIB: Final = 1024**2
+_HERE: Final = "127.0.0.1"  # all nodes are this machine; scripts whose ranks have to meet look here
 
 
 def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock: Clock) -> list[str]:
@@ -41,7 +42,7 @@ def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock:
         f"AvailableFeatures={features}",
         f"ActiveFeatures={features}",
         f"Gres={node.gres or '(null)'}",
-        f"NodeAddr={node.name} NodeHostName={node.name} Version={release(session.settings.slurm_version)}",
+        f"NodeAddr={_HERE} NodeHostName={node.name} Version={release(session.settings.slurm_version)}",
         f"OS={platform.system()} {platform.release()} {platform.version()} ",
         f"RealMemory={memory} AllocMem={used_memory} FreeMem={memory - used_memory} Sockets={cpus} Boards=1",
         f"State={state_word(node)} ThreadsPerCore=1 TmpDisk=0 Weight={group.weight} Owner=N/A MCS_label=N/A",
@@ -148,6 +149,7 @@ def config_lines(controller: Controller, session: Session, clock: Clock) -> list
         "AuthType": "auth/munge",
         "BOOT_TIME": clock.moment(session.started),
         "ClusterName": settings.cluster,
+        "DefMemPerNode": "UNLIMITED",
         "EnforcePartLimits": "NO",
         "FirstJobId": 1,
         "GresTypes": "gpu" if any(group.gpus for group in machine.groups) else "(null)",
@@ -174,12 +176,21 @@ def config_lines(controller: Controller, session: Session, clock: Clock) -> list
         "SLURM_VERSION": release(settings.slurm_version),
         "SwitchType": "switch/none",
         "TaskPlugin": "task/none",
+        "TopologyPlugin": f"topology/{_topology(controller)}",
     }
     lines = [f"{name:<23} = {value}" for name, value in values.items()]
     moment = clock.moment(session.engine.now)
     return [
         f"Configuration data as of {moment}", *lines, "", f"Slurmctld(primary) at {host} is UP",
     ]  # fmt: skip
+
+
+def _topology(controller: Controller) -> str:
+    """Return ``tree``, ``block`` or ``none``, as the site has it."""
+    import json
+
+    fabric = json.loads((controller.store.directory / "site.json").read_text(encoding="utf-8")).get("fabric") or {}
+    return "block" if fabric.get("kind") == "blocks" else "tree" if fabric.get("switches") else "none"
 
 
 def topology_lines(site_json: str, only: str | None = None) -> list[str]:
