@@ -18,7 +18,7 @@ from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.partition.candidates import Space
 from hpcplan.partition.explain import why_it_lost, why_it_won
 from hpcplan.partition.families import enumerate_families, enumerate_shardings
-from hpcplan.partition.fixed import parse_fixed
+from hpcplan.partition.fixed import parse_fixed, spelled
 from hpcplan.partition.found import describe
 from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.search import Outcome, search
@@ -121,9 +121,9 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
 
 
 def test_the_winner_is_the_least_of_all_that_fit() -> None:
-    outcome = run("llama3-70b", (8, 8))
-    workload = load_workload("llama3-70b").workload
-    family = enumerate_families(space("llama3-70b", 64))
+    workload = changed("llama3-70b", training={"global_batch": 64})
+    outcome = search(workload, kinds(workload), nodes=(8, 8))
+    family = enumerate_families(dataclasses.replace(space("llama3-70b", 64), global_batch=64))
     everything = family.shardings
     costs = kinds(workload)[0].price(workload, everything)
     fits = costs.memory_bytes <= outcome.machine.memory_bytes * 0.95
@@ -208,6 +208,63 @@ def test_any_batch_on_any_nodes_gives_a_plan_or_says_why_not(nodes: int, batch: 
     except InfeasibleError:
         return
     assert int((outcome.best.dp * outcome.best.micro_batch * outcome.best.micro_batches)[0]) == batch
+
+
+def test_where_the_network_is_thin_states_are_divided_inside_nodes() -> None:
+    """PyTorch's hybrid sharding: gathered over NVLink, and only a share of the gradients crosses the network."""
+    workload = changed("llama3-8b", request={"framework": "torchrun"}, training={"global_batch": 256})
+    thin, fixed = kinds(workload)[0].with_network(0.05), {"zero": 3}
+    found = search(workload, [thin], nodes=(16, 16), fixed=fixed)
+    assert int(found.best.shard_group[0]) == 8
+    assert "ZeRO 3 in groups of 8" in describe(found.best, 0)
+    whole = search(workload, [thin], nodes=(16, 16), fixed=fixed | {"shard_group": 0})
+    assert whole.costs.step_s[0] > 1.2 * found.costs.step_s[0]
+    assert whole.costs.memory_bytes[0] < found.costs.memory_bytes[0] or whole.best.micro_batch[0] > 1
+
+
+def test_where_all_layers_need_not_be_recomputed_some_are() -> None:
+    workload = changed("llama3-70b", training={"global_batch": 256}, request={"memory_headroom": 0.5})
+    fixed = parse_fixed(("tp=8", "pp=4", "vpp=1", "micro_batch=1", "zero=1", "offload=none", "cp=1"))
+    some = search(workload, kinds(workload), nodes=(8, 8), fixed=fixed)
+    assert some.best.recompute[0] == 2
+    assert 0 < some.best.spared_layers[0] < 20
+    assert f"recompute full of {some.best.spared_layers[0]} layers a rank" in describe(some.best, 0)
+    everything = search(workload, kinds(workload), nodes=(8, 8), fixed=fixed | parse_fixed(("recompute_layers=all",)))
+    assert some.costs.step_s[0] < everything.costs.step_s[0]
+    fewer = fixed | {"recompute_layers": int(some.best.spared_layers[0]) - 1}
+    with pytest.raises(InfeasibleError, match="memory binds"):
+        search(workload, kinds(workload), nodes=(8, 8), fixed=fewer)
+
+
+def test_a_capacity_factor_is_refused_where_experts_are_given_none() -> None:
+    data = load_workload("mixtral-8x7b").workload.model_dump()
+    data["model"]["experts"]["capacity_factor"] = 1.0
+    data["request"]["framework"] = "torchtitan"
+    with pytest.raises(InfeasibleError, match="the framework binds: torchtitan gives experts no capacity"):
+        kinds(Workload.model_validate(data))
+    data["request"]["framework"] = "megatron-lm"
+    capped = Workload.model_validate(data)
+    alone = {"tp": 1, "pp": 1}
+    fast = search(capped, kinds(capped), nodes=(8, 8), fixed=alone).costs.step_s[0]
+    assert fast < run("mixtral-8x7b", (8, 8), fixed=alone).costs.step_s[0]
+
+
+@pytest.mark.parametrize("word", ["shard_group=all", "recompute_layers=all", "shard_group=8", "recompute_layers=3"])
+def test_groups_and_layers_are_fixed_and_spelled_alike(word: str) -> None:
+    name, _, value = word.partition("=")
+    assert spelled(name, parse_fixed((word,))[name]) == value
+
+
+@pytest.mark.parametrize("word", ["shard_group=0", "recompute_layers=-1", "recompute_layers=some"])
+def test_no_group_and_no_layers_are_refused(word: str) -> None:
+    with pytest.raises(InputError, match="cannot be"):
+        parse_fixed((word,))
+
+
+def test_groups_that_cannot_be_are_told_from_those_that_can() -> None:
+    with pytest.raises(InfeasibleError, match="divides evenly") as caught:
+        run("llama3-8b", (2, 2), fixed=parse_fixed(("shard_group=7", "tp=1", "pp=1", "cp=1", "zero=1")))
+    assert "shard_group can be all, 2, 4 or 8" in str(caught.value.hint)
 
 
 def test_shardings_of_scalars_and_lists() -> None:
