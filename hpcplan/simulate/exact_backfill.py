@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hpcplan.simulate.job_ends import groups_of_ends
 from hpcplan.simulate.node_space import NodeSpace
 from hpcplan.simulate.profile import Slot
-from hpcplan.simulate.slurm_backfill import BackfillPass, waited_s
+from hpcplan.simulate.slurm_backfill import BackfillPass
 
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job, Request
@@ -129,15 +129,6 @@ class ExactBackfillPass(BackfillPass):
     def _room_for(self, job: Job) -> int:
         """Return the nodes that nobody has been promised for as long as the job might run from now on."""
         return self._open_nodes(job, self.now)[0]
-
-    def _may_reserve(self, job: Job) -> bool:
-        settings = self.settings
-        most = settings.bf_job_part_count_reserve
-        if most and self._in_partition[job.request.partition] >= most:
-            return False
-        if settings.bf_min_prio_reserve and job.priority < settings.bf_min_prio_reserve:
-            return False
-        return waited_s(job, self.now) >= settings.bf_min_age_reserve_s
 
     def _open_nodes(self, job: Job, start: int) -> tuple[int, int | None]:
         """Return the nodes that a job can be planned onto from ``start`` on, and when to ask again."""

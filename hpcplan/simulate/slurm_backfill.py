@@ -55,18 +55,18 @@ class BackfillPass:
         self.competing = False  # whether a job was promised nodes for when others would have had them
         self.promised_nodes = 0
         self._late = False  # whether what was found last is later than running jobs leave the nodes
+        self._tried = False  # whether enough nodes were unpromised for the job at any time that it was tried
         self._free = free
         self._ends = running
         self._end_times = [end for end, _, _ in running]
         self._levels: list[int] = []
-        self._begins = [now]
+        self._begins = [now - (now + settings.clock_s) % settings.bf_resolution_s]
         self._unpromised = [available]
         self._counts = [available.bit_count()]
         self._until_end = [available]  # what nobody has been promised from now to the end of each span
-        self._last_end = now + settings.bf_window_s
+        self._last_end = self._down(now + settings.bf_window_s)
         self._in_partition: Counter[str] = Counter()
         self._firsts: dict[tuple[int, int], int] = {}
-        self._hopeless: dict[tuple[int, int, int, int], int] = {}
 
     def run(self, queue: Sequence[Job], start: Callable[[Job, int], None]) -> bool:
         """Look at the jobs in order, calling ``start`` for those that start now; whether any did.
@@ -77,17 +77,18 @@ class BackfillPass:
         settings = self.settings
         counted = bool(settings.bf_max_job_part or settings.bf_max_job_user)
         tested: Counter[str] = Counter()
-        started = 0
-        queue = queue[: settings.bf_max_job_test]
+        started = position = 0
+        in_sight = min(len(queue), settings.bf_max_job_test)
         last = self._last_that_can_start(queue, len(queue) - 1)
-        for position, job in enumerate(queue):
-            if position > last and self.comes_again():
-                break
-            if counted and not self._may_test(job, tested):
-                continue
-            if self.may_start is not None and not self.may_start(job):
-                continue
-            slot = self._find(job.request)
+        while position < in_sight and (position <= last or not self.comes_again()):
+            job = queue[position]
+            position += 1
+            self._tried = False
+            slot = None
+            if not (counted and not self._may_test(job, tested)) and (self.may_start is None or self.may_start(job)):
+                slot = self._find(job.request, now_only=not self._may_reserve(job))
+            if not self._tried and in_sight < len(queue):  # it does not count towards bf_max_job_test
+                in_sight += 1
             if slot is None:
                 continue
             if slot.start > self.now:
@@ -117,7 +118,7 @@ class BackfillPass:
         """Promise a job the first nodes that it can have then or later, and return when and where that is."""
         if self.may_start is not None and not self.may_start(job):
             return None
-        slot = self._find(job.request, not_before)
+        slot = self._find(job.request, not_before, now_only=not self._may_reserve(job))
         if slot is not None:
             self._promise(job, slot)
         return slot
@@ -152,6 +153,8 @@ class BackfillPass:
         """Return the last job, from ``last`` downwards, that enough nodes are free and unpromised for."""
         if self.to_the_end:
             return last
+        if not self._free & self.available:
+            return -1
         begins, now, until_end = self._begins, self.now, self._until_end
         while last >= 0:
             request = queue[last].request
@@ -161,75 +164,87 @@ class BackfillPass:
             last -= 1
         return last
 
-    def _find(self, request: Request, not_before: int = 0) -> Slot | None:
+    def _find(self, request: Request, not_before: int = 0, *, now_only: bool = False) -> Slot | None:
         """Return when and where the job can start, but ``not_before``; ``None`` if not within what is planned for.
 
-        Spans in which the job cannot start are passed over: those before enough nodes are free even without promises,
-        those whose promises leave too few nodes, and (with select/linear, where more promises never let a job start
-        earlier) those in which a job that asked for the same could not.
+        It is tried from now on, on the nodes that nobody has been promised until it would end. Where it would start
+        later than others than those can be had, it is tried again from then on, and so on. Tries that must fail are
+        passed over: those before enough nodes are free even without promises, and those that run into a span with too
+        few.
         """
-        limit_s, need, eligible = request.limit_s, request.minimum, request.eligible
-        begins, unpromised, counts = self._begins, self._unpromised, self._counts
-        first_level = self._first_level(eligible, need)
+        limit_s, need, pool = request.limit_s, request.minimum, request.eligible & self.available
+        begins, counts = self._begins, self._counts
+        first_level = self._first_level(request.eligible, need)
         if first_level > len(self._ends):
             return None
         bound = self._ends[first_level - 1][0] if first_level else self.now
-        kind = (eligible, need, request.required, limit_s)
-        monotone = not self.settings.consumable and not self.placement.switched and not_before <= self.now
-        earliest = self._hopeless.get(kind, self.now) if monotone else max(self.now, not_before)
         final = len(begins) - 1
-        first = min(final, max(0, bisect_right(begins, max(earliest, bound)) - 1))
-        if begins[first] > earliest:
-            earliest = begins[first]
-        while True:
-            while first < final and begins[first + 1] <= earliest:
-                first += 1
-            later = begins[first + 1] if first < final else None
-            beyond = bisect_right(begins, earliest + limit_s)
+        asked: int | None = max(self.now, not_before)
+        while asked is not None:
+            earliest = asked
+            first = max(0, bisect_right(begins, earliest) - 1)
+            beyond = bisect_right(begins, earliest + limit_s, first)
+            later = asked = self._next_gain(pool, first, beyond)
+            if now_only:
+                asked = None
+            elif later is not None and later < bound:
+                self._tried = self._tried or self._unpromised_during(pool, first, beyond).bit_count() >= need
+                continue
             if min(counts[first:beyond]) < need:  # whatever runs into a span with too few nodes fails
                 position = beyond - 1
                 while counts[position] >= need:
                     position -= 1
-                if position == final:
-                    return None
-                earliest = begins[position + 1]
+                if asked is not None and position < final:
+                    asked = max(asked, begins[position + 1])
                 continue
-            nodes = eligible & self.available
-            for others in unpromised[first:beyond]:
-                nodes &= others
-            if nodes.bit_count() < need or (later is not None and not self._fits_by(later, nodes, need)):
-                found = None
-            else:
-                found = self._will_run(request, nodes, first_level)
-            if found is None:
-                if later is None:
-                    return None
-                earliest = later
+            nodes = self._unpromised_during(pool, first, beyond)
+            if nodes.bit_count() < need:
                 continue
-            start, pool = max(found[0], earliest), found[1]
+            self._tried = True
+            if later is not None and not self._fits_by(later, nodes, need):
+                continue
+            found = self._will_run(request, nodes, first_level)
+            if found is None or (now_only and found[0] > self.now):
+                continue
+            start, left = max(found[0], earliest), found[1]
             self._late = start > found[0]
             if start > self.now:
                 if later is not None and start > later:
-                    earliest = later
                     continue
                 if start > self.now + self.settings.bf_window_s:
                     return None
-            if monotone:
-                self._hopeless.setdefault(kind, earliest)
-                monotone = False
-            slot = Slot(start, start + limit_s, self._choose(request, pool, later=start > self.now))
+            slot = Slot(start, start + limit_s, self._choose(request, left, later=start > self.now))
             if start <= self.now or not self._overlaps(self._rounded(slot)):
                 return slot
-            earliest = max(start, earliest + 1)
+            asked = max(start, earliest + 1)
+        return None
+
+    def _unpromised_during(self, pool: int, first: int, beyond: int) -> int:
+        """Return the nodes of ``pool`` that nobody has been promised in any of these spans."""
+        for others in self._unpromised[first:beyond]:
+            pool &= others
+        return pool
+
+    def _next_gain(self, pool: int, first: int, beyond: int) -> int | None:
+        """Return the first time after span ``first`` when promises leave nodes that they did not leave before.
+
+        ``None`` if that is not in a span up to the one after ``beyond``, or not at all.
+        """
+        unpromised = self._unpromised
+        for position in range(first, min(beyond + 1, len(unpromised) - 1)):
+            if pool & unpromised[position + 1] & ~unpromised[position]:
+                return self._begins[position + 1]
+        return None
 
     def _choose(self, request: Request, pool: int, *, later: bool) -> int:
         return self.placement.plan(request, pool) if later else self.placement.choose(request, pool)
 
+    def _down(self, time: int) -> int:
+        """Return the last multiple of the resolution up to ``time``, on the controller's clock."""
+        return time - (time + self.settings.clock_s) % self.settings.bf_resolution_s
+
     def _rounded(self, slot: Slot) -> Slot:
-        resolution, ahead = self.settings.bf_resolution_s, self.settings.clock_s
-        return Slot(
-            slot.start - (slot.start + ahead) % resolution, slot.end - (slot.end + ahead) % resolution, slot.nodes
-        )
+        return Slot(self._down(slot.start), self._down(slot.end), slot.nodes)
 
     def _overlaps(self, slot: Slot) -> bool:
         begins = self._begins
@@ -334,25 +349,30 @@ class BackfillPass:
                 return max(last, self.now + 1), level
         return None
 
-    def _promise(self, job: Job, slot: Slot) -> None:
+    def _may_reserve(self, job: Job) -> bool:
+        """Whether nodes are promised to a job; if not, it is tried for now only."""
         settings = self.settings
-        partition = job.request.partition
-        if settings.bf_job_part_count_reserve:
-            if self._in_partition[partition] >= settings.bf_job_part_count_reserve:
-                return
-            self._in_partition[partition] += 1
+        most = settings.bf_job_part_count_reserve
+        if most and self._in_partition[job.request.partition] >= most:
+            return False
         if settings.bf_min_prio_reserve and job.priority < settings.bf_min_prio_reserve:
-            return
-        if waited_s(job, self.now) < settings.bf_min_age_reserve_s:
-            return
+            return False
+        return waited_s(job, self.now) >= settings.bf_min_age_reserve_s
+
+    def _promise(self, job: Job, slot: Slot) -> None:
+        self._in_partition[job.request.partition] += 1
         self.competing |= self._late
         self.promised_nodes |= slot.nodes
         self.promises[job.id] = slot
         self._take(self._rounded(slot))
 
     def _take(self, slot: Slot) -> None:
-        """Cut the spans at the slot's ends, and take its nodes out of those between."""
-        first, last = self._cut(slot.start), self._cut(slot.end)
+        """Cut the spans at the slot's ends, and take its nodes out of those between: a resolution's time at least."""
+        start = max(slot.start, self._begins[0])
+        if start >= self._last_end:
+            return
+        end = max(slot.end, start + self.settings.bf_resolution_s)
+        first, last = self._cut(start), self._cut(end)
         unpromised, counts, others = self._unpromised, self._counts, ~slot.nodes
         for position in range(first, last):
             left = unpromised[position] & others

@@ -6,19 +6,18 @@ Levels, spans and the rest are explained there; the names are the same.
 
 from __future__ import annotations
 
-from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose, plan
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S,
-    BF_WINDOW_S, CHOSEN, CLOCK_S, COMPETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE,
-    ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_END_S, LIMIT_ENDS, LIMIT_S, LIMIT_SLOTS, MEMO_EARLIEST, MEMO_ELIGIBLE,
-    MEMO_LIMIT_S, MEMO_NEED, MEMO_SIZE, MEMO_STAMP, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, NEED, NEVER, NODES, NOW,
-    OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, STAMP, SUBMIT_S,
+    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S, BF_WINDOW_S,
+    CHOSEN, CLOCK_S, COMPETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS,
+    LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODES, NOW, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK,
+    PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, SUBMIT_S, TRIED,
     UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_pass", "comes_again", "find", "last_that_can_start", "promise", "started_now"]
+__all__ = ["begin_pass", "comes_again", "find", "last_that_can_start", "may_reserve", "promise", "started_now"]
 
 
 @compiled
@@ -26,8 +25,7 @@ def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
     """Set a pass up; ``FREE`` holds the free nodes."""
     clock = OF_CLOCK
     of[clock, N_SPANS], of[clock, N_LEVELS], of[clock, N_LIMITS] = 1, 0, of[clock, N_PROMISED]
-    of[clock, STAMP] += 1
-    of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = of[clock, NOW], 0, rules[NODES]
+    of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = _down(rules, of[clock, NOW]), 0, rules[NODES]
     of[clock, COMPETING] = 0
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
@@ -49,6 +47,8 @@ def comes_again(of: Ints, sets: Sets) -> bool:
 def last_that_can_start(rules: Ints, of: Ints, sets: Sets, queue: int, last: int) -> int:
     """Return the last job of a row, from ``last`` downwards, that enough nodes are free and unpromised for."""
     now, spans, words = of[OF_CLOCK, NOW], of[OF_CLOCK, N_SPANS], sets.shape[1]
+    if is_empty(sets, FREE):
+        return -1
     while last >= 0:
         slot = of[queue, last]
         span = max(0, _right(of, BEGINS, spans, now + of[LIMIT_S, slot]) - 1)
@@ -63,88 +63,94 @@ def last_that_can_start(rules: Ints, of: Ints, sets: Sets, queue: int, last: int
 
 
 @compiled
-def find(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
+def find(rules: Ints, of: Ints, sets: Sets, slot: int, now_only: bool) -> int:
     """Return when the job can start, and put its nodes into ``CHOSEN``; -1 if not within what is planned for."""
-    words, now, final = sets.shape[1], of[OF_CLOCK, NOW], of[OF_CLOCK, N_SPANS] - 1
+    now, final = of[OF_CLOCK, NOW], of[OF_CLOCK, N_SPANS] - 1
     limit_s, need, eligible = of[LIMIT_S, slot], of[NEED, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
-    memo, stamp, earliest, known = _memo(rules, of, slot), of[OF_CLOCK, STAMP], now, False
-    if of[MEMO_STAMP, memo] == stamp:
-        earliest, known = of[MEMO_EARLIEST, memo], True
-        if earliest == NEVER:
-            return -1
     first_level = 0
     if common(sets, FREE, eligible) < need:
         first_level = _level_with(rules, of, sets, eligible, need, 0) + 1
     if first_level > of[OF_CLOCK, N_LIMITS]:
         return -1
     bound = of[LIMIT_ENDS, first_level - 1] if first_level else now
-    first = min(final, max(0, _right(of, BEGINS, final + 1, max(earliest, bound)) - 1))
-    earliest = max(earliest, of[BEGINS, first])
-    fits = False
-    while True:
-        while first < final and of[BEGINS, first + 1] <= earliest:
-            first += 1
+    asked = now
+    while asked != NEVER:
+        earliest = asked
+        first = max(0, _right(of, BEGINS, final + 1, earliest) - 1)
         beyond = first + 1
         while beyond <= final and of[BEGINS, beyond] <= earliest + limit_s:
             beyond += 1
+        later = asked = _next_gain(rules, of, sets, eligible, first, min(beyond + 1, final))
+        if now_only:
+            asked = NEVER
+        elif later != NEVER and later < bound:
+            if not of[OF_CLOCK, TRIED]:
+                of[OF_CLOCK, TRIED] = _unpromised_during(rules, of, sets, eligible, first, beyond) >= need
+            continue
         position = beyond - 1  # whatever runs into a span with too few nodes fails
         while position >= first and of[COUNTS, position] >= need:
             position -= 1
         if position >= first:
-            if position == final:
-                break
-            earliest = of[BEGINS, position + 1]
+            if asked != NEVER and position < final:
+                asked = max(asked, of[BEGINS, position + 1])
             continue
-        there = 0
-        for word in range(words):
-            bits = sets[eligible, word]
-            for position in range(first, beyond):
-                bits &= sets[rules[SPAN_SETS] + of[SPAN_ROWS, position], word]
-            sets[USABLE, word] = bits
-            there += ones(bits)
-        start = -1
-        if there >= need and (first == final or _fits_by(rules, of, sets, of[BEGINS, first + 1], need)):
-            start = _will_run(rules, of, sets, need, first_level)
-        if start < 0:
-            if first == final:
-                break
-            earliest = of[BEGINS, first + 1]
+        if _unpromised_during(rules, of, sets, eligible, first, beyond) < need:
+            continue
+        of[OF_CLOCK, TRIED] = 1
+        if later != NEVER and not _fits_by(rules, of, sets, later, need):
+            continue
+        start = _will_run(rules, of, sets, need, first_level)
+        if start < 0 or (now_only and start > now):
             continue
         of[OF_CLOCK, LATE] = start < earliest
         start = max(start, earliest)
         if start > now:
-            if first < final and start > of[BEGINS, first + 1]:
-                earliest = of[BEGINS, first + 1]
+            if later != NEVER and start > later:
                 continue
             if start > now + rules[BF_WINDOW_S]:
-                break
-        if not known:
-            of[MEMO_STAMP, memo], of[MEMO_EARLIEST, memo], known = stamp, earliest, True
-        fits = True
-        if start > now:
+                return -1
             plan(of, sets, POOL, need)
+            if _overlaps(rules, of, sets, start, start + limit_s):
+                asked = max(start, earliest + 1)
+                continue
         else:
             choose(rules, of, sets, POOL, need)
-        if start <= now or not _overlaps(rules, of, sets, start, start + limit_s):
-            return start
-        earliest = max(start, earliest + 1)
-    if not fits:  # nor will any job that asks for the same: more promises never let one start earlier
-        of[MEMO_STAMP, memo], of[MEMO_EARLIEST, memo] = stamp, NEVER
+        return start
     return -1
 
 
 @compiled
-def _memo(rules: Ints, of: Ints, slot: int) -> int:
-    """Return where it is kept what was found of jobs that ask for the same."""
-    eligible, need, limit_s, stamp = of[ELIGIBLE, slot], of[NEED, slot], of[LIMIT_S, slot], of[OF_CLOCK, STAMP]
-    last = rules[MEMO_SIZE] - 1
-    place = (limit_s // 60 * 31 + need * 40503 + eligible * 97) & last
-    while of[MEMO_STAMP, place] == stamp and not (
-        of[MEMO_ELIGIBLE, place] == eligible and of[MEMO_NEED, place] == need and of[MEMO_LIMIT_S, place] == limit_s
-    ):
-        place = (place + 1) & last
-    of[MEMO_ELIGIBLE, place], of[MEMO_NEED, place], of[MEMO_LIMIT_S, place] = eligible, need, limit_s
-    return place
+def _unpromised_during(rules: Ints, of: Ints, sets: Sets, pool: int, first: int, beyond: int) -> int:
+    """Put the nodes of ``pool`` that nobody has been promised in these spans into ``USABLE``; return how many."""
+    there = 0
+    for word in range(sets.shape[1]):
+        bits = sets[pool, word]
+        for position in range(first, beyond):
+            bits &= sets[rules[SPAN_SETS] + of[SPAN_ROWS, position], word]
+        sets[USABLE, word] = bits
+        there += ones(bits)
+    return there
+
+
+@compiled
+def _next_gain(rules: Ints, of: Ints, sets: Sets, pool: int, first: int, beyond: int) -> int:
+    """Return the first time after span ``first`` when promises leave nodes that they did not leave before.
+
+    ``NEVER`` if that is not in a span up to ``beyond``.
+    """
+    for position in range(first, beyond):
+        before, after = rules[SPAN_SETS] + of[SPAN_ROWS, position], rules[SPAN_SETS] + of[SPAN_ROWS, position + 1]
+        for word in range(sets.shape[1]):
+            if sets[pool, word] & sets[after, word] & ~sets[before, word]:
+                found: int = of[BEGINS, position + 1]
+                return found
+    return NEVER
+
+
+@compiled
+def _down(rules: Ints, time: int) -> int:
+    """Return the last multiple of the resolution up to ``time``, on the controller's clock."""
+    return time - (time + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
 
 
 @compiled
@@ -221,10 +227,8 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, need: int, first_level: int) ->
 @compiled
 def _overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
     """Whether nodes of ``CHOSEN`` have been promised between these times, rounded to ``bf_resolution``."""
-    start -= (start + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
-    end -= (end + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
-    spans = of[OF_CLOCK, N_SPANS]
-    if start >= of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]:
+    start, end, spans = _down(rules, start), _down(rules, end), of[OF_CLOCK, N_SPANS]
+    if start >= _down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return False
     position = max(0, _right(of, BEGINS, spans, start) - 1)
     while position < spans and of[BEGINS, position] < end:
@@ -257,23 +261,29 @@ def started_now(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
 
 
 @compiled
-def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
-    """Promise a job ``CHOSEN`` from ``start`` on, unless there are reasons not to."""
-    if rules[BF_JOB_PART_COUNT_RESERVE]:
-        partition = of[PARTITION, slot]
-        if of[RESERVED, partition] >= rules[BF_JOB_PART_COUNT_RESERVE]:
-            return
-        of[RESERVED, partition] += 1
+def may_reserve(rules: Ints, of: Ints, slot: int) -> bool:
+    """Whether nodes are promised to a job; if not, it is tried for now only."""
+    most = rules[BF_JOB_PART_COUNT_RESERVE]
+    if most and of[RESERVED, of[PARTITION, slot]] >= most:
+        return False
     if rules[BF_MIN_PRIO_RESERVE] and of[PRIORITY, slot] < rules[BF_MIN_PRIO_RESERVE]:
-        return
-    if of[OF_CLOCK, NOW] - of[SUBMIT_S, slot] < rules[BF_MIN_AGE_RESERVE_S]:
-        return
+        return False
+    waited_s: int = of[OF_CLOCK, NOW] - of[SUBMIT_S, slot]
+    return waited_s >= rules[BF_MIN_AGE_RESERVE_S]
+
+
+@compiled
+def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
+    """Promise a job ``CHOSEN`` from ``start`` on."""
+    of[RESERVED, of[PARTITION, slot]] += 1
     of[OF_CLOCK, COMPETING] |= of[OF_CLOCK, LATE]
     for word in range(sets.shape[1]):
         sets[PLANNED, word] |= sets[CHOSEN, word]
-    end = start + of[LIMIT_S, slot]
-    start -= (start + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
-    end -= (end + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
+    end = _down(rules, start + of[LIMIT_S, slot])
+    start = max(_down(rules, start), of[BEGINS, 0])
+    if start >= _down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
+        return
+    end = max(end, start + rules[BF_RESOLUTION_S])
     first = _cut(rules, of, sets, start)
     last = _cut(rules, of, sets, end)
     for position in range(first, of[OF_CLOCK, N_SPANS]):
@@ -295,7 +305,7 @@ def _cut(rules: Ints, of: Ints, sets: Sets, time: int) -> int:
     position = _right(of, BEGINS, spans, time - 1)
     if not position or (position < spans and of[BEGINS, position] == time):
         return position
-    if position == spans and time >= of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]:
+    if position == spans and time >= _down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return position
     for later in range(spans, position, -1):
         of[BEGINS, later], of[COUNTS, later] = of[BEGINS, later - 1], of[COUNTS, later - 1]

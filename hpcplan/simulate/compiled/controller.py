@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from hpcplan.simulate.compiled.backfill import (
-    begin_pass, comes_again, find, last_that_can_start, promise, started_now,
+    begin_pass, comes_again, find, last_that_can_start, may_reserve, promise, started_now,
 )  # fmt: skip
 from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose
@@ -25,7 +25,7 @@ from hpcplan.simulate.compiled.layout import (
     OVER_TIME_LIMIT_S, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PARTITION_TIER, PERIOD, PLANNED,
     POOL, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED,
     RECALCULATED, REPEATS, RUN_S, SCHED_MAX_JOB_START, SEEN_TIMES, START_S, SUBMIT_S, TESTED, TESTED_USERS,
-    TIMED_OUT, TIME_LIMIT_CHECK_S, TRIGGERED, TURN_MS, UNUSED, USER, WAITING, Floats, Ints, Sets,
+    TIMED_OUT, TIME_LIMIT_CHECK_S, TRIED, TRIGGERED, TURN_MS, UNUSED, USER, WAITING, Floats, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.threads import (
     backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
@@ -363,7 +363,7 @@ def _backfill_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
     """Have a pass of the backfill scheduler; whether idle nodes have been promised in it."""
     now = of[_CLOCK, NOW]
     queue, count = _queue_in_sight(of)
-    count = min(count, rules[BF_MAX_JOB_TEST])
+    in_sight = min(count, rules[BF_MAX_JOB_TEST])
     _find_free(sets)
     begin_pass(rules, of, sets)
     last = last_that_can_start(rules, of, sets, queue, count - 1)
@@ -371,14 +371,15 @@ def _backfill_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
     if counted:
         of[TESTED, :] = 0
         of[TESTED_USERS, :] = 0
-    started = 0
-    for place in range(count):
-        if place > last and comes_again(of, sets):
-            break
+    started = place = 0
+    while place < in_sight and (place <= last or not comes_again(of, sets)):
         slot = of[queue, place]
-        if counted and not _may_test(rules, of, slot):
-            continue
-        start = find(rules, of, sets, slot)
+        place += 1
+        of[_CLOCK, TRIED], start = 0, -1
+        if not counted or _may_test(rules, of, slot):
+            start = find(rules, of, sets, slot, not may_reserve(rules, of, slot))
+        if not of[_CLOCK, TRIED] and in_sight < count:  # it does not count towards bf_max_job_test
+            in_sight += 1
         if start < 0:
             continue
         if start > now:

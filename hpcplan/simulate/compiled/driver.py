@@ -165,11 +165,11 @@ class Driver:
         before_of, before_sets, before = self._of, self._sets, self._slots
         slots = max(slots, before)
         tested = min(self._settings["bf_max_job_test"], slots)
-        spans, memo = _SPANS_A_JOB * tested + 2, 1 << (2 * tested + 1).bit_length()
+        spans = _SPANS_A_JOB * tested + 2
         self._eligible_room = max(64, 2 * len(self._eligible))
-        width = max(slots, spans, memo, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK))
+        width = max(slots, spans, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK))
         rows = len(at.FIXED_SETS)
-        found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions), "memo_size": memo}
+        found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions)}
         for name, count in (
             ("line_sets", self._lines), ("partition_sets", len(self._partitions)),
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
@@ -179,7 +179,6 @@ class Driver:
             rows += count
         self._of = np.zeros((len(at.FIELDS), width), np.int64)
         self._of[:, : before_of.shape[1]] = before_of
-        self._of[at.MEMO_STAMP] = -1
         self._sets = np.zeros((rows, self._words), np.uint64)
         self._sets[: len(at.FIXED_SETS)] = before_sets[: len(at.FIXED_SETS)] if before else 0
         for number, mask in enumerate(self._fixed[1:]):

@@ -31,7 +31,7 @@ RULES: Final = (
     "priority_weight_age", "priority_max_age_s", "priority_calc_period_s", "time_limit_check_s", "started_s",
     "started_ms", "clock_s", "loop_phase_ms", "loop_drift_us", "backfill_phase_ms", "backfill_pass_drift_us",
     "end_overhead_ms", "first_turn_s", "priorities_begin_ms", "nodes", "lines", "line_sets", "partitions",
-    "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets", "memo_size",
+    "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
 )  # fmt: skip
 (
     BUILTIN, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S, DEFAULT_QUEUE_DEPTH,
@@ -40,8 +40,7 @@ RULES: Final = (
     BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S, PRIORITY_CALC_PERIOD_S,
     TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US, BACKFILL_PHASE_MS,
     BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS,
-    PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS, MEMO_SIZE,
-) = range(len(RULES))  # fmt: skip
+    PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS, ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
 # a pass has promised, and room to work in.
@@ -59,9 +58,8 @@ FIELDS: Final = (
     "end_times", "end_slots", "seen_times", "seen_slots",
     # Jobs that have ended, to be taken away.
     "ended_id", "ended_start_s", "ended_end_s", "ended_timed_out", "ended_backfilled", "ended_set",
-    # One backfill pass: the spans of what is promised, the ends of limits, and what was found hopeless.
-    "begins", "span_rows", "counts", "limit_ends", "limit_slots", "memo_eligible", "memo_need", "memo_limit_s",
-    "memo_earliest", "memo_stamp",
+    # One backfill pass: the spans of what is promised, and the ends of limits.
+    "begins", "span_rows", "counts", "limit_ends", "limit_slots",
     # Counts by partition or user in one pass, runs of nodes, tiers of partitions, the clock.
     "looked_at", "tested", "tested_users", "reserved", "run_begins", "run_sizes", "partition_tier",
     "clock",
@@ -70,23 +68,23 @@ FIELDS: Final = (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
     BEGAN_MS, TIMED_OUT, BACKFILLED, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES,
     SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS,
-    SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, MEMO_ELIGIBLE, MEMO_NEED, MEMO_LIMIT_S, MEMO_EARLIEST, MEMO_STAMP,
-    LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, OF_CLOCK,
+    SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES,
+    PARTITION_TIER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
 CLOCK: Final = (
-    "now", "changed", "triggered", "turn_ms", "period", "stamp", "more", "first_coming",
+    "now", "changed", "triggered", "turn_ms", "period", "more", "first_coming",
     "last_whole_s", "last_s", "batch_ms", "wanted", "main_due_ms", "main_due_whole",
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
-    "competing", "late", "at_once",
+    "competing", "late", "tried", "at_once",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits",
 )  # fmt: skip
 (
-    NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, STAMP, MORE, FIRST_COMING,
+    NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
     LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS, MAIN_DUE_WHOLE,
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
-    COMPETING, LATE, AT_ONCE,
+    COMPETING, LATE, TRIED, AT_ONCE,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
 ) = range(len(CLOCK))  # fmt: skip
