@@ -71,7 +71,7 @@ class Capacity:
         self.full = np.zeros((self.rows, self.count), np.int32)
         self.threads = np.ones(self.count, np.int32)
         self.units = np.ones(self.count, np.int32)  # CPUs that go to one job together
-        whole_sockets = machine.sharing is not None and machine.sharing.sockets
+        whole_sockets = self.whole_sockets = machine.sharing is not None and machine.sharing.sockets
         self.weights = np.zeros(self.count, np.int64)
         self.near = np.zeros(self.count, np.int64)  # see Resources.weigh
         self.consumable = machine.sharing is not None and machine.sharing.cpus
@@ -231,6 +231,8 @@ class Resources:
         if cpus is not None:
             amounts[_CPUS] = cpus
             return Holding(where, amounts)
+        if capacity.whole_sockets:
+            amounts[_CPUS] = self._of_sockets(request, where, amounts[_CPUS])
         left = request.cpus - request.node_cpus * len(where)
         if left > 0:
             more = self.usable_cpus(request)[where]
@@ -240,6 +242,15 @@ class Resources:
                 amounts[_CPUS, position] = -(-(request.node_cpus + extra) // units[position]) * units[position]
                 left -= extra
         return Holding(where, amounts)
+
+    def _of_sockets(self, request: Request, where: Indices, cpus: Vector) -> Vector:
+        """Return the CPUs of the sockets that a job gets: where one is not enough, it is given a core of each in turn,
+        and of whatever it has one core, all are its own.
+        """
+        units, threads = self.capacity.units[where], self.capacity.threads[where]
+        cores = -(-request.node_cpus // threads)
+        sockets = np.minimum(cores, self.free[_CPUS, where] // units)
+        return np.where(cpus > units, np.maximum(cpus, sockets * units), cpus)
 
     def take(self, holding: Holding) -> None:
         """Give out what a job gets."""

@@ -59,6 +59,7 @@ class Submissions:
         self._names = names
         self._numbers: dict[str, int] = {}
         self._count = 0
+        self._recorded = cluster.moments is not None  # what happened to each job is known by its name
         self._whole_minutes = policy == "slurm"
         self._shared = self._whole_minutes and cluster.machine.shares_nodes
         self._named = cluster.moments is not None  # what was recorded is told by the names of jobs
@@ -85,7 +86,8 @@ class Submissions:
         """Return the next job."""
         one = self.next()
         assert one is not None
-        return Arrival(one.job.submit_s, one.job.user or "user", one.spec, Behaviour(one.job.run_s))
+        spec = replace(one.spec, name=one.job.name) if self._recorded else one.spec
+        return Arrival(one.job.submit_s, one.job.user or "user", spec, Behaviour(one.job.run_s))
 
     def next(self) -> Submission | None:
         """Return the next job that is accepted, ``None`` after the last."""

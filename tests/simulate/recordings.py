@@ -43,6 +43,7 @@ ABOUT = {
     "qos-limits": "whole nodes, QOS with limits and priorities",
     "reservations": "whole nodes, reservations of users and for maintenance",
     "sockets": "whole sockets (CR_Socket)",
+    "sockets-memory": "whole sockets of two cores, memory (CR_Socket_Memory)",
     "tiers-shared": "CPUs and memory shared, tiers, dependencies",
     "tiers-shared-2": "CPUs shared, tiers, multifactor",
     "tree": "whole nodes under a tree of switches",

@@ -168,7 +168,9 @@ def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
 
 
 def _may_start(reason: str) -> bool:
-    return reason not in _FOR_EVER and not reason.endswith("PerJobLimit")
+    if "PerJob" in reason or re.search(r"Grp\w+(?<!Run)Minutes|GrpWall", reason):  # what is used up stays so
+        return False
+    return reason not in _FOR_EVER
 
 
 def _reserve(env: Mapping[str, str], file: Path, begin: float) -> None:
@@ -260,6 +262,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hpcplan-recording-") as name:
+        Path(name).chmod(0o755)  # other users run the scripts that are in it
         rows, moments = record(given.jobs, given.conf, Path(name))
     given.output.with_suffix(".moments.json").write_text(json.dumps(moments, separators=(",", ":")) + "\n")
     with given.output.open("w", newline="") as stream:
