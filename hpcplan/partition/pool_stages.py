@@ -23,7 +23,7 @@ import numpy as np
 
 from hpcplan.cost.shardings import NONE, Floats, Shardings
 from hpcplan.errors import InfeasibleError
-from hpcplan.partition.candidates import divisors
+from hpcplan.partition.candidates import divides_heads, divisors
 from hpcplan.partition.explain import TERMS
 from hpcplan.partition.frameworks import capabilities
 from hpcplan.partition.pools import Member, PooledPlan
@@ -69,11 +69,7 @@ def _shardings(workload: Workload, members: Sequence[Member]) -> Shardings | Non
     shared = gcd(*(member.gpus for member in members))
     rows: list[tuple[int, ...]] = []
     for tp in divisors(gcd(domain, shared)) if "tp" in can.axes else [1]:
-        if (
-            shape.heads % tp
-            or shape.ffn % tp
-            or not (shape.key_value_heads % tp == 0 or tp % shape.key_value_heads == 0)
-        ):
+        if not divides_heads(shape, tp):
             continue
         for dp in divisors(shared // tp):
             stages = sum(member.gpus for member in members) // (tp * dp)

@@ -26,7 +26,7 @@ from hpcplan.render.context import ScriptContext
 from hpcplan.render.environment import FILTERS
 from hpcplan.report.jobs import COLUMNS
 from hpcplan.resources import shipped
-from tests.render.sites import framework_plan, pooled_plan, staged_plan
+from tests.render.sites import framework_plan, hybrid_plan, pooled_plan, staged_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -179,7 +179,7 @@ def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_n
     uneven = plans.sharding(stage_layers=(4,) * 20)
     made = (
         plans.plan(data_shards=data, plan=uneven), plans.torchrun_plan(), framework_plan("jax", "superpod"),
-        pooled_plan("srun"), staged_plan("superpod"),
+        pooled_plan("srun"), staged_plan("superpod"), hybrid_plan("srun"),
     )  # fmt: skip
     scripts = "\n".join("\n".join(render_plan(plan).values()) for plan in made)
     lines = "\n".join(re.findall(r"^ *export (.*)", scripts, re.MULTILINE))
