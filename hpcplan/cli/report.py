@@ -11,6 +11,7 @@ import click
 from hpcplan.cli import report_source as source
 from hpcplan.cli.backends import backend_option
 from hpcplan.cli.output import console, narrate, progress, table
+from hpcplan.garbage import without_collection
 
 if TYPE_CHECKING:
     from hpcplan.report.model import Report
@@ -111,7 +112,7 @@ def _window(
 
     form, zone = _form(output_format, output), source.zone_named(zone_name)
     bounds = [parse_threshold(text) for text in conditions]
-    with progress("reading accounting"):
+    with progress("reading accounting"), without_collection():
         found = (
             source.from_dumps(dumps, columns, zone, since, until)
             if dumps

@@ -130,13 +130,24 @@ class Blocks:
             yield from self._cut(True, whole=False)
 
     def _cut(self, ended: bool, *, whole: bool = True) -> Iterator[tuple[bytes, bool]]:
-        text = b"".join(self._held)
-        at = len(text) if ended and whole else text.rfind(b"\n") + 1
-        if not at and not ended and len(text) > _MAX_LINE:
-            at = len(text)
-        self._held = [text[at:]]
-        if at:
-            yield _clean(text[:at]), not ended
+        if ended and whole:
+            text, self._held = b"".join(self._held), [b""]
+        else:
+            text = self._until_last_newline()
+            if not text and not ended and sum(map(len, self._held)) > _MAX_LINE:
+                text, self._held = b"".join(self._held), [b""]
+        if text:
+            yield _clean(text), not ended
+
+    def _until_last_newline(self) -> bytes:
+        """Take what there is of whole lines, and keep the rest."""
+        for place in range(len(self._held) - 1, -1, -1):
+            at = self._held[place].rfind(b"\n") + 1
+            if at:
+                text = b"".join([*self._held[:place], self._held[place][:at]])
+                self._held = [self._held[place][at:], *self._held[place + 1 :]]
+                return text
+        return b""
 
 
 def _clean(text: bytes) -> bytes:

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from hpcplan.garbage import without_collection
 from hpcplan.report.faults import Fault, Faults
 from hpcplan.report.sacct_files import is_plain
 from hpcplan.report.sacct_lines import Block, Cells
@@ -172,7 +173,8 @@ def _serve(read: Callable[[Task], Found]) -> None:
     order = _exactly(int.from_bytes(_exactly(8), "big"))
     task, folder = pickle.loads(order)
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
-    found = read(task)
+    with without_collection():
+        found = read(task)
     for name in _TABLES:
         getattr(found.part, name).write_ipc(Path(folder) / name, compression="uncompressed")
     rest = (found.part.quotes, found.part.faults, found.lines, found.header)
