@@ -133,6 +133,11 @@ def command(
             return
     with progress("reading the trace"):
         source = open_trace(trace, procs=procs)
+    if cluster is not None and "slurm" in policies:
+        from hpcplan.simulate.left_out import left_out
+
+        for sentence in left_out(cluster):
+            narrate(sentence)
     target = Target(procs, cluster, output, picture)
     outcomes = []
     with progress_bar("scheduling", len(policies)) as step:

@@ -73,6 +73,7 @@ class SlurmSettings:
     priority_calc_period_s: int = 300
     priority_recalculated: bool = True
     limits_safe: bool = False
+    gang: bool = False
     started_s: int = -3
     time_limit_check_s: int = 30
     started_ms: int = 0
@@ -139,6 +140,7 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
             if int(value) or field not in _AT_LEAST_ONE:
                 found[field] = int(value) * factor
     found["priority_recalculated"] = False
+    found["gang"] = "gang" in values.get("preemptmode", "").lower()
     found["limits_safe"] = "safe" in values.get("accountingstorageenforce", "").lower()
     found["priority_flags"] = frozenset(values.get("priorityflags", "").lower().split(",")) - {""}
     found["preempt_type"] = values.get("preempttype", "preempt/none").lower().removeprefix("preempt/")

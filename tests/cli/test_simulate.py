@@ -138,6 +138,22 @@ def test_slurms_policy_gives_nodes_by_name(run: Run, table: Path, tmp_path: Path
     assert int(rows[2]["start_s"]) < int(rows[1]["start_s"])
 
 
+def test_what_slurm_conf_asks_for_and_the_simulation_does_not_do_is_said(run: Run, table: Path, tmp_path: Path) -> None:
+    conf = tmp_path / "slurm.conf"
+    conf.write_text(
+        CONF + "PreemptType=preempt/partition_prio\nPreemptMode=SUSPEND,GANG\n"
+        "PartitionName=low Nodes=n[1-8] PreemptMode=CANCEL GraceTime=30\n"
+    )
+    code, _, err = run(table, "--slurm-conf", conf, "--policy", "slurm")
+    assert code == 0
+    assert "PreemptMode=SUSPEND of batch is not simulated" in err
+    assert "GraceTime of low is not simulated" in err
+    assert "PreemptMode=GANG is not simulated" in err
+    assert "not simulated" not in run(table, "--slurm-conf", conf, "--policy", "easy")[2]
+    conf.write_text(CONF)
+    assert "not simulated" not in run(table, "--slurm-conf", conf, "--policy", "slurm")[2]
+
+
 @pytest.mark.parametrize("policy", ["fcfs", "sjf", "priority", "easy", "conservative", "slurm"])
 def test_every_policy_runs_on_the_nodes_of_a_site(run: Run, table: Path, tmp_path: Path, policy: str) -> None:
     table.write_text(TABLE.replace(",8,", ",5,"))
