@@ -216,7 +216,7 @@ def test_what_makes_no_sense_is_refused_with_exit_code_2(
         ("job,submit_s,nodes,run_s\n1,,2,5\n", "2: submit_s: is missing"),
         ("job,submit_s,nodes,run_s\n1,0,2,5\n1,0,2,5\n", "3: job: '1' is there twice"),
         ("job,submit_s,nodes,run_s,dependency\n1,0,2,5,after dinner\n", "2: dependency: 'after dinner'"),
-        ("job,submit_s,nodes,run_s,gres\n1,0,2,5,fpga:2\n", "2: gres: 'fpga:2'"),
+        ("job,submit_s,nodes,run_s,gres\n1,0,2,5,fpga:two\n", "2: gres: 'fpga:two'"),
         ("JobID|Submit|State\n", "needs the columns"),
     ],
 )
