@@ -79,8 +79,11 @@ class Engine(EventLoop):
         self._schedule()
 
     def release(self, job_id: int) -> None:
-        """Undo :meth:`hold`."""
+        """Undo :meth:`hold`. With priority/basic a job goes to the end of the queue, as one does that is new."""
         for job in whole(self.jobs, self.jobs[job_id]):
+            if job.held and not job.running and job.spec.priority is None:
+                job.priority = self._following_priority(job.spec)
+                self.submissions += 1
             job.held = False
             self._classify(job)
         self._schedule()

@@ -69,9 +69,7 @@ class EventLoop:
         self._wakes: list[tuple[int, int]] = []
         self._dependents = Dependents(self.jobs, history)
         self._admission = Admission(machine, whole_nodes=self._whole_nodes())
-        self._array_limits = False
-        self._het_jobs = False
-        self._several_partitions = False
+        self._array_limits = self._het_jobs = self._several_partitions = False
         self._know_partitions()
 
     def _know_partitions(self) -> None:
@@ -129,8 +127,8 @@ class EventLoop:
 
     def view(self) -> ClusterView:
         """Return what a policy may see."""
-        running = [(job.limit_end, job.nodes) for job in self.running.values()]
-        return ClusterView(self.now, self.free, self.available, running, self._partition_masks, self._het_jobs)
+        ends = [(job.limit_end, job.nodes) for job in self.running.values()]
+        return ClusterView(self.now, self.free, self.available, ends, self._partition_masks, self._het_jobs)
 
     def candidates(self) -> list[Job]:
         """Return the queue without the jobs that wait for their partition or for other tasks of their array."""
@@ -235,7 +233,7 @@ class EventLoop:
 
     def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
         self.next_id += len(jobs)
-        if jobs[0].spec.priority is None:  # priority/basic goes down from job to job, but for those with their own
+        if jobs[0].spec.priority is None and not jobs[0].held:  # others have their own, or get one when released
             self.submissions += submissions
         for job in jobs:
             self.jobs[job.id] = job
@@ -252,7 +250,6 @@ class EventLoop:
         request = self._admission.resolve(spec)
         begin = begin_time(spec.begin, self.now)
         first = self.next_id
-        priority = spec.priority if spec.priority is not None else TOP_PRIORITY - self.submissions - spec.nice
         jobs = [
             Job(
                 id=first + position,
@@ -261,7 +258,7 @@ class EventLoop:
                 behaviour=behaviour,
                 user=user,
                 submit_time=self.now,
-                priority=max(1, priority),
+                priority=self._following_priority(spec) if spec.priority is None else max(1, spec.priority),
                 background=background,
                 array_job_id=first if spec.array else None,
                 array_task_id=task,
@@ -273,6 +270,10 @@ class EventLoop:
         for job in jobs if spec.dependency else ():
             self._dependents.resolve(job, self.now)
         return jobs
+
+    def _following_priority(self, spec: JobSpec) -> int:
+        """Return what priority/basic gives the next job."""
+        return max(1, TOP_PRIORITY - self.submissions - spec.nice)
 
     def _schedule(self) -> None:
         """Settle what depends on what has just happened, then run a pass, and more if one lets jobs into the queue."""

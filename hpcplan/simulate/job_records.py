@@ -112,6 +112,12 @@ def _memory(job: Job, machine: Machine) -> int | None:
     return asked * job.nodes.bit_count() if asked is not None else machine.total(job.nodes, "memory_bytes")
 
 
+def _eligible(job: Job) -> int | None:
+    """Return when a job could start first, which may be to come."""
+    waits = job.held or (job.dependency is not None and not job.dependency.met)
+    return job.begin_time if job.eligible_time is None and not waits else job.eligible_time
+
+
 def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
     """Return the fields that every record has; of whole nodes all CPUs and GPUs count."""
     spec, request, machine = job.spec, job.request, cluster.machine
@@ -139,7 +145,7 @@ def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
         "het_offset": job.het_offset if job.het_id is not None else None,
         "dependency": str(job.dependency) or None if job.dependency is not None else None,
         "submit_time": job.submit_time,
-        "eligible_time": job.eligible_time,
+        "eligible_time": _eligible(job),
         "start_time": job.start_time,
         "time_limit_s": None if request.limit_s == UNLIMITED_S else request.limit_s,
         "restarts": job.restarts,

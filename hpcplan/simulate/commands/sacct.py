@@ -26,7 +26,7 @@ _TABLE: Final = flags(
     "accounts:A association:x clusters:M delimiter endtime:E format:o file:f gid:g group jobs:j name ncpus:I "
     "nnodes:i nodelist:N partition:r qos:q starttime:S state:s timelimit-max:K timelimit-min:k uid:u user reason:R "
     "units wckeys:W flags:F constraints:C",
-    "allclusters:L allocations:X allusers:a batch-script brief:b completion:c duplicates:D env-vars federation "
+    "allclusters:L allocations:X allusers:a batch-script:B brief:b completion:c duplicates:D env-vars federation "
     "helpformat:e help:h json local long:l noheader:n noconvert parsable:p parsable2:P truncate:T use-local-uid usage "
     "verbose:v version:V yaml",
     "whole-hetjob",
@@ -38,7 +38,9 @@ _LONG: Final = (
     "AveRSS,MaxPages,MaxPagesNode,MaxPagesTask,AvePages,MinCPU,MinCPUNode,MinCPUTask,AveCPU,NTasks,AllocCPUS,Elapsed,"
     "State,ExitCode,AveCPUFreq,ReqCPUFreqMin,ReqCPUFreqMax,ReqCPUFreqGov,ReqMem,ConsumedEnergy,MaxDiskRead,"
     "MaxDiskReadNode,MaxDiskReadTask,AveDiskRead,MaxDiskWrite,MaxDiskWriteNode,MaxDiskWriteTask,AveDiskWrite,ReqTRES,"
-    "AllocTRES"
+    "AllocTRES,TRESUsageInAve,TRESUsageInMax,TRESUsageInMaxNode,TRESUsageInMaxTask,TRESUsageInMin,TRESUsageInMinNode,"
+    "TRESUsageInMinTask,TRESUsageInTot,TRESUsageOutMax,TRESUsageOutMaxNode,TRESUsageOutMaxTask,TRESUsageOutAve,"
+    "TRESUsageOutTot"
 )
 
 
@@ -55,12 +57,21 @@ def sacct(controller: Controller, connection: Any, call: Call) -> int:
     clock = Clock(call.env)
     with controller.session() as session:
         rows = _chosen(controller, session, words, call)
+        if "batch-script" in words:
+            _print_scripts(call, rows)
+            return 0
         if "json" in words:
             call.reply.say(json.dumps(sacct_json(session, rows), indent=2))
             return 0
     lines = [Line(row, step) for row in rows for step in (None, *_steps(row, words))]
     _print(call, words, columns, _with_targets(lines, words), clock)
     return 0
+
+
+def _print_scripts(call: Call, rows: list[JobRow]) -> None:
+    """Print the scripts of jobs as sacct does where slurmdbd keeps none (slurm.conf(5), AccountingStoreFlags)."""
+    for row in rows:
+        call.reply.say(f"Batch Script for {row.name}\n{'-' * 80}\nNONE\n")
 
 
 def _help_format(call: Call) -> None:
@@ -226,6 +237,10 @@ def _as_ended(row: JobRow) -> JobRow:
 
 def _overlaps(row: JobRow, start: int | None, end: int | None, now: int) -> bool:
     record = row.record
+    eligible, until = record.eligible_time, now if end is None else end
+    waits = record.start_time is None and not record.state.final
+    if start is not None and waits and (eligible is None or eligible > until):
+        return False  # slurmdbd does not find it by its time
     ended = record.end_time if record.state.final or record.state is JobState.REQUEUED else now
     return (start is None or (ended or 0) >= start) and (end is None or (record.submit_time or 0) <= end)
 
@@ -265,10 +280,13 @@ def _on(row: JobRow, nodes: str) -> bool:
 
 
 def _span(words: Words, call: Call, now: int, *, anything: bool) -> tuple[int | None, int | None]:
-    """Return the time asked about: from midnight unless said, or from ever where jobs are named (sacct(1))."""
+    """Return the time asked about (sacct(1), DEFAULT TIME WINDOW): unless said, from midnight on, or now where states
+    are named, or from ever where jobs are.
+    """
     given = words.last("starttime")
     midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0)
-    start = moment_of(given, now) if given else None if anything else int(midnight.timestamp())
+    usual = now if words.every("state") else int(midnight.timestamp())
+    start = moment_of(given, now) if given else None if anything else usual
     end = words.last("endtime")
     return start, moment_of(end, now) if end else None
 

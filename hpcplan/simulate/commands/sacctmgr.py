@@ -45,10 +45,13 @@ _HEADERS: Final = {
     "maxtrespernode": "MaxTRESPerNode", "maxtrespa": "MaxTRESPA", "maxtrespu": "MaxTRESPU", "maxwall": "MaxWall",
     "mintres": "MinTRES", "name": "Name", "org": "Org", "partition": "Partition", "preempt": "Preempt",
     "preemptexempttime": "PreemptExemptTime", "preemptmode": "PreemptMode", "priority": "Priority", "qos": "QOS",
-    "rpc": "RPC", "share": "Share", "type": "Type", "usagefactor": "UsageFactor", "usagethres": "UsageThres",
+    "nodename": "NodeName", "reason": "Reason", "rpc": "RPC", "state": "State", "timeend": "TimeEnd",
+    "timestart": "TimeStart", "wckey": "WCKey",
+    "share": "Share", "type": "Type", "usagefactor": "UsageFactor", "usagethres": "UsageThres",
     "user": "User",
 }  # fmt: skip
 _WIDTHS: Final = {
+    "nodename": 15, "reason": 30, "state": 6, "timeend": 19, "timestart": 19,
     "qos": 20, "descr": 20, "org": 20, "name": 10, "share": 9, "controlhost": 15, "controlport": 12, "rpc": 5, "id": 6,
     "type": 8, "admin": 9, "defaultqos": 9, "flags": 40, "preemptexempttime": 19, "preemptmode": 11, "usagefactor": 11,
     "grptres": 13, "grptresmins": 13, "grptresrunmin": 13, "grpjobs": 7, "grpsubmit": 9, "grpwall": 11, "maxtres": 13,
@@ -61,16 +64,10 @@ _ENTITIES: Final = {
     "users": "users",
 }  # fmt: skip
 _ALIASES: Final = {"acct": "account", "defacct": "defaultaccount", "defaultqos": "defaultqos", "names": "name"}
-_FIXED: Final = (
-    "events",
-    "federations",
-    "problems",
-    "resources",
-    "reservations",
-    "runawayjobs",
-    "transactions",
-    "wckeys",
-)
+_EMPTY: Final = {  # there is never one of these; what a table of them has in its head
+    "events": "cluster,nodename,timestart,timeend,state,reason,user", "federations": "", "problems": "",
+    "resources": "", "reservations": "", "runawayjobs": "", "transactions": "", "wckeys": "wckey,cluster,user",
+}  # fmt: skip
 
 
 def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
@@ -85,7 +82,12 @@ def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
             raise Refusal("sacctmgr: error: the accounts of a mock cluster cannot be changed")
         raise Refusal(f"invalid keyword: {keyword}")
     entity = rest[0].lower() if rest else ""
-    if len(entity) >= 2 and any(name.startswith(entity) for name in _FIXED):
+    empty = next((name for name in _EMPTY if len(entity) >= 2 and name.startswith(entity)), None)
+    if empty == "runawayjobs":
+        call.reply.say(f"Runaway Jobs: No runaway jobs found on cluster {controller.store.settings().cluster}")
+    if empty is not None:
+        if _EMPTY[empty]:
+            _print(call, words, [(name, _WIDTHS.get(name, 10)) for name in _EMPTY[empty].split(",")], [])
         return 0
     found = next(
         (name for name in _ENTITIES if (name.startswith(entity) and len(entity) >= 3) or name[:-1] == entity), None

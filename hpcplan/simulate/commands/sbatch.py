@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +21,10 @@ from hpcplan.simulate.commands.submission import (
     in_words_of,
     job_info,
     preview,
+    say_start,
 )
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.live import REAL
-from hpcplan.simulate.pending import earliest_start
 from hpcplan.simulate.sbatch_options import OPTIONS
 from hpcplan.simulate.script import directives, parse_components
 from hpcplan.simulate.store import Session
@@ -51,7 +50,7 @@ def sbatch(controller: Controller, connection: Any, call: Call) -> int:
     text, name, command = _script(call, words, connection)
     specs, options = _specification(controller, call, words, typed, text, name)
     if "test-only" in options:
-        return _test_only(controller, call, specs)
+        return say_start(controller, call, specs)
     job_id = _submit(controller, call, specs, options, text, command, words.rest[1:])
     if "parsable" in options:
         call.reply.say(str(job_id))
@@ -95,25 +94,6 @@ def _specification(
         raise in_words_of("sbatch", error) from None
     options = {option.name: value for option, value in (*in_script, *from_env, *words.given)}
     return [replace(spec, work_dir=absolute(spec.work_dir or "", call.cwd)) for spec in specs], options
-
-
-def _test_only(controller: Controller, call: Call, specs: list[JobSpec]) -> int:
-    with controller.session() as session:
-        try:
-            job, *others = preview(session, specs, call.user)
-        except SlurmError as error:
-            text = error.message.replace("sbatch: error: Batch job submission failed", "allocation failure")
-            raise Refusal(text) from None
-        slot = earliest_start(session.engine, job, others)
-        if slot is None:
-            raise Refusal("allocation failure: Requested node configuration is not available")
-        when = datetime.fromtimestamp(slot.start).strftime("%Y-%m-%dT%H:%M:%S")
-        nodes, cpus = session.machine.node_list(slot.nodes), sum(one.request.cpus for one in (job, *others))
-        call.reply.complain(
-            f"sbatch: Job {session.engine.next_id} to start at {when} using {cpus} processors "
-            f"on nodes {nodes} in partition {job.request.partition}"
-        )
-    return 0
 
 
 def _submit(

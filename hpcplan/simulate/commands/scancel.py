@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from hpcplan.errors import SlurmError
@@ -35,13 +36,17 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
         call.reply.say("Usage: scancel [OPTIONS] [job_id[_array_id][.step_id]]")
         return 0
     number = _signal(words)
-    targets = [_target(text) for text in words.rest]
+    texts = [text for word in words.rest for text in re.split(r",(?![^\[]*\])", word) if text]
+    targets = [_target(text) for text in texts]
     if not targets and not any(name in words for name in _FILTERS):
         raise Refusal("scancel: error: No job identification provided")
     states = _states(words)
     with controller.session() as session:
+        for user in words.every("user"):
+            if not _is_user(user, session):
+                raise Refusal(f"scancel: error: Invalid user name: {user}")
         if targets:
-            for text, target in zip(words.rest, targets, strict=True):
+            for text, target in zip(texts, targets, strict=True):
                 _one(controller, session, call, words, text, target, states, number)
         else:
             for job in list(session.engine.jobs.values()):
@@ -51,6 +56,18 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
                     _act(controller, session, job, words, number)
     controller.wake()
     return call.reply.code
+
+
+def _is_user(name: str, session: Session) -> bool:
+    import pwd
+
+    if name.isdecimal() or any(job.user == name for job in session.engine.jobs.values()):
+        return True
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _states(words: Words) -> set[JobState] | None:

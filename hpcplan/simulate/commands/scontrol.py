@@ -110,6 +110,10 @@ def _show_job(controller: Controller, call: Call, words: Words, identity: str | 
             call.reply.out += block(job_block(session, row, clock, detail="details" in words), one_line=one_line)
 
 
+def _show_daemons(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say("slurmctld slurmd")
+
+
 def _show_step(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
     clock, one_line = Clock(call.env), "oneliner" in words
     target = read_target(identity) if identity is not None else None
@@ -123,7 +127,8 @@ def _show_step(controller: Controller, call: Call, words: Words, identity: str |
                 if step.end is None and (target is None or target.step in (None, step.name)):
                     call.reply.out += block(step_block(row, step, clock), one_line=one_line)
     if not call.reply.out and target is not None:
-        raise Refusal(f"Job step {identity} not found")
+        call.reply.say(f"Job step {identity} not found")
+        call.reply.code = 1
 
 
 def _show_node(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
@@ -209,6 +214,7 @@ _ENTITIES: Final = (
     (("hostlist",), _show_hostlist),
     (("steps", "step", "stepid"), _show_step),
     (("topology",), _show_topology),
+    (("daemons",), _show_daemons),
     (("reservations", "reservation", "reservationname"), _show_reservation),
     (("licenses",), _show_licenses),
 )
@@ -313,6 +319,7 @@ _ACTIONS: Final[dict[str, Action]] = {
     "delete": _delete,
     "top": update.top,
     "listpids": update.list_pids,
+    "completing": _nothing,
     "reconfigure": _nothing,
     "setdebug": _nothing,
 }

@@ -159,7 +159,7 @@ def _paths(row: JobRow) -> list[str]:
         command = " ".join([command, *info.arguments])
     lines = [f"Command={command or '(null)'}", f"WorkDir={record.work_dir or ''}"]
     if record.comment:
-        lines.append(f"Comment={record.comment}")
+        lines.append(f"Comment={record.comment} ")
     if info is None or info.batch:
         lines += [f"StdErr={row.path('std_err')}", f"StdIn={row.path('std_in')}", f"StdOut={row.path('std_out')}"]
     if spec.switches:
@@ -181,10 +181,11 @@ def step_block(row: JobRow, step: Step, clock: Clock) -> list[str]:
     """Return the lines of one step."""
     uid = row.info.uid if row.info else 0
     tres = f"cpu={step.cpus},node={step.nodes}"
+    cpus = 0 if step.name == "batch" else step.cpus
     return [
         f"StepId={row.step_prefix}.{step.name} UserId={uid} StartTime={clock.moment(step.start)} TimeLimit=UNLIMITED",
         f"State={step.state} Partition={row.record.partition} NodeList={step.node_list}",
-        f"Nodes={step.nodes} CPUs={step.cpus} Tasks={step.ntasks} Name={step.job_name} Network=(null)",
+        f"Nodes={step.nodes} CPUs={cpus} Tasks={step.ntasks} Name={step.job_name} Network=(null)",
         f"TRES={'(null)' if step.name == 'batch' else tres}",
         "ResvPorts=(null)",
         "CPUFreqReq=Default",

@@ -28,6 +28,7 @@ _PENDING: Final = "Job is pending execution"
 _NOT_PENDING: Final = "Job is no longer pending execution"
 _DISABLED: Final = "Requested operation is presently disabled"
 _ENDED: Final = "Job/step already completing or completed"
+_FINISHED: Final = "Job has already finished"
 _OPTIONS: Final = {option.name: option for option in OPTIONS}
 _PLAIN: Final = {
     "account": "account", "comment": "comment", "dependency": "dependency", "excnodelist": "exclude",
@@ -39,17 +40,17 @@ _PLAIN: Final = {
 _WHILE_RUNNING: Final = frozenset({"name", "comment", "nice", "time_limit_s", "priority"})
 
 
-def _jobs(session: Session, call: Call, texts: list[str], error: str = "") -> Iterator[tuple[str, Job]]:
-    """Yield the jobs named; what names none is complained of."""
+def _jobs(session: Session, call: Call, texts: list[str], ended: str, error: str) -> Iterator[tuple[str, Job]]:
+    """Yield the jobs named; what names none is complained of, of a job that is no more as ``ended`` says."""
     for text in texts:
         for word in re.split(r",(?![^\[]*\])", text.removeprefix("jobid=").removeprefix("JobId=")):
             target = read_target(word)
             jobs = find_jobs(session, target) if target is not None else []
             if not jobs:
-                ended = target is not None and 0 < target.job_id < session.engine.next_id
-                call.reply.complain(f"{_ENDED if ended else _INVALID} for job {word}", 1)
+                known = target is not None and 0 < target.job_id < session.engine.next_id
+                call.reply.complain(f"{ended if known else _INVALID} for job {word}", 1)
                 if error:
-                    call.reply.complain(f"{error} error: {_ENDED if ended else _INVALID}")
+                    call.reply.complain(f"{error} error: {ended if known else _INVALID}")
             for job in jobs:
                 if job.user != call.user:
                     call.reply.complain(f"Access/permission denied for job {word}", 1)
@@ -58,12 +59,17 @@ def _jobs(session: Session, call: Call, texts: list[str], error: str = "") -> It
 
 
 def _each(
-    controller: Controller, call: Call, rest: list[str], act: Callable[[Session, Job], None], error: str = ""
+    controller: Controller,
+    call: Call,
+    rest: list[str],
+    act: Callable[[Session, Job], None],
+    ended: str = _ENDED,
+    error: str = "",
 ) -> None:
     if not rest:
         raise Refusal("too few arguments for keyword")
     with controller.session() as session:
-        for word, job in _jobs(session, call, rest, error):
+        for word, job in _jobs(session, call, rest, ended, error):
             try:
                 act(session, job)
             except SlurmError as problem:
@@ -73,12 +79,12 @@ def _each(
 
 def hold(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
     """Keep jobs from starting."""
-    _each(controller, call, rest, lambda session, job: session.engine.hold(job.id), "slurm_suspend")
+    _each(controller, call, rest, lambda session, job: session.engine.hold(job.id), _FINISHED, "slurm_suspend")
 
 
 def release(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
     """Undo :func:`hold`."""
-    _each(controller, call, rest, lambda session, job: session.engine.release(job.id), "slurm_suspend")
+    _each(controller, call, rest, lambda session, job: session.engine.release(job.id), _FINISHED, "slurm_suspend")
 
 
 def _requeue(session: Session, job: Job) -> None:
@@ -143,7 +149,7 @@ def top(controller: Controller, call: Call, words: Words, rest: list[str]) -> No
         best = max(other.priority for other in session.engine.jobs.values() if other.user == job.user)
         session.engine.change(job.id, job.spec, priority=best + 1)
 
-    _each(controller, call, rest, act)
+    _each(controller, call, rest, act, _NOT_PENDING)
 
 
 def list_pids(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
@@ -161,6 +167,8 @@ def list_pids(controller: Controller, call: Call, words: Words, rest: list[str])
 
 def update(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
     """Change what is given as ``key=value`` of the job or node that is named first."""
+    if len(rest) > 1 and rest[0].lower() in {"job", "jobid", "node", "nodename", "partition", "reservation"}:
+        rest = [f"{rest[0]}={rest[1]}", *rest[2:]]  # 'update job 12 name=x'
     pairs = [(key.lower(), value) for key, _, value in (word.partition("=") for word in rest)]
     keys = {key for key, _ in pairs}
     if any(key in {"job", "jobid"} for key in keys):
@@ -210,7 +218,7 @@ def _update_jobs(controller: Controller, call: Call, pairs: list[tuple[str, str]
         if held is not None:
             (session.engine.hold if held else session.engine.release)(job.id)
 
-    _each(controller, call, targets, act)
+    _each(controller, call, targets, act, _FINISHED)
 
 
 def _change(key: str, value: str) -> dict[str, Any]:
@@ -233,6 +241,11 @@ def _change(key: str, value: str) -> dict[str, Any]:
         return {"time_limit_s": lambda before: max(60, before + sign * span)}
     if key == "priority" and value == "0":
         return {"held": True}
+    if key == "timelimit":
+        try:
+            return _read("time", value)
+        except Refusal:
+            raise Refusal("scontrol: error: Invalid TimeLimit value") from None
     option = _PLAIN.get(key)
     if option is None:
         raise Refusal(f"Update of this parameter is not supported: {key}={value}\nRequest aborted")

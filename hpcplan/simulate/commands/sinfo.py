@@ -184,10 +184,7 @@ def _lines(
     parts = [part for name, part in session.machine.partitions.items() if not wanted_parts or name in wanted_parts]
     apart = [column for column in columns if column.code not in _JOINED]
     if "Node" in words:
-        lines = [Line([node], node.part) for node in sorted(chosen, key=lambda node: _natural(node.record.name))]
-        if any(column.code in "PRa" for column in columns):
-            return lines
-        return list({line.nodes[0].record.name: line for line in lines}.values())
+        return [Line([node], node.part) for node in sorted(chosen, key=lambda node: _natural(node.record.name))]
     together: dict[tuple[str, ...], Line] = {}
     by_partition = any(column.code in "PRalLshrpIgoM" for column in columns)
     for part in parts:
@@ -290,7 +287,7 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
         "S": ("ALLOCNODES", lambda line: "all"),
         "t": ("STATE", one(lambda node: _COMPACT.get(node.record.state, node.record.state))),
         "T": ("STATE", one(lambda node: node.record.state)),
-        "u": ("USER", lambda line: "root" if line.first and line.first.record.reason else "Unknown"),
+        "u": ("USER", lambda line: "root"),
         "U": ("USER", lambda line: "root(0)" if line.first and line.first.record.reason else "Unknown"),
         "v": ("VERSION", one(lambda node: release(session.settings.slurm_version))),
         "V": ("CLUSTER", lambda line: "N/A"),

@@ -8,8 +8,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import Clock, Column, fit, line_of, long_date, read_long, read_percent
+from hpcplan.simulate.commands.formatting import (
+    Clock,
+    Column,
+    Field,
+    line_of,
+    long_date,
+    read_long,
+    read_percent,
+    short_time,
+)
 from hpcplan.simulate.commands.job_json import squeue_json
+from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
@@ -30,7 +40,7 @@ _TABLE: Final = flags(
 _SHORT: Final = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
 _LONG: Final = "%.18i %.9P %.8j %.8u %.8T %.10M %.9l %.6D %R"
 _START: Final = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %20Y %R"
-_STEPS: Final = "         STEPID     NAME PARTITION     USER      TIME NODELIST"
+_STEPS: Final = "%.15i %.8j %.9P %.8u %.9M %N"
 _MIN_JOB_AGE_S: Final = 300
 
 
@@ -42,7 +52,8 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
         return 0
     clock = Clock(call.env)
     with controller.session() as session:
-        rows = controller_rows(controller, session, whole_arrays="array" not in words)
+        tasks_named = any(target is not None and target.tasks is not None for target in map(read_target, _ids(words)))
+        rows = controller_rows(controller, session, whole_arrays="array" not in words and not tasks_named)
         rows = _chosen(rows, words, call)
         if "start" in words:
             rows = [row for row in rows if row.state is JobState.PENDING]
@@ -50,7 +61,7 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
             call.reply.say(json.dumps(squeue_json(session, rows), indent=2))
             return 0
         if "steps" in words:
-            _print_steps(call, rows, header="noheader" not in words)
+            _print_steps(call, rows, words, clock)
             return 0
         before, columns = _columns(words, call, fields(session, clock))
         lines = [
@@ -102,7 +113,7 @@ def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
     targets = _targets(words, call, rows)
     states = read_states("squeue", words.every("states") or call.env.get("SQUEUE_STATES", "").split(","))
     if states is None:
-        states = {state for state in JobState if not state.final}
+        states = {state for state in JobState if not state.final or "json" in words}
     tests: list[Callable[[JobRow], bool]] = [lambda row: row.state in states]
     if targets:
         tests.append(lambda row: any(row.is_meant(target) for target in targets))
@@ -166,7 +177,9 @@ def _ids(words: Words) -> list[str]:
 def _sorted(rows: list[JobRow], words: Words, session: Session) -> list[JobRow]:
     """Return rows in order; ``P,t,-p`` unless ``--sort`` says otherwise."""
     text = words.last("sort") or ("S,-p" if "start" in words else "P,t,-p")
-    result = list(rows)
+    result = sorted(rows, key=lambda row: (row.record.array_job_id or row.record.job_id, row.record.array_task_id or 0))
+    if "start" not in words:  # as Slurm's come where nothing else tells them apart: of an array the tasks go up
+        result.sort(key=lambda row: -(row.record.array_job_id or row.record.job_id))
     known = fields(session, Clock({"SLURM_TIME_FORMAT": "%s"}))
     for key in reversed(text.split(",")):
         letter = key.lstrip("+-")[:1]
@@ -192,18 +205,33 @@ _STATE_ORDER: Final = (
 )  # fmt: skip
 
 
-def _print_steps(call: Call, rows: list[JobRow], *, header: bool) -> None:
-    from hpcplan.simulate.commands.formatting import short_time
-
-    if header:
-        call.reply.say(_STEPS)
+def _print_steps(call: Call, rows: list[JobRow], words: Words, clock: Clock) -> None:
+    text = words.last("format") or _STEPS
+    before, columns = read_percent(
+        text,
+        _step_fields(clock),
+        lambda code: call.reply.complain(f"squeue: error: Invalid job step format specification: {code}"),
+    )
+    if "noheader" not in words:
+        call.reply.say(line_of(before, columns, [column.field.header for column in columns]))
     for row in rows:
         for step in row.steps:
             if step.end is None and row.state in (JobState.RUNNING, JobState.COMPLETING):
-                record = row.record
-                cells = (
-                    fit(f"{row.step_prefix}.{step.name}", 15, right=True), fit(step.job_name, 8, right=True),
-                    fit(record.partition or "", 9, right=True), fit(record.user or "", 8, right=True),
-                    fit(short_time(row.now - step.start), 9, right=True), step.node_list,
-                )  # fmt: skip
-                call.reply.say(" ".join(cells))
+                call.reply.say(line_of(before, columns, [column.field.value((row, step)) for column in columns]))
+
+
+def _step_fields(clock: Clock) -> dict[str, Field[tuple[JobRow, Step]]]:
+    """Return what the codes of ``--steps --format`` stand for."""
+    return {
+        "A": Field("STEPID", lambda one: f"{one[0].step_prefix}.{one[1].name}"),
+        "b": Field("TRES_PER_NODE", lambda one: "N/A"),
+        "i": Field("STEPID", lambda one: f"{one[0].step_prefix}.{one[1].name}"),
+        "j": Field("NAME", lambda one: one[1].job_name),
+        "l": Field("TIME_LIMIT", lambda one: "UNLIMITED"),
+        "M": Field("TIME", lambda one: short_time(one[0].now - one[1].start)),
+        "N": Field("NODELIST", lambda one: one[1].node_list),
+        "P": Field("PARTITION", lambda one: one[0].record.partition or ""),
+        "S": Field("START_TIME", lambda one: clock.moment(one[1].start)),
+        "u": Field("USER", lambda one: one[0].record.user or ""),
+        "U": Field("UID", lambda one: str(one[0].info.uid if one[0].info else 0)),
+    }

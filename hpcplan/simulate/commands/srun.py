@@ -21,7 +21,7 @@ from hpcplan.simulate.commands.steps import (
     register,
     room_for,
 )
-from hpcplan.simulate.commands.submission import absolute, allocate, check_values
+from hpcplan.simulate.commands.submission import absolute, allocate, check_values, try_allocation
 from hpcplan.simulate.jobs import Job, JobSpec
 from hpcplan.simulate.sbatch_options import OPTIONS
 from hpcplan.simulate.store import Session
@@ -79,6 +79,8 @@ def srun(controller: Controller, connection: Any, call: Call) -> int:
     if "container-image" in words and "quiet" not in words:
         call.reply.complain(f"srun: the mock cluster runs this without its container {words.last('container-image')}")
     target = words.last("jobid") or (None if "no-allocate" in words else call.env.get("SLURM_JOB_ID"))
+    if "test-only" in words:
+        return try_allocation(controller, call, parts, wishes[0].name)
     if target is not None:
         return _inside(controller, connection, call, list(zip(parts, wishes, strict=True)), target)
     return _outside(controller, connection, call, parts, wishes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +18,13 @@ from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.het_jobs import inherited
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec
 from hpcplan.simulate.live import REAL
+from hpcplan.simulate.pending import earliest_start
 from hpcplan.simulate.sbatch_options import OPTIONS, fields_of
 from hpcplan.simulate.store import Session
 
 __all__ = [
     "absolute", "allocate", "check_values", "environment_words", "exported", "fields", "in_words_of", "job_info",
-    "ntasks_of", "per_node_counts", "preview",
+    "ntasks_of", "per_node_counts", "preview", "say_start", "try_allocation",
 ]  # fmt: skip
 
 _HANDLED: Final = frozenset({"wrap"})
@@ -158,6 +160,51 @@ def job_info(call: Call, job: Job, options: Mapping[str, str | None], *, command
     )
 
 
+def _specs(call: Call, parts: Sequence[Words], default_name: str) -> list[JobSpec]:
+    """Return what salloc or srun asks for."""
+    given: dict[str, Any] = {"name": default_name}
+    specs = []
+    from_env = fields(environment_words(call.command, call.env))
+    for part in parts:
+        given = inherited(given) | from_env | check_values(part, call.command)
+        plain = {key: value for key, value in given.items() if key in JobSpec.__dataclass_fields__}
+        specs.append(replace(JobSpec.from_dict(plain), requeue=False, work_dir=call.cwd))
+    return specs
+
+
+def try_allocation(controller: Controller, call: Call, parts: Sequence[Words], default_name: str) -> int:
+    """Say when and where an allocation would be, as ``--test-only`` asks.
+
+    Raises:
+        Refusal: it would be refused.
+    """
+    return say_start(controller, call, _specs(call, parts, default_name))
+
+
+def say_start(controller: Controller, call: Call, specs: Sequence[JobSpec]) -> int:
+    """Say when and where a job would start.
+
+    Raises:
+        Refusal: it would be refused.
+    """
+    with controller.session() as session:
+        try:
+            job, *others = preview(session, specs, call.user)
+        except SlurmError as error:
+            text = error.message.replace("sbatch: error: Batch job submission failed", "allocation failure")
+            raise Refusal(text.replace("sbatch:", f"{call.command}:")) from None
+        slot = earliest_start(session.engine, job, others)
+        if slot is None:
+            raise Refusal("allocation failure: Requested node configuration is not available")
+        when = datetime.fromtimestamp(slot.start).strftime("%Y-%m-%dT%H:%M:%S")
+        nodes, cpus = session.machine.node_list(slot.nodes), sum(one.request.cpus for one in (job, *others))
+        call.reply.complain(
+            f"{call.command}: Job {session.engine.next_id} to start at {when} using {cpus} processors "
+            f"on nodes {nodes} in partition {job.request.partition}"
+        )
+    return 0
+
+
 def allocate(
     controller: Controller, session: Session, call: Call, parts: Sequence[Words], default_name: str
 ) -> list[Job]:
@@ -166,15 +213,8 @@ def allocate(
     Raises:
         Refusal: it is refused, in the command's words.
     """
-    given: dict[str, Any] = {"name": default_name}
-    specs = []
     try:
-        from_env = fields(environment_words(call.command, call.env))
-        for part in parts:
-            given = inherited(given) | from_env | check_values(part, call.command)
-            plain = {key: value for key, value in given.items() if key in JobSpec.__dataclass_fields__}
-            specs.append(replace(JobSpec.from_dict(plain), requeue=False, work_dir=call.cwd))
-        jobs = preview(session, specs, call.user)
+        jobs = preview(session, _specs(call, parts, default_name), call.user)
         for job, part in zip(jobs, parts, strict=True):
             info = job_info(call, job, {option.name: value for option, value in part.given}, command=None, real=True)
             info.batch = False

@@ -1,0 +1,55 @@
+"""Which jobs the commands list, and in what order, as tried on Slurm 22.05."""
+
+from __future__ import annotations
+
+from tests.simulate.commands.conftest import MockSlurm
+
+
+def test_waiting_jobs_are_listed_as_slurm_lists_them_and_a_released_one_goes_to_the_end(slurm: MockSlurm) -> None:
+    full = slurm.submit("-N6", "-t", "60", "sleep 60")
+    held = [slurm.submit("-H", "-N6", "-t", "60", "true") for _ in range(3)]
+    last = slurm.submit("-N6", "-t", "60", "true")
+    assert slurm.out("squeue", "-h", "-t", "PD", "-o", "%i").split() == [last, *reversed(held)]
+    assert slurm.out("squeue", "-h", "-S", "i", "-t", "PD", "-o", "%i").split() == [*held, last]
+    slurm.out("scontrol", "release", held[1])
+    assert slurm.out("squeue", "-h", "-t", "PD", "-o", "%i").split() == [last, held[1], held[2], held[0]]
+    array = slurm.submit("-H", "-a", "3-5", "-t", "5", "true")
+    assert slurm.out("squeue", "-h", "-r", "-j", array, "-o", "%i").split() == [f"{array}_{task}" for task in (3, 4, 5)]
+    assert slurm.out("squeue", "-h", "-j", f"{array}_4", "-o", "%i") == f"{array}_4"
+    slurm.out("scancel", f"{','.join(held)},{last}", array, full)
+
+
+def test_accounting_finds_jobs_by_the_time_at_which_they_could_start(slurm: MockSlurm) -> None:
+    """sacct(1), DEFAULT TIME WINDOW; slurmdbd does not find a job by its time that could not start yet."""
+    done = slurm.submit("-t", "1", "true")
+    slurm.wait_for(done, "COMPLETED")
+    held = slurm.submit("-H", "-t", "1", "true")
+    later = slurm.submit("-b", "now+1hour", "-t", "1", "true")
+    of_today = slurm.out("sacct", "-X", "-n", "-P", "-o", "JobID").split()
+    assert done in of_today
+    assert not {held, later} & {*of_today}
+    assert slurm.out("sacct", "-X", "-n", "-P", "-j", held, "-o", "JobID,State") == f"{held}|PENDING"
+    assert done not in slurm.out("sacct", "-X", "-n", "-P", "-s", "CD", "-S", "now+1minute", "-o", "JobID").split()
+    assert done in slurm.out("sacct", "-X", "-n", "-P", "-s", "CD", "-S", "now-1hour", "-o", "JobID").split()
+    assert slurm.out("sacct", "-B", "-j", done).splitlines()[::2] == [f"Batch Script for {done}", "NONE"]
+    slurm.out("scancel", held, later)
+
+
+def test_steps_are_listed_in_the_form_that_is_asked_for(slurm: MockSlurm) -> None:
+    job = slurm.submit("-N1", "-J", "stepper", "-t", "5", "sleep 60")
+    listed = slurm.until(lambda: slurm.out("squeue", "-h", "-s", "-j", job, "-o", "%i|%j|%P"))
+    assert listed == f"{job}.batch|batch|batch"
+    slurm.out("scancel", job)
+
+
+def test_what_is_no_user_is_refused_and_what_scontrol_may_be_told_in_two_words_is_understood(slurm: MockSlurm) -> None:
+    answer = slurm.run("scancel", "-u", "nosuchuser")
+    assert (answer.returncode, answer.stderr) == (1, "scancel: error: Invalid user name: nosuchuser\n")
+    job = slurm.submit("-H", "-t", "5", "true")
+    slurm.out("scontrol", "update", "job", job, "timelimit=20", "name=other")
+    assert slurm.out("squeue", "-h", "-j", job, "-o", "%j %l") == "other 20:00"
+    wrong = slurm.run("scontrol", "update", f"jobid={job}", "timelimit=rubbish")
+    assert (wrong.returncode, wrong.stderr) == (1, "scontrol: error: Invalid TimeLimit value\n")
+    assert slurm.out("scontrol", "show", "daemons") == "slurmctld slurmd"
+    assert slurm.run("srun", "-n1", "--test-only", "true").stderr.startswith("srun: Job ")
+    slurm.out("scancel", job)
