@@ -18,7 +18,7 @@ from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
 from hpcplan.simulate.commands.sacct_fields import ALL_FIELDS, Line, fields_of_line, width_of
 from hpcplan.simulate.store import Session
-from hpcplan.slurm.records import JobState
+from hpcplan.slurm.records import JobRecord, JobState
 
 __all__ = ["moment_of", "sacct"]
 
@@ -189,7 +189,7 @@ def _chosen(controller: Controller, session: Session, words: Words, call: Call) 
     if targets:
         tests.append(lambda row: any(row.is_meant(target) for target in targets))
     if (states := _states(words)) is not None:
-        tests.append(lambda row: row.record.state in states)
+        tests.append(lambda row: any(_was(row.record, state, start, end, now) for state in states))
     users = {*words.every("uid"), *words.every("user")}
     for name in users:
         if not _is_user(name, rows):
@@ -245,6 +245,20 @@ def _overlaps(row: JobRow, start: int | None, end: int | None, now: int) -> bool
     return (start is None or (ended or 0) >= start) and (end is None or (record.submit_time or 0) <= end)
 
 
+def _was(record: JobRecord, state: JobState, start: int | None, end: int | None, now: int) -> bool:
+    """Whether a job was in a state within the time asked about, as far as accounting tells."""
+    first, last = start or 0, now if end is None else end
+    if state is JobState.RUNNING:
+        begin, until = record.start_time, record.end_time if record.state.final else None
+    elif state is JobState.PENDING:
+        begin, until = record.eligible_time or record.submit_time, record.start_time
+        if record.state.final and until is None:
+            until = record.end_time
+    else:
+        return record.state is state and (not record.state.final or first <= (record.end_time or 0) <= last)
+    return begin is not None and begin <= last and (until is None or until >= first)
+
+
 def _states(words: Words) -> set[JobState] | None:
     found: set[JobState] = set()
     for word in words.every("state"):
@@ -280,15 +294,15 @@ def _on(row: JobRow, nodes: str) -> bool:
 
 
 def _span(words: Words, call: Call, now: int, *, anything: bool) -> tuple[int | None, int | None]:
-    """Return the time asked about (sacct(1), DEFAULT TIME WINDOW): unless said, from midnight on, or now where states
-    are named, or from ever where jobs are.
+    """Return the time asked about (sacct(1), DEFAULT TIME WINDOW): unless said, from midnight on, or from ever where
+    jobs are named; where states are, and no jobs, it is the moment at which it begins, or now.
     """
     given = words.last("starttime")
     midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0)
     usual = now if words.every("state") else int(midnight.timestamp())
     start = moment_of(given, now) if given else None if anything else usual
     end = words.last("endtime")
-    return start, moment_of(end, now) if end else None
+    return start, moment_of(end, now) if end else start if words.every("state") and not anything else None
 
 
 _FORMS: Final = (

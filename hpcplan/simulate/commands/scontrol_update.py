@@ -167,7 +167,7 @@ def list_pids(controller: Controller, call: Call, words: Words, rest: list[str])
 
 def update(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
     """Change what is given as ``key=value`` of the job or node that is named first."""
-    if len(rest) > 1 and rest[0].lower() in {"job", "jobid", "node", "nodename", "partition", "reservation"}:
+    if len(rest) > 1 and rest[0].lower() in {"job", "jobid"}:
         rest = [f"{rest[0]}={rest[1]}", *rest[2:]]  # 'update job 12 name=x'
     pairs = [(key.lower(), value) for key, _, value in (word.partition("=") for word in rest)]
     keys = {key for key, _ in pairs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -86,7 +87,8 @@ def controller_rows(controller: Controller, session: Session, *, whole_arrays: b
     for record in [*reversed(session.engine.ended), *session.accounting.latest_first(since=since)]:
         if record.job_id not in live and (record.end_time or 0) >= since and record.state.final:
             records.setdefault(record.job_id, record)
-    return rows + ended_rows(controller, session, records.values())
+    rows += ended_rows(controller, session, records.values())
+    return sorted(rows, key=lambda row: row.record.job_id)
 
 
 def _date(session: Session) -> str:
@@ -177,9 +179,7 @@ def _ids(words: Words) -> list[str]:
 def _sorted(rows: list[JobRow], words: Words, session: Session) -> list[JobRow]:
     """Return rows in order; ``P,t,-p`` unless ``--sort`` says otherwise."""
     text = words.last("sort") or ("S,-p" if "start" in words else "P,t,-p")
-    result = sorted(rows, key=lambda row: (row.record.array_job_id or row.record.job_id, row.record.array_task_id or 0))
-    if "start" not in words:  # as Slurm's come where nothing else tells them apart: of an array the tasks go up
-        result.sort(key=lambda row: -(row.record.array_job_id or row.record.job_id))
+    result = sorted(rows, key=_unsorted)
     known = fields(session, Clock({"SLURM_TIME_FORMAT": "%s"}))
     for key in reversed(text.split(",")):
         letter = key.lstrip("+-")[:1]
@@ -188,21 +188,22 @@ def _sorted(rows: list[JobRow], words: Words, session: Session) -> list[JobRow]:
     return result
 
 
+def _unsorted(row: JobRow) -> tuple[int, int, int]:
+    """Return what Slurm's order goes by where nothing else tells jobs apart: of an array the tasks go up."""
+    record = row.record
+    begin = record.start_time or (row.job.begin_time if row.job is not None else None)
+    return (-(begin or 0), -(record.array_job_id or record.job_id), record.array_task_id or 0)
+
+
 def _sort_key(row: JobRow, letter: str, known: Any) -> tuple[int, float, str]:
-    if letter in "tT":
-        return (0, list(_STATE_ORDER).index(row.state) if row.state in _STATE_ORDER else 99, "")
     if letter in "pQ":
         return (0, float(row.record.priority or 0), "")
     text = known[letter].value(row)
+    if letter == "S":
+        return (0, float(text) if text.isdecimal() else math.inf, f"{row.record.job_id:012}")
     if letter in "iAF":
         return (0, float(row.record.job_id), "")
     return (0, float(text), "") if re.fullmatch(r"\d+", text) else (1, 0.0, text)
-
-
-_STATE_ORDER: Final = (
-    JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED, JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED,
-    JobState.TIMEOUT, JobState.NODE_FAIL, JobState.PREEMPTED, JobState.COMPLETING,
-)  # fmt: skip
 
 
 def _print_steps(call: Call, rows: list[JobRow], words: Words, clock: Clock) -> None:

@@ -29,8 +29,10 @@ def test_accounting_finds_jobs_by_the_time_at_which_they_could_start(slurm: Mock
     assert done in of_today
     assert not {held, later} & {*of_today}
     assert slurm.out("sacct", "-X", "-n", "-P", "-j", held, "-o", "JobID,State") == f"{held}|PENDING"
-    assert done not in slurm.out("sacct", "-X", "-n", "-P", "-s", "CD", "-S", "now+1minute", "-o", "JobID").split()
-    assert done in slurm.out("sacct", "-X", "-n", "-P", "-s", "CD", "-S", "now-1hour", "-o", "JobID").split()
+    ended = ("sacct", "-X", "-n", "-P", "-o", "JobID", "-s", "CD")
+    assert done not in slurm.out(*ended, "-S", "now-1hour").split(), "that is, at that moment"
+    assert done in slurm.out(*ended, "-S", "now-1hour", "-E", "now+1minute").split()
+    assert slurm.out("sacct", "-X", "-n", "-P", "-o", "JobID", "-j", done, "-s", "R") == done, "it was running once"
     assert slurm.out("sacct", "-B", "-j", done).splitlines()[::2] == [f"Batch Script for {done}", "NONE"]
     slurm.out("scancel", held, later)
 
