@@ -7,7 +7,8 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`).
 
-- once jobs are gone that it has stopped itself, at their limits or for others: the head of the queue, at once.
+- once jobs are gone that it has stopped itself, at their limits or for others: the head of the queue, at once (unless
+  ``defer`` is among the parameters).
 
 Each of the two threads has its turn at some moment within a second (:mod:`.threads`), and sees the ends of jobs before
 that moment only: the nodes of a job can be given out, and jobs that depend on it start, at the second of its end or at
@@ -227,7 +228,7 @@ class Controller(Engine):
             self._limits.ended(job_id, self.now)
         if job_id in self._stopped:
             self._stopped.remove(job_id)
-            self._at_once = self._moments is None
+            self._at_once = self._moments is None and not self.settings.defer
         if job_id in self._licensed:
             self._count_licenses(self._licensed.pop(job_id), 1)
         if self._resources is None:

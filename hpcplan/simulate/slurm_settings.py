@@ -42,6 +42,7 @@ class SlurmSettings:
     default_queue_depth: int = 100
     partition_job_depth: int = 0
     sched_max_job_start: int = 0
+    defer: bool = False
     bf_interval_s: int = 30
     bf_resolution_s: int = 60
     bf_window_s: int = 86400
@@ -133,6 +134,7 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
         "consumable": consumes_cpus(values),
         "priority_favor_small": values.get("priorityfavorsmall", "no").lower() in {"yes", "true", "1"},
     }
+    found["defer"] = "defer" in values.get("schedulerparameters", "").lower()
     for word in values.get("schedulerparameters", "").split(","):
         name, _, value = word.strip().partition("=")
         if name.lower() in _NUMBERS and value.isdecimal():
