@@ -68,8 +68,9 @@ def attention_s(
 ) -> tuple[Floats, Floats]:
     """Return forward and backward seconds of fused attention: ``flops`` forward, those under the causal mask left out.
 
-    ``width`` is a head's, ``length`` the tokens that a rank has of a sequence. Short sequences are slow, backward more
-    than forward: what each block of rows begins and ends with weighs more, and so does what the diagonal wastes.
+    ``width`` is a head's, ``length`` the tokens that a rank has of a sequence, twice as many without the mask. Short
+    sequences are slow, backward more than forward: what each block of rows begins and ends with weighs more, and so
+    does what the diagonal wastes.
     """
     head = width / (width + c.attention_half_head) * (128 + c.attention_half_head) / 128
     long = np.asarray(flops / (machine.attention_peak_flops * c.attention_efficiency * head), dtype=float)
@@ -121,7 +122,8 @@ class Arithmetic:
         scores = self.tokens * self.sequence * shape.heads / s.tp
         flops = 2.0 * scores * shape.score_width
         visible = flops * (1.0 - 0.5 * shape.causal)
-        flash, flash_back = attention_s(visible, shape.head_dim, self.sequence / s.cp, self.machine, self.c)
+        length = self.sequence / s.cp * (2.0 - shape.causal)  # without the mask a row sees twice as many keys
+        flash, flash_back = attention_s(visible, shape.head_dim, length, self.machine, self.c)
         products = flops / (self.matmul_flops * shape.head_dim / (shape.head_dim + self.c.matmul_half_width))
         traffic = scores * self.c.score_bytes * (self.machine.element_bytes / 2.0) / self.stream_bytes_per_s
         forward = np.where(self.flash > 0, flash, products + traffic)

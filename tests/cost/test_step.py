@@ -66,6 +66,17 @@ def test_short_sequences_slow_attention_as_measured_on_an_h100(sequence: int, sh
     assert short / long == pytest.approx(share, rel=0.04)
 
 
+def test_attention_without_a_mask_takes_less_than_twice_what_it_takes_with_one() -> None:
+    """Twice the scores, at the rate of a sequence that is twice as long."""
+    bert = Shape.of(load_workload("bert-large").workload.model)
+    s, c = Shardings.of(micro_batch=32), dataclasses.replace(CONSTANTS, kernel_launch_s=1e-12)
+    both, masked = (
+        price(dataclasses.replace(bert, causal=causal), 512, 32, selene(), c, s).time.compute[0] for causal in (0, 1)
+    )
+    without = price(dataclasses.replace(bert, score_width=0), 512, 32, selene(), c, s).time.compute[0]
+    assert 1.2 < (both - without) / (masked - without) < 2.0
+
+
 def test_one_gpu_has_no_communication() -> None:
     time = cost("bert-large", selene(), batch=32, micro_batch=32).time
     for name in ("tensor_parallel", "context_parallel", "expert_parallel", "data_parallel", "pipeline_bubble",
