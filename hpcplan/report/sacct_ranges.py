@@ -33,7 +33,7 @@ __all__ = ["Found", "Helper", "Task", "cores", "cuts", "shifted", "tasks"]
 
 _LEAST_BYTES: Final = 128 * 1024**2  # below that, to start a process takes longer than it saves
 _MOST_PROCESSES: Final = 4
-_OWN_SHARE: Final = 1.05  # this process has begun while the others start
+_AHEAD_BYTES: Final = 64 * 1024**2  # which this process has read before the others have started and handed over theirs
 _NEAR: Final = 256 * 1024
 _TABLES: Final = ("jobs", "used", "astray")
 _REST: Final = "rest.pickle"
@@ -78,8 +78,9 @@ def cuts(path: str, processes: int | None = None, least_bytes: int = _LEAST_BYTE
     size = Path(path).stat().st_size
     if size < least_bytes:
         return []
-    each = size / (count - 1 + _OWN_SHARE)
-    return [round(each * (_OWN_SHARE + number)) for number in range(count - 1)]
+    ahead = min(_AHEAD_BYTES, size // 4)
+    each = (size - ahead) / count
+    return [round(ahead + each * number) for number in range(1, count)]
 
 
 def tasks(path: str, near: Sequence[int], header: Header, zone: tzinfo | None) -> list[Task]:

@@ -97,8 +97,9 @@ def added_up(jobs: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
 
 
 def _together(used: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a job where steps of a job were added up in several pieces."""
-    if used["_row"].n_unique() == len(used):
+    """Return one row a job, where steps of a job were added up in several pieces too; in the order of jobs."""
+    used = used.sort("_row")
+    if not (used["_row"].diff() == 0).any():
         return used
     sums, flags = ["cpu_sum", "busy_work", "busy"], ["any_work", "sampled_work", "sampled", "gpu_work", "gpu"]
     return (
@@ -109,13 +110,18 @@ def _together(used: pl.DataFrame) -> pl.DataFrame:
             pl.col("first_told", "s_cpu", "s_memory", "s_gpu").first(),
         )
         .select(list(USED))
+        .sort("_row")
     )  # fmt: skip
 
 
 def completed(jobs: pl.DataFrame, used: pl.DataFrame) -> pl.DataFrame:
     """Return the job table of a whole file (as sacct_usage.complete does for one job)."""
     tracked = bool((jobs["gpus_told"] > 0).any())
-    wide = jobs.join(_together(used), on="_row", how="left", maintain_order="left")
+    used = _together(used)
+    if used["_row"].equals(jobs["_row"]):  # each has steps, as nearly always
+        wide = jobs.hstack(used.drop("_row"))
+    else:
+        wide = jobs.join(used, on="_row", how="left", maintain_order="left")
     untold = pl.col("gpus_told").is_null() & pl.col("tres_listed")
     gpus = pl.when(untold & tracked).then(0).otherwise(pl.col("gpus_told"))
     job_told, step_told = pl.col("m_told").fill_null(False), pl.col("first_told").is_not_null()
