@@ -69,7 +69,6 @@ def _ends(seen: pl.DataFrame, found: Occupancy) -> dict[str, tuple[int, int, int
             hours.filter(bad).sum().alias("hours"),
         )
         .join(found.names, on="node_list")
-        .explode("_node")
         .with_columns(pl.when(pl.col("named").is_null() | (pl.col("named") == pl.col("_node"))).then("own"))
         .group_by("_node")
         .agg(
@@ -104,7 +103,7 @@ def fragmentation(
     for index in range(BINS):
         moment = start + (index + 0.5) * window_s / BINS
         now = ran.filter((pl.col("start_time") <= moment) & (pl.col("until") > moment))
-        used = now.join(found.names, on="node_list").explode("_node").group_by("_node").agg(pl.col("each").sum())
+        used = now.join(found.names, on="node_list").group_by("_node").agg(pl.col("each").sum())
         left = capacity.join(used, on="_node", how="left").with_columns(
             (pl.col("has") - pl.col("each").fill_null(0.0)).clip(lower_bound=0.0).alias("left")
         )

@@ -22,7 +22,7 @@ class Occupancy:
 
     ``exact`` says that they come from node lists; else every job counts its nodes for itself. ``shared``: jobs were
     seen together on one node, or it cannot be ruled out that they were. Where it is exact, ``by_node`` has the same
-    intervals with their ``_node``, and ``names`` the nodes (``_node``) of each ``node_list``.
+    intervals with their ``_node``, and ``names`` has a row for each node (``_node``) of each ``node_list``.
     """
 
     intervals: pl.DataFrame
@@ -53,9 +53,9 @@ def occupancy(seen: pl.DataFrame, start: int, lists: NodeLists | None = None) ->
     if names is None or runs.is_empty():
         counted = runs.filter(pl.col("nodes") > 0).select("_from", "_to", pl.col("nodes").alias("_nodes"))
         return Occupancy(counted, exact=False, shared=True, known=len(counted), total=len(held))
-    nodes = names["_node"].explode().unique().sort()
+    nodes = names["_node"].unique().sort()
     codes = pl.DataFrame({"_node": nodes}).with_row_index("_code")
-    coded = names.explode("_node").join(codes, on="_node").select("node_list", "_code")
+    coded = names.join(codes, on="_node").select("node_list", "_code")
     placed = runs.select("_from", "_to", "node_list").join(coded, on="node_list")
     merged = _union(placed, nodes)
     union_s = float((merged["_to"] - merged["_from"]).sum())
@@ -68,15 +68,17 @@ def occupancy(seen: pl.DataFrame, start: int, lists: NodeLists | None = None) ->
 def _names(lists: pl.Series, known: NodeLists) -> pl.DataFrame | None:
     """Return the nodes of every distinct list, ``None`` if there is one that does not tell."""
     counted = lists.value_counts(name="runs")
-    expanded: list[list[str]] = []
+    texts: list[str] = []
+    nodes: list[str] = []
     room = _MOST_PLACES
     for text, runs in counted.iter_rows():
         names = known.names(text, limit=max(1, room // runs))
         if not names:
             return None
-        expanded.append(names)
+        texts += [text] * len(names)
+        nodes += names
         room -= len(names) * runs
-    return counted.select("node_list").with_columns(pl.Series("_node", expanded, dtype=pl.List(pl.String)))
+    return pl.DataFrame({"node_list": texts, "_node": nodes}, schema={"node_list": pl.String, "_node": pl.String})
 
 
 def _union(placed: pl.DataFrame, nodes: pl.Series) -> pl.DataFrame:
