@@ -26,7 +26,10 @@ _OBJECTIVES = ("makespan", "weighted-completion", "throughput", "cost", "energy"
 @click.argument("portfolio", metavar="PORTFOLIO", type=click.Path(path_type=Path))
 @click.option("--site", "site_name", metavar="SITE", help="A site's name or file.")
 @click.option("--sites", "sites_dir", type=click.Path(path_type=Path), metavar="DIR", help="Look for sites here first.")
-@click.option("--policy", type=click.Choice(_POLICIES), default="all", show_default=True, help="How to share.")
+@click.option(
+    "--policy", "policies", type=click.Choice(_POLICIES), multiple=True, default=("all",), show_default=True,
+    help="How to share; several may be given, and are compared. -o writes the last.",
+)  # fmt: skip
 @click.option(
     "--objective", type=click.Choice(_OBJECTIVES), default="makespan", show_default=True,
     help="What the optimum makes least (throughput: most).",
@@ -47,9 +50,9 @@ _OBJECTIVES = ("makespan", "weighted-completion", "throughput", "cost", "energy"
               help="Write a rendered campaign for each workload here.")  # fmt: skip
 @format_option
 def command(
-    portfolio: Path, site_name: str | None, sites_dir: Path | None, policy: str, objective: Any, mode: Any,
-    horizon: str | None, spread: float, seed: int, time_limit: str, constants: Path | None, plot: Path | None,
-    directory: Path | None, output_format: str,
+    portfolio: Path, site_name: str | None, sites_dir: Path | None, policies: tuple[str, ...], objective: Any,
+    mode: Any, horizon: str | None, spread: float, seed: int, time_limit: str, constants: Path | None,
+    plot: Path | None, directory: Path | None, output_format: str,
 ) -> None:  # fmt: skip
     """Share a site among several workloads.
 
@@ -62,13 +65,14 @@ def command(
       hpcplan allocate portfolio.yaml --site mixed-lab
       hpcplan allocate portfolio.yaml --site mixed-lab --objective weighted-completion --plot who.svg
       hpcplan allocate portfolio.yaml --site mixed-lab --policy optimal -o campaigns
+      hpcplan allocate portfolio.yaml --site mixed-lab --policy equal --policy optimal
       hpcplan allocate three-nodes.yaml
     """
     from hpcplan.documents import read_document
     from hpcplan.errors import InputError
 
     document = read_document(portfolio)
-    chosen: list[Any] = list(_POLICIES[:-1]) if policy == "all" else [policy]
+    chosen: list[Any] = list(_POLICIES[:-1]) if "all" in policies else list(dict.fromkeys(policies))
     if isinstance(document.value, dict) and "pools" in document.value:
         given = {"--site": site_name, "-o": directory, "--horizon": horizon}
         wrong = [name for name, value in given.items() if value is not None]

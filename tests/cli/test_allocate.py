@@ -56,6 +56,18 @@ def test_all_policies_are_simulated_and_campaigns_written(capsys: pytest.Capture
     assert err.count("hpcplan submit") == 3
 
 
+def test_several_policies_are_compared_and_the_last_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [written(tmp_path), "--site", "mixed-lab", "--policy", "optimal", "--policy", "equal", "--format", "json"]
+    out, _ = run(capsys, *words, "-o", str(tmp_path / "out"))
+    data = json.loads(out)
+    assert [entry["policy"] for entry in data["policies"]] == ["optimal", "equal"]
+    for allocation in data["policies"][-1]["allocations"]:
+        plan = read_plan(tmp_path / "out" / allocation["workload"] / "plan.json")
+        assert plan.plan.nodes == allocation["pieces"][0]["nodes"]
+
+
 def test_campaigns_that_were_submitted_are_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = "workloads:\n  - {workload: bert-large, tokens: 1B}\n"
     words = [written(tmp_path, text), "--site", "mixed-lab", "--policy", "equal", "-o", str(tmp_path / "out")]

@@ -78,8 +78,12 @@ def _gap(value: float, bound: float, objective: Objective) -> float:
     return max(0.0, 1 - better / worse)
 
 
+def _start(placed: Placed) -> tuple[float, int]:
+    return placed.start_s, placed.job
+
+
 def _starts(problem: Problem, relaxed: Relaxed) -> list[tuple[dict[int, Option], list[int]]]:
-    """Return choices to begin with: the relaxation's, each workload's most efficient option, each one's fastest."""
+    """Return choices to begin with: the relaxation's, and each workload's most efficient and fastest option."""
     jobs = problem.jobs
     open_ = [usable_options(job) or list(job.options) for job in jobs]
     choices = [
@@ -88,7 +92,10 @@ def _starts(problem: Problem, relaxed: Relaxed) -> list[tuple[dict[int, Option],
     ]
     if relaxed.options is not None:
         choices.insert(0, relaxed.options)
-    result: list[tuple[dict[int, Option], list[int]]] = []
+    result = [
+        ({each.job: each.option for each in placed}, [each.job for each in sorted(placed, key=_start)])
+        for placed in relaxed.schedules
+    ]
     for options in choices:
 
         def due(j: int) -> float:

@@ -1,40 +1,45 @@
-"""What no schedule can beat: linear programs over the options alone, without the order of jobs.
+"""What no schedule can beat: programs over the options alone, without the order of jobs.
 
 In any schedule the node-seconds that are worked on a pool between two times fit between them (Ludwig & Tiwari 1994,
 "Scheduling malleable and nonmalleable parallel tasks"). For makespan, throughput, cost and energy that gives a mixed
-integer program, whose dual bound holds for every schedule. For weighted completion it is the linear program over
-intervals of Schulz & Skutella (2002, "Scheduling unrelated machines by randomized rounding", section 2): a workload
-ends no earlier than its mean busy time and half of its length. Both also say which options to take.
+integer program, whose dual bound holds for every schedule, and which also says which options to take. For weighted
+completion, and for the makespan of many workloads, see :mod:`.prices` and :mod:`.shortest`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hpcplan.schedule.sharing.problem import Job, Objective, Option, Problem, horizon_of, spent
+from hpcplan.schedule.sharing.order import place_in_order
+from hpcplan.schedule.sharing.prices import bound_by_prices
+from hpcplan.schedule.sharing.problem import Job, Objective, Option, Placed, Problem, horizon_of, spent
+from hpcplan.schedule.sharing.shortest import shortest
 
 __all__ = ["Relaxed", "Rows", "relax", "usable_options"]
 
-_COLUMNS = 90_000  # of the linear program over intervals
-_MOST_INTERVALS = 60
+_MANY = 400  # options of all workloads: beyond, the integer program of the makespan takes long
+_ROUNDS, _FEWEST_ROUNDS, _USUAL = 240, 40, 10_000  # of prices; for so many options, fewer for more
+_ROUGHLY = 0.5  # gap of a program that is only asked whether there is a solution
 _THRESHOLDS = 12  # times of arrival, and deadlines, at which node-seconds are counted
 
 
 @dataclass(frozen=True, slots=True)
 class Relaxed:
-    """A bound on the objective, the options it would take, and an order; ``None`` where no choice of options will do.
+    """A bound on the objective, the options it would take, and an order; ``None`` where it does not choose options.
 
-    ``bound`` bounds from below (throughput: from above).
+    ``bound`` bounds from below (throughput: from above); it is infinite where no choice of options will do.
+    ``schedules`` come of the same.
     """
 
     bound: float
     options: dict[int, Option] | None
     order: tuple[int, ...]
+    schedules: tuple[list[Placed], ...] = ()
 
 
 class Rows:
@@ -80,10 +85,34 @@ def relax(problem: Problem, objective: Objective, *, time_limit_s: float = 20.0,
     columns = [(j, option) for j, job in enumerate(problem.jobs) for option in usable_options(job)]
     if len({j for j, _ in columns}) < len(problem.jobs):
         return Relaxed(math.inf, None, ())
+    limited = problem.budget is not None or any(job.deadline_s is not None for job in problem.jobs)
+    found = Relaxed(0.0, None, ())
     if objective == "weighted-completion":
-        fine = _intervals(problem, columns, time_limit_s, _COLUMNS)
-        return fine or _intervals(problem, columns, time_limit_s, _COLUMNS // 6) or _no_bound(problem)
+        if limited:
+            found = _allotment(problem, columns, "makespan", time_limit_s, _ROUGHLY)
+        if not math.isinf(found.bound):
+            rounds = max(_FEWEST_ROUNDS, min(_ROUNDS, _ROUNDS * _USUAL // len(columns)))
+            priced = bound_by_prices(problem, columns, _some_schedule(problem, columns), rounds)
+            found = replace(found, bound=priced.bound, schedules=priced.schedules)
+        return found
+    if objective == "makespan" and len(columns) > _MANY:
+        if limited:
+            found = _allotment(problem, columns, objective, time_limit_s, gap)
+        if not math.isinf(found.bound):
+            best = shortest(problem, columns)
+            found = replace(found, bound=max(found.bound, best.bound), schedules=best.schedules)
+        return found
     return _allotment(problem, columns, objective, time_limit_s, gap)
+
+
+def _some_schedule(problem: Problem, columns: list[tuple[int, Option]]) -> list[Placed]:
+    """Return a schedule, each workload as it takes fewest node-seconds, those first that are worth most for theirs."""
+    least: dict[int, Option] = {}
+    for j, option in columns:
+        if j not in least or option.nodes * option.run_s < least[j].nodes * least[j].run_s:
+            least[j] = option
+    order = sorted(least, key=lambda j: (least[j].nodes * least[j].run_s / problem.jobs[j].weight, j))
+    return place_in_order(problem, least, order)
 
 
 def _allotment(
@@ -220,92 +249,3 @@ def _by_length(problem: Problem, columns: list[tuple[int, Option]], x: Any) -> t
     if chosen is None:
         return tuple(indices)
     return tuple(sorted(indices, key=lambda j: (-chosen[j].run_s, j)))
-
-
-def _no_bound(problem: Problem) -> Relaxed:
-    """Return what holds without solving anything: no workload ends before its shortest time."""
-    ends = [job.weight * (job.arrival_s + min(o.run_s for o in usable_options(job))) for job in problem.jobs]
-    return Relaxed(math.fsum(ends), None, tuple(range(len(ends))))
-
-
-def _intervals(problem: Problem, columns: list[tuple[int, Option]], time_limit_s: float, most: int) -> Relaxed | None:
-    """Return the bound on weighted completion: fractions of workloads over geometric intervals of time."""
-    jobs = problem.jobs
-    cuts = _cuts(problem, columns, most)
-    y: list[tuple[int, Option, int]] = []
-    for j, option in columns:
-        job = jobs[j]
-        latest = math.inf if job.deadline_s is None else job.deadline_s
-        y += [(j, option, k) for k in range(len(cuts) - 1) if cuts[k + 1] > job.arrival_s and cuts[k] < latest]
-    scale, count = cuts[-1], len(y)
-    rows = Rows()
-    mine: list[list[int]] = [[] for _ in jobs]
-    use: dict[tuple[str, int], list[int]] = {}
-    for i, (j, option, k) in enumerate(y):
-        mine[j].append(i)
-        use.setdefault((option.pool, k), []).append(i)
-    for j, each in enumerate(mine):
-        rows.add(each, [1.0] * len(each), 1.0, 1.0)
-        busy = [-(max(cuts[y[i][2]], jobs[j].arrival_s) + y[i][1].run_s / 2) / scale for i in each]
-        rows.add([*each, count + j], [*busy, 1.0], 0.0, np.inf)
-        least = [-(jobs[j].arrival_s + y[i][1].run_s) / scale for i in each]
-        rows.add([*each, count + j], [*least, 1.0], 0.0, np.inf)
-    for (pool, k), each in use.items():
-        room = problem.pools[pool] * (cuts[k + 1] - cuts[k])
-        rows.add(each, [y[i][1].nodes * y[i][1].run_s / room for i in each], -np.inf, 1.0)
-    if problem.budget is not None:
-        spends = [spent(option, "cost") / problem.budget for _, option, _ in y]
-        rows.add([*range(count)], spends, -np.inf, 1.0)
-    lengths = [min(1.0, (cuts[k + 1] - cuts[k]) / option.run_s) for _, option, k in y]
-    weights = np.array([job.weight for job in jobs])
-    size = float(weights.max())
-    upper = np.append(lengths, np.full(len(jobs), np.inf))
-    found = _solve_linear(np.append(np.zeros(count), weights / size), rows, upper, time_limit_s)
-    if found.status == 2:
-        return Relaxed(math.inf, None, ())
-    if found.status != 0:
-        return None
-    share: dict[tuple[int, Option], float] = {}
-    for i, (j, option, _) in enumerate(y):
-        share[j, option] = share.get((j, option), 0.0) + float(found.x[i])
-    chosen = {j: max((o for k, o in share if k == j), key=lambda o, j=j: share[j, o]) for j in range(len(jobs))}  # type: ignore[misc]
-    ends = found.x[count:]
-    order = tuple(sorted(range(len(jobs)), key=lambda j: (float(ends[j]), j)))
-    return Relaxed(float(found.fun) * scale * size, chosen, order)
-
-
-def _solve_linear(costs: Any, rows: Rows, upper: Any, time_limit_s: float) -> Any:
-    """Return the solution of a linear program by an interior point method: these are wide and hardly degenerate."""
-    from scipy.optimize import linprog
-    from scipy.sparse import vstack
-
-    whole = rows.constraint(len(upper))
-    equal = whole.lb == whole.ub
-    above, below = ~equal & np.isfinite(whole.lb), ~equal & np.isfinite(whole.ub)
-    return linprog(
-        costs,
-        A_ub=vstack([whole.A[below], -whole.A[above]]),
-        b_ub=np.append(whole.ub[below], -whole.lb[above]),
-        A_eq=whole.A[equal],
-        b_eq=whole.ub[equal],
-        bounds=np.stack([np.zeros(len(upper)), upper], axis=1),
-        method="highs-ipm",
-        options={"time_limit": time_limit_s},
-    )
-
-
-def _cuts(problem: Problem, columns: list[tuple[int, Option]], most: int) -> list[float]:
-    """Return interval ends that grow geometrically up to when any schedule without idling is over."""
-    jobs = problem.jobs
-    longest: dict[int, float] = {}
-    for j, option in columns:
-        longest[j] = max(longest.get(j, 0.0), option.run_s)
-    end = 1.01 * (max(job.arrival_s for job in jobs) + math.fsum(longest.values()))
-    first = min(option.run_s for _, option in columns) / 4
-    count = max(6, min(_MOST_INTERVALS, most // max(1, len(columns))))
-    ratio = max(1.03, (end / first) ** (1 / count))
-    cuts, at = [0.0], first
-    while at < 0.99 * end:  # an interval without length would have coefficients without bound
-        cuts.append(at)
-        at *= ratio
-    return [*cuts, end]
