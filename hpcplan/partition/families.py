@@ -8,7 +8,7 @@ each rank fewer states to step; where its ranks exchange data no longer than tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -84,21 +84,47 @@ def _levers(space: Space, zero: int, choices: int) -> list[int]:
 
 
 def families(
-    space: Space,
+    spaces: Iterable[Space],
     fits: Fits | None = None,
     exchange: Exchange | None = None,
     *,
     skim: bool = False,
     lean: bool = False,
 ) -> Iterator[Family]:
-    """Yield every sharding of the space, in a fixed order, some thousands at a time; levers vary fastest.
+    """Yield every sharding of some spaces, in a fixed order, some thousands at a time; levers vary fastest.
 
-    With ``fits`` only the least number of recomputed layers that fits is there, and stands for the others. With
-    ``exchange`` groups that ZeRO divides over are counted and left out where a larger one, which needs no more memory,
-    exchanges data no longer. Memory grows with the micro-batch: with ``skim``, those with which nothing fits, whatever
-    the levers, are counted and left out. With ``lean`` so are all levers of what fits without.
+    The spaces differ in nothing but the number of accelerators; small ones are looked at together. With ``fits`` only
+    the least number of recomputed layers that fits is there, and stands for the others. With ``exchange`` groups that
+    ZeRO divides over are counted and left out where a larger one, which needs no more memory, exchanges data no longer.
+    Memory grows with the micro-batch: with ``skim``, those with which nothing fits, whatever the levers, are counted
+    and left out. With ``lean`` so are all levers of what fits without.
     """
-    frames, skipped, grouped = frames_of(space), 0, 0
+    for space, frames in _together(spaces):
+        yield from _families(space, frames, fits, exchange, skim, lean)
+
+
+def _together(spaces: Iterable[Space]) -> Iterator[tuple[Space, Columns]]:
+    """Yield one of some spaces and the rows of them all, so many that it is worth the while."""
+    held: list[Columns] = []
+    last: Space | None = None
+    rows = parents = 0
+    for last in spaces:
+        frames = frames_of(last)
+        frames["parent"] += parents
+        parents = int(frames["parent"][-1]) + 1 if len(frames["parent"]) else parents
+        rows += len(frames["parent"])
+        held.append(frames)
+        if rows >= _FRAMES:
+            yield last, {name: np.concatenate([frames[name] for frames in held]) for name in held[0]}
+            held, rows, parents = [], 0, 0
+    if held and last is not None:
+        yield last, {name: np.concatenate([frames[name] for frames in held]) for name in held[0]}
+
+
+def _families(
+    space: Space, frames: Columns, fits: Fits | None, exchange: Exchange | None, skim: bool, lean: bool
+) -> Iterator[Family]:
+    skipped = grouped = 0
     levers = _Levers(space, frames)
     frames |= {"choices": levers.choices, "fitting": levers.sizes(frames)}
     if exchange is not None and len(frames["tp"]):
@@ -256,7 +282,7 @@ def _best_groups(frames: Columns, exchange: Exchange) -> NDArray[np.bool_]:
 
 def enumerate_families(space: Space) -> Family:
     """Return every sharding of the space at once, possibly none."""
-    return Family.concatenate([*families(space)])
+    return Family.concatenate([*families([space])])
 
 
 def enumerate_shardings(space: Space) -> Shardings:

@@ -88,8 +88,8 @@ def _enumerated(
 ) -> Iterator[Shardings]:
     """Yield all shardings as they are, some thousands at a time."""
     for kind in kinds:
-        for space in spaces(workload, kind, nodes, fixed):
-            yield from (family.shardings for family in families(space) if len(family.base))
+        every = families(spaces(workload, kind, nodes, fixed))
+        yield from (family.shardings for family in every if len(family.base))
 
 
 def _has_any(workload: Workload, kinds: Sequence[Kind], nodes: tuple[int, int], fixed: Mapping[str, int]) -> bool:

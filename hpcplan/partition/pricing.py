@@ -53,12 +53,11 @@ def blocks(
         parts: list[Family] = []
         fits, exchange = partial(_fits, workload, kind), partial(_exchange, workload, kind)
         lean = skim and kind.constants.corrected is None  # else measured runs may favour a lever
-        for space in spaces(workload, kind, nodes, fixed):
-            for family in families(space, fits, exchange, skim=skim, lean=lean):
-                parts += [family] if family.candidates else []
-                if sum(len(part.base) for part in parts) >= _BLOCK:
-                    yield Block(index, Family.concatenate(parts))
-                    parts = []
+        for family in families(spaces(workload, kind, nodes, fixed), fits, exchange, skim=skim, lean=lean):
+            parts += [family] if family.candidates else []
+            if sum(len(part.base) for part in parts) >= _BLOCK:
+                yield Block(index, Family.concatenate(parts))
+                parts = []
         if parts:
             yield Block(index, Family.concatenate(parts))
 
@@ -81,7 +80,7 @@ def spaces(workload: Workload, kind: Kind, nodes: tuple[int, int], fixed: Mappin
 
 
 def _fits(workload: Workload, kind: Kind, shardings: Shardings) -> Mask:
-    return memory_of(workload, kind, shardings)[1]
+    return _needed(workload, kind, shardings) <= kind.free_bytes(workload.request.memory_headroom)
 
 
 def _exchange(workload: Workload, kind: Kind, s: Shardings) -> Floats:
@@ -93,17 +92,23 @@ def _exchange(workload: Workload, kind: Kind, s: Shardings) -> Floats:
 
 def memory_of(workload: Workload, kind: Kind, shardings: Shardings) -> tuple[Floats, Mask, Mask]:
     """Return the bytes of the fullest accelerator, which shardings fit it, and which fit the host's memory."""
-    shape, run, headroom = Shape.of(workload.model), workload.training, workload.request.memory_headroom
-    needed = np.empty(len(shardings))
-    for piece in _pieces(len(shardings)):
-        part = shardings.take(piece)
-        needed[piece] = memory(shape, run.sequence_length, kind.machine, part, kind.coefficients, kind.recipe).total
+    shape, headroom = Shape.of(workload.model), workload.request.memory_headroom
+    needed = _needed(workload, kind, shardings)
     fits_host = np.ones(len(shardings), dtype=np.bool_)
     away = np.flatnonzero(shardings.offload != DEVICE)
     if len(away):
         on_host = host_bytes(shape, kind.machine, shardings.take(away), kind.recipe)
         fits_host[away] = on_host <= kind.free_host_bytes(headroom)
     return needed, needed <= kind.free_bytes(headroom), fits_host
+
+
+def _needed(workload: Workload, kind: Kind, shardings: Shardings) -> Floats:
+    shape, sequence = Shape.of(workload.model), workload.training.sequence_length
+    needed = np.empty(len(shardings))
+    for piece in _pieces(len(shardings)):
+        part = shardings.take(piece) if len(shardings) > _BLOCK else shardings
+        needed[piece] = memory(shape, sequence, kind.machine, part, kind.coefficients, kind.recipe).total
+    return needed
 
 
 def _pieces(count: int) -> Iterator[slice]:
