@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hpcplan.report import sacct_bytes, sacct_cells
 from hpcplan.report.sacct_columns import Columns
 from hpcplan.report.sacct_lines import Rows
+from hpcplan.report.sacct_usage_bytes import usage
 
 BERLIN = sacct_cells.Clock(ZoneInfo("Europe/Berlin"))
 TWO = st.integers(0, 99).map("{:02d}".format)
@@ -91,3 +92,40 @@ def test_a_letter_is_found_in_the_cells_that_have_it(words: list[str]) -> None:
     assert found.tolist() == ["." in word for word in words]
     same = sacct_bytes.same(text, end - lengths, np.full(len(words), end[0] - lengths[0]), lengths)
     assert same.tolist() == ["|".join(words).startswith(word) for word in words]
+
+
+NAMES = st.one_of(
+    st.sampled_from(["cpu", "mem", "gres/gpuutil", "energy", "fs/disk", "pages", "vmem", "gres/gpumem", "me", "amem"]),
+    st.text(alphabet="am/=,é", max_size=40),
+)
+PARTS = st.builds("{}={}".format, NAMES, st.one_of(SPANS, AMOUNTS, st.sampled_from(["0", "", "a=b", "7,"])))
+ORDINARY = st.dictionaries(
+    st.sampled_from(["energy", "mem", "gres/gpuutil", "pages", "vmem"]), st.integers(0, 99), min_size=2
+).map(lambda amounts: ",".join(f"{name}={value}" for name, value in amounts.items()))
+USAGES = st.one_of(
+    ORDINARY, st.lists(PARTS, max_size=8).map(",".join), st.text(alphabet="mem=,1Kcpu", max_size=12)
+)  # fmt: skip
+
+
+@given(layout=USAGES, others=st.lists(USAGES, max_size=6), wanted=st.booleans())
+def test_amounts_in_a_list_of_resources_are_those_that_the_parser_finds(
+    layout: str, others: list[str], wanted: bool
+) -> None:
+    alike = [layout.replace("1", "8"), layout.replace("mem=", "amem="), layout.replace("mem=", "em="), layout[:-1]]
+    words = [layout, *alike, *others, "cpu=00:22:28,energy=0,fs/disk=2012,mem=356357K"]
+    encoded = [word.encode() for word in words]
+    text = sacct_bytes.Bytes(b"|".join(encoded))
+    lengths = np.array([len(word) for word in encoded])
+    end = np.cumsum(lengths + 1) - 1 + sacct_bytes.PAD
+    found = usage(text, end - lengths, end, np.full(len(words), wanted))
+    for place, word in enumerate(words):
+        if not found.good[place]:  # left to the parser
+            continue
+        parts = sacct_cells.tres(word)
+        memory, percent = parts.get("mem"), parts.get("gres/gpuutil")
+        assert found.memory_bytes[place] == (sacct_cells.memory_bytes(memory) if memory else 0)
+        assert np.isnan(found.gpu_percent[place]) == (not percent)
+        assert not percent or found.gpu_percent[place] == sacct_cells.amount(percent, step=1000)
+        cpu = parts.get("cpu") if wanted else None
+        assert found.cpu_s[place] == (sacct_cells.duration_s(cpu) if cpu else 0)
+    assert found.good[-1]
