@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpcplan.report import sacct_bytes, sacct_cells
@@ -107,6 +107,7 @@ USAGES = st.one_of(
 )  # fmt: skip
 
 
+@example(layout="energy=0,mem=7", others=["energy=0,mem=7,energy=1"], wanted=False)
 @given(layout=USAGES, others=st.lists(USAGES, max_size=6), wanted=st.booleans())
 def test_amounts_in_a_list_of_resources_are_those_that_the_parser_finds(
     layout: str, others: list[str], wanted: bool
