@@ -220,6 +220,7 @@ def test_a_systemd_timer_makes_up_for_missed_runs(tmp_path: Path, monkeypatch: p
     written = {step.path.name: step.text for step in steps if step.path is not None}
     assert "OnCalendar=*-*-* 01:30:00\nPersistent=true" in written["hpcplan-report.timer"]
     assert "/srv/100%%" in written["hpcplan-report.service"]
+    assert steps[-1].command == ("loginctl", "enable-linger")  # else it ends when its user logs out
     for step in steps[:2]:
         carry_out(step)
     assert (tmp_path / "systemd/user/hpcplan-report.timer").exists()
