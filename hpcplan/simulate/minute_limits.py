@@ -1,6 +1,6 @@
 """What QOS and associations have used in minutes, for limits on minutes (``GrpTRESMins``, ``GrpWall``, ...).
 
-As slurmctld 22.05 counts it: by the thread of priority/multifactor, every ``PriorityCalcPeriod``, decayed by
+As slurmctld 22.05 counts it: by priority/multifactor, as jobs end and every ``PriorityCalcPeriod``, decayed by
 ``PriorityDecayHalfLife`` (slurm.conf(5)); with priority/basic nothing is ever used.
 """
 
@@ -22,13 +22,12 @@ _LN2: Final = 0.693  # as slurmctld has it
 
 @dataclass(slots=True)
 class _Run:
-    """A job that runs, or has ended since the last count; ``counted_s`` is up to when it has been counted."""
+    """A job that runs; ``counted_s`` is up to when it has been counted."""
 
     keys: tuple[Hashable, ...]
     tres: Mapping[str, float]
     limit_end_s: int
     counted_s: int
-    end_s: int | None = None
 
 
 class UsedMinutes:
@@ -55,11 +54,9 @@ class UsedMinutes:
     def ended(self, job_id: int, now: int) -> None:
         """Count a job until now."""
         self._advance(now)
-        run = self._runs.get(job_id)
-        if run is not None:
-            run.end_s = now
-            if not self._counts:
-                del self._runs[job_id]
+        run = self._runs.pop(job_id, None)
+        if run is not None and self._counts:
+            self._count(run, now)
 
     def used(self, key: Hashable, name: str, now: int) -> float:
         """Return the minutes of a TRES, or of wall time, that have been used."""
@@ -72,7 +69,7 @@ class UsedMinutes:
         seconds = sum(
             run.tres.get(name, 0) * (run.limit_end_s - run.counted_s)
             for run in self._runs.values()
-            if run.end_s is None and key in run.keys
+            if key in run.keys
         )
         return seconds / 60
 
@@ -87,16 +84,16 @@ class UsedMinutes:
             self._decay(last)
         while self._last_s < last:
             self._decay(self._last_s + self._every_s)
-            for job_id, run in list(self._runs.items()):
-                until_s = self._last_s if run.end_s is None else min(run.end_s, self._last_s)
-                seconds = max(0, until_s - run.counted_s)
-                for key in run.keys:
-                    used = self._used[key]
-                    for name, amount in run.tres.items():
-                        used[name] += amount * seconds * self._keep_per_s**seconds
-                run.counted_s += seconds
-                if run.end_s is not None and run.end_s <= self._last_s:
-                    del self._runs[job_id]
+            for run in self._runs.values():
+                self._count(run, self._last_s)
+
+    def _count(self, run: _Run, until_s: int) -> None:
+        seconds = max(0, until_s - run.counted_s)
+        for key in run.keys:
+            used = self._used[key]
+            for name, amount in run.tres.items():
+                used[name] += amount * seconds * self._keep_per_s**seconds
+        run.counted_s += seconds
 
     def _decay(self, to_s: int) -> None:
         assert self._last_s is not None

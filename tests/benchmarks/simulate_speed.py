@@ -5,7 +5,8 @@ folder and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has
 for ours the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made
 up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine. Under ``slurm``
 each processor is a node; compiling its scheduler, which is done once, is not counted. ``--lengths`` prints what a job
-costs in traces of different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes.
+costs in traces of different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes, of SWF, CSV and sacct's
+text (``--policies`` says under which policies).
 
     python -m tests.benchmarks.simulate_speed [--jobs 122060] [--pyss ~/pyss/src --python2 python2.7]
         [--accasim ~/accasim-env/bin/python]
@@ -84,6 +85,27 @@ def write(jobs: int, load: float, path: Path) -> Path:
     return path
 
 
+def write_table(jobs: int, load: float, path: Path) -> Path:
+    """Write the trace as CSV, its processors as nodes."""
+    with path.open("w") as stream:
+        stream.write("job,submit_s,nodes,run_s,time_limit_min,user\n")
+        for job in made_up(jobs, load):
+            limit_min = job.limit_s // 60
+            stream.write(f"{job.id},{job.submit_s},{job.procs},{job.run_s},{limit_min},u{job.id % 50}\n")
+    return path
+
+
+def write_dump(jobs: int, load: float, path: Path) -> Path:
+    """Write the trace as sacct prints it."""
+    with path.open("w") as stream:
+        stream.write("JobID|User|Partition|Submit|ElapsedRaw|TimelimitRaw|NNodes|NCPUS|State\n")
+        for job in made_up(jobs, load):
+            submitted = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(1_700_000_000 + job.submit_s))
+            stream.write(f"{job.id}|u{job.id % 50}||{submitted}|{job.run_s}|{job.limit_s // 60}|")
+            stream.write(f"{job.procs}|{job.procs}|COMPLETED\n")
+    return path
+
+
 def _ours(path: Path, policy: str) -> tuple[int, float, float, float | None]:
     begin = time.process_time()
     trace = read_trace(path)
@@ -121,16 +143,19 @@ def lengths(folder: Path, counts: list[int], load: float) -> None:
             _line(f"hpcplan, {policy}", jobs, seconds, each)
 
 
-def memory(folder: Path, counts: list[int], load: float) -> None:
+def memory(folder: Path, counts: list[int], load: float, policies: list[str]) -> None:
     """Print the most memory that ``hpcplan simulate TRACE -o`` takes, and its CPU time."""
     print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
     for count in counts:
-        path = write(count, load, folder / "trace.swf")
-        for policy in ("easy", "slurm"):
-            options = ("simulate", str(path), "--policy", policy, "-o", str(folder / "schedule.csv"))
-            seconds = _command(sys.executable, "-c", MEASURED, str(folder / "peak"), *options, cwd=str(Path.cwd()))
-            peak_mib = int((folder / "peak").read_text()) / 1024
-            _line(f"hpcplan simulate, {policy}", count, seconds, f"(the whole command; at most {peak_mib:,.0f} MiB)")
+        for kind, written in (("swf", write), ("csv", write_table), ("txt", write_dump)):
+            path = written(count, load, folder / f"trace.{kind}")
+            for policy in policies:
+                options = ("simulate", str(path), "--procs", str(PROCS), "--policy", policy)
+                output = ("-o", str(folder / "schedule.csv"))
+                peak = folder / "peak"
+                seconds = _command(sys.executable, "-c", MEASURED, str(peak), *options, *output, cwd=str(Path.cwd()))
+                note = f"(the whole command; at most {int(peak.read_text()) / 1024:,.0f} MiB)"
+                _line(f"hpcplan simulate, {kind}, {policy}", count, seconds, note)
 
 
 def main() -> None:
@@ -141,6 +166,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=5_000, help="jobs for what is slow")
     parser.add_argument("--lengths", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--memory", type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--policies", type=lambda text: text.split(","), default=["easy", "slurm"])
     parser.add_argument("--pyss", type=Path)
     parser.add_argument("--python2", default="python2.7")
     parser.add_argument("--accasim", metavar="PYTHON")
@@ -151,7 +177,7 @@ def main() -> None:
         _ours(few, "slurm")
         if given.lengths or given.memory:
             lengths(folder, given.lengths or [], given.load)
-            memory(folder, given.memory or [], given.load)
+            memory(folder, given.memory or [], given.load, given.policies)
             return
         whole = write(given.jobs, given.load, folder / "whole.swf")
         print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")

@@ -41,6 +41,7 @@ ABOUT = {
     "least-loaded": "CPUs shared, the least loaded nodes first (CR_LLN)",
     "limits": "whole nodes, limits of QOS, a partition's QOS, accounts and users",
     "memory": "memory and cores shared",
+    "minutes": "whole nodes, limits on minutes of QOS, accounts and users",
     "mixed": "memory, GPUs, cores, whole nodes",
     "partitions": "whole nodes, three partitions, a tier, job size",
     "preempt-cancel": "whole nodes, preemption by partition, jobs cancelled",

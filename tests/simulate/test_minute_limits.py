@@ -23,13 +23,13 @@ CONF = (
 )
 
 
-def test_use_is_counted_every_period_and_what_may_come_shrinks_with_it() -> None:
+def test_use_is_counted_every_period_and_as_a_job_ends_and_what_may_come_shrinks_with_it() -> None:
     used = UsedMinutes(SETTINGS)
     used.started(1, ("a",), {"cpu": 8}, 1.0, 30, 600)
     assert (used.used("a", "cpu", 59), used.to_come("a", "cpu", 59)) == (0, 80)
     assert (used.used("a", "cpu", 60), used.to_come("a", "cpu", 60)) == (4, 76)
     used.ended(1, 90)
-    assert (used.used("a", "cpu", 119), used.to_come("a", "cpu", 119)) == (4, 0)
+    assert (used.used("a", "cpu", 90), used.to_come("a", "cpu", 90)) == (8, 0)
     assert used.used("a", "cpu", 120) == 8
     assert used.used("a", WALL, 1000) == 1
     assert used.used("b", "cpu", 1000) == 0

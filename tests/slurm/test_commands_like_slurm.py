@@ -140,7 +140,7 @@ REFUSED = [
     "echo 'x echo' > p; srun --multi-prog p",
     "scancel -u nosuchuser", "scontrol show step 99999.0", "scontrol show daemons", "scontrol completing",
     "scontrol update job 99999 timelimit=5", "scontrol update jobid=99999 timelimit=rubbish",
-    "sacctmgr -P show wckey", "sacctmgr -P show event", "sacctmgr show runaway", "sacct -l -P | head -1",
+    "sacctmgr -P show wckey", "sacctmgr -P show event | head -1", "sacctmgr show runaway", "sacct -l -P | head -1",
     "squeue -s -o '%i|%j|%P|%u|%N'", "sacct -X -n -P -s CD -S now+1hour -o JobID",
 ]  # fmt: skip
 

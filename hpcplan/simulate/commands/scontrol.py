@@ -120,9 +120,12 @@ def _show_step(controller: Controller, call: Call, words: Words, identity: str |
     if identity is not None and target is None:
         raise Refusal(f"scontrol: error: Invalid job id specified: {identity}")
     with controller.session() as session:
-        for row in controller_rows(controller, session, whole_arrays=False):
-            if target is not None and not row.is_meant(target):
-                continue
+        rows = controller_rows(controller, session, whole_arrays=False)
+        if target is not None:
+            rows = [row for row in rows if row.is_meant(target)]
+            if not rows:
+                raise Refusal("slurm_get_job_steps error: Invalid job id specified")
+        for row in rows:
             for step in row.steps:
                 if step.end is None and (target is None or target.step in (None, step.name)):
                     call.reply.out += block(step_block(row, step, clock), one_line=one_line)
