@@ -13,7 +13,7 @@ from hpcplan.errors import SlurmError
 from hpcplan.simulate.admission import Admission
 from hpcplan.simulate.event_loop import REQUEUE_DELAY_S, TOP_PRIORITY, EventLoop, in_order
 from hpcplan.simulate.het_jobs import new_components, refuse_part, whole
-from hpcplan.simulate.jobs import ArrivalSource, Behaviour, Job, JobSpec
+from hpcplan.simulate.jobs import Arrival, ArrivalSource, Behaviour, Job, JobSpec
 from hpcplan.simulate.machine import PartitionShape
 from hpcplan.slurm.records import JobState
 
@@ -29,7 +29,7 @@ class Engine(EventLoop):
         Raises:
             SlurmError: refused, in sbatch's words; nothing was queued.
         """
-        job_id = self._enqueue(spec, behaviour, user, background=background)
+        job_id = self._enqueue(Arrival(self.now, user, spec, behaviour), background=background)
         self._schedule()
         return job_id
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 from hpcplan.simulate.admission import Admission, refusal
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.dependents import Dependents, History
-from hpcplan.simulate.het_jobs import whole
+from hpcplan.simulate.het_jobs import as_components, whole
 from hpcplan.simulate.job_records import ended_record, natural_end
-from hpcplan.simulate.jobs import ArrivalSource, Behaviour, Job, JobSpec, Request
+from hpcplan.simulate.jobs import Arrival, ArrivalSource, Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import ClusterView, Policy
 from hpcplan.simulate.several_partitions import chosen, narrowed
@@ -102,15 +102,12 @@ class EventLoop:
         while self._ends and self._ends[0][0] <= self.now:
             end = heapq.heappop(self._ends)
             if self._is_current_end(*end):
-                job = self.running[end[1]]
-                self._end(job, *self.end_of(job)[1])
+                self._end(self.running[end[1]], *self.end_of(self.running[end[1]])[1])
         while self._wakes and self._wakes[0][0] <= self.now:
-            _, job_id = heapq.heappop(self._wakes)
-            if job_id in self.jobs:
-                self._classify(self.jobs[job_id])
+            if (job := self.jobs.get(heapq.heappop(self._wakes)[1])) is not None:
+                self._classify(job)
         while self.arrivals is not None and (time_ := self.arrivals.next_time) is not None and time_ <= self.now:
-            arrival = self.arrivals.pop()
-            self._enqueue(arrival.spec, arrival.behaviour, arrival.user, background=True)
+            self._enqueue(self.arrivals.pop(), background=True)
         self._schedule()
 
     # what can be seen -----------------------------------------------------------------------------------------------
@@ -227,9 +224,13 @@ class EventLoop:
                 self.queue.append(job)
         self.queue.sort(key=in_order)
 
-    def _enqueue(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> int:
-        self._array_limits |= spec.array_limit is not None
-        return self._queue_new(self._new_jobs(spec, behaviour, user, background=background))
+    def _enqueue(self, arrival: Arrival, *, background: bool) -> int:
+        self._array_limits |= arrival.spec.array_limit is not None
+        parts = ((arrival.spec, arrival.behaviour), *arrival.components)
+        jobs = [self._new_jobs(spec, run, arrival.user, background=background) for spec, run in parts]
+        if len(parts) == 1:
+            return self._queue_new(jobs[0])
+        return self._queue_new(as_components([one[0] for one in jobs]), submissions=len(jobs))
 
     def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
         self.next_id += len(jobs)
@@ -387,8 +388,7 @@ class EventLoop:
             del self.queue[position]
 
     def _plan_end(self, job: Job) -> None:
-        end = self.end_of(job)[0]
-        self._planned_ends[job.id] = end
+        end = self._planned_ends[job.id] = self.end_of(job)[0]
         heapq.heappush(self._ends, (end, job.id))
 
     def _is_current_end(self, time: int, job_id: int) -> bool:

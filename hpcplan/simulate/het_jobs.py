@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Behaviour, Job, JobSpec, Request
     from hpcplan.simulate.profile import Profile, Slot
 
-__all__ = ["earliest_together", "fit_together", "groups_of", "inherited", "new_components", "refuse_part", "whole"]
+__all__ = [
+    "as_components",
+    "earliest_together",
+    "fit_together",
+    "groups_of",
+    "inherited",
+    "new_components",
+    "refuse_part",
+    "whole",
+]
 
 _OF_ONE_COMPONENT: Final = frozenset({
     "partition", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "gpus", "gpus_per_node",
@@ -63,7 +72,11 @@ def new_components(engine: Engine, components: Sequence[tuple[JobSpec, Behaviour
 
     if any(spec.array for spec, _ in components):
         raise refusal("Invalid job array specification")
-    jobs = [engine.preview(spec, behaviour, user) for spec, behaviour in components]
+    return as_components([engine.preview(spec, behaviour, user) for spec, behaviour in components])
+
+
+def as_components(jobs: list[Job]) -> list[Job]:
+    """Make new jobs, of which each thinks that it is the next, the components of one."""
     first = jobs[0].id
     for offset, job in enumerate(jobs):
         job.id, job.het_id, job.het_offset, job.het_size = first + offset, first, offset, len(jobs)

@@ -85,6 +85,7 @@ class JobSpec(Compact):
     reservation: str | None = None
     licenses: str | None = None
     other_gres: tuple[tuple[str, int], ...] = ()
+    het_group: str | None = None  # in a trace: what the components of a heterogeneous job have in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,16 @@ class Behaviour(Compact):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A job on its way to the queue: who submits it, when, and how it will behave."""
+    """A job on its way to the queue: who submits it, when, and how it will behave.
+
+    ``components`` are the others of a heterogeneous job.
+    """
 
     time: int
     user: str
     spec: JobSpec
     behaviour: Behaviour
+    components: tuple[tuple[JobSpec, Behaviour], ...] = ()
 
 
 class ArrivalSource(Protocol):

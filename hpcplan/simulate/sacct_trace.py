@@ -28,7 +28,7 @@ _HEADER: Final = re.compile(
 )
 _WIDTHS: Final = frozenset(("nnodes", "allocnodes", "ncpus", "alloccpus"))
 _REMEMBERED: Final = 4096  # different requests
-_Kind = tuple[int | None, int | None, int | None, str | None, str | None, str | None]
+_Kind = tuple[str | None, int | None, int | None, int | None, str | None, str | None, str | None]
 _seconds = lru_cache(1024)(parse_slurm_time)
 _NEVER_RAN: Final = frozenset({"PENDING", "RUNNING", "REQUEUED", "SUSPENDED"})
 
@@ -127,14 +127,15 @@ def _job(row: Mapping[str, str], position: int, known: dict[_Kind, JobSpec]) -> 
     if submit_s is None or not run_s or not (nodes or cpus) or state in _NEVER_RAN:
         return None
     name = row["jobid"].strip()
-    kind = (limit_s, nodes, cpus, row.get("partition"), row.get("qos"), row.get("account"))
+    het = name.partition("+")[0] if "+" in name else None
+    kind = (het, limit_s, nodes, cpus, row.get("partition"), row.get("qos"), row.get("account"))
     ask = known.get(kind)
     if ask is None:
         words = {key: values.text(row.get(key, "")) for key in ("partition", "qos", "account")}
         width = {"nodes_min": nodes, "nodes_max": nodes} if nodes else {"ntasks": cpus}
         if len(known) >= _REMEMBERED:
             known.clear()
-        ask = known[kind] = JobSpec(name=name, time_limit_s=limit_s, **width, **words)  # type: ignore[arg-type]
+        ask = known[kind] = JobSpec(name=name, het_group=het, time_limit_s=limit_s, **width, **words)  # type: ignore[arg-type]
     return TraceJob(
         int(name) if name.isdecimal() else position + 1, submit_s, run_s, limit_s or run_s, cpus or nodes or 1,
         name, ask, values.text(row.get("user", "")),

@@ -3,7 +3,8 @@
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``nice``, ``cpus`` and ``gres`` (both a
 node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``,
-``segment``, ``reservation``. ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
+``segment``, ``reservation``, ``het_group`` (the same word for all components of a heterogeneous job, rows that follow
+one another). ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ __all__ = ["TableJobs", "is_table", "read_table"]
 
 _WORDS: Final = {
     "partition": "partition", "qos": "qos", "account": "account", "features": "constraint", "switches": "switches",
-    "reservation": "reservation",
+    "reservation": "reservation", "het_group": "het_group",
 }  # fmt: skip
 _ALIASES: Final = {  # sbatch's words for the same
-    "constraint": "features", "feature": "features", "cpus_per_task": "cpus", "mem_mib": "mem", "mem_mb": "mem",
+    "het": "het_group", "constraint": "features", "feature": "features", "cpus_per_task": "cpus", "mem_mib": "mem",
+    "mem_mb": "mem",
 }  # fmt: skip
 _ASKS: Final = frozenset(
     (*_WORDS, "time_limit_min", "nodes", "procs", "priority", "cpus", "segment", "nice", "gres", "mem", "dependency")

@@ -59,7 +59,6 @@ class Submissions:
         self._names = names
         self._numbers: dict[str, int] = {}
         self._count = 0
-        self._recorded = cluster.moments is not None  # what happened to each job is known by its name
         self._whole_minutes = policy == "slurm"
         self._shared = self._whole_minutes and cluster.machine.shares_nodes
         self._named = cluster.moments is not None  # what was recorded is told by the names of jobs
@@ -83,11 +82,18 @@ class Submissions:
         return None if self._next is None else self._next.job.submit_s
 
     def pop(self) -> Arrival:
-        """Return the next job."""
+        """Return the next job, with the components that follow it if it is a heterogeneous one."""
         one = self.next()
         assert one is not None
-        spec = replace(one.spec, name=one.job.name) if self._recorded else one.spec
-        return Arrival(one.job.submit_s, one.job.user or "user", spec, Behaviour(one.job.run_s))
+        others = []
+        if one.spec.het_group is not None:
+            kind = (one.spec.het_group, one.job.submit_s)
+            while self._next is not None and (self._next.spec.het_group, self._next.job.submit_s) == kind:
+                other = self.next()
+                assert other is not None
+                others.append((other.spec, Behaviour(other.job.run_s)))
+        user = one.job.user or "user"
+        return Arrival(one.job.submit_s, user, one.spec, Behaviour(one.job.run_s), tuple(others))
 
     def next(self) -> Submission | None:
         """Return the next job that is accepted, ``None`` after the last."""

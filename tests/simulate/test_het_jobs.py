@@ -16,9 +16,11 @@ from hpcplan.simulate.jobs import Behaviour
 from hpcplan.simulate.machine import Machine, Sharing
 from hpcplan.simulate.pending import earliest_start, reasons
 from hpcplan.simulate.script import parse_components
-from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_cluster import SlurmCluster, read_slurm_cluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.simulate.snapshot import restore, snapshot
+from hpcplan.simulate.trace_files import read_trace
+from hpcplan.simulate.trace_run import on_nodes
 from tests.simulate.clusters import engine, job, machine, submit
 
 POLICIES = ("fcfs", "easy", "backfill", "slurm", "slurm-sharing")
@@ -220,3 +222,27 @@ def test_the_backend_takes_a_script_of_components(tmp_path: Path) -> None:
     found = backend.jobs([number, number + 1])
     assert [one.state for one in found] == [JobState.COMPLETED] * 2
     assert found[0].start_time == found[1].start_time
+
+
+def test_the_components_of_a_heterogeneous_job_of_a_trace_start_and_end_together(tmp_path: Path) -> None:
+    """Slurm's backfill starts them once both fit; the second would run longer, and ends with the first."""
+    conf, table, dump = (tmp_path / name for name in ("slurm.conf", "jobs.csv", "jobs.txt"))
+    conf.write_text(
+        "SelectType=select/linear\nSchedulerParameters=bf_interval=1,bf_resolution=1,sched_interval=5\n"
+        "NodeName=n[1-4] CPUs=4\nPartitionName=a Nodes=n[1-2] Default=YES\nPartitionName=b Nodes=n[3-4]\n"
+    )
+    table.write_text(
+        "job,submit_s,nodes,run_s,time_limit_min,partition,het\n"
+        "1,0,2,100,2,b,\n2,5,2,60,3,a,x\n3,5,1,90,3,b,x\n4,6,1,10,1,a,\n"
+    )
+    dump.write_text(
+        "JobID|Submit|ElapsedRaw|TimelimitRaw|NNodes|Partition|State\n1|0|100|2|2|b|COMPLETED\n"
+        "2+0|5|60|3|2|a|COMPLETED\n2+1|5|90|3|1|b|COMPLETED\n4|6|10|1|1|a|COMPLETED\n"
+    )
+    cluster = read_slurm_cluster(conf)
+    for path in (table, dump):
+        rows = on_nodes(read_trace(path), cluster, "slurm").rows
+        assert (rows[1].start_s, rows[1].end_s) == (rows[2].start_s, rows[2].end_s)
+        assert rows[0].end_s is not None
+        assert (rows[1].start_s or 0) >= rows[0].end_s, "the second component's nodes are taken until then"
+        assert (rows[1].end_s or 0) - (rows[1].start_s or 0) == 60
