@@ -27,7 +27,8 @@ def backfill(controller: Controller) -> tuple[bool, bool]:
         running = [(limit_end, job_id, nodes & available) for limit_end, job_id, nodes in running]
     pass_: BackfillPass
     settings, placement, now = controller.settings, controller.placement, controller.now
-    if controller._resources is not None or controller.reservations or controller._preemption.possible:
+    exact = controller._resources is not None or controller.reservations or controller._preemption.possible
+    if exact or settings.consumable:
         pass_ = _exact_pass(controller, available, running)
     else:
         pass_ = BackfillPass(settings, placement, now, controller.free, available, running)

@@ -1,5 +1,7 @@
 """One pass of Slurm's backfill scheduler (``_attempt_backfill`` of sched/backfill 22.05; slurm.conf(5), ``bf_*``).
 
+This is for whole nodes with select/linear; :mod:`.exact_backfill` has the rest.
+
 It goes down the queue. For each job it asks when enough nodes will have come free of running jobs (which are counted on
 to use up their limits), on nodes that no job before it has been promised for that time. A job that could start now is
 started; any other is promised its nodes, rounded to ``bf_resolution``, if that is within ``bf_window``.
@@ -12,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hpcplan.simulate.job_ends import groups_of_ends
 from hpcplan.simulate.profile import Slot
 
 if TYPE_CHECKING:
@@ -305,8 +306,6 @@ class BackfillPass:
         fits, scattered = self.placement.fits, self.placement.fits_scattered
         if not first_level and fits(request, usable & self._free):
             return self.now, usable & self._free
-        if self.settings.consumable:
-            return self._will_run_coarsely(request, usable)
         if request.switches and not first_level and scattered(request, usable & self._free):
             return None
         levels, need = self._levels, request.minimum
@@ -338,16 +337,6 @@ class BackfillPass:
             else:
                 low = middle + 1
         return low
-
-    def _will_run_coarsely(self, request: Request, usable: int) -> tuple[int, int] | None:
-        """The same in select/cons_tres: jobs that end within a widening window go at once (bf_window_linear)."""
-        level, need, fits = usable & self._free, request.minimum, self.placement.fits
-        for last, group in groups_of_ends(self._ends, usable, self.settings):
-            for number in group:
-                level |= self._ends[number][2] & usable
-            if level.bit_count() >= need and fits(request, level):
-                return max(last, self.now + 1), level
-        return None
 
     def _may_reserve(self, job: Job) -> bool:
         """Whether nodes are promised to a job; if not, it is tried for now only."""
