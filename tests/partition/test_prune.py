@@ -123,9 +123,9 @@ def test_levers_are_compared_as_far_as_can_be_said() -> None:
     assert not np.any(LESS & LESS.T)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
-    st.sampled_from(["llama3-8b", "mixtral-8x7b"]), st.sampled_from([3, 8]), st.sampled_from([2, 3, 4, 8]),
+    st.sampled_from(["llama3-8b", "mixtral-8x7b"]), st.sampled_from([3, 4]), st.sampled_from([2, 3, 4, 8]),
     st.sampled_from([64, 96]), st.sampled_from(["srun", "megatron-lm", "torchtitan", "deepspeed"]),
 )  # fmt: skip
 def test_a_smaller_group_that_is_left_out_is_no_better(
