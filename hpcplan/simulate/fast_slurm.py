@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from hpcplan.simulate.trace_submissions import Submissions
     from hpcplan.simulate.traces import TraceJob
 
-__all__ = ["FEW", "UnusualJob", "clock_at", "compiled_rows", "is_usual", "numba_is_there", "rules_of", "usual_alone", "usual_cluster"]
+__all__ = [
+    "FEW",
+    "UnusualJob",
+    "clock_at",
+    "compiled_rows",
+    "is_usual",
+    "numba_is_there",
+    "rules_of",
+    "usual_alone",
+    "usual_cluster",
+]
 
 _REMEMBERED: Final = 4096  # requests whose factors are kept
 # What of a job decides only what it may run on, what its priority is, or nothing here; all else must not be asked for.
