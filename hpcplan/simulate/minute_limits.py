@@ -67,9 +67,7 @@ class UsedMinutes:
         """Return the minutes of a TRES that running jobs may use still."""
         self._advance(now)
         seconds = sum(
-            run.tres.get(name, 0) * (run.limit_end_s - run.counted_s)
-            for run in self._runs.values()
-            if key in run.keys
+            run.tres.get(name, 0) * (run.limit_end_s - run.counted_s) for run in self._runs.values() if key in run.keys
         )
         return seconds / 60
 
