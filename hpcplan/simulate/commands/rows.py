@@ -16,7 +16,17 @@ from hpcplan.simulate.pending import earliest_start, reasons
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["MIN_JOB_AGE_S", "JobRow", "Target", "ended_rows", "find_jobs", "live_rows", "read_target", "task_ranges"]
+__all__ = [
+    "MIN_JOB_AGE_S",
+    "JobRow",
+    "Target",
+    "ended_rows",
+    "find_jobs",
+    "is_user",
+    "live_rows",
+    "read_target",
+    "task_ranges",
+]
 
 MIN_JOB_AGE_S: Final = 300  # slurm.conf(5): how long the controller remembers a job that has ended
 _TARGET: Final = re.compile(r"(\d+)(?:\+(\d{1,4})|_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\]|\*))?(?:\.(\w+))?")
@@ -238,3 +248,16 @@ def expected_start(session: Session, row: JobRow) -> tuple[int, str] | None:
         return None
     slot = earliest_start(session.engine, row.job)
     return None if slot is None else (slot.start, session.machine.node_list(slot.nodes))
+
+
+def is_user(name: str, of_jobs: Iterable[str | None]) -> bool:
+    """Whether a name or number is a user's, as far as this machine and the users of jobs tell."""
+    import pwd
+
+    if name.isdecimal() or name in of_jobs:
+        return True
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

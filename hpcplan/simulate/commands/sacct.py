@@ -15,7 +15,7 @@ from hpcplan.simulate.commands.formatting import Clock
 from hpcplan.simulate.commands.job_json import sacct_json
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
+from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, is_user, live_rows, read_target
 from hpcplan.simulate.commands.sacct_fields import ALL_FIELDS, Line, fields_of_line, width_of
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobRecord, JobState
@@ -192,7 +192,7 @@ def _chosen(controller: Controller, session: Session, words: Words, call: Call) 
         tests.append(lambda row: any(_was(row.record, state, start, end, now) for state in states))
     users = {*words.every("uid"), *words.every("user")}
     for name in users:
-        if not _is_user(name, rows):
+        if not is_user(name, (row.record.user for row in rows)):
             raise Refusal(f"sacct: error: Invalid user id: {name}")
     if users:
         tests.append(lambda row: row.record.user in users or str(row.info.uid if row.info else 0) in users)
@@ -267,18 +267,6 @@ def _states(words: Words) -> set[JobState] | None:
             raise Refusal(f"sacct: fatal: unrecognized job state value '{word}'")
         found.add(state)
     return found or None
-
-
-def _is_user(name: str, rows: list[JobRow]) -> bool:
-    import pwd
-
-    if name.isdecimal() or any(row.record.user == name for row in rows):
-        return True
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _on(row: JobRow, nodes: str) -> bool:

@@ -10,7 +10,7 @@ from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.het_groups import components
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.rows import Target, find_jobs, read_target
+from hpcplan.simulate.commands.rows import Target, find_jobs, is_user, read_target
 from hpcplan.simulate.commands.signals import signal_number
 from hpcplan.simulate.commands.states import read_states
 from hpcplan.simulate.jobs import Job
@@ -43,7 +43,7 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
     states = _states(words)
     with controller.session() as session:
         for user in words.every("user"):
-            if not _is_user(user, session):
+            if not is_user(user, (job.user for job in session.engine.jobs.values())):
                 raise Refusal(f"scancel: error: Invalid user name: {user}")
         if targets:
             for text, target in zip(texts, targets, strict=True):
@@ -56,18 +56,6 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
                     _act(controller, session, job, words, number)
     controller.wake()
     return call.reply.code
-
-
-def _is_user(name: str, session: Session) -> bool:
-    import pwd
-
-    if name.isdecimal() or any(job.user == name for job in session.engine.jobs.values()):
-        return True
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _states(words: Words) -> set[JobState] | None:

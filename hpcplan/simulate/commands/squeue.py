@@ -23,7 +23,7 @@ from hpcplan.simulate.commands.job_json import squeue_json
 from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, live_rows, read_target
+from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, is_user, live_rows, read_target
 from hpcplan.simulate.commands.squeue_fields import fields, long_names
 from hpcplan.simulate.commands.states import read_states
 from hpcplan.simulate.store import Session
@@ -128,25 +128,13 @@ def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
             tests.append(lambda row, of=of, wanted=wanted: of(row) in wanted)  # type: ignore[misc]
     if partitions := set(words.every("partition")):
         tests.append(lambda row: not partitions.isdisjoint((row.record.partition or "").split(",")))
-    if unknown := [name for name in words.every("users") if not _user_exists(name, rows)]:
+    if unknown := [name for name in words.every("users") if not is_user(name, (row.record.user for row in rows))]:
         call.reply.complain(f"squeue: error: Invalid user: {unknown[0]}\n")
     if "me" in words:
         tests.append(lambda row: row.record.user == call.user)
     if nodes := words.last("nodelist"):
         tests.append(lambda row: _on(row, nodes))
     return [row for row in rows if all(test(row) for test in tests)]
-
-
-def _user_exists(name: str, rows: list[JobRow]) -> bool:
-    import pwd
-
-    if name.isdecimal() or any(row.record.user == name for row in rows):
-        return True
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _on(row: JobRow, nodes: str) -> bool:
