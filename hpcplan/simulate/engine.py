@@ -61,14 +61,17 @@ class Engine(EventLoop):
         """
         return self._new_jobs(spec, behaviour, user, background=False)[0]
 
-    def cancel(self, job_id: int) -> None:
-        """End a live job as CANCELLED.
+    def cancel(self, *job_ids: int) -> None:
+        """End live jobs as CANCELLED; none takes the place of another before all are.
 
         Raises:
-            SlurmError: it is a component, other than the first, of a heterogeneous job that waits.
+            SlurmError: one is a component, other than the first, of a heterogeneous job that waits.
         """
-        refuse_part(self.jobs[job_id])
-        self._end(self.jobs[job_id], JobState.CANCELLED)
+        for job_id in job_ids:
+            refuse_part(self.jobs[job_id])
+        for job_id in job_ids:
+            if job_id in self.jobs:  # else it was the component of another one
+                self._end(self.jobs[job_id], JobState.CANCELLED)
         self._schedule()
 
     def hold(self, job_id: int) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "read_percent",
     "release",
     "short_time",
+    "spelt_out",
 ]
 
 Row = TypeVar("Row")
@@ -134,6 +135,14 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     if not width:
         return text
     return text[:width].rjust(width) if right else text[:width].ljust(width)
+
+
+def spelt_out(text: str, fields: Mapping[str, Field[Row]], *, after_capitals: str = "") -> str:
+    """Return a format, for ``%all`` one of every code with bars between."""
+    if text.lower() != "%all":
+        return text
+    codes = sorted((code for code in fields if len(code) == 1), key=str.swapcase)
+    return "|".join(f"%{code}{after_capitals if code.isupper() else ''}" for code in codes)
 
 
 def read_percent(

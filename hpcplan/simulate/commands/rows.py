@@ -10,6 +10,7 @@ from typing import Final
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.environment import gpus_on_node
 from hpcplan.simulate.commands.jobfiles import JobInfo, Step, output_path
+from hpcplan.simulate.commands.requested import requested_tres
 from hpcplan.simulate.job_records import live_record
 from hpcplan.simulate.jobs import Job, JobSpec
 from hpcplan.simulate.pending import earliest_start, reasons
@@ -36,7 +37,8 @@ _TARGET: Final = re.compile(r"(\d+)(?:\+(\d{1,4})|_(?:(\d+)|\[([\d,-]+)(?:%\d+)?
 class JobRow:
     """One job to be shown. ``tasks`` are the tasks of an array that wait together and are shown as one.
 
-    ``ending`` is, of a job that was stopped and whose processes are still there, how and when it was.
+    ``ending`` is, of a job that was stopped and whose processes are still there, how and when it was. ``requested`` are
+    the TRES that it asked for.
     """
 
     record: JobRecord
@@ -49,6 +51,7 @@ class JobRow:
     gpus_per_node: int = 0
     ending: tuple[JobState, int] | None = None
     steps: list[Step] = field(default_factory=list)
+    requested: dict[str, int] = field(default_factory=dict)
 
     @property
     def array_word(self) -> str:
@@ -224,7 +227,9 @@ def _live(controller: Controller, session: Session, job: Job, reason: str | None
     if run is not None and run.outcome is not None and run.stopped_at is not None:
         ending = (run.outcome[0], run.stopped_at)
     now = session.engine.now
-    return JobRow(record, job.spec, info, state, now, job, gpus_per_node=gpus_on_node(job), steps=steps, ending=ending)
+    row = JobRow(record, job.spec, info, state, now, job, gpus_per_node=gpus_on_node(job), steps=steps, ending=ending)
+    row.requested = requested_tres(session, job.spec)
+    return row
 
 
 def ended_rows(controller: Controller, session: Session, records: Iterable[JobRecord]) -> list[JobRow]:
@@ -238,7 +243,9 @@ def ended_rows(controller: Controller, session: Session, records: Iterable[JobRe
             [s for s in controller.files.steps(base_id, record.job_id) if s.attempt == record.restarts] if info else []
         )
         per_node = (record.gpus or 0) // (record.nodes or 1)
-        rows.append(JobRow(record, spec, info, record.state, session.engine.now, gpus_per_node=per_node, steps=steps))
+        row = JobRow(record, spec, info, record.state, session.engine.now, gpus_per_node=per_node, steps=steps)
+        row.requested = requested_tres(session, spec)
+        rows.append(row)
     return rows
 
 

@@ -168,7 +168,7 @@ def _both(clock: Clock) -> dict[str, Callable[[Line], str]]:
     """Return the fields that steps have as well."""
     return {
         "Account": lambda line: line.row.record.account or "",
-        "AllocCPUS": lambda line: str(_allocated(line)),
+        "AllocCPUS": lambda line: str(_cpus(line)),
         "AllocNodes": lambda line: str(_nodes(line) if _start(line) is not None else 0),
         "AllocTRES": _alloc_tres,
         "AveCPU": lambda line: _cpu(line.step.cpu_s) if line.step else "",
@@ -189,7 +189,7 @@ def _both(clock: Clock) -> dict[str, Callable[[Line], str]]:
         "NNodes": lambda line: str(_nodes(line)),
         "NodeList": _node_list,
         "NTasks": lambda line: str(line.step.ntasks) if line.step else "",
-        "ReqCPUS": lambda line: str(line.step.cpus if line.step else _requested(line)),
+        "ReqCPUS": lambda line: str(_requested_cpus(line)),
         "ReqCPUFreq": lambda line: "0" if line.step else "Unknown",
         "Start": lambda line: clock.moment(_start(line), "None" if line.row.record.state.final else "Unknown"),
         "State": _state,
@@ -209,14 +209,12 @@ def _of_jobs(clock: Clock) -> dict[str, Callable[[Line], str]]:
 
     return {
         "AssocID": lambda line: "1",
-        "Comment": job(lambda row: row.record.comment or ""),
+        "Comment": job(lambda row: (row.record.comment or "") if row.state.final else ""),  # kept as jobs end
         "Constraints": job(lambda row: row.spec.constraint or ""),
         "DBIndex": lambda line: str(line.row.record.job_id),
         "DerivedExitCode": job(_derived),
         "Eligible": job(lambda row: clock.moment(row.record.eligible_time, "Unknown")),
-        "Flags": job(
-            lambda row: ("SchedBackfill" if row.record.backfilled else "SchedMain") if row.record.start_time else ""
-        ),
+        "Flags": job(_flags),
         "GID": job(lambda row: str(row.info.gid if row.info else 0)),
         "Group": job(_group),
         "Partition": job(lambda row: row.record.partition or ""),
@@ -226,7 +224,7 @@ def _of_jobs(clock: Clock) -> dict[str, Callable[[Line], str]]:
         "Reason": job(lambda row: row.reason),
         "ReqMem": job(_req_mem),
         "ReqNodes": lambda line: str(_nodes(line)),
-        "ReqTRES": job(_req_tres),
+        "ReqTRES": job(lambda row: _by_name(row.requested)),
         "Reserved": job(lambda row: elapsed(row.record.eligible_wait_s(row.now) or 0)),
         "ResvCPU": job(lambda row: elapsed((row.record.eligible_wait_s(row.now) or 0) * (row.record.cpus or 0))),
         "ResvCPURAW": job(lambda row: str((row.record.eligible_wait_s(row.now) or 0) * (row.record.cpus or 0))),
@@ -263,12 +261,8 @@ def _cpus(line: Line) -> int:
     return line.step.cpus if line.step else line.row.record.cpus or 0
 
 
-def _allocated(line: Line) -> int:
-    return _cpus(line) if _start(line) is not None else 0
-
-
-def _requested(line: Line) -> int:
-    return line.row.job.request.cpus if line.row.job is not None else line.row.record.cpus or 0
+def _requested_cpus(line: Line) -> int:
+    return line.row.requested.get("cpu", 0) if line.step is None else line.step.cpus
 
 
 def _nodes(line: Line) -> int:
@@ -283,30 +277,32 @@ def _node_list(line: Line) -> str:
 
 def _alloc_tres(line: Line) -> str:
     if line.step is not None:
-        gpus = f",gres/gpu={line.row.gpus_per_node * line.step.nodes}" if line.row.gpus_per_node else ""
+        gpus = f",gres/gpu={_gpus_a_node(line) * line.step.nodes}" if _gpus_a_node(line) else ""
         return f"cpu={line.step.cpus}{gpus},mem=0,node={line.step.nodes}"
     return _by_name(line.row.record.tres) if line.row.record.start_time is not None else ""
+
+
+def _gpus_a_node(line: Line) -> int:
+    """Return what a step has: the batch step all that the job got, another what was asked for."""
+    record = line.row.record
+    if line.step is not None and line.step.name == "batch":
+        return record.tres.get("gres/gpu", 0) // (record.nodes or 1)
+    return line.row.gpus_per_node
 
 
 def _by_name(tres: Mapping[str, int]) -> str:
     return ",".join(sorted(tres_text(tres, short=True).split(",")))
 
 
-def _req_tres(row: JobRow) -> str:
-    record = row.record
-    asked = {"cpu": row.job.request.cpus if row.job else record.cpus or 0, "node": record.nodes or 0}
-    if row.spec.memory_per_node_bytes:
-        asked["mem"] = row.spec.memory_per_node_bytes * (record.nodes or 1)
-    if gpus := row.gpus_per_node * (record.nodes or 0):
-        asked["gres/gpu"] = gpus
-    return _by_name({**asked, "billing": asked["cpu"]})
-
-
 def _req_mem(row: JobRow) -> str:
-    per_node, per_cpu = row.spec.memory_per_node_bytes, row.spec.memory_per_cpu_bytes
-    total = (per_node or 0) * (row.record.nodes or 1) or (per_cpu or 0) * (row.record.cpus or 1)
-    size = total // _MIB
+    size = row.requested.get("mem", 0) // _MIB
     return "0" if not size else f"{size // 1024}G" if size % 1024 == 0 else f"{size}M"
+
+
+def _flags(row: JobRow) -> str:
+    """Return which scheduler started it; ``StartRecieved`` (so spelt) is of the database."""
+    scheduler = "SchedBackfill," if row.record.backfilled else "SchedMain,"
+    return f"{scheduler if row.record.start_time else ''}StartRecieved"
 
 
 def _exit_code(line: Line) -> str:

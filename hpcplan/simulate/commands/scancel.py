@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hpcplan.errors import SlurmError
@@ -49,11 +50,9 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
             for text, target in zip(texts, targets, strict=True):
                 _one(controller, session, call, words, text, target, states, number)
         else:
-            for job in list(session.engine.jobs.values()):
-                if job.het_offset and not job.running:
-                    continue  # it goes with the first component
-                if job.id in session.engine.jobs and _chosen(job, call, words, states):
-                    _act(controller, session, job, words, number)
+            # a component that waits goes with the first one
+            jobs = [job for job in session.engine.jobs.values() if job.running or not job.het_offset]
+            _act(controller, session, [job for job in jobs if _chosen(job, call, words, states)], words, number)
     controller.wake()
     return call.reply.code
 
@@ -105,15 +104,14 @@ def _one(
             why = "Job/step already completing or completed" if known else "Invalid job id specified"
             call.reply.complain(f"scancel: error: Kill job error on job id {text}: {why}")
         return
-    for job in jobs:
-        if job.user != call.user:
-            call.reply.complain(f"scancel: error: Kill job error on job id {text}: Access/permission denied", 1)
-        elif _chosen(job, call, words, states):
-            try:
-                _act(controller, session, job, words, number, step=target.step)
-            except SlurmError as error:
-                name = f"{job.het_id}+{job.het_offset}" if target.het_id is not None else text
-                call.reply.complain(f"scancel: error: Kill job error on job id {name}: {error.message}", _PART)
+    if any(job.user != call.user for job in jobs):
+        call.reply.complain(f"scancel: error: Kill job error on job id {text}: Access/permission denied", 1)
+    try:
+        chosen = [job for job in jobs if _chosen(job, call, words, states)]
+        _act(controller, session, chosen, words, number, step=target.step)
+    except SlurmError as error:
+        name = f"{jobs[0].het_id}+{jobs[0].het_offset}" if target.het_id is not None else text
+        call.reply.complain(f"scancel: error: Kill job error on job id {name}: {error.message}", _PART)
 
 
 def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None) -> bool:
@@ -146,7 +144,24 @@ def _runs_on(job: Job, names: list[str]) -> bool:
 
 
 def _act(
-    controller: Controller, session: Session, job: Job, words: Words, number: int | None, *, step: str | None = None
+    controller: Controller,
+    session: Session,
+    jobs: Sequence[Job],
+    words: Words,
+    number: int | None,
+    *,
+    step: str | None = None,
+) -> None:
+    """Cancel jobs, or a step, or signal them: as scancel does first those that wait, so that none takes a place."""
+    if step in (None, "batch") and number in (None, 9):
+        session.engine.cancel(*(job.id for job in jobs if not job.running))
+    for job in jobs:
+        if job.running and job.id in session.engine.jobs:
+            _act_on_running(controller, session, job, words, number, step=step)
+
+
+def _act_on_running(
+    controller: Controller, session: Session, job: Job, words: Words, number: int | None, *, step: str | None
 ) -> None:
     """Cancel a job or a step, or send what was asked for to its steps, its batch script, or both."""
     run = controller.runner.runs.get(job.id) if is_real(job) else None
@@ -161,12 +176,9 @@ def _act(
             batch, full = "batch" in words or step == "batch", "full" in words
             controller.runner.signal(run, number, batch=batch or full, steps=not batch or full)
         return
-    if run is not None and job.running:
+    if run is not None:
         for one in components(session, job) if job.het_id == job.id else [job]:
             if one.id in controller.runner.runs:
                 controller.runner.cancel(controller.runner.runs[one.id], session)
         return
-    try:
-        session.engine.cancel(job.id)
-    except KeyError:
-        return
+    session.engine.cancel(job.id)

@@ -130,7 +130,7 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
             f"NumNodes={many} NumCPUs={record.cpus or 0} NumTasks={row.info.ntasks if row.info else 1} "
             f"CPUs/Task={spec.cpus_per_task} ReqB:S:C:T=0:0:*:*"
         ),
-        f"TRES={tres_text(record.tres, short=True)}",
+        f"TRES={tres_text(record.tres if record.start_time else row.requested, short=True)}",
         f"Socks/Node=* NtasksPerN:B:S:C={per_node}:0:*:* CoreSpec=*",
     ]
     if detail and record.start_time is not None and record.node_list:

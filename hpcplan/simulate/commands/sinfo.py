@@ -21,6 +21,7 @@ from hpcplan.simulate.commands.formatting import (
     read_percent,
     release,
     short_time,
+    spelt_out,
 )
 from hpcplan.simulate.commands.job_json import envelope
 from hpcplan.simulate.commands.options import Words, flags, read_words
@@ -173,6 +174,7 @@ def _columns(
     default = default.replace("{names}", str(max(9, longest)))
     plain = not any(name in words for name in ("summarize", "list-reasons", "Node", "long"))
     text = words.last("format") or (call.env.get("SINFO_FORMAT") if plain else None) or default
+    text = spelt_out(text, fields, after_capitals=" ")
     return read_percent(text, fields, lambda code: call.reply.complain(f"Invalid node format specification: {code}"))
 
 
@@ -287,7 +289,7 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
         "S": ("ALLOCNODES", lambda line: "all"),
         "t": ("STATE", one(lambda node: _COMPACT.get(node.record.state, node.record.state))),
         "T": ("STATE", one(lambda node: node.record.state)),
-        "u": ("USER", lambda line: "root"),
+        "u": ("USER", lambda line: "root" if line.first and line.first.record.reason else "Unknown"),
         "U": ("USER", lambda line: "root(0)" if line.first and line.first.record.reason else "Unknown"),
         "v": ("VERSION", one(lambda node: release(session.settings.slurm_version))),
         "V": ("CLUSTER", lambda line: "N/A"),

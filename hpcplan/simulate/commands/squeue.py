@@ -18,6 +18,7 @@ from hpcplan.simulate.commands.formatting import (
     read_long,
     read_percent,
     short_time,
+    spelt_out,
 )
 from hpcplan.simulate.commands.job_json import squeue_json
 from hpcplan.simulate.commands.jobfiles import Step
@@ -105,7 +106,9 @@ def _columns(words: Words, call: Call, known: Any) -> tuple[str, list[Column[Job
         plain = "long" not in words and "start" not in words
         text = words.last("format") or (percent if plain else None) or default
         return read_percent(
-            text, known, lambda code: call.reply.complain(f"squeue: error: Invalid job format specification: {code}")
+            spelt_out(text, known),
+            known,
+            lambda code: call.reply.complain(f"squeue: error: Invalid job format specification: {code}"),
         )
     return "", read_long(named, long_names(known), "squeue", call)
 

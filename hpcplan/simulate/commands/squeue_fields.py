@@ -65,7 +65,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "Q": ("PRIORITY", lambda row: str(row.record.priority or 0)),
         "r": ("REASON", lambda row: row.reason.partition(",")[0]),
         "R": ("NODELIST(REASON)", lambda row: _nodes_or_reason(row)),
-        "s": ("SELECT_JOBINFO", lambda row: ""),
+        "s": ("", lambda row: ""),
         "S": ("START_TIME", lambda row: clock.moment(_start(row, plan))),
         "t": ("ST", lambda row: compact(row.state)),
         "T": ("STATE", lambda row: row.state.value),

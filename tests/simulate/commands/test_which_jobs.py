@@ -55,3 +55,34 @@ def test_what_is_no_user_is_refused_and_what_scontrol_may_be_told_in_two_words_i
     assert slurm.out("scontrol", "show", "daemons") == "slurmctld slurmd"
     assert slurm.run("srun", "-n1", "--test-only", "true").stderr.startswith("srun: Job ")
     slurm.out("scancel", job)
+
+
+def test_accounting_keeps_what_a_job_asked_for_beside_what_it_got(slurm: MockSlurm) -> None:
+    """As tried on Slurm 22.05: who names no memory asks for all of a node's, and ends change nothing of it."""
+    asked = slurm.submit("-N2", "--mem=500M", "-t", "5", "sleep 60")
+    waits = slurm.submit("-H", "-N2", "--mem-per-cpu=10M", "-n8", "-t", "5", "true")
+    nothing = slurm.submit("-H", "-N2", "-t", "5", "true")
+    slurm.wait_for(asked, "RUNNING")
+    ask = ("sacct", "-X", "-n", "-P", "-o", "ReqCPUS,ReqMem,ReqTRES,AllocCPUS,AllocNodes,Flags", "-j")
+    memory = int(slurm.out("scontrol", "show", "node", "b1").partition("RealMemory=")[2].split()[0])
+    slurm.out("scancel", asked)
+    slurm.wait_for(asked, "CANCELLED")
+    assert slurm.out(*ask, asked).split("|")[:3] == ["2", "1000M", "billing=2,cpu=2,mem=1000M,node=2"]
+    assert slurm.out(*ask, waits) == "8|80M|billing=8,cpu=8,mem=80M,node=2|8|0|StartRecieved"
+    assert slurm.out(*ask, nothing).split("|")[1] in {f"{2 * memory}M", f"{2 * memory / 1024:g}G"}
+    slurm.out("scancel", waits, nothing)
+
+
+def test_every_code_of_a_listing_can_be_asked_for_at_once(slurm: MockSlurm) -> None:
+    for command, first, last in (("squeue", "ACCOUNT|", "|WORK_DIR"), ("sinfo", "AVAIL|", "|THREADS ")):
+        header = slurm.out(command, "-o", "%all").splitlines()[0]
+        assert (header.startswith(first), header.endswith(last)) == (True, True)
+
+
+def test_scancel_ends_what_waits_first_so_that_nothing_takes_a_free_place(slurm: MockSlurm) -> None:
+    array = slurm.submit("-a", "1-3%1", "-N6", "-t", "5", "sleep 60")
+    slurm.until(lambda: slurm.out("squeue", "-h", "-j", f"{array}_1", "-t", "R"))
+    slurm.out("scancel", "--me")
+    slurm.until(lambda: str(not slurm.out("squeue", "-h")))
+    starts = slurm.out("sacct", "-X", "-n", "-P", "-j", array, "-o", "Start").split()
+    assert sum(start != "None" for start in starts) == 1
