@@ -327,4 +327,5 @@ def _group_shape(group: NodeGroup, mask: int) -> NodeGroupShape:
         gpus=accelerators.count if accelerators else 0,
         gpu_type=accelerators.gres if accelerators else None,
         features=group.features,
+        weight=group.weight,
     )

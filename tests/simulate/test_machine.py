@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcplan.simulate.controller import Controller
+from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.machine import Machine, lowest
+from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.site.load import load_site
-from tests.simulate.clusters import GIB, machine, write_site
+from tests.simulate.clusters import GIB, SITE, machine, write_site
 
 
 @given(mask=st.integers(0, 2**130 - 1), count=st.integers(0, 140))
@@ -43,6 +47,15 @@ def test_a_site_file_gives_nodes_in_its_order_with_what_each_has(tmp_path: Path)
     assert (small.gpus, small.gres) == (0, None)
     assert cluster.total(0b11000001, "gpus") == 8
     assert cluster.total(0b11000001, "cpus") == 96
+
+
+def test_nodes_of_less_weight_in_a_site_file_are_taken_first(tmp_path: Path) -> None:
+    heavy = SITE.replace("    features: [h100, nvme]\n", "    features: [h100, nvme]\n    weight: 5\n")
+    cluster = Machine.from_site(load_site(write_site(tmp_path, heavy)).site)
+    made = Controller(SlurmCluster(cluster, SlurmSettings()), name="tiny")
+    asked = made.resolve(JobSpec(name="a", partition="debug", nodes_min=2, time_limit_s=600))
+    assert [group.weight for group in cluster.groups] == [5, 1]
+    assert cluster.names_of(made.placement.choose(asked, cluster.all_nodes)) == ["s1", "s2"]
 
 
 def test_a_site_file_gives_partitions_with_their_limits(tmp_path: Path) -> None:

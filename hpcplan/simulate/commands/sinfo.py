@@ -184,18 +184,19 @@ def _lines(
     wanted_parts = set(words.every("partition"))
     chosen = [node for node in nodes if _chosen(node, words, states, wanted_parts)]
     parts = [part for name, part in session.machine.partitions.items() if not wanted_parts or name in wanted_parts]
-    apart = [column for column in columns if column.code not in _JOINED]
+    together_too = _SUMS if "exact" in words else _SUMS | _SIZES
+    apart = [column for column in columns if _NAMES.get(column.code, column.code) not in together_too]
     if "Node" in words:
         return [Line([node], node.part) for node in sorted(chosen, key=lambda node: _natural(node.record.name))]
     together: dict[tuple[str, ...], Line] = {}
-    by_partition = any(column.code in "PRalLshrpIgoM" for column in columns)
+    by_partition = any(_NAMES.get(column.code, column.code) in set("PRalLshrpIgoM") for column in columns)
     for part in parts:
         mine = [node for node in chosen if node.part is part]
         if not mine and by_partition and not ("list-reasons" in words or words.every("nodes") or "exact" in words):
-            together[part.name, ""] = Line([], part)
+            together[part.name,] = Line([], part)
         for node in mine:
             one = Line([node], part)
-            key = (part.name if by_partition else "", *(column.field.value(one) for column in apart))
+            key = tuple(column.field.value(one) for column in apart)
             if key not in together:
                 together[key] = Line([], part)
             if all(other.record.name != node.record.name for other in together[key].nodes):
@@ -233,7 +234,8 @@ def _chosen(node: Node, words: Words, states: set[str] | None, parts: set[str]) 
     return True
 
 
-_JOINED: Final = frozenset("ACDFNnoeO") | {"NodeList"}  # codes that sum over nodes instead of telling them apart
+_SUMS: Final = frozenset("ACDFN")  # codes that sum over nodes instead of telling them apart
+_SIZES: Final = frozenset("cdemwzOXYZ")  # and those that do so with --exact alone: of several the least is shown
 
 
 def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
@@ -251,17 +253,34 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
     nodes, cpus = counts(_node_counts), counts(_cpu_counts)
     gres = one(lambda node: node.record.gres or "(null)")
     features = one(lambda node: ",".join(node.record.features) or "(null)")
-    memory = one(lambda node: str((node.record.memory_bytes or 0) // 1024**2))
+
+    def least(of: Callable[[Node], int], after: str = "") -> Callable[[Line], str]:
+        def value(line: Line) -> str:
+            sizes = {of(node) for node in line.nodes}
+            return f"{min(sizes)}{'+' if len(sizes) > 1 else ''}{after}" if sizes else "n/a"
+
+        return value
+
+    def span(of: Callable[[Node], int]) -> Callable[[Line], str]:
+        def value(line: Line) -> str:
+            sizes = {of(node) for node in line.nodes}
+            return "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else "n/a"
+
+        return value
+
+    def cpus_of(node: Node) -> int:
+        return node.record.cpus or 0
+
     table: dict[str, tuple[str, Callable[[Line], str]]] = {
         "a": ("AVAIL", lambda line: "inact" if line.part.state == "inactive" else line.part.state),
         "A": ("NODES(A/I)", lambda line: "{}/{}".format(*nodes(line)[:2])),
         "b": ("ACTIVE_FEATURES", features),
         "B": ("MAX_CPUS_PER_NODE", lambda line: "UNLIMITED"),
-        "c": ("CPUS", one(lambda node: str(node.record.cpus or 0))),
+        "c": ("CPUS", least(cpus_of)),
         "C": ("CPUS(A/I/O/T)", lambda line: "/".join(map(str, cpus(line)))),
         "d": ("TMP_DISK", one(lambda node: "0")),
         "D": ("NODES", lambda line: str(len(line.nodes))),
-        "e": ("FREE_MEM", one(lambda node: str(((node.record.memory_bytes or 0) - node.memory_used) // 1024**2))),
+        "e": ("FREE_MEM", span(lambda node: ((node.record.memory_bytes or 0) - node.memory_used) // 1024**2)),
         "E": ("REASON", lambda line: (line.first.record.reason if line.first else None) or "none"),
         "f": ("AVAIL_FEATURES", features),
         "F": ("NODES(A/I/O/T)", lambda line: "/".join(map(str, nodes(line)))),
@@ -275,7 +294,7 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
         "I": ("PRIO_JOB_FACTOR", lambda line: str(line.part.priority_job_factor)),
         "l": ("TIMELIMIT", lambda line: limit(line.part.max_time_s, short_time, "infinite")),
         "L": ("DEFAULTTIME", lambda line: limit(line.part.default_time_s, short_time, "n/a")),
-        "m": ("MEMORY", memory),
+        "m": ("MEMORY", least(lambda node: (node.record.memory_bytes or 0) // 1024**2)),
         "M": ("PREEMPT_MODE", lambda line: "OFF"),
         "n": ("HOSTNAMES", lambda line: _names(line)),
         "N": ("NODELIST", lambda line: _names(line)),
@@ -293,10 +312,10 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
         "U": ("USER", lambda line: "root(0)" if line.first and line.first.record.reason else "Unknown"),
         "v": ("VERSION", one(lambda node: release(session.settings.slurm_version))),
         "V": ("CLUSTER", lambda line: "N/A"),
-        "w": ("WEIGHT", one(lambda node: str(node.group.weight))),
-        "X": ("SOCKETS", one(lambda node: str(node.record.cpus or 0))),
+        "w": ("WEIGHT", least(lambda node: node.group.weight)),
+        "X": ("SOCKETS", least(cpus_of)),
         "Y": ("CORES", one(lambda node: "1")),
-        "z": ("S:C:T", one(lambda node: f"{node.record.cpus or 0}:1:1")),
+        "z": ("S:C:T", least(cpus_of, ":1:1")),
         "Z": ("THREADS", one(lambda node: "1")),
         "gresused": ("GRES_USED", one(_gres_used)),
         "allocmem": ("ALLOCMEM", one(lambda node: str(node.memory_used // 1024**2))),

@@ -86,3 +86,13 @@ def test_scancel_ends_what_waits_first_so_that_nothing_takes_a_free_place(slurm:
     slurm.until(lambda: str(not slurm.out("squeue", "-h")))
     starts = slurm.out("sacct", "-X", "-n", "-P", "-j", array, "-o", "Start").split()
     assert sum(start != "None" for start in starts) == 1
+
+
+def test_sinfo_puts_nodes_of_several_sizes_in_one_line_and_shows_the_least(slurm: MockSlurm) -> None:
+    """As tried on Slurm 22.05: without --exact sizes tell no lines apart, but names, GRES and states do."""
+    ask = ("sinfo", "-h", "-p", "debug", "-o")
+    assert slurm.out(*ask, "%P|%c|%m|%N") == "debug|16+|65536+|b[1-6],s[1-2]"
+    assert slurm.out("sinfo", "-e", *ask[1:], "%P|%c|%N").split() == ["debug|64|b[1-6]", "debug|16|s[1-2]"]
+    assert slurm.out(*ask, "%P|%G").split() == ["debug|gpu:h100:8", "debug|(null)"]
+    assert slurm.out(*ask, "%n").split() == [*(f"b{node}" for node in range(1, 7)), "s1", "s2"]
+    assert slurm.out("sinfo", "-h", "-o", "%D") == "8", "each node once, in however many partitions it is"
