@@ -118,12 +118,13 @@ def all_to_all(over: Group, sent_bytes: Number, copies: Number = 1.0, once: Numb
     return np.where(over.size > 1, np.maximum(inside, outside) + over.latency_s, 0.0)
 
 
-def point_to_point(machine: Machine, c: Coefficients, message_bytes: Floats, span: Ints) -> Floats:
+def point_to_point(machine: Machine, c: Coefficients, message_bytes: Floats, span: Ints, stage: Ints) -> Floats:
     """Return seconds to send a message from a pipeline stage to the next, all ranks of a stage sending at once.
 
-    ``span`` is how many accelerators the pipeline covers: if it leaves the domain, the slowest boundary does.
+    ``span`` is how many accelerators the pipeline covers: if it leaves the domain, the slowest boundary does. Of the
+    nodes below an up-link those of one ``stage`` send over it, so many accelerators: what the others send stays below.
     """
-    node_bandwidth, latency = machine.reach(machine.nodes_spanned(span))
+    node_bandwidth, latency = machine.crossing(machine.nodes_spanned(span), machine.nodes_spanned(stage))
     inside = _link(machine, c, np.minimum(span, 2))
     outside = node_bandwidth / machine.gpus_per_node * c.network_efficiency
     crosses = span > machine.gpus_per_domain

@@ -69,6 +69,24 @@ class Machine:
         rows = np.arange(len(self.tier_nodes))
         return self.tier_bytes_per_s[rows, index], self.tier_latency_s[rows, index]
 
+    def crossing(self, nodes: Number, senders: Number) -> tuple[Floats, Floats]:
+        """Return the same for ``senders`` neighbouring nodes of each neighbourhood that send out of it, not all.
+
+        What bounds a tier is the up-links of the tier below, shared by the nodes that send over them at once: where
+        these are fewer than the nodes below, each gets more of the links, up to what its interfaces carry.
+        """
+        _, latency = self.reach(nodes)
+        tiers = self.tier_nodes.shape[-1]
+        rates, best = [], self.tier_bytes_per_s[..., 0]
+        for tier in range(tiers):
+            if tier:
+                fewer = np.maximum(1.0, self.tier_nodes[..., tier - 1] / np.maximum(1.0, np.asarray(senders)))
+                best = np.minimum(best, self.tier_bytes_per_s[..., tier] * fewer)
+            rates.append(best + 0.0 * np.asarray(nodes))
+        smaller = self.tier_nodes < np.asarray(nodes)[..., None]
+        index = np.minimum(smaller.sum(axis=-1), tiers - 1)
+        return np.take_along_axis(np.stack(rates, axis=-1), index[..., None], axis=-1)[..., 0], latency
+
     def ring_share(self, ranks: Number | Ints) -> Floats:
         """Return which share of one accelerator's links a ring of so many ranks of a domain can use."""
         index = np.minimum(np.asarray(ranks).astype(np.int64), self.ring_shares.shape[-1]) - 1

@@ -183,7 +183,7 @@ def _hop(shape: Shape, machine: Machine, c: Coefficients, s: Shardings, arithmet
     them apart (Narayanan et al. 2021, section 4.1, "scatter/gather"; DeepSpeed's pipelines do the same).
     """
     whole = messages.activation_bytes(shape, machine, arithmetic.sequence, s)
-    sent = collectives.point_to_point(machine, c, messages.hop_bytes(s, whole), s.gpus)
+    sent = collectives.point_to_point(machine, c, messages.hop_bytes(s, whole), s.gpus, s.tp * s.cp * s.dp)
     tp = collectives.group(machine, c, s.tp, np.ones_like(s.tp))
     return sent + np.where(s.sequence_parallel == 1, 0.0, collectives.all_gather(tp, whole))
 

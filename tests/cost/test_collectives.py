@@ -73,6 +73,16 @@ def test_a_group_that_leaves_its_leaf_meets_the_uplink() -> None:
     assert near.bus_bytes_per_s[0] == pytest.approx(4 * far.bus_bytes_per_s[0])
 
 
+def test_stages_share_an_uplink_with_those_that_send_over_it_alone() -> None:
+    """Below each up-link are four nodes; of pipelines whose stages are a node or two, the last of them sends upwards."""
+    stages, span = ints(8, 16, 32), ints(64, 64, 64)
+    seconds = collectives.point_to_point(machine(), CONSTANTS, floats(1e9, 1e9, 1e9), span, stages)
+    rate = CONSTANTS.network_efficiency / 8
+    assert seconds == pytest.approx([1e9 / (200e9 * rate), 1e9 / (100e9 * rate), 1e9 / (50e9 * rate)], rel=1e-3)
+    near = collectives.point_to_point(machine(), CONSTANTS, floats(1e9), ints(32), ints(8))
+    assert near[0] == pytest.approx(seconds[0], rel=1e-3)
+
+
 @given(st.integers(1, 6), st.integers(0, 3), st.floats(1e3, 1e10), st.floats(1.01, 10))
 def test_more_bandwidth_is_never_slower(log_size: int, log_stride: int, message: float, factor: float) -> None:
     size, stride = ints(2**log_size), ints(2**log_stride)
@@ -84,7 +94,7 @@ def test_more_bandwidth_is_never_slower(log_size: int, log_stride: int, message:
             [
                 collectives.all_reduce(over, floats(message))[0],
                 collectives.all_to_all(over, floats(message))[0],
-                collectives.point_to_point(m, CONSTANTS, floats(message), size * stride)[0],
+                collectives.point_to_point(m, CONSTANTS, floats(message), size * stride, stride)[0],
             ]
         )
     assert all(fast <= slow * (1 + 1e-12) for slow, fast in zip(*times, strict=True))

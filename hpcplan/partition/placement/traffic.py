@@ -61,10 +61,9 @@ class _Volumes:
         }[exchange.axis]  # fmt: skip
         group = collectives.group(self.machine, self.c, np.array([size]), np.array([stride]))
         if exchange.axis == "pp":
-            nothing = np.zeros(1)
-            hop = collectives.point_to_point(self.machine, self.c, nothing + exchange.sent_bytes, np.array([s.gpus]))
-            late = collectives.point_to_point(self.machine, self.c, nothing, np.array([s.gpus]))
-            return float((hop + (exchange.rounds - 1) * late)[0])
+            sent, over = np.array([exchange.sent_bytes, 0.0]), (np.array([s.gpus]), np.array([stride]))
+            hop, late = collectives.point_to_point(self.machine, self.c, sent, *over)
+            return float(hop + (exchange.rounds - 1) * late)
         if exchange.pattern == "all-to-all":
             busy = collectives.all_to_all(group, exchange.sent_bytes) - group.latency_s
             return float((busy + exchange.rounds * group.latency_s)[0])
