@@ -1,8 +1,9 @@
 """What is known of a site beyond its data sheets, kept beside the user's site files, and used by every later plan.
 
 In ``sites`` of the user's settings (``~/.config/hpcplan``): ``constants/sites/NAME.yaml`` holds the site's factors on
-the cost model's constants, with the evidence they rest on; a plan's provenance repeats it. ``evidence/NAME`` holds the
-evidence itself: ``bench-DATE.json`` of each benchmark, ``learned.json`` of accounting, ``track.csv`` of predictions.
+the cost model's constants, with the evidence they rest on; a plan's provenance repeats it. ``constants/corrections``
+holds what measured runs add near themselves, made for these factors. ``evidence/NAME`` holds the evidence itself:
+``bench-DATE.json`` of each benchmark, ``learned.json`` of accounting, ``track.csv`` of predictions.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcplan.cost.constants import Factors, learned_factors, learned_folder, read_factors
+from hpcplan.cost.correction import as_json, read_correction
 from hpcplan.documents import write_text
 from hpcplan.errors import InputError
 from hpcplan.resources import shipped
@@ -49,6 +51,11 @@ def evidence_folder(site: str, folder: Path | None = None, *, make: bool = True)
 def factors_path(site: str, folder: Path | None = None) -> Path:
     """Return the file of a site's own factors."""
     return (folder or learned_folder()) / "sites" / f"{_plain(site)}.yaml"
+
+
+def corrections_path(site: str) -> Path:
+    """Return the file of what runs of a site add near themselves."""
+    return learned_folder() / "corrections" / f"{_plain(site)}.json"
 
 
 def _plain(site: str) -> str:
@@ -99,7 +106,8 @@ def keep_factors(
 def merge_bench(site: str, factors: Mapping[str, tuple[float, str]], evidence: str) -> Path:
     """Put the factors of a benchmark in the place of an earlier one's, and keep what was learned besides.
 
-    A site that nothing was learned of yet keeps the factors that are shipped for it.
+    Corrections go: they were made for the factors of before, and the next ``learn`` makes them anew. A site that
+    nothing was learned of yet keeps the factors that are shipped for it.
 
     Raises:
         HpcplanError: the file cannot be written.
@@ -107,6 +115,7 @@ def merge_bench(site: str, factors: Mapping[str, tuple[float, str]], evidence: s
     old = known_factors(site) or read_factors(shipped("sites") / "constants", "sites", site)
     kept = {} if old is None else {name: (entry.factor, entry.source) for name, entry in old.factors.items()}
     words = [] if old is None else [each for each in old.evidence if not each.startswith("bench ")]
+    corrections_path(site).unlink(missing_ok=True)
     interval = None if old is None or old.interval is None else (old.interval.value, old.interval.source)
     return keep_factors(site, {**kept, **factors}, [*words, evidence], interval=interval)
 
@@ -143,7 +152,14 @@ def keep_learned(site: str, learned: Learned, day: str) -> Path:
     if learned.interval is not None:
         interval = (learned.interval, f"90 % of the runs lie within when they are held out; {source}")
     words = f"{source} (error {learned.before:.1%} before, {learned.after:.1%} held out)"
-    return keep_factors(site, factors, [*others, words], interval=interval)
+    path = corrections_path(site)
+    path.unlink(missing_ok=True)  # so that none ever stands beside factors that it was not made for
+    written = keep_factors(site, factors, [*others, words], interval=interval)
+    if learned.correction is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, as_json(site, source, learned.correction))
+    read_correction.cache_clear()
+    return written
 
 
 def keep_accounting(site: str, words: str) -> Path:

@@ -1,15 +1,16 @@
-"""What measured runs of one site teach: factors on the cost model's constants that are the site's own.
+"""What measured runs of one site teach: factors on the cost model's constants that are the site's own, and corrections.
 
 Everything that holds for all sites stays as it is; only the factors of the level ``sites`` move, each pulled towards
 what was known before (:mod:`hpcplan.calibrate.levels`), so that a few runs move them a little and many as far as they
-say. How good that is comes from runs that were held out in turn.
+say. What these leave over corrects the runs near the measured ones (:mod:`hpcplan.calibrate.residuals`). How good both
+are comes from runs that were held out in turn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,21 @@ from numpy.typing import NDArray
 from hpcplan.calibrate.batch import Batch, known_system, make_batch
 from hpcplan.calibrate.fit import Design, design_for, fit, predicted
 from hpcplan.calibrate.levels import LEVELS
+from hpcplan.calibrate.residuals import Residuals
 from hpcplan.calibrate.rows import Row
 from hpcplan.calibrate.store import half_width
 from hpcplan.calibrate.targets import Array, TimeTarget
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import constants_for
+from hpcplan.cost.correction import Correction
 from hpcplan.errors import InputError
 from hpcplan.resources import shipped
 
-__all__ = ["LEAST_RUNS", "Learned", "SiteTarget", "held_out", "learn_from", "learn_site", "mean_error", "usable_runs"]
+__all__ = ["LEAST_RUNS", "Learned", "SiteTarget", "learn_from", "learn_site", "mean_error", "usable_runs"]
 
 LEAST_RUNS = 2
 _FOR_INTERVAL = 10  # runs that an interval of the site's own takes
 _FOLDS = 5
-_SCALES = (1.0, 0.3)  # of how far factors may move: what held-out runs like better is taken
-_GAIN = 0.05  # share by which the held-out error must fall
 _LEAST = 0.002  # a factor closer to 1 than this is noise
 
 
@@ -46,11 +47,11 @@ class SiteTarget(TimeTarget):
 class Learned:
     """What runs of a site teach.
 
-    ``factors`` multiply the constants that were known before; ``before`` and ``after`` are the mean absolute errors of
-    the runs, as shares, with the constants of before and with those learned from other runs; ``interval`` is the
-    half-width that 90 % of the held-out runs lie within, ``None`` for too few. ``doubt`` is the standard error of the
-    mean by which single runs are better predicted. ``better`` says whether the held-out error fell: what makes it worse
-    should not be used.
+    ``factors`` multiply the constants that were known before; ``correction`` is what they leave over, for the runs near
+    the measured ones. ``before`` and ``after`` are the mean absolute errors of the runs, as shares, with the constants
+    of before and with what was learned from other runs; ``interval`` is the half-width that 90 % of the held-out runs
+    lie within, ``None`` for too few. ``doubt`` is the standard error of the mean by which single runs are better
+    predicted. ``better`` says whether what was learned should be used.
     """
 
     runs: int
@@ -59,15 +60,16 @@ class Learned:
     after: float
     interval: float | None
     doubt: float = 0.0
+    correction: Correction | None = None
 
     @property
     def better(self) -> bool:
-        """Whether runs that were held out are predicted better than before, by more than chance does it.
+        """Whether what was learned should be used: held-out runs do not say that it makes predictions surely worse.
 
-        By a twentieth, and by more than one standard error (the rule of Breiman et al., *Classification and Regression
-        Trees*, 1984, section 3.4.3): of few runs, or of runs that gain and lose in turn, the mean alone may be luck.
+        Worse by more than one standard error is surely. Few runs cannot prove a gain, and need not: all that is learned
+        is pulled towards what was known, and to ask for a proof was measured to cost more than it saves.
         """
-        return self.after < (1 - _GAIN) * self.before and self.before - self.after > self.doubt
+        return self.after <= self.before + self.doubt
 
 
 def usable_runs(rows: Sequence[Row | str]) -> list[Row]:
@@ -101,25 +103,21 @@ def learn_site(
 
 def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Learned:
     """Learn with ``base``, arrays of shape (runs,), as what is known before."""
-    full = design_for(target)
-    before = predicted(target, base, full, np.zeros(len(full.names)))
-    error_before = mean_error(before, target.measured)
-    tried = []
-    for scale in _SCALES:
-        design = replace(full, spread=full.spread * scale)
-        held = held_out(target, base, design, seed)
-        tried.append((mean_error(held, target.measured), scale, design, held))
-    after, _, design, held = min(tried, key=lambda each: each[:2])
+    design, residuals = design_for(target), Residuals(target)
+    before = predicted(target, base, design, np.zeros(len(design.names)))
+    held = _held_out(target, base, design, residuals, seed)
     values = fit(target, base, design, np.ones(len(target.batch)))
+    left = residuals.learn(predicted(target, base, design, values), np.ones(len(target.batch), dtype=np.bool_))
     factors = {name: float(np.exp(value)) for (_, _, name), value in zip(design.names, values, strict=True)}
     return Learned(
         runs=len(target.batch),
         factors={name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST},
-        before=error_before,
-        after=after,
+        before=mean_error(before, target.measured),
+        after=mean_error(held, target.measured),
         interval=half_width(held, target.measured) if len(held) >= _FOR_INTERVAL else None,
         doubt=float(np.std(_errors(before, target.measured) - _errors(held, target.measured), ddof=1))
         / math.sqrt(len(held)),
+        correction=next(iter(left.values()), None),
     )
 
 
@@ -133,7 +131,7 @@ def _errors(predicted_logs: Array, measured_logs: Array) -> Array:
     return errors
 
 
-def held_out(target: SiteTarget, base: Coefficients, design: Design, seed: int) -> Array:
+def _held_out(target: SiteTarget, base: Coefficients, design: Design, residuals: Residuals, seed: int) -> Array:
     """Return predictions of every run by fits that did not see it: in folds, or one by one where there are few."""
     count = len(target.batch)
     folds: NDArray[np.int64] = np.arange(count) if count < 2 * _FOLDS else np.arange(count) % _FOLDS
@@ -142,7 +140,7 @@ def held_out(target: SiteTarget, base: Coefficients, design: Design, seed: int) 
     for number in np.unique(fold):
         out = fold == number
         values = fit(target, base, design, np.where(out, 0.0, 1.0), steps=8)
-        result[out] = predicted(target, base, design, values)[out]
+        result[out] = residuals.corrected(predicted(target, base, design, values), ~out)[out]
     return result
 
 

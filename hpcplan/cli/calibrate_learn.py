@@ -44,10 +44,10 @@ def learn_command(
 
     Without CAMPAIGN, every finished one that was submitted from this account and planned for the site. Their step times
     come from the trainers' logs; those of a mock cluster, with --backend mock, from how long their jobs pretended to
-    run. The site's own factors on the cost model's constants are fitted to all runs known so far and kept, with the
-    evidence, beside the user's site files, where runs that were held out are surely better predicted; every later plan
-    for the site uses and names them. Accounting tells how much of their limits jobs use and how often nodes fail.
-    Predictions that drift from what is measured are warned of.
+    run. The site's own factors on the cost model's constants, and corrections near measured runs, are fitted to all
+    runs known so far and kept, with the evidence, beside the user's site files, unless runs that were held out are
+    predicted worse with them; every later plan for the site uses and names them. Accounting tells how much of their
+    limits jobs use and how often nodes fail. Predictions that drift from what is measured are warned of.
 
     \b
     Examples:
@@ -116,7 +116,8 @@ def _learn(site: Site, finished: Sequence[FinishedCampaign], tables: Sequence[Pa
     result: dict[str, Any] = {"site": site.name, "runs": len(rows), "new_runs": added, "learned": None}
     if len(rows) >= LEAST_RUNS:
         learned = learn_site(rows, known=bench_factors(site.name))
-        result |= {"learned": {**dataclasses.asdict(learned), "better": learned.better}, "_learned": learned}
+        told = {name: value for name, value in dataclasses.asdict(learned).items() if name != "correction"}
+        result |= {"learned": {**told, "better": learned.better}, "_learned": learned}
     watched = watch([entry.error for entry in track])
     result["track"] = [_track_data(entry, seen) for entry, seen in zip(track, watched, strict=True)]
     result["drift"] = watched[-1].drift if watched else None
@@ -169,7 +170,9 @@ def _keep(site: Site, found: dict[str, Any]) -> None:
     if learned is not None and learned.better:
         found["constants"] = str(keep_learned(site.name, learned, today))
     elif learned is not None:
-        narrate("what these runs teach does not hold for runs that were held out; the constants stay as they are")
+        narrate(
+            "with what these runs teach, runs that were held out are predicted worse; the constants stay as they are"
+        )
     if "accounting" in found:
         path = evidence_folder(site.name) / "learned.json"
         write_text(path, json.dumps({"date": today, **found["accounting"]}, indent=1) + "\n")

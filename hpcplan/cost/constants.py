@@ -166,7 +166,7 @@ def implied_features(framework: str, family: str, precision: str) -> tuple[str, 
 
 
 def _refitted(evidence: Sequence[str]) -> bool:
-    """Whether a site's factors are others than those that were fitted with its corrections."""
+    """Whether a site's factors are others than those that were fitted with its shipped corrections."""
     return any(each.startswith(("bench ", "learned ")) for each in evidence)
 
 
@@ -218,8 +218,10 @@ def constants_for(
             evidence += factors.evidence
     name = "+".join(path.stem for path in used) + (f" (evidence: {'; '.join(evidence)})" if evidence else "")
     near, path = None, folder / "corrections" / f"{site}.json"
-    if site and "/" not in site and path.is_file() and not _refitted(evidence):
-        # made for the fitted factors, not for what was learned since
+    if learned is not None and _refitted(evidence):
+        # the shipped ones were made for the shipped factors
+        path = learned_folder() / "corrections" / f"{site}.json"
+    if site and "/" not in site and path.is_file():
         near = Corrected((framework, precision, *features), read_correction(path))
         contents.append(path.read_text())
     return Constants(name, coefficients, interval, tuple(used), digest(contents), near, evidence)

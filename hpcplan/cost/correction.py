@@ -96,7 +96,7 @@ class Corrected:
 
 
 def as_json(site: str, source: str, correction: Correction) -> str:
-    """Return a site's correction as the text of ``constants/corrections/SITE.json``: a line a measured place."""
+    """Return a site's correction as the text of ``corrections/SITE.json``: a line a measured place."""
     lines = [
         json.dumps([list(trainer), [round(float(x), 3) for x in where], float(f"{weight:.4g}")])
         for where, trainer, weight in zip(correction.where, correction.trainers, correction.weights, strict=True)
@@ -115,7 +115,9 @@ def read_correction(path: Path) -> Correction:
     try:
         held: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if held["coordinates"] != _COORDINATES:
-            raise InputError(Problem("was written by another version; run `hpcplan calibrate fit` again", str(path)))
+            raise InputError(
+                Problem("was written by another version; run `hpcplan calibrate fit`, or `learn`, again", str(path))
+            )
         where = np.array([entry[1] for entry in held["places"]], dtype=float)
         if where.ndim != 2 or where.shape[1] != _COORDINATES:
             raise ValueError("every place needs all coordinates")

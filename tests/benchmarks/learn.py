@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from hpcplan.calibrate.batch import make_batch
-from hpcplan.calibrate.fit import design_for, fit, group_weights, predicted
+from hpcplan.calibrate.fit import design_for, fit, predicted
 from hpcplan.calibrate.learn import SiteTarget, learn_from, mean_error, usable_runs
 from hpcplan.calibrate.levels import believed
+from hpcplan.calibrate.residuals import Residuals, independence
 from hpcplan.calibrate.rows import read_rows
 from hpcplan.calibrate.targets import TimeTarget
 from hpcplan.cost.coefficients import NAMES, Coefficients
@@ -33,17 +34,13 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=8)
     parser.add_argument("--sites", nargs="+", default=[], help="only these; all others are still learned from before")
     options = parser.parse_args()
-    rows, groups = [], []
-    for path in options.tables:
-        found = usable_runs(read_rows(path).rows)
-        rows += found
-        groups += [path.stem] * len(found)
+    rows = [row for path in options.tables for row in usable_runs(read_rows(path).rows)]
     prior = read_prior(shipped("sites") / "constants")
     start = Coefficients(**{name: prior.constants[name].value for name in NAMES})
     batch = make_batch(rows, start)
     start = believed(batch, start, prior.beliefs)
-    weights = group_weights(groups)
     target = TimeTarget(batch)
+    weights = independence(target)
     design = design_for(target)
     everything = fit(target, start, design, weights)
     sites = np.array([row.site for row in rows])
@@ -73,7 +70,7 @@ def halves(target: SiteTarget, base: Coefficients, count: int) -> tuple[np.ndarr
     As the command does, what the learned half does not confirm on its own held-out runs is not used.
     """
     chance = np.random.default_rng(0)
-    design = design_for(target)
+    design, residuals = design_for(target), Residuals(target)
     runs = len(target.batch)
     untouched = predicted(target, base, design, np.zeros(len(design.names)))
     before, after = [], []
@@ -85,6 +82,11 @@ def halves(target: SiteTarget, base: Coefficients, count: int) -> tuple[np.ndarr
         factors = learned.factors if learned.better else {}
         values = np.array([np.log(factors.get(name, 1.0)) for _, _, name in design.names])
         found = predicted(target, base, design, values)
+        if learned.better and learned.correction is not None:
+            for kind in np.unique(residuals.kind):
+                of_kind = residuals.kind == kind
+                trainer = residuals.trainers[int(np.flatnonzero(of_kind)[0])]
+                found[of_kind] += learned.correction.log_factor(residuals.at[of_kind], trainer)
         before.append(mean_error(untouched[other], target.measured[other]))
         after.append(mean_error(found[other], target.measured[other]))
     return np.array(before), np.array(after)
