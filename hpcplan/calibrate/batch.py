@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, index: NDArray[np.int64]) -> Batch:
+        """Return the rows at these places."""
+
+        def of(values: Any) -> Any:
+            return type(values)(*(getattr(values, field.name)[index] for field in dataclasses.fields(values)))
+
+        return Batch(
+            tuple(self.rows[i] for i in index), tuple(self.systems[i] for i in index), of(self.shape),
+            of(self.machine), self.shardings.take(index), self.sequence[index], self.global_batch[index],
+            of(self.recipe), tuple(self.notes[i] for i in index),
+        )  # fmt: skip
 
     def price(self, coefficients: Coefficients) -> Costs:
         """Return the costs of every row; coefficients are scalars or arrays of shape (rows,)."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcplan.calibrate.first_runs import taught
 from hpcplan.calibrate.fit import Design, design_for, fit, predicted
 from hpcplan.calibrate.residuals import Residuals
-from hpcplan.calibrate.targets import Array, Target
+from hpcplan.calibrate.targets import Array, Target, TimeTarget
 from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.correction import Correction
 
@@ -25,7 +26,8 @@ class Held:
     """Logarithms of predictions, shape (rows,), each from a fit and corrections that did not see the row.
 
     ``calibrated``: the row's tenth was left out; ``unseen``: its whole site was; ``three_rows``, of shape (draws,
-    rows): its site but for three other rows of it was (NaN for the three, and for sites of fewer than four rows).
+    rows): its site was, and then learned from three other rows of it (step times alone; NaN for the three, and for
+    sites of fewer than four rows).
     ``corrections`` are those of each site that all rows teach.
     """
 
@@ -68,12 +70,10 @@ def hold_out(
             continue
         for repeat in range(_REPEATS):
             known = generator.choice(informative, _KNOWN, replace=False)
-            few = others.copy()
-            few[known] = 1.0
-            rest = here.copy()
-            rest[known] = False
-            known_too = fit(target, base, design, few, start=without, steps=6)
-            three[repeat, rest] = residuals.corrected(predicted(target, base, design, known_too), few > 0)[rest]
+            rest = np.setdiff1d(np.flatnonzero(here), known)
+            if isinstance(target, TimeTarget):
+                before = target.batch.coefficients(base, design.logs(without))
+                three[repeat, rest] = taught(target.batch, before, np.sort(known), rest)
     fitted = predicted(target, base, design, values)
     return Held(
         values=values,

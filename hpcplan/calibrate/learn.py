@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = ["LEAST_RUNS", "Learned", "SiteTarget", "learn_from", "learn_site", "m
 LEAST_RUNS = 2
 _FOR_INTERVAL = 10  # runs that an interval of the site's own takes
 _FOLDS = 5
+_SCALES = (1.0, 0.3)  # of how far factors may move: what held-out runs like better is taken
 _LEAST = 0.002  # a factor closer to 1 than this is noise
 
 
@@ -66,10 +67,10 @@ class Learned:
     def better(self) -> bool:
         """Whether what was learned should be used: held-out runs do not say that it makes predictions surely worse.
 
-        Worse by more than one standard error is surely. Few runs cannot prove a gain, and need not: all that is learned
-        is pulled towards what was known, and to ask for a proof was measured to cost more than it saves.
+        Worse by more than two standard errors is surely. Few runs cannot prove a gain, and need not: all that is
+        learned is pulled towards what was known, and to ask for a proof was measured to cost more than it saves.
         """
-        return self.after <= self.before + self.doubt
+        return self.after <= self.before + 2 * self.doubt
 
 
 def usable_runs(rows: Sequence[Row | str]) -> list[Row]:
@@ -103,9 +104,14 @@ def learn_site(
 
 def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Learned:
     """Learn with ``base``, arrays of shape (runs,), as what is known before."""
-    design, residuals = design_for(target), Residuals(target)
-    before = predicted(target, base, design, np.zeros(len(design.names)))
-    held = _held_out(target, base, design, residuals, seed)
+    full, residuals = design_for(target), Residuals(target)
+    before = predicted(target, base, full, np.zeros(len(full.names)))
+    tried = []
+    for scale in _SCALES:
+        design = replace(full, spread=full.spread * scale)
+        held = _held_out(target, base, design, residuals, seed)
+        tried.append((mean_error(held, target.measured), scale, design, held))
+    after, _, design, held = min(tried, key=lambda each: each[:2])
     values = fit(target, base, design, np.ones(len(target.batch)))
     left = residuals.learn(predicted(target, base, design, values), np.ones(len(target.batch), dtype=np.bool_))
     factors = {name: float(np.exp(value)) for (_, _, name), value in zip(design.names, values, strict=True)}
@@ -113,7 +119,7 @@ def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Lear
         runs=len(target.batch),
         factors={name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST},
         before=mean_error(before, target.measured),
-        after=mean_error(held, target.measured),
+        after=after,
         interval=half_width(held, target.measured) if len(held) >= _FOR_INTERVAL else None,
         doubt=float(np.std(_errors(before, target.measured) - _errors(held, target.measured), ddof=1))
         / math.sqrt(len(held)),

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpcplan.calibrate.batch import Batch
-from hpcplan.calibrate.holdout import Held
 from hpcplan.calibrate.rows import Row
 from hpcplan.calibrate.targets import Array
 from hpcplan.cost.coefficients import NAMES
@@ -20,6 +19,9 @@ from hpcplan.cost.constants import BaseConstants
 from hpcplan.cost.correction import as_json
 from hpcplan.documents import write_text
 from hpcplan.validation import digest
+
+if TYPE_CHECKING:
+    from hpcplan.calibrate.holdout import Held
 
 __all__ = ["fingerprint", "fitted_rows", "half_width", "write_constants"]
 

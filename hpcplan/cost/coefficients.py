@@ -10,6 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpcplan.cost.shape import Number
 
 __all__ = ["NAMES", "Coefficients"]
@@ -61,6 +64,10 @@ class Coefficients:
     def scaled(self, factors: Mapping[str, Number]) -> Coefficients:
         """Return these with some multiplied."""
         return dataclasses.replace(self, **{name: getattr(self, name) * factor for name, factor in factors.items()})
+
+    def take(self, index: NDArray[np.int64]) -> Coefficients:
+        """Return those of these rows, of arrays of shape (rows,)."""
+        return Coefficients(**{name: np.asarray(getattr(self, name))[index] for name in NAMES})
 
 
 NAMES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Coefficients))

@@ -74,7 +74,7 @@ def test_a_group_that_leaves_its_leaf_meets_the_uplink() -> None:
 
 
 def test_stages_share_an_uplink_with_those_that_send_over_it_alone() -> None:
-    """Below each up-link are four nodes; of pipelines whose stages are a node or two, the last of them sends upwards."""
+    """Below each up-link are four nodes; where a stage has one or two of them, the last stage alone sends upwards."""
     stages, span = ints(8, 16, 32), ints(64, 64, 64)
     seconds = collectives.point_to_point(machine(), CONSTANTS, floats(1e9, 1e9, 1e9), span, stages)
     rate = CONSTANTS.network_efficiency / 8
