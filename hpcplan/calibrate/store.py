@@ -23,7 +23,7 @@ from hpcplan.validation import digest
 if TYPE_CHECKING:
     from hpcplan.calibrate.holdout import Held
 
-__all__ = ["fingerprint", "fitted_rows", "half_width", "write_constants"]
+__all__ = ["fingerprint", "fitted_rows", "half_width", "unseen_width", "write_constants"]
 
 _COVERAGE = 0.90
 _LEAST = 0.005  # a factor closer to 1 than this is noise and is not written
@@ -55,6 +55,13 @@ def half_width(predicted: Array, measured: Array, weights: Array | None = None) 
     return float(np.expm1(np.interp(_COVERAGE, reached, errors)))
 
 
+def unseen_width(predicted: Array, measured: Array, sites: Sequence[str]) -> float:
+    """Return the half-width at a site that no fit has seen: each site counts alike, however many rows it has."""
+    known = ~np.isnan(measured)
+    counts = Counter(site for site, each in zip(sites, known, strict=True) if each)
+    return half_width(predicted, measured, np.array([1.0 / max(1, counts[site]) for site in sites]))
+
+
 def write_constants(
     folder: Path,
     old: BaseConstants,
@@ -80,7 +87,7 @@ def write_constants(
         of_label = values.setdefault((belief.kind, belief.label), {})
         of_label[belief.constant] = of_label.get(belief.constant, 1.0) * belief.factor
     time = fits[0]
-    width = half_width(time.unseen, measured)
+    width = unseen_width(time.unseen, measured, [row.site for row in batch.rows])
     written = [_write_base(folder, old, values.pop(("base", "base")), source, tables, width)]
     counts = Counter(row.site for row in batch.rows)
     for (kind, label), factors in sorted(values.items()):
@@ -112,7 +119,7 @@ def _write_base(
         if name in factors:
             value, why = value * factors[name], source
         lines.append(f"  {name}: {{value: {_number(value)}, source: {_quoted(why)}}}")
-    why = f"90 % of the held-out rows of sites that the fit had not seen lie within; {source}"
+    why = f"90 % of the held-out rows of sites that the fit had not seen lie within, each site counting alike; {source}"
     lines.append(f"interval: {{value: {interval:.3f}, source: {_quoted(why)}}}")
     path = folder / "base.yaml"
     write_text(path, "\n".join(lines) + "\n")

@@ -22,6 +22,7 @@ import numpy as np
 
 from hpcplan.calibrate.report import Accuracy, Calibration, calibrate
 from hpcplan.calibrate.rows import Row
+from hpcplan.calibrate.store import unseen_width
 from hpcplan.calibrate.validate import Prediction, Score, score
 from hpcplan.resources import shipped
 
@@ -176,11 +177,10 @@ def _inside(result: Calibration) -> str:
     errors = np.abs(result.time.unseen - measured)
     sites = np.array([row.site for row in result.batch.rows])
     shares: list[float] = []
-    for site in sorted(set(sites)):  # the width comes from the other sites
-        here, others = errors[sites == site], errors[sites != site]
-        here, others = here[~np.isnan(here)], others[~np.isnan(others)]
-        if len(here):
-            shares.append(float(np.mean(here <= np.quantile(others, 0.90))))
+    for site in sorted(set(sites[~np.isnan(errors)])):  # the width comes from the other sites
+        here, others = errors[(sites == site) & ~np.isnan(errors)], sites != site
+        width = unseen_width(result.time.unseen[others], measured[others], sites[others].tolist())
+        shares.append(float(np.mean(here <= np.log1p(width))))
     share = f"{100 * float(np.mean(shares)):.0f} %"
     return f"In interval: {share}, the mean over {len(shares)} sites, each by a width that the others set."
 

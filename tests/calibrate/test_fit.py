@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpcplan.calibrate.report import Calibration, calibrate
-from hpcplan.calibrate.store import fitted_rows, half_width, write_constants
+from hpcplan.calibrate.store import fitted_rows, half_width, unseen_width, write_constants
 from hpcplan.calibrate.validate import predict_table, score, to_csv
 from hpcplan.cli import main
 from hpcplan.cost.constants import constants_for, read_prior
@@ -133,3 +133,11 @@ def test_an_interval_counts_rows_by_their_weight() -> None:
     surer = half_width(errors, measured, np.where(errors < 0.5, 1.0, 0.01))
     assert surer < np.expm1(0.5)
     assert half_width(np.append(errors, np.nan), np.zeros(101)) == half_width(errors, measured)
+
+
+def test_a_large_site_does_not_set_the_interval_of_the_next_one_alone() -> None:
+    """Nine sites of ten rows are 2 % off, and one of a thousand is 30 %: a tenth of the sites, most of the rows."""
+    sites = [f"s{i // 10}" for i in range(90)] + ["large"] * 1000 + ["untimed"]
+    errors = np.array([0.02] * 90 + [0.30] * 1000 + [0.0])
+    measured = np.array([0.0] * 1090 + [np.nan])
+    assert unseen_width(errors, measured, sites) < 0.5 * half_width(errors, measured)
