@@ -136,8 +136,8 @@ def test_an_interval_counts_rows_by_their_weight() -> None:
 
 
 def test_a_large_site_does_not_set_the_interval_of_the_next_one_alone() -> None:
-    """Nine sites of ten rows are 2 % off, and one of a thousand is 30 %: a tenth of the sites, most of the rows."""
-    sites = [f"s{i // 10}" for i in range(90)] + ["large"] * 1000 + ["untimed"]
-    errors = np.array([0.02] * 90 + [0.30] * 1000 + [0.0])
-    measured = np.array([0.0] * 1090 + [np.nan])
+    """Nineteen sites of five rows are 2 % off, and one of a thousand is 30 %: few of the sites, most of the rows."""
+    sites = [f"s{i // 5}" for i in range(95)] + ["large"] * 1000 + ["untimed"]
+    errors = np.array([0.02] * 95 + [0.30] * 1000 + [0.0])
+    measured = np.array([0.0] * 1095 + [np.nan])
     assert unseen_width(errors, measured, sites) < 0.5 * half_width(errors, measured)
