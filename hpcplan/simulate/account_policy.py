@@ -51,6 +51,7 @@ class QosPolicy:
     preempts: tuple[str, ...] = ()
     preempt_mode: str | None = None
     grace_time_s: int = 0
+    preempt_exempt_s: int | None = None  # ``None``: as slurm.conf has it
     usage_factor: float = 1.0
 
 

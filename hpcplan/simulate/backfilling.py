@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from hpcplan.simulate.grace import preempt
 from hpcplan.simulate.preemption import victims
 from hpcplan.simulate.slurm_backfill import BackfillPass
-from hpcplan.slurm.records import JobState
 
 if TYPE_CHECKING:
     from hpcplan.simulate.controller import Controller
@@ -70,7 +70,7 @@ def _exact_pass(controller: Controller, available: int, running: Ends) -> ExactB
 
 def preempt_for(controller: Controller, job: Job, usable: int) -> int:
     """Stop running jobs so that ``job`` can start on some of ``usable`` once they are cleaned up; on which."""
-    candidates = controller._preemption.candidates(job, controller.running.values())
+    candidates = controller._preemption.candidates(job, controller.running.values(), controller.now)
     if not candidates:
         return 0
     resources = controller._resources
@@ -100,9 +100,6 @@ def preempt_for(controller: Controller, job: Job, usable: int) -> int:
         one = controller.jobs.get(one.het_id or one.id, one)
         if one.id not in controller.running:
             continue  # it went with another component
-        if controller._preemption.mode(one) == "requeue":
-            controller._requeue(one, JobState.PREEMPTED)
-        else:
-            controller._end(one, JobState.PREEMPTED)
+        preempt(controller, one)
     controller._triggered |= bool(chosen)
     return nodes

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final
 from hpcplan.simulate.backfilling import backfill
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.engine import Engine
-from hpcplan.simulate.job_records import natural_end
 from hpcplan.simulate.limits import LimitKeeper
 from hpcplan.simulate.main_pass import main_pass
 from hpcplan.simulate.multifactor import Multifactor
@@ -103,6 +102,8 @@ class Controller(Engine):
 
             self._main = RecordedMain(self.settings, self._moments)
             self._backfill = RecordedBackfill(self.settings, self._moments)
+        self._limits_end_jobs = self._limits is not None and self._limits.end_jobs
+        self._looked_at_limits = now  # when the minutes of groups were last held against jobs that run
         self._unseen = 0  # of ``changes``, ends when they happen and not when they are seen
         self._visible_changes = -1  # whatever is there at the beginning is a change
         self._first_turn = self.settings.first_second(self.settings.loop_phase_ms)
@@ -137,15 +138,19 @@ class Controller(Engine):
         settings = self.settings
         behaviour = job.behaviour
         done = job.start_time + behaviour.runtime_s
-        over = job.limit_end + settings.over_time_limit_s
+        over = job.limit_end + (settings.over_time_limit_s if job.grace_end is None else 0)
         if done <= over:
             return done, (JobState(behaviour.state), behaviour.exit_code, behaviour.signal)
         stopped = over + (self._first_turn - over) % settings.time_limit_check_s
-        return min(done, stopped), natural_end(job)  # over its limit it has timed out, though it ends by itself
+        preempted = job.grace_end is not None and stopped < done
+        # over its limit it has timed out, though it ends by itself
+        return min(done, stopped), (JobState.PREEMPTED if preempted else JobState.TIMEOUT, 0, 0)
 
     def _due(self) -> list[int]:
         """Return when passes, and nodes coming free, are due."""
         times = [self._switch_waits[0][0]] if self._switch_waits else []
+        if self._limits_end_jobs and self.running:
+            times.append(self._next_look_at_limits())
         if self._completing:
             times.append(max(self.now, self._completing[0][0] // 1000))
         if self._next_reservation is not None:
@@ -158,7 +163,22 @@ class Controller(Engine):
                     times.append(max(thread.due_ms // 1000, self.now))
         return times
 
+    def _next_look_at_limits(self) -> int:
+        soonest = max(self.now, self._looked_at_limits + 1)
+        return soonest + (self._first_turn - soonest) % self.settings.time_limit_check_s
+
     # scheduling -----------------------------------------------------------------------------------------------------
+
+    def _look_at_limits(self) -> None:
+        """End the running jobs whose QOS or association has used up its minutes, as slurmctld does every half minute.
+
+        What is counted in this very second comes too late for it.
+        """
+        assert self._limits is not None
+        for job in sorted(self.running.values(), key=lambda one: one.id):
+            if job.id in self.running and self._limits.used_up(job, self.now - 1):
+                self._end(job, JobState.TIMEOUT)
+        self._looked_at_limits = self.now
 
     def _classify(self, job: Job) -> None:
         was_queued = job.eligible_time is not None
@@ -199,6 +219,13 @@ class Controller(Engine):
         if job.spec.licenses:
             self._count_licenses(job, -1)
 
+    def _end(self, job: Job, state: JobState, exit_code: int = 0, signal: int = 0) -> None:
+        """Take a job out of the cluster for good, or put one back into the queue that is preempted and requeued."""
+        if state is JobState.PREEMPTED and self._preemption.mode(job) == "requeue":
+            self._requeue(job, state)
+        else:
+            super()._end(job, state, exit_code, signal)
+
     def _give_back(self, job: Job, state: JobState) -> None:
         """Let the nodes of a job be cleaned up; what the controller ends itself it sees ending."""
         assert job.start_time is not None
@@ -207,8 +234,10 @@ class Controller(Engine):
         if state is JobState.REQUEUED:
             lag_ms = 1000
         elif state in (JobState.PREEMPTED, JobState.TIMEOUT):
-            at_ms = self._turn_ms if state is JobState.PREEMPTED else self._main.turn(self.now * 1000) % 1000
-            lag_ms = at_ms + _KILLED_MS
+            by_check = state is JobState.TIMEOUT or (job.grace_end is not None and self.end_of(job)[0] == self.now)
+            at_ms = self._main.turn(self.now * 1000) % 1000 if by_check else self._turn_ms
+            # a recording does not tell of the look itself, but of the pass that follows when they are gone
+            lag_ms = at_ms + (0 if by_check and self._moments is not None else _KILLED_MS)
             self._stopped.add(job.id)
         else:
             lag_ms = began_ms + self.settings.end_overhead_ms
@@ -249,6 +278,8 @@ class Controller(Engine):
             self._next_reservation = self.reservations.next_change(self.now)
             self.changes += 1
             self._triggered = True
+        if self._limits_end_jobs and self._next_look_at_limits() == self.now:
+            self._look_at_limits()
         self._settle()
         self._reprioritise(self.now * 1000)
         self._take_turns()

@@ -353,7 +353,7 @@ class EventLoop:
         job.submit_time = self.now + 1  # as slurmctld does, so that accounting can tell the attempts apart
         job.begin_time = self.now + REQUEUE_DELAY_S
         job.start_time, job.nodes, job.node_list, job.backfilled, job.eligible_time = None, 0, None, None, None
-        job.node_cpus = None
+        job.node_cpus = job.grace_end = None
         if self._several_partitions:
             job.request = self.resolve(job.spec, anew=True)
         self.changes += 1

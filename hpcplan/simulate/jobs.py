@@ -212,6 +212,7 @@ class Job:
     node_cpus: tuple[int, ...] | None = None  # of each of its nodes, where they are not all alike
     restarts: int = 0
     backfilled: bool | None = None
+    grace_end: int | None = None  # when it is stopped that is preempted with GraceTime
 
     @property
     def family(self) -> tuple[str, str]:
@@ -232,7 +233,7 @@ class Job:
     def limit_end(self) -> int:
         """When a running job will have been stopped at the latest; what a scheduler may count on."""
         assert self.start_time is not None
-        return self.start_time + self.request.limit_s
+        return self.start_time + self.request.limit_s if self.grace_end is None else self.grace_end
 
     @property
     def end(self) -> int:

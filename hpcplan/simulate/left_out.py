@@ -21,9 +21,5 @@ def left_out(cluster: SlurmCluster) -> Iterator[str]:
         suspended = sorted(name for name, mode in modes.items() if "suspend" in mode)
         if suspended:
             yield f"PreemptMode=SUSPEND of {', '.join(suspended)} is not simulated: its jobs are never preempted"
-        patient = [one.name for one in parts if one.grace_time_s]
-        patient += [one.name for one in cluster.policy.qos.values() if one.grace_time_s]
-        if patient:
-            yield f"GraceTime of {', '.join(patient)} is not simulated: jobs that are preempted go at once"
     if settings.gang:
         yield "PreemptMode=GANG is not simulated: jobs that share CPUs run side by side, without time slices"

@@ -114,6 +114,32 @@ class LimitKeeper:
                 return reason
         return None
 
+    @property
+    def end_jobs(self) -> bool:
+        """Whether there are limits that end jobs which run (``GrpTRESMins``, ``GrpWall``)."""
+        policy = self.policy
+        held = [one.limits for one in policy.qos.values()]
+        held += [one.limits for of in (policy.accounts, policy.users) for one in of.values()]
+        return any(one.group_minutes or one.group_wall_s is not None for one in held)
+
+    def used_up(self, job: Job, now: int) -> bool:
+        """Whether others and a running job have used up what a QOS or an association of it may use in time."""
+        before: list[Limits] = []
+        for qos in self._qos(job):
+            if self._spent(_less(qos.limits, before), ("qos", qos.name), now):
+                return True
+            before.append(qos.limits)
+        above = self.policy.chain(job.user, job.spec.account)
+        return any(self._spent(_less(one.limits, before), ("assoc", one.account, one.user), now) for one in above)
+
+    def _spent(self, limits: Limits, key: Hashable, now: int) -> bool:
+        count = self._minutes
+        if count is None:
+            return False
+        if limits.group_wall_s is not None and count.used(key, WALL, now) * 60 >= limits.group_wall_s:
+            return True
+        return any(count.used(key, name, now) >= most for name, most in limits.group_minutes.items())
+
     def _qos(self, job: Job) -> list[QosPolicy]:
         part = self._machine.partitions[job.request.partition].limits_qos
         found = [self.policy.qos.get(part or ""), self.policy.qos_of(job.user, job.spec.account, job.spec.qos)]
@@ -163,8 +189,10 @@ class LimitKeeper:
         for name, most in limits.group_run_minutes.items():
             if count.to_come(key, name, now) + asked.get(name, 0) * minutes > most:
                 return _reason(scope, "Grp{}RunMinutes", name)
-        if limits.group_wall_s is not None and count.used(key, WALL, now) * 60 >= limits.group_wall_s:
-            return f"{scope}GrpWallLimit"
+        if limits.group_wall_s is not None:  # what running jobs may use still does not count, though it does for TRES
+            left = limits.group_wall_s // 60 - int(count.used(key, WALL, now))
+            if left < minutes if self._safe else left <= 0:
+                return f"{scope}GrpWallLimit"
         return None
 
     def _jobs_over(self, reason: str, most: int | None, key: Hashable) -> str | None:

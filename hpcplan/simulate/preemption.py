@@ -39,15 +39,31 @@ class Preemption:
         mode = own or self._settings.preempt_mode
         return "cancel" if mode == "requeue" and not job.spec.requeue else mode
 
-    def candidates(self, job: Job, running: Iterable[Job]) -> list[Job]:
+    def grace_s(self, job: Job) -> int:
+        """Return how long a job may go on that is preempted: of its QOS, or of its partition."""
+        if self._settings.preempt_type == "qos":
+            qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+            return qos.grace_time_s if qos is not None else 0
+        return self._machine.partitions[job.request.partition].grace_time_s
+
+    def candidates(self, job: Job, running: Iterable[Job], now: int) -> list[Job]:
         """Return the running jobs that may be preempted for ``job``, least important and smallest first."""
         where = self._machine.partitions[job.request.partition].mask
         found = [
             one
             for one in running
-            if one.nodes & where and self._may(job, one) and self.mode(one) in {"requeue", "cancel"}
+            if one.nodes & where
+            and self._may(job, one)
+            and self.mode(one) in {"requeue", "cancel"}
+            and now >= (one.start_time or 0) + self._exempt_s(one)
         ]
         return sorted(found, key=lambda one: (self._rank(one), one.nodes.bit_count(), one.id))
+
+    def _exempt_s(self, job: Job) -> int:
+        """Return how long a job runs before it may be preempted (``PreemptExemptTime``)."""
+        qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        own = qos.preempt_exempt_s if qos is not None else None
+        return self._settings.preempt_exempt_s if own is None else own
 
     def _may(self, job: Job, other: Job) -> bool:
         if self._settings.preempt_type == "partition_prio":

@@ -71,6 +71,7 @@ def _qos(cells: Mapping[str, str], path: Path, line: int) -> QosPolicy:
             preempts=tuple(word for word in cells.get("preempt", "").split(",") if word),
             preempt_mode=_mode(cells.get("preemptmode", "")),
             grace_time_s=parse_slurm_time(cells.get("gracetime", "")) or 0,
+            preempt_exempt_s=parse_slurm_time(cells.get("preemptexempttime", "")),
             usage_factor=float(factor) if factor else 1.0,
         )
     except ValueError as error:

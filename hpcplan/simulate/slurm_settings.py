@@ -67,6 +67,7 @@ class SlurmSettings:
     priority_flags: frozenset[str] = frozenset()
     preempt_type: str = "none"
     preempt_mode: str = "off"
+    preempt_exempt_s: int = 0
     requeue_delay_s: int = 121
     licenses: tuple[tuple[str, int], ...] = ()
     priority_max_age_s: int = 7 * 86400
@@ -210,9 +211,9 @@ def _own_keys(values: Mapping[str, str]) -> dict[str, Any]:
             found[field] = int(values[key]) * factor
     for key, field in (
         ("prioritymaxage", "priority_max_age_s"), ("prioritycalcperiod", "priority_calc_period_s"),
-        ("prioritydecayhalflife", "priority_decay_half_life_s"),
+        ("prioritydecayhalflife", "priority_decay_half_life_s"), ("preemptexempttime", "preempt_exempt_s"),
     ):  # fmt: skip
-        if key in values:
+        if key in values and values[key] != "-1":
             try:
                 seconds = parse_slurm_time(values[key])
             except ValueError as error:

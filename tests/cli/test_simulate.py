@@ -142,12 +142,11 @@ def test_what_slurm_conf_asks_for_and_the_simulation_does_not_do_is_said(run: Ru
     conf = tmp_path / "slurm.conf"
     conf.write_text(
         CONF + "PreemptType=preempt/partition_prio\nPreemptMode=SUSPEND,GANG\n"
-        "PartitionName=low Nodes=n[1-8] PreemptMode=CANCEL GraceTime=30\n"
+        "PartitionName=low Nodes=n[1-8] PreemptMode=CANCEL\n"
     )
     code, _, err = run(table, "--slurm-conf", conf, "--policy", "slurm")
     assert code == 0
     assert "PreemptMode=SUSPEND of batch is not simulated" in err
-    assert "GraceTime of low is not simulated" in err
     assert "PreemptMode=GANG is not simulated" in err
     assert "not simulated" not in run(table, "--slurm-conf", conf, "--policy", "easy")[2]
     conf.write_text(CONF)

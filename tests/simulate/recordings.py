@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hpcplan.hostlist import expand
 from hpcplan.simulate.moments import read_moments
+from hpcplan.simulate.outcome import Row
 from hpcplan.simulate.reservations import read_reservations
 from hpcplan.simulate.sacctmgr_files import read_accounting
 from hpcplan.simulate.slurm_cluster import SlurmCluster, read_slurm_cluster
@@ -37,11 +38,15 @@ ABOUT = {
     "few-tests": "whole nodes, bf_max_job_test and other limits of the schedulers",
     "gpus": "GPUs and cores shared",
     "gpus-and-cpus": "GPUs, cores and whole nodes",
+    "grace": "whole nodes, preemption by partition, jobs cancelled after GraceTime",
+    "grace-requeue": "whole nodes, preemption by partition, jobs requeued after GraceTime",
     "gres-other": "GPUs and other GRES, cores",
     "least-loaded": "CPUs shared, the least loaded nodes first (CR_LLN)",
     "limits": "whole nodes, limits of QOS, a partition's QOS, accounts and users",
     "memory": "memory and cores shared",
     "minutes": "whole nodes, limits on minutes of QOS, accounts and users",
+    "minutes-end": "whole nodes, minutes of QOS and accounts used up while jobs run",
+    "minutes-safe": "whole nodes, the same with safe",
     "mixed": "memory, GPUs, cores, whole nodes",
     "partitions": "whole nodes, three partitions, a tier, job size",
     "preempt-cancel": "whole nodes, preemption by partition, jobs cancelled",
@@ -111,6 +116,12 @@ def compare(name: str, *, moments: bool) -> Comparison:
     return _compare([(row.start_s, row.nodelist) for row in rows], name)
 
 
+def both(name: str) -> list[tuple[Row, dict[str, str]]]:
+    """Simulate the jobs of a recording at its moments, and return what becomes of each beside what did."""
+    rows = on_nodes(read_table(FOLDER / name / "jobs.csv"), cluster(name, moments=True), "slurm").rows
+    return list(zip(rows, _jobs(name), strict=True))
+
+
 def compare_again(name: str) -> Comparison:
     """Hold a second real run of the same jobs against the first: closer than that nobody can foretell it."""
     return _compare([(float(one["start_s"] or "nan"), one["nodelist"]) for one in _jobs(f"{name}{AGAIN}")], name)
@@ -133,7 +144,7 @@ def _compare(found: Sequence[tuple[float | None, str | None]], name: str) -> Com
             same += expand(nodelist or "") == expand(one["nodelist"])
     count = len(errors)
     near = [sum(abs(error) <= most for error in errors) / count for most in (2, 5)]
-    mean = sum(error for error in errors if abs(error) < float("inf")) / waits
+    mean = sum(error for error in errors if abs(error) < float("inf")) / (waits or 1)
     return Comparison(count, near[0], near[1], same / count, mean)
 
 

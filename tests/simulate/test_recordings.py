@@ -19,6 +19,8 @@ COMPLETING = {
     "defaults": (0.25, 0.4, 0.015),  # one job, for 15 ms: with its end 15 ms later all others come out (defaults.again)
     "fair-share": (1.0, 0.94, 0.005),
     "fair-share-2": (0.52, 0.6, 0.015),
+    "grace": (0.91, 0.95, 0.006),  # one more decision that another hangs on: its cause is not found
+    "grace-requeue": (0.95, 1, 0.005),
     "preempt-requeue": (0.57, 0.71, 0.06),
     "tiers-shared-2.again": (1.0, 0.89, 0.005),
     "tree-cons.again": (0.56, 0.54, 0.06),  # a look 5 ms after the end of a job
@@ -42,6 +44,14 @@ def test_with_the_controllers_clock_modelled_too_jobs_start_within_seconds(name:
     assert found.within_5_s == 1
     assert found.same_nodes >= 0.9
     assert abs(found.mean_wait) < 0.005
+
+
+@pytest.mark.parametrize("name", ["grace", "minutes-end", "preempt-cancel", "timeouts"])
+def test_jobs_that_start_as_in_a_recording_end_as_they_did_there(name: str) -> None:
+    for row, real in recordings.both(name):
+        if real["start_s"] and row.start_s == float(real["start_s"]):
+            assert row.end_s is not None
+            assert (row.state, abs(row.end_s - float(real["end_s"])) <= 1) == (real["state"], True), real["job"]
 
 
 @pytest.mark.parametrize("name", PAIRS)

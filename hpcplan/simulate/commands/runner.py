@@ -61,6 +61,7 @@ class Run:
     released: bool = False
     exit: tuple[int, int] = (0, 0)
     suspended_at: int | None = None
+    warned: bool = False  # that it is preempted and its GraceTime runs
 
     @property
     def everything(self) -> list[int]:
@@ -117,7 +118,7 @@ class Runner:
             words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
             self._stop(run, JobState.CANCELLED, words, session)
         if job is not None and run.outcome is None and run.suspended_at is None:
-            self._watch_time(run, session)
+            self._watch_time(run, job, session)
         if run.term_at is not None and time.monotonic() >= run.term_at:
             run.term_at = None
             send(run.everything, signal.SIGCONT)
@@ -130,15 +131,21 @@ class Runner:
         if done and (not run.groups or run.outcome is None):
             self._end(run, job, session)
 
-    def _watch_time(self, run: Run, session: Session) -> None:
+    def _watch_time(self, run: Run, job: Job, session: Session) -> None:
         now = session.engine.now
+        if job.grace_end is not None and not run.warned:  # slurm.conf(5), GraceTime: its tasks are told at once
+            run.warned, run.limit_end = True, min(run.limit_end, job.grace_end)
+            _tell_steps(run, session)
+            self.signal(run, signal.SIGCONT)
+            self.signal(run, signal.SIGTERM)
         if run.early is not None and now >= run.limit_end - run.early[1]:
             number, _, to_batch = run.early
             run.early = None
             self.signal(run, number, batch=to_batch, steps=not to_batch)
         if now >= run.limit_end:
-            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} DUE TO TIME LIMIT ***"
-            self._stop(run, JobState.TIMEOUT, words, session)
+            state = JobState.PREEMPTED if run.warned else JobState.TIMEOUT
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{_WHY[state]} ***"
+            self._stop(run, state, words, session)
 
     def _stop(self, run: Run, state: JobState, words: str, session: Session) -> None:
         """Ask a job to end: SIGCONT and SIGTERM soon, SIGKILL after KillWait.
@@ -151,10 +158,8 @@ class Runner:
         run.term_at = time.monotonic() + _SIGNAL_LAG_S
         run.kill_at = run.term_at + self._kill_wait_s
         if run.stderr is not None:
-            for step in run.steps:
-                if step.end is None and step.name != "batch":
-                    said = words.partition(" DUE")[0].replace(f"JOB {run.job_id}", f"STEP {run.job_id}.{step.name}", 1)
-                    _append(run.stderr, f"slurmstepd: error: {said.removesuffix(' ***')} ***\n")
+            if not run.warned:
+                _tell_steps(run, session)
             _append(run.stderr, f"slurmstepd: error: {words}\n")
         if run.batch is None:
             run.released = run.released or not run.groups
@@ -347,6 +352,7 @@ def _as_accounted(outcome: tuple[JobState, int, int]) -> tuple[JobState, int, in
 
 
 _WHY: Final = {
+    JobState.TIMEOUT: " DUE TO TIME LIMIT",
     JobState.REQUEUED: " DUE TO JOB REQUEUE",
     JobState.PREEMPTED: " DUE TO PREEMPTION",
     JobState.NODE_FAIL: " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS",
@@ -370,6 +376,14 @@ def _alive(groups: list[int]) -> list[int]:
             continue
         found.append(group)
     return found
+
+
+def _tell_steps(run: Run, session: Session) -> None:
+    """Write what slurmstepd writes as the steps of a job are told to end."""
+    for step in run.steps if run.stderr is not None else ():
+        if step.end is None and step.name != "batch":
+            said = f"*** STEP {run.job_id}.{step.name} ON {run.node} CANCELLED AT {_now(session)} ***"
+            _append(run.stderr or "", f"slurmstepd: error: {said}\n")
 
 
 def _now(session: Session) -> str:
