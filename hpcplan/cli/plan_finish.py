@@ -111,10 +111,17 @@ def _queue(given: dict[str, Any], site: LoadedSite) -> Queue | None:
 
 def _table(found: FinishPlan) -> Any:
     columns = (">nodes", "partition", "QoS", ">jobs", ">each at most", ">first wait", ">waits in all", ">lost",
-               ">done P50", ">done P90", ">futures", ">cost", "")  # fmt: skip
+               ">done P50", ">done P90", ">futures", ">done later by", ">cost", "")  # fmt: skip
     places = {(one.partition, one.qos) for one in found.options}
     rows = [_row(one, found, len(places) > 1) for one in found.options]
     return table("time to solution, from now", columns, rows)
+
+
+def _later(one: Option, best: Option) -> str:
+    import math
+
+    later = one.finish.later_than(best.finish)
+    return f"{later:+.0%}" if math.isfinite(later) else ""
 
 
 def _row(one: Option, found: FinishPlan, several: bool) -> tuple[object, ...]:
@@ -135,6 +142,6 @@ def _row(one: Option, found: FinishPlan, several: bool) -> tuple[object, ...]:
         one.nodes, one.partition if several else "", (one.qos or "") if several else "",
         len(one.planned.plan.segments), format_duration(one.limit_s), told(float(np.median(one.first_waits_s))),
         told(float(np.median(finish.waited_s))), told(float(np.mean(finish.lost_s))), told(finish.quantile_s(0.5)),
-        told(finish.quantile_s(0.9)), len(finish.finish_s), "" if one.cost is None else f"{one.cost:,.0f}",
-        "chosen" if one is found.best else "",
+        told(finish.quantile_s(0.9)), len(finish.finish_s), "" if one is found.best else _later(one, found.best),
+        "" if one.cost is None else f"{one.cost:,.0f}", "chosen" if one is found.best else "",
     )  # fmt: skip

@@ -76,6 +76,16 @@ class Finish:
         """Return the time within which ``share`` of the samples are done."""
         return float(np.quantile(self.finish_s, share, method="inverted_cdf"))
 
+    def later_than(self, other: Finish) -> float:
+        """Return by which share this is done later than another, the median over the futures that both went through.
+
+        Quantiles of few and of many futures do not compare: the first ones may have been kind to all.
+        """
+        both = min(len(self.finish_s), len(other.finish_s))
+        reached = np.isfinite(other.finish_s[:both])
+        gaps = self.finish_s[:both][reached] / other.finish_s[:both][reached] - 1.0
+        return float(np.quantile(gaps, 0.5, method="inverted_cdf")) if len(gaps) else math.nan
+
 
 def simulate_chain(
     chain: Chain,

@@ -45,8 +45,9 @@ class Option:
     finish: Finish
     cost: float | None
 
-    def as_dict(self, now_s: int | None) -> dict[str, Any]:
-        """Return plain data for JSON; times are seconds from now."""
+    def as_dict(self, now_s: int | None, best: Option) -> dict[str, Any]:
+        """Return plain data for JSON; times are seconds from now, ``later`` is a share of the best one's."""
+        later = self.finish.later_than(best.finish)
         finish = {f"p{level}": _rounded(self.finish.quantile_s(level / 100)) for level in (10, 50, 90)}
         return {
             "nodes": self.nodes, "partition": self.partition, "qos": self.qos, "time_limit_s": self.limit_s,
@@ -57,6 +58,7 @@ class Option:
             "lost_s": round(float(np.mean(self.finish.lost_s))),
             "finish_s": finish,
             "finish": None if now_s is None else {k: None if v is None else now_s + v for k, v in finish.items()},
+            "later": round(later, 4) if math.isfinite(later) else None,
             "cost": self.cost,
         }  # fmt: skip
 

@@ -17,13 +17,14 @@ _DAY_S: Final = 86400
 _COLOURS: Final = {"waiting": "#d98c5f", "holding nodes": "#4c78a8"}
 
 
-def best_of_each_size(options: Sequence[Option]) -> list[Option]:
-    """Return, for each node count, the option that is done first at the median."""
+def best_of_each_size(options: Sequence[Option], chosen: Option) -> list[Option]:
+    """Return, for each node count, the option that is done first at the median; of the chosen one's, the chosen one."""
     best: dict[int, Option] = {}
     for option in options:
         kept = best.get(option.nodes)
         if kept is None or option.finish.quantile_s(0.5) < kept.finish.quantile_s(0.5):
             best[option.nodes] = option
+    best[chosen.nodes] = chosen
     return [best[nodes] for nodes in sorted(best)]
 
 
@@ -38,9 +39,11 @@ def draw_tradeoff(found: FinishPlan, path: Path, title: str) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    options = [one for one in best_of_each_size(found.options) if np.isfinite(one.finish.quantile_s(0.9))]
-    if not any(one.nodes == found.best.nodes for one in options):
-        options = sorted([*options, found.best], key=lambda one: one.nodes)
+    options = [
+        one
+        for one in best_of_each_size(found.options, found.best)
+        if one is found.best or np.isfinite(one.finish.quantile_s(0.9))
+    ]
     priced = all(one.cost is not None for one in options)
     with matplotlib.rc_context({"svg.hashsalt": "hpcplan", "font.size": 9, "axes.spines.top": False,
                                 "axes.spines.right": False}):  # fmt: skip

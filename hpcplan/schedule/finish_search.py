@@ -63,8 +63,8 @@ class FinishPlan:
         data["finish"] = {
             "criterion": self.criterion,
             "now": self.now_s,
-            "best": self.best.as_dict(self.now_s),
-            "options": [option.as_dict(self.now_s) for option in self.options],
+            "best": self.best.as_dict(self.now_s, self.best),
+            "options": [option.as_dict(self.now_s, self.best) for option in self.options],
         }
         return data
 

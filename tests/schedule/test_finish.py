@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hpcplan.errors import InfeasibleError
 from hpcplan.plan import Segment
 from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
-from hpcplan.schedule.finish import REQUEUE_S, Chain, one_way, simulate_chain
+from hpcplan.schedule.finish import REQUEUE_S, Chain, Finish, one_way, simulate_chain
 from hpcplan.schedule.finish_picture import draw_tradeoff
 from hpcplan.schedule.finish_queue import KnownQueue
 from hpcplan.schedule.finish_search import FinishPlan, Queue, Stand, plan_for_finish
@@ -253,3 +254,14 @@ def test_preemptions_of_the_past_are_expected_again() -> None:
     waits = waits_of(Queue(QueueSnapshot(now_s=NOW, procs=64, history=tuple(ran))))
     assert waits.preemption_rate_per_s("batch", "low") == pytest.approx(3 / (30 * 3600))
     assert waits.preemption_rate_per_s("debug", None) == 0
+
+
+def test_ways_to_ask_are_compared_in_the_futures_that_both_went_through() -> None:
+    """The first futures were kind to both: a tenth later in each of them, though the median of all says otherwise."""
+    many = Finish.of([(float(t), 0.0, 0.0, 0.0, 1) for t in (100, 110, 120, 200, 210, 220, 230)])
+    few = Finish.of([(1.1 * t, 0.0, 0.0, 0.0, 1) for t in (100, 110, 120)])
+    assert few.quantile_s(0.5) < many.quantile_s(0.5)
+    assert few.later_than(many) == pytest.approx(0.1)
+    never = Finish.of([(math.inf, 0.0, 0.0, 0.0, 1)] * 3)
+    assert never.later_than(many) == math.inf
+    assert math.isnan(many.later_than(never))
