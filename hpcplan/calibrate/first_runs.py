@@ -22,15 +22,14 @@ __all__ = ["predicted_after", "taught"]
 def taught(batch: Batch, base: Coefficients, known: NDArray[np.int64], others: NDArray[np.int64]) -> Array:
     """Return the logarithms of the other rows' step times (s), learned from the known rows, all of one site.
 
-    ``base``, of shape (rows,), are the constants of before. What the known rows do not bear out when each is held out
-    in turn is not used, as the command does not.
+    ``base``, of shape (rows,), are the constants of before.
     """
     learned = learn_from(SiteTarget(batch.take(known)), base.take(known))
     return predicted_after(learned, batch.take(others), base.take(others))
 
 
 def predicted_after(learned: Learned, batch: Batch, base: Coefficients) -> Array:
-    """Return the logarithms of step times (s) with what was learned of their site; of before if that is no better."""
+    """Return the logarithms of step times (s) with what was learned of their site, where that should be used."""
     found = SiteTarget(batch).predict(base.scaled(learned.factors) if learned.better else base)
     if learned.better and learned.correction is not None:
         at = places(batch.shape, batch.sequence, batch.shardings)

@@ -1,11 +1,12 @@
 """Fitting the constants to measurements: robust least squares on logarithms, with priors.
 
 The residual of a row is log(predicted / measured) over the noise of what is measured; rows far off count linearly
-(Huber), and rows that repeat others less (:func:`hpcplan.calibrate.residuals.independence`).
+(Huber). A table of hundreds of rows counts as ``FULL_WEIGHT`` rows, so that it does not drown the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,9 @@ from hpcplan.calibrate.levels import labels
 from hpcplan.calibrate.targets import Array, Target
 from hpcplan.cost.coefficients import NAMES, Coefficients
 
-__all__ = ["Design", "design_for", "fit", "predicted"]
+__all__ = ["FULL_WEIGHT", "Design", "design_for", "fit", "group_weights", "predicted"]
 
+FULL_WEIGHT = 60
 _HUBER = 2.0  # in units of the noise
 _DIFFERENCE = 1e-3  # step of the numerical derivative by the logarithm of a constant
 
@@ -59,6 +61,12 @@ def design_for(target: Target) -> Design:
                 rows.append(mask)
                 spread.append(width)
     return Design(tuple(names), np.array(constant), np.array(rows), np.array(spread))
+
+
+def group_weights(groups: Sequence[str]) -> Array:
+    """Return a weight a row: 1 in small groups, less where a group has more than ``FULL_WEIGHT`` rows."""
+    counts = {group: groups.count(group) for group in set(groups)}
+    return np.array([min(1.0, FULL_WEIGHT / counts[group]) for group in groups])
 
 
 def fit(

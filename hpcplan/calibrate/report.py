@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hpcplan.calibrate.batch import Batch, known_system, make_batch
+from hpcplan.calibrate.fit import group_weights
 from hpcplan.calibrate.holdout import Held, hold_out
 from hpcplan.calibrate.levels import believed
-from hpcplan.calibrate.residuals import independence
 from hpcplan.calibrate.rows import Row, read_rows
 from hpcplan.calibrate.targets import Array, MemoryTarget, TimeTarget
 from hpcplan.calibrate.validate import Prediction, Score, score
@@ -40,7 +40,6 @@ class Calibration:
 
     batch: Batch
     tables: tuple[str, ...]  # where each row is from
-    weights: Array  # what each row tells that others of its site do not
     time: Held
     memory: Held
     left_out: int
@@ -75,16 +74,15 @@ def calibrate(
     plain = Coefficients(**{name: prior.constants[name].value for name in NAMES})
     batch = make_batch(rows, lambda batch: believed(batch, plain, prior.beliefs))
     start = believed(batch, plain, prior.beliefs)
-    timed = TimeTarget(batch)
-    weights = independence(timed)
+    weights = group_weights(groups)
+    timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)
     sized = np.where([bool(row.measured_bytes) for row in rows], 1.0, weights)
-    time = hold_out(timed, start, weights, seed=seed, on_site=on_site)
+    time = hold_out(TimeTarget(batch), start, timed, seed=seed, on_site=on_site)
     memory = hold_out(MemoryTarget(batch), start, sized, seed=seed, on_site=on_site)
     sites = [row.site for row in rows]
     return Calibration(
         batch=batch,
         tables=tuple(groups),
-        weights=weights,
         time=time,
         memory=memory,
         left_out=left_out,

@@ -18,28 +18,12 @@ from hpcplan.calibrate.rows import Row
 from hpcplan.calibrate.targets import Array, Target
 from hpcplan.cost.correction import Correction, Trainer, nearness, places, trainer_distance
 
-__all__ = ["MOST_PLACES", "Residuals", "independence", "trainer_of"]
+__all__ = ["MOST_PLACES", "Residuals", "trainer_of"]
 
 MOST_PLACES = 160
 _SPREAD = 0.10
 _NOISE = 0.05
 _LARGEST = 0.40  # a run that is further off than this is taken to be this far off
-
-
-def independence(target: Target) -> Array:
-    """Return how much each row tells that the others of its site do not: 1 for one alone, 1/n or so for one of n alike.
-
-    Rows near each other are off by the same, so that many of them tell a fit little more than one. The weight is the
-    inverse of the design effect of correlated samples, 1 + rho (n - 1) for n alike (Kish 1965, *Survey Sampling*,
-    section 8.2), with the nearness of each row for a whole one; rho is the share of what is left over that neighbours
-    have in common.
-    """
-    near, rho = Residuals(target), _SPREAD**2 / (_SPREAD**2 + _NOISE**2)
-    result = np.zeros(len(near.measured))
-    for site in np.unique(near.sites):
-        rows = np.flatnonzero((near.sites == site) & ~np.isnan(near.measured))
-        result[rows] = 1.0 / (1.0 + rho * (near._near(rows, rows).sum(axis=1) - 1.0))
-    return result
 
 
 def trainer_of(row: Row) -> Trainer:

@@ -50,6 +50,7 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
     """
     import shutil
 
+    from hpcplan.calibrate.fit import group_weights
     from hpcplan.calibrate.report import calibrate
     from hpcplan.calibrate.rows import Row, read_rows
     from hpcplan.calibrate.store import write_constants
@@ -65,7 +66,7 @@ def fit_command(measured: tuple[Path, ...], output: Path | None, seed: int, outp
         for kind in ("families", "accelerators", "frameworks", "precisions", "features", "sites", "corrections"):
             shutil.rmtree(output / kind, ignore_errors=True)
         tables = [path.name for path in measured]
-        fits, weights = (result.time, result.memory), result.weights
+        fits, weights = (result.time, result.memory), group_weights(result.tables)
         written = write_constants(output, read_prior(folder), result.batch, fits, tables, weights)
         narrate(f"wrote {len(written)} files to {output}")
     if output_format == "json":

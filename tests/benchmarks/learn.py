@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from hpcplan.calibrate.batch import make_batch
-from hpcplan.calibrate.fit import design_for, fit, predicted
-from hpcplan.calibrate.learn import SiteTarget, learn_from, mean_error, usable_runs
+from hpcplan.calibrate.first_runs import taught
+from hpcplan.calibrate.fit import design_for, fit, group_weights
+from hpcplan.calibrate.learn import SiteTarget, mean_error, usable_runs
 from hpcplan.calibrate.levels import believed
-from hpcplan.calibrate.residuals import Residuals, independence
 from hpcplan.calibrate.rows import read_rows
 from hpcplan.calibrate.targets import TimeTarget
 from hpcplan.cost.coefficients import NAMES, Coefficients
@@ -34,13 +34,17 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=8)
     parser.add_argument("--sites", nargs="+", default=[], help="only these; all others are still learned from before")
     options = parser.parse_args()
-    rows = [row for path in options.tables for row in usable_runs(read_rows(path).rows)]
+    rows, groups = [], []
+    for path in options.tables:
+        found = usable_runs(read_rows(path).rows)
+        rows += found
+        groups += [path.stem] * len(found)
     prior = read_prior(shipped("sites") / "constants")
     start = Coefficients(**{name: prior.constants[name].value for name in NAMES})
     batch = make_batch(rows, start)
     start = believed(batch, start, prior.beliefs)
     target = TimeTarget(batch)
-    weights = independence(target)
+    weights = group_weights(groups)
     design = design_for(target)
     everything = fit(target, start, design, weights)
     sites = np.array([row.site for row in rows])
@@ -67,34 +71,19 @@ def main() -> None:
 def halves(target: SiteTarget, base: Coefficients, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the errors before and after of random halves that were not learned from.
 
-    As the command does, what the learned half does not confirm on its own held-out runs is not used.
+    As the command does, what the learned half's own held-out runs say is surely worse is not used.
     """
     chance = np.random.default_rng(0)
-    design, residuals = design_for(target), Residuals(target)
     runs = len(target.batch)
-    untouched = predicted(target, base, design, np.zeros(len(design.names)))
+    untouched = target.predict(base)
     before, after = [], []
     for _ in range(count):
         known = np.sort(chance.permutation(runs)[: runs // 2])
         other = np.setdiff1d(np.arange(runs), known)
-        half = SiteTarget(make_batch([target.batch.rows[i] for i in known], one_of(base, 0)))
-        learned = learn_from(half, Coefficients(**{name: getattr(base, name)[known] for name in NAMES}))
-        factors = learned.factors if learned.better else {}
-        values = np.array([np.log(factors.get(name, 1.0)) for _, _, name in design.names])
-        found = predicted(target, base, design, values)
-        if learned.better and learned.correction is not None:
-            for kind in np.unique(residuals.kind):
-                of_kind = residuals.kind == kind
-                trainer = residuals.trainers[int(np.flatnonzero(of_kind)[0])]
-                found[of_kind] += learned.correction.log_factor(residuals.at[of_kind], trainer)
+        found = taught(target.batch, base, known, other)
         before.append(mean_error(untouched[other], target.measured[other]))
-        after.append(mean_error(found[other], target.measured[other]))
+        after.append(mean_error(found, target.measured[other]))
     return np.array(before), np.array(after)
-
-
-def one_of(base: Coefficients, row: int) -> Coefficients:
-    """Return the constants of one row, for what has to be inferred of runs that do not say."""
-    return Coefficients(**{name: float(getattr(base, name)[row]) for name in NAMES})
 
 
 if __name__ == "__main__":

@@ -127,6 +127,14 @@ def test_too_few_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "a fit needs at least 20" in capsys.readouterr().err
 
 
+def test_weights_keep_large_tables_from_drowning_small_ones() -> None:
+    from hpcplan.calibrate.fit import FULL_WEIGHT, group_weights
+
+    weights = group_weights(["large"] * 600 + ["small"] * 10)
+    assert np.sum(weights[:600]) == pytest.approx(FULL_WEIGHT)
+    assert np.all(weights[600:] == 1)
+
+
 def test_an_interval_counts_rows_by_their_weight() -> None:
     measured, errors = np.zeros(100), np.linspace(0.0, 0.99, 100)
     assert half_width(errors, measured) == pytest.approx(np.expm1(0.895), abs=0.02)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from hpcplan.calibrate.batch import make_batch
-from hpcplan.calibrate.residuals import MOST_PLACES, Residuals, independence
+from hpcplan.calibrate.residuals import MOST_PLACES, Residuals
 from hpcplan.calibrate.rows import Row, read_rows
 from hpcplan.calibrate.targets import MemoryTarget, TimeTarget
 from hpcplan.cost.constants import constants_for
@@ -31,25 +29,6 @@ def test_rows_near_known_ones_get_nearer_to_their_measurement(target: TimeTarget
     asked = selene & wide & ~known
     assert np.abs(left[asked]).mean() < 0.5 * 0.25
     assert np.abs(left[selene & ~wide]).mean() < 0.05
-
-
-def test_many_runs_alike_tell_little_more_than_one(target: TimeTarget) -> None:
-    """600 times the same run weigh about as much as one and a quarter; a run unlike all others keeps its weight."""
-    row = target.batch.rows[0]
-    other = replace(row, site="superpod-h100")
-    alone = replace(
-        row,
-        tp=2 * row.tp,
-        pp=1,
-        dp=row.dp * row.pp,
-        gpus=2 * row.gpus,
-        micro_batch=16,
-        global_batch=16 * row.dp * row.pp,
-    )
-    weights = independence(TimeTarget(make_batch([*[row] * 600, alone, other], constants_for().coefficients)))
-    assert weights[:600].sum() == pytest.approx(1.25, abs=0.01)
-    assert weights[600] > 0.9
-    assert weights[601] == 1.0
 
 
 def test_other_sites_learn_nothing(target: TimeTarget) -> None:
