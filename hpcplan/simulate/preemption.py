@@ -6,6 +6,7 @@ job's own may preempt. They are requeued or cancelled; other modes preempt nobod
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +59,28 @@ class Preemption:
             and now >= (one.start_time or 0) + self._exempt_s(one)
         ]
         return sorted(found, key=lambda one: (self._rank(one), one.nodes.bit_count(), one.id))
+
+    def preemptors_first(self, queue: list[Job]) -> list[Job]:
+        """Return a queue in which jobs go before those that they might preempt, else in the order given.
+
+        Of partitions, their tiers see to it. Of QOS this is no order where one lies between two others, so that it
+        counts how slurmctld sorts: by merging halves, from the order in which jobs were submitted.
+        """
+        if self._settings.preempt_type != "qos":
+            return queue
+        places = {id(job): place for place, job in enumerate(queue)}
+        found = {id(job): self._policy.qos_of(job.user, job.spec.account, job.spec.qos) for job in queue}
+
+        def before(one: Job, other: Job) -> bool:
+            first, second = found[id(one)], found[id(other)]
+            if first is not None and second is not None and first is not second:
+                if second.name in first.preempts:
+                    return True
+                if first.name in second.preempts:
+                    return False
+            return places[id(one)] <= places[id(other)]
+
+        return _merged(sorted(queue, key=lambda job: job.id), before)
 
     def _exempt_s(self, job: Job) -> int:
         """Return how long a job runs before it may be preempted (``PreemptExemptTime``)."""
@@ -114,3 +137,14 @@ def victims(
         worth[gone[-1].id] = _FIRST
         order.sort(key=lambda one: -worth.get(one.id, 0))
     return [one for one in gone if one.nodes & nodes and worth.get(one.id, 1)]
+
+
+def _merged(jobs: list[Job], before: Callable[[Job, Job], bool]) -> list[Job]:
+    if len(jobs) < 2:
+        return jobs
+    half = len(jobs) // 2
+    left, right = (deque(_merged(part, before)) for part in (jobs[:half], jobs[half:]))
+    result = []
+    while left and right:
+        result.append((left if before(left[0], right[0]) else right).popleft())
+    return [*result, *left, *right]

@@ -50,6 +50,7 @@ ABOUT = {
     "mixed": "memory, GPUs, cores, whole nodes",
     "partitions": "whole nodes, three partitions, a tier, job size",
     "preempt-cancel": "whole nodes, preemption by partition, jobs cancelled",
+    "preempt-qos": "whole nodes, preemption by QOS, GraceTime of one of them",
     "preempt-requeue": "whole nodes, preemption by partition, jobs requeued, load 30",
     "priorities": "whole nodes, given priorities, 60 s resolution",
     "qos-limits": "whole nodes, QOS with limits and priorities",

@@ -46,7 +46,7 @@ def test_with_the_controllers_clock_modelled_too_jobs_start_within_seconds(name:
     assert abs(found.mean_wait) < 0.005
 
 
-@pytest.mark.parametrize("name", ["grace", "minutes-end", "preempt-cancel", "timeouts"])
+@pytest.mark.parametrize("name", ["grace", "minutes-end", "preempt-cancel", "preempt-qos", "timeouts"])
 def test_jobs_that_start_as_in_a_recording_end_as_they_did_there(name: str) -> None:
     for row, real in recordings.both(name):
         if real["start_s"] and row.start_s == float(real["start_s"]):
