@@ -172,11 +172,12 @@ class Controller(Engine):
     def _look_at_limits(self) -> None:
         """End the running jobs whose QOS or association has used up its minutes, as slurmctld does every half minute.
 
-        What is counted in this very second comes too late for it.
+        What is counted in this very second is seen if the loop comes to its turn after that.
         """
         assert self._limits is not None
+        seen = self.now if self._main.turn(self.now * 1000) % 1000 >= self.settings.count_ms % 1000 else self.now - 1
         for job in sorted(self.running.values(), key=lambda one: one.id):
-            if job.id in self.running and self._limits.used_up(job, self.now - 1):
+            if job.id in self.running and self._limits.used_up(job, seen):
                 self._end(job, JobState.TIMEOUT)
         self._looked_at_limits = self.now
 

@@ -38,7 +38,7 @@ class UsedMinutes:
         self._every_s = settings.priority_calc_period_s
         half_life_s = settings.priority_decay_half_life_s
         self._keep_per_s = 1.0 - _LN2 / half_life_s if half_life_s else 1.0
-        self._first_s = settings.priorities_begin_ms // 1000
+        self._first_s = settings.count_ms // 1000
         self._last_s: int | None = None
         self._runs: dict[int, _Run] = {}
         self._used: defaultdict[Hashable, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))

@@ -13,6 +13,7 @@ from typing import Any, Final
 __all__ = ["SlurmSettings", "consumes_cpus", "gres_count", "scheduling", "with_slurmdbd"]
 
 _LOOP_AFTER_PRIORITIES_MS: Final = 40
+_COUNTED_AFTER_PRIORITIES_MS: Final = 180  # between 85 and 345, as two recordings have it
 _BACKFILL_REGISTERED_MS: Final = 850  # when the threads begin that a word with slurmdbd comes before
 _LOOP_REGISTERED_MS: Final = 1160
 
@@ -90,6 +91,11 @@ class SlurmSettings:
     def priorities_begin_ms(self) -> int:
         """When the thread that works out priorities begins, just before the loop."""
         return self.started_s * 1000 + self.started_ms + max(0, self.loop_phase_ms - _LOOP_AFTER_PRIORITIES_MS)
+
+    @property
+    def count_ms(self) -> int:
+        """When what groups use in time is counted first, and from then on every ``PriorityCalcPeriod``."""
+        return self.priorities_begin_ms + _COUNTED_AFTER_PRIORITIES_MS
 
     def first_second(self, phase_ms: int) -> int:
         """Return the second in which a thread has its first turn."""

@@ -46,6 +46,7 @@ ABOUT = {
     "memory": "memory and cores shared",
     "minutes": "whole nodes, limits on minutes of QOS, accounts and users",
     "minutes-end": "whole nodes, minutes of QOS and accounts used up while jobs run",
+    "minutes-end-2": "whole nodes, other minutes of QOS and accounts used up while jobs run",
     "minutes-safe": "whole nodes, the same with safe",
     "mixed": "memory, GPUs, cores, whole nodes",
     "partitions": "whole nodes, three partitions, a tier, job size",
