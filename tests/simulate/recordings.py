@@ -52,6 +52,7 @@ ABOUT = {
     "partitions": "whole nodes, three partitions, a tier, job size",
     "preempt-cancel": "whole nodes, preemption by partition, jobs cancelled",
     "preempt-qos": "whole nodes, preemption by QOS, GraceTime of one of them",
+    "preempt-qos-2": "whole nodes, preemption by QOS, GraceTime, PreemptExemptTime, jobs requeued",
     "preempt-requeue": "whole nodes, preemption by partition, jobs requeued, load 30",
     "priorities": "whole nodes, given priorities, 60 s resolution",
     "qos-limits": "whole nodes, QOS with limits and priorities",
@@ -71,7 +72,8 @@ ABOUT = {
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
     "builtin", "defaults", "fair-share", "fair-share-2", "favour-small", "gpus", "least-loaded", "mixed", "partitions",
-    "preempt-requeue", "qos-limits-2", "sockets", "tiers-shared-2", "tree-cons", "tree-tiers", "weights",
+    "preempt-qos-2", "preempt-requeue", "qos-limits-2", "sockets", "tiers-shared-2", "tree-cons", "tree-tiers",
+    "weights",
 }  # fmt: skip
 
 

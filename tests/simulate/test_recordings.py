@@ -39,7 +39,9 @@ def test_at_the_moments_when_a_real_controller_looked_the_same_jobs_start_on_the
     assert abs(found.mean_wait) < wait
 
 
-@pytest.mark.parametrize("name", ["defaults.again", "memory", "partitions", "preempt-cancel", "reservations"])
+@pytest.mark.parametrize(
+    "name", ["defaults.again", "memory", "partitions", "preempt-cancel", "preempt-qos-2", "reservations"]
+)
 def test_with_the_controllers_clock_modelled_too_jobs_start_within_seconds(name: str) -> None:
     found = recordings.compare(name, moments=False)
     assert found.within_5_s == 1
