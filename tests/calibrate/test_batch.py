@@ -103,8 +103,8 @@ def test_a_site_that_nobody_knows_is_priced_by_its_hardware_and_the_note_says_so
 def test_a_pipeline_over_oversubscribed_pods_takes_as_long_as_was_reported(tmp_path: Path) -> None:
     """Llama 3 405B on 8,192 H100: 430 TFLOP/s a GPU (Grattafiori et al. 2024, table 4).
 
-    That is 12.0 s a step if the scores under the causal mask are not counted, and 12.5 s if they are. Six stages share a
-    pod, and one of them its up-link.
+    That is 12.0 s a step if the scores under the causal mask are not counted, and 12.5 s if they are. Six stages share
+    a pod, and one of them its up-link.
     """
     path = tmp_path / "llama.csv"
     path.write_text(
