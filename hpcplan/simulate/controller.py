@@ -41,6 +41,7 @@ from hpcplan.slurm.records import JobState
 from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
+    from hpcplan.simulate.account_policy import AccountPolicy
     from hpcplan.simulate.engine import ArrivalSource
     from hpcplan.simulate.jobs import Job, JobSpec, Request
     from hpcplan.simulate.resources import Holding, Resources
@@ -119,6 +120,11 @@ class Controller(Engine):
         from hpcplan.simulate.controller_state import restore_saved
 
         restore_saved(self, data)
+
+    @property
+    def account_policy(self) -> AccountPolicy:
+        """QOS and associations, as far as they are known."""
+        return self._preemption.policy
 
     @property
     def multifactor(self) -> Multifactor | None:

@@ -27,14 +27,14 @@ class Preemption:
     def __init__(self, machine: Machine, settings: SlurmSettings, policy: AccountPolicy) -> None:
         self._machine = machine
         self._settings = settings
-        self._policy = policy
+        self.policy = policy
         self.possible = settings.preempt_type in {"partition_prio", "qos"}
 
     def mode(self, job: Job) -> str:
         """Return what preemption does to a job: ``requeue``, ``cancel``, or ``off`` and others that do nothing here."""
         own = None
         if self._settings.preempt_type == "qos":
-            qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+            qos = self.policy.qos_of(job.user, job.spec.account, job.spec.qos)
             own = qos.preempt_mode if qos is not None else None
         own = own or self._machine.partitions[job.request.partition].preempt_mode
         mode = own or self._settings.preempt_mode
@@ -43,7 +43,7 @@ class Preemption:
     def grace_s(self, job: Job) -> int:
         """Return how long a job may go on that is preempted: of its QOS, or of its partition."""
         if self._settings.preempt_type == "qos":
-            qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+            qos = self.policy.qos_of(job.user, job.spec.account, job.spec.qos)
             return qos.grace_time_s if qos is not None else 0
         return self._machine.partitions[job.request.partition].grace_time_s
 
@@ -69,7 +69,7 @@ class Preemption:
         if self._settings.preempt_type != "qos":
             return queue
         places = {id(job): place for place, job in enumerate(queue)}
-        found = {id(job): self._policy.qos_of(job.user, job.spec.account, job.spec.qos) for job in queue}
+        found = {id(job): self.policy.qos_of(job.user, job.spec.account, job.spec.qos) for job in queue}
 
         def before(one: Job, other: Job) -> bool:
             first, second = found[id(one)], found[id(other)]
@@ -84,15 +84,15 @@ class Preemption:
 
     def _exempt_s(self, job: Job) -> int:
         """Return how long a job runs before it may be preempted (``PreemptExemptTime``)."""
-        qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        qos = self.policy.qos_of(job.user, job.spec.account, job.spec.qos)
         own = qos.preempt_exempt_s if qos is not None else None
         return self._settings.preempt_exempt_s if own is None else own
 
     def _may(self, job: Job, other: Job) -> bool:
         if self._settings.preempt_type == "partition_prio":
             return self._tier(other) < self._tier(job)
-        qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
-        theirs = self._policy.qos_of(other.user, other.spec.account, other.spec.qos)
+        qos = self.policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        theirs = self.policy.qos_of(other.user, other.spec.account, other.spec.qos)
         return qos is not None and theirs is not None and theirs.name in qos.preempts
 
     def _tier(self, job: Job) -> int:
@@ -101,7 +101,7 @@ class Preemption:
     def _rank(self, job: Job) -> int:
         if self._settings.preempt_type == "partition_prio":
             return self._tier(job)
-        qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
+        qos = self.policy.qos_of(job.user, job.spec.account, job.spec.qos)
         return qos.priority if qos is not None else 0
 
 

@@ -6,9 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hpcplan.simulate.account_policy import QosPolicy
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.formatting import elapsed
 from hpcplan.simulate.commands.options import flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.squeue_fields import tres_text
+from hpcplan.simulate.live_controller import LiveController
 from hpcplan.simulate.store import Session
 
 __all__ = ["sacctmgr"]
@@ -136,7 +140,8 @@ def _conditions(rest: list[str], kind: str) -> tuple[dict[str, list[str]], bool]
 def _rows(controller: Controller, session: Session, call: Call, kind: str, *, assoc: bool) -> _Rows:
     cluster = session.settings.cluster
     users = sorted({call.user, *(job.user for job in session.engine.jobs.values())})
-    names = sorted({"normal", *(name for part in session.machine.partitions.values() for name in part.qos)})
+    policies = session.engine.account_policy.qos if isinstance(session.engine, LiveController) else {}
+    names = sorted({"normal", *policies, *(name for part in session.machine.partitions.values() for name in part.qos)})
     qos = ",".join(names)
     if kind == "clusters":
         return [
@@ -150,16 +155,7 @@ def _rows(controller: Controller, session: Session, call: Call, kind: str, *, as
             }
         ]
     if kind == "qos":
-        return [
-            {
-                "name": name,
-                "priority": "0",
-                "gracetime": "00:00:00",
-                "preemptmode": "cluster",
-                "usagefactor": "1.000000",
-            }
-            for name in names
-        ]
+        return [_qos_row(policies.get(name, QosPolicy(name))) for name in names]
     if kind == "tres":
         known = [
             ("cpu", "", 1),
@@ -248,3 +244,39 @@ def _cell(text: str, width: int) -> str:
     size = abs(width)
     text = text[: size - 1] + "+" if len(text) > size else text
     return (text.ljust(size) if width < 0 else text.rjust(size)) + " "
+
+
+def _qos_row(qos: QosPolicy) -> dict[str, str]:
+    limits = qos.limits
+    return {
+        "name": qos.name,
+        "priority": str(qos.priority),
+        "gracetime": elapsed(qos.grace_time_s),
+        "preempt": ",".join(qos.preempts),
+        "preemptexempttime": elapsed(qos.preempt_exempt_s),
+        "preemptmode": qos.preempt_mode or "cluster",
+        "usagefactor": f"{qos.usage_factor:.6f}",
+        "grptres": _tres(limits.group_tres),
+        "grpjobs": _count(limits.group_jobs),
+        "grpsubmit": _count(limits.group_submit),
+        "grpwall": elapsed(limits.group_wall_s),
+        "grptresmins": _tres(limits.group_minutes),
+        "grptresrunmin": _tres(limits.group_run_minutes),
+        "maxtres": _tres(limits.job_tres),
+        "maxtresmins": _tres(limits.job_minutes),
+        "maxwall": elapsed(limits.job_wall_s),
+        "maxtrespu": _tres(limits.user_tres),
+        "maxjobspu": _count(limits.user_jobs),
+        "maxsubmitpu": _count(limits.user_submit),
+        "maxtrespa": _tres(limits.account_tres),
+        "maxjobspa": _count(limits.account_jobs),
+        "maxsubmitpa": _count(limits.account_submit),
+    }
+
+
+def _tres(amounts: Mapping[str, int]) -> str:
+    return tres_text(amounts, short=True)
+
+
+def _count(most: int | None) -> str:
+    return "" if most is None else str(most)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcplan.simulate.account_policy import AccountPolicy, Limits, QosPolicy
 from hpcplan.simulate.commands.attach import EnterOptions, enter
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
@@ -32,9 +33,12 @@ def preempting(tmp_path: Path) -> Iterator[MockSlurm]:
     high = replace(low, name="high", default=False, priority_tier=9, grace_time_s=0)
     nodes = replace(nodes, partitions={"low": low, "high": high})
     settings = SlurmSettings(preempt_type="partition_prio", preempt_mode="cancel")
+    limits = Limits(user_tres={"gres/gpu": 8}, job_wall_s=3600)
+    urgent = QosPolicy("urgent", priority=9, limits=limits, preempts=("low",), grace_time_s=60)
     store = ClusterStore(tmp_path / "cluster")
     described = Settings("g", "g", "", "22.05.8", policy="slurm")
-    store.create(described, nodes, "{}", speed=1, slurm=SlurmCluster(nodes, settings))
+    cluster = SlurmCluster(nodes, settings, policy=AccountPolicy({"urgent": urgent}))
+    store.create(described, nodes, "{}", speed=1, slurm=cluster)
     folder = tmp_path / "here"
     folder.mkdir()
     with enter(store, EnterOptions(purge=True, kill_wait_s=1.0)) as entered:
@@ -59,3 +63,10 @@ def test_tasks_are_told_at_once_and_the_script_when_the_grace_is_over(preempting
     assert said.endswith("script told\n")
     elapsed = int(preempting.out("sacct", "-X", "-n", "-P", "-j", job, "-o", "ElapsedRaw"))
     assert elapsed >= 3
+
+
+def test_sacctmgr_shows_what_a_qos_is(preempting: MockSlurm) -> None:
+    columns = "format=name,priority,gracetime,preempt,maxwall,maxtrespu"
+    assert preempting.out("sacctmgr", "-nP", "show", "qos", columns).splitlines() == [
+        "normal|0|00:00:00|||", "urgent|9|00:01:00|low|01:00:00|gres/gpu=8",
+    ]  # fmt: skip
