@@ -55,7 +55,8 @@ def validate(document: Document, model: type[ModelT]) -> ModelT:
     try:
         result = model.model_validate(document.value, by_alias=True, by_name=False, context={"door": True})
     except ValidationError as error:
-        problems = [_problem(document, details, model) for details in error.errors(include_url=False)]
+        errors = [each for each in error.errors(include_url=False) if not _follows(each)]
+        problems = [_problem(document, details, model) for details in errors]
         raise _input_error(problems) from None
     found = [document.problem(loc, message) for loc, message in result.inconsistencies()]
     if found:
@@ -86,6 +87,11 @@ def _present(value: Any, loc: Loc) -> Loc:
     return tuple(kept)
 
 
+def _follows(details: ErrorDetails) -> bool:
+    """Tell whether a list is too short only since pydantic does not count its entries that are wrong."""
+    return details["type"] == "too_short" and len(details["input"]) >= details.get("ctx", {}).get("min_length", 0)
+
+
 def _problem(document: Document, details: ErrorDetails, model: type[BaseModel]) -> Problem:
     loc, kind = details["loc"], details["type"]
     place = _present(document.value, loc)
@@ -100,6 +106,8 @@ def _problem(document: Document, details: ErrorDetails, model: type[BaseModel]) 
         expected = details.get("ctx", {}).get("expected", "")
         words = re.findall(r"'([^']*)'", str(expected))
         message = f"{details['input']!r} is not one of the choices" + nearest(str(details["input"]), words)
+    elif kind == "too_short":
+        message = f"needs at least {details['ctx']['min_length']}, and has {len(details['input'])}"
     elif kind not in {"value_error"}:
         message = message[:1].lower() + message[1:]
         if not isinstance(details["input"], dict | list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def bench_command(
         _say_job(directory, job_id, output_format)
         narrate(f"next, when it has ended: hpcplan calibrate bench --site {site_name} --read {directory}")
         return
-    _await_end(backend, job_id)
+    _await_end(backend, job_id, directory)
     _take_up(site, partition, node_group, directory, output_format)
 
 
@@ -165,7 +166,7 @@ def _submit(directory: Path, script: Path, backend_name: str) -> tuple[int, Back
     return backend.submit(Submission(str(script.resolve()), str(directory.resolve()))), backend
 
 
-def _await_end(backend: Backend, job_id: int) -> None:
+def _await_end(backend: Backend, job_id: int, directory: Path) -> None:
     import time
 
     from hpcplan.errors import HpcplanError
@@ -179,7 +180,19 @@ def _await_end(backend: Backend, job_id: int) -> None:
                 break
             time.sleep(2.0)
     if found[0].state is not JobState.COMPLETED:
-        raise HpcplanError(f"job {job_id} ended as {found[0].state}", hint="its output is in hpcplan-bench-*.out")
+        output = directory / f"hpcplan-bench-{job_id}.out"
+        raise HpcplanError(f"job {job_id} ended as {found[0].state}{_cause(output)}", hint=f"its output is in {output}")
+
+
+def _cause(output: Path) -> str:
+    """Return what a job's output says went wrong: its first line that names an error of the program."""
+    import re
+
+    with contextlib.suppress(OSError):  # not there, or not yet seen here
+        for line in output.read_text(errors="replace").splitlines():
+            if re.match(r"\w*(Error|Exception|Interrupt)\b|--\w+[ \w]*:|.*(command not found|No such file)", line):
+                return f": {line.strip()}"
+    return ""
 
 
 def _run_here(processes: int, options: list[str]) -> Path:

@@ -19,6 +19,7 @@ from hpcplan.calibrate.bench import Bench, polish, read_bench, slow_of, slow_one
 from hpcplan.calibrate.bench_constants import factors_of
 from hpcplan.calibrate.evidence import keep_factors, known_factors, merge_bench
 from hpcplan.cli import main
+from hpcplan.cli.calibrate_bench import _cause
 from hpcplan.cost.constants import constants_for
 from hpcplan.errors import InputError
 from hpcplan.plan import read_plan
@@ -282,3 +283,18 @@ def test_what_is_no_result_is_refused(tmp_path: Path, spoil: Any) -> None:
 def test_a_process_that_left_nothing_is_missed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"bench-1\.json is missing"):
         bench_of(tmp_path, [data for data in made(3) if data["rank"] != 1])
+
+
+def test_why_a_job_failed_is_looked_for_in_its_output(tmp_path: Path) -> None:
+    output = tmp_path / "hpcplan-bench-7.out"
+    assert _cause(output) == ""
+    output.write_text(
+        "srun: error: n1: task 1: Exited with exit code 1\nTraceback (most recent call last):\n"
+        '  File "site_bench.py", line 24, in <module>\n    import numpy as np\n'
+        "ModuleNotFoundError: No module named 'numpy'\nsrun: error: n2: task 2: Terminated\n"
+    )
+    assert _cause(output) == ": ModuleNotFoundError: No module named 'numpy'"
+    output.write_text("slurmstepd: error: execve(): bash\n/bin/sh: line 1: python4: command not found\n")
+    assert _cause(output) == ": /bin/sh: line 1: python4: command not found"
+    output.write_text("srun: error: n1: task 1: Killed\n")
+    assert _cause(output) == ""

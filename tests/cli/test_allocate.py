@@ -107,6 +107,35 @@ def test_what_no_allocation_can_give_says_what_binds_and_what_would_do(
         assert word in err
 
 
+def test_a_workload_that_fits_nowhere_is_told_why_pool_by_pool_each_time(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    portfolio = written(tmp_path, "workloads:\n  - {workload: gpt3-175b}\n")
+    _, first = run(capsys, portfolio, "--site", "mixed-lab", code=3)
+    _, again = run(capsys, portfolio, "--site", "mixed-lab", code=3)
+    assert first == again, "the second answer comes from the cache of curves"
+    assert [line.split(":")[0] for line in first.splitlines()[1:] if "binds" in line] == ["h100", "a100", "rtx"]
+
+
+def test_a_deadline_before_the_arrival_is_an_error_of_the_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = "{workload: bert-large, arrival: 3 d, deadline: 2 d}"
+    _, err = run(capsys, written(tmp_path, f"workloads:\n  - {line}\n"), "--site", "mixed-lab", code=2)
+    assert "workloads[0].deadline: must be after 'arrival'" in err
+
+
+def test_one_wrong_workload_does_not_make_the_list_too_short(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, err = run(capsys, written(tmp_path, "workloads:\n  - {workload: x, priority: -1}\n"), "--site", "mixed-lab",
+                 code=2)  # fmt: skip
+    assert "priority" in err
+    assert "at least" not in err
+    _, err = run(capsys, written(tmp_path, "workloads: []\n"), "--site", "mixed-lab", code=2)
+    assert "workloads: needs at least 1, and has 0" in err
+
+
 def test_deadlines_that_cannot_be_kept_together_are_told_apart_from_each_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -86,7 +86,7 @@ class Pricing:
     constants_folder: Path | None = None
     cache: Path | None = field(default_factory=lambda: data_dir() / "curves")
     asked: int = 0
-    known: dict[str, dict[str, list[float] | None]] = field(default_factory=dict)
+    known: dict[str, dict[str, list[float] | str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Build the site's graph once."""
@@ -132,7 +132,7 @@ class Pricing:
         workload = wanted.loaded.workload
         options: list[Option] = []
         intervals: list[float] = []
-        why: list[str] = []
+        why: dict[str, str] = {}  # pool: what binds on the most nodes that were tried
         for place in self.places(workload).values():
             best = float("inf")
             for option, interval_s in self._curve(workload, place, why):
@@ -141,7 +141,8 @@ class Pricing:
                     options.append(option)
                     intervals.append(interval_s)
         if not options:
-            raise InfeasibleError(f"{wanted.name} runs on no pool of site {self.site.site.name!r}: {'; '.join(why)}")
+            told = "".join(f"\n{group}: {what}" for group, what in why.items())
+            raise InfeasibleError(f"{wanted.name} runs on no pool of site {self.site.site.name!r}{told}")
         return Job(
             name=wanted.name,
             options=tuple(options),
@@ -154,10 +155,10 @@ class Pricing:
             restart_s=STARTUP_S + 2 * write_time_s(self.site.site, workload.model),  # written, and read again
         )
 
-    def _curve(self, workload: Workload, place: PoolPlace, why: list[str]) -> list[tuple[Option, float]]:
+    def _curve(self, workload: Workload, place: PoolPlace, why: dict[str, str]) -> list[tuple[Option, float]]:
         least, most = workload.request.nodes or (1, place.most)
         if least > place.most:
-            why.append(f"{place.group} has {place.most} nodes for a job, {least} are asked for")
+            why[place.group] = f"a job may have {place.most} nodes, {least} are asked for"
             return []
         steps = self._steps(workload, place, counts_up_to(min(most, place.most), least), why)
         site, found = self.site.site, []
@@ -166,7 +167,7 @@ class Pricing:
             try:
                 segments, every = chain_of(workload, site, place.partition, {place.group: count}, promised)
             except InfeasibleError as error:
-                why.append(f"{place.group}: {error.message}")
+                why[place.group] = error.message
                 continue
             run = training_of(workload, site, {place.group: count}, segments, every)
             option = Option(place.group, count, run.time_to_train_s, run.cost, run.energy_kwh)
@@ -174,7 +175,7 @@ class Pricing:
         return found
 
     def _steps(
-        self, workload: Workload, place: PoolPlace, counts: list[int], why: list[str]
+        self, workload: Workload, place: PoolPlace, counts: list[int], why: dict[str, str]
     ) -> dict[int, tuple[float, float]]:
         """Return the best step and the upper end of its interval, by nodes; numbers on which nothing runs are out."""
         (kind,) = kinds_of(
@@ -184,10 +185,12 @@ class Pricing:
         known, path = self._recall(self._key(workload, kind, place.group))
         fresh, found = False, {}
         for count in counts:
-            if str(count) not in known:
-                known[str(count)], fresh = self._search(workload, kind, count, why), True
+            if not known.get(str(count)):
+                known[str(count)], fresh = self._search(workload, kind, count), True
             answer = known[str(count)]
-            if answer is not None:
+            if isinstance(answer, str):
+                why[place.group] = answer
+            else:
                 found[count] = (answer[0], answer[1])
         if fresh and path is not None:
             try:
@@ -195,17 +198,15 @@ class Pricing:
                 write_text(path, json.dumps(known) + "\n")
             except (OSError, HpcplanError):
                 self.cache = None  # a cache that cannot be written is no reason to stop
-        if not found and not why:
-            why.append(f"{place.group}: nothing fits")
         return found
 
-    def _search(self, workload: Workload, kind: Kind, count: int, why: list[str]) -> list[float] | None:
+    def _search(self, workload: Workload, kind: Kind, count: int) -> list[float] | str:
+        """Return the best step and the upper end of its interval, or what binds."""
         self.asked += 1
         try:
             outcome = search(workload, [kind], nodes=(count, count), keep=1)
         except InfeasibleError as error:
-            why.append(f"{kind.group}: {error.message}")
-            return None
+            return error.message
         step_s = float(outcome.costs.step_s[0])
         return [step_s, step_s * (1 + kind.constants.interval)]
 
@@ -215,7 +216,7 @@ class Pricing:
         parts = [__version__, self.site.sha256, group, kind.constants.sha256, training, request]
         return digest([*parts, workload.model.model_dump(mode="json")])[:32]
 
-    def _recall(self, key: str) -> tuple[dict[str, list[float] | None], Path | None]:
+    def _recall(self, key: str) -> tuple[dict[str, list[float] | str], Path | None]:
         path = None if self.cache is None else self.cache / f"{key}.json"
         if key not in self.known:
             try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpcplan.errors import InfeasibleError
 from hpcplan.schedule.sharing.optimum import Solution
-from hpcplan.schedule.sharing.problem import Placed, Problem
+from hpcplan.schedule.sharing.problem import Option, Placed, Problem
 from hpcplan.schedule.sharing.relax import usable_options
 from hpcplan.units import format_duration
 
@@ -24,13 +24,11 @@ def refuse_impossible(problem: Problem, currency: str) -> None:
     for job in problem.jobs:
         if usable_options(job):
             continue
-        fastest = min(job.options, key=lambda o: o.run_s)
         affordable = [o for o in job.options if job.budget is None or (o.cost or 0.0) <= job.budget]
-        where = f"{fastest.nodes} nodes of {fastest.pool}"
         if not affordable:
             cheapest = min(job.options, key=lambda o: o.cost or 0.0)
             wrong.append(
-                f"{job.name}: the budget binds: the cheapest way ({cheapest.nodes} nodes of {cheapest.pool}) costs "
+                f"{job.name}: the budget binds: the cheapest way ({_nodes(cheapest)}) costs "
                 f"{cheapest.cost or 0:,.0f} {currency}, but the budget is {job.budget:,.0f}"
             )
             hints.append(f"{job.name}: a budget of {cheapest.cost or 0:.0f}, or fewer tokens")
@@ -39,8 +37,8 @@ def refuse_impossible(problem: Problem, currency: str) -> None:
         ends = job.arrival_s + fastest.run_s
         within = "" if len(affordable) == len(job.options) else " within its budget"
         wrong.append(
-            f"{job.name}: the deadline binds: alone on the site, the fastest way{within} ({where}) ends after "
-            f"{format_duration(ends)}, but the deadline is {format_duration(job.deadline_s or 0)}"
+            f"{job.name}: the deadline binds: alone on the site, the fastest way{within} ({_nodes(fastest)}) ends "
+            f"after {format_duration(ends)}, but the deadline is {format_duration(job.deadline_s or 0)}"
         )
         hints.append(f"{job.name}: a deadline of {_up(ends)}, or fewer tokens")
     if problem.budget is not None and not wrong:
@@ -80,6 +78,10 @@ def _late(problem: Problem, placed: Sequence[Placed]) -> list[Placed]:
         return deadline is not None and each.end_s > deadline * (1 + 1e-6)
 
     return [each for each in placed if is_late(each)]
+
+
+def _nodes(option: Option) -> str:
+    return f"{option.nodes} node{'s' if option.nodes > 1 else ''} of {option.pool}"
 
 
 def _up(seconds: float) -> str:

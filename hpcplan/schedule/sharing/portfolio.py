@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +50,12 @@ class Portfolio(Value):
     budget: NonNegative | None = Field(None, description="most that all may cost together")
     horizon_s: Duration | None = Field(None, alias="horizon", description="when throughput is counted")
     workloads: tuple[Entry, ...] = Field(min_length=1)
+
+    def inconsistencies(self) -> Iterable[tuple[Loc, str]]:
+        """Yield deadlines that are over before their workload may start."""
+        for index, entry in enumerate(self.workloads):
+            if entry.deadline_s is not None and entry.deadline_s <= (entry.arrival_s or 0.0):
+                yield ("workloads", index, "deadline"), "must be after 'arrival'; both are counted from now"
 
 
 @dataclass(frozen=True, slots=True)
