@@ -1,7 +1,8 @@
 """Slurm's scheduling of a long trace in compiled code, where numba is installed and the trace is of the usual kind.
 
-The usual kind: whole nodes (select/linear) without switches, reservations, preemption, QOS, accounts and fair share,
-and jobs that ask for nodes, a limit, a partition, features and a priority at most. The result is the same as
+The usual kind: whole nodes (select/linear), or shares of nodes (select/cons_tres) but with LLN and ``OverSubscribe``,
+without switches, reservations, preemption, QOS, accounts and fair share; and jobs that ask for nodes, tasks, CPUs,
+memory, GRES, a limit, a partition, features and a priority at most. The result is the same as
 :class:`~hpcplan.simulate.controller.Controller` gives; everything else is left to it.
 """
 
@@ -36,6 +37,7 @@ __all__ = [
     "rules_of",
     "usual_alone",
     "usual_cluster",
+    "usual_shares",
 ]
 
 _REMEMBERED: Final = 4096  # requests whose factors are kept
@@ -46,19 +48,40 @@ _HARMLESS: Final = frozenset(
         "gpus", "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
         "memory_per_gpu_bytes", "account", "qos", "exclude", "constraint", "exclusive", "priority", "output", "error",
         "signal", "requeue", "comment", "open_mode", "work_dir", "expected_runtime_s", "pretend_exit",
-        "kill_on_invalid_dep",
+        "kill_on_invalid_dep", "other_gres",
     )
 )  # fmt: skip
 _unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
 _DEFAULTS: Final = _unusual(JobSpec())
+_GRES_KINDS: Final = 4  # kinds of GRES that compiled code counts, GPUs among them
+_MIB: Final = 1024**2
 FEW: Final = 2000  # jobs; so few are done before numba is loaded
 
 
 def usual_cluster(cluster: SlurmCluster) -> bool:
-    """Whether compiled code can do what this cluster's slurmctld does."""
+    """Whether compiled code can do what this cluster's slurmctld does, and it gives out whole nodes."""
+    return not (cluster.machine.shares_nodes or cluster.settings.consumable) and _is_simple(cluster)
+
+
+def usual_shares(cluster: SlurmCluster) -> bool:
+    """Whether compiled code can do what this cluster's slurmctld does, and jobs share its nodes."""
+    sharing, parts = cluster.machine.sharing, cluster.machine.partitions.values()
+    if sharing is None or not cluster.machine.shares_nodes:
+        return False
+    kinds = {name for group in cluster.machine.groups for name, _ in group.other_gres}
+    return (
+        sharing.cpus
+        and cluster.settings.consumable
+        and not (sharing.least_loaded or any(part.least_loaded or part.jobs_per_resource > 1 for part in parts))
+        and len(kinds) < _GRES_KINDS
+        and _is_simple(cluster)
+    )
+
+
+def _is_simple(cluster: SlurmCluster) -> bool:
     settings, policy = cluster.settings, cluster.policy
     return (
-        not (cluster.machine.shares_nodes or settings.consumable or cluster.switches or cluster.reservations)
+        not (cluster.switches or cluster.reservations)
         and not (policy.qos or policy.accounts or policy.users)
         and not (settings.multifactor and settings.priority_weight_fair_share)
         and cluster.moments is None
@@ -67,14 +90,14 @@ def usual_cluster(cluster: SlurmCluster) -> bool:
     )
 
 
-def numba_is_there(tell: Callable[[str], None]) -> bool:
-    """Whether compiled code can be had; says so if it cannot, or has to be made first."""
+def numba_is_there(tell: Callable[[str], None], *, shared: bool = False) -> bool:
+    """Whether compiled code (for ``shared`` nodes) can be had; says so if it cannot, or has to be made first."""
     if find_spec("numba") is None:
         tell("with numba (pip install 'hpcplan[fast]') this goes about ten times as fast")
         return False
     from hpcplan.simulate.compiled.jit import is_cold
 
-    if is_cold():
+    if is_cold("shared_backfill" if shared else "backfill"):
         tell("compiling the scheduler, once for this version: some ten seconds to a minute")
     return True
 
@@ -119,11 +142,16 @@ def compiled_rows(
     source = _Source(plan, cluster, factors)
     cpus = {group.cpus for group in machine.groups}
     wants_nodes = names_nodes or len(cpus) > 1
+    shared = None
+    if machine.shares_nodes:
+        from hpcplan.simulate.resources import Capacity
+
+        shared = Capacity(machine)
     driver = Driver(
         rules_of(settings), clock_at(settings, plan.first_s), all_nodes=machine.all_nodes,
         lines=[group.mask for group in sorted(machine.groups, key=lambda group: group.weight)],
         partitions=[(part.mask, part.priority_tier) for part in machine.partitions.values()],
-        factors=source.n_factors, wants_nodes=wants_nodes,
+        factors=source.n_factors, wants_nodes=wants_nodes, shared=shared,
     )  # fmt: skip
     whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
     each = next(iter(cpus))
@@ -132,8 +160,11 @@ def compiled_rows(
             yield from turned_away
             turned_away.clear()
         _, position, job, _, request = plan.waiting.pop(number)
-        width = each * request.minimum if nodes is None else machine.total(nodes, "cpus")
-        size, names = (request.minimum, machine.node_list(nodes)) if names_nodes and nodes is not None else (None, None)
+        if not request.whole:
+            width = request.cpus
+        else:
+            width = each * request.minimum if nodes is None else machine.total(nodes, "cpus")
+        size, names = (nodes.bit_count(), machine.node_list(nodes)) if names_nodes and nodes else (None, None)
         yield position, Row(job.name, job.submit_s, start, end, width, size, names, cut if timed_out else whole)
     yield from turned_away
     for _, position, job, _, _ in plan.waiting.values():
@@ -151,6 +182,9 @@ class _Source:
         self._users: dict[str, int] = {}
         self._count_users = cluster.settings.bf_max_job_user > 0
         self._by_default = 0  # jobs so far whose priority goes down from job to job
+        self._gres: list[str] | None = None  # the GRES that are no GPUs, where jobs share nodes
+        if cluster.machine.shares_nodes:
+            self._gres = sorted({name for group in cluster.machine.groups for name, _ in group.other_gres})
         self.n_factors = 0
         if factors is not None:
             settings = cluster.settings
@@ -173,11 +207,23 @@ class _Source:
                 number, job.submit_s, job.run_s, request.limit_s, request.minimum, request.eligible,
                 self._partitions[request.partition], user, None if priority is None else max(1, priority),
                 request.limit_reason is not None, self._parts(spec, request) if priority is None else self._none,
+                () if self._gres is None else self._share(request),
             )  # fmt: skip
 
     @property
     def _none(self) -> list[float]:
         return [0.0] * self.n_factors
+
+    def _share(self, request: Request) -> tuple[int, ...]:
+        """Return what a job wants that shares nodes, as :class:`~.compiled.driver.Coming` has it."""
+        gres = dict(request.node_gres)
+        counts = [request.node_gpus, *(gres.get(name, 0) for name in self._gres or ())]
+        memory = request.node_memory_bytes
+        return (
+            request.maximum, request.cpus, int(request.spread), request.node_cpus,
+            -1 if memory is None else -(-memory // _MIB), request.memory_per_cpu_bytes,
+            *counts, *[0] * (_GRES_KINDS - len(counts)),
+        )  # fmt: skip
 
     def _parts(self, spec: JobSpec, request: Request) -> list[float]:
         """Return what the factors other than age add to the priority of jobs that ask for this."""

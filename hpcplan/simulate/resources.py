@@ -87,6 +87,11 @@ class Capacity:
             self.weights[where] = group.weight << 8
         self._needs: dict[object, Table] = {}
 
+    @property
+    def countable(self) -> tuple[Vector, Vector, list[Vector]]:
+        """CPUs and memory (MiB) of each node; GPUs, and whatever other GRES there are, in the order of ``others``."""
+        return self.full[_CPUS], self.full[_MEMORY], [self.full[_GPUS], *self.full[_OTHERS:]]
+
     def need(self, request: Request) -> Table:
         """Return the CPUs (in whole cores or sockets), GPUs, memory (MiB) and other GRES that the request takes of each
         node at least, in the rows of :attr:`full`.

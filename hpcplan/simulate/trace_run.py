@@ -24,6 +24,7 @@ from hpcplan.simulate.fast_slurm import (
     numba_is_there,
     usual_alone,
     usual_cluster,
+    usual_shares,
 )
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.machine import Machine
@@ -142,14 +143,18 @@ def rows_on_nodes(
     """
     check_policy(policy)
     fast = False
-    if policy == "slurm" and compiled and not names and usual_cluster(cluster):
+    if policy == "slurm" and compiled and not names and (usual_cluster(cluster) or usual_shares(cluster)):
         if isinstance(jobs, Sequence):
             fast = len(jobs) > FEW and all(map(is_usual, jobs))
         else:
             jobs = iter(jobs)
             first = list(islice(jobs, FEW + 1))
             fast, jobs = len(first) > FEW and all(map(is_usual, first)), chain(first, jobs)
-        if fast and (fast := numba_is_there(tell)) and not isinstance(jobs, Sequence):
+        if (
+            fast
+            and (fast := numba_is_there(tell, shared=cluster.machine.shares_nodes))
+            and not isinstance(jobs, Sequence)
+        ):
             jobs = usual_alone(jobs)
     turned_away: list[Placed] = []
     plan = Submissions(

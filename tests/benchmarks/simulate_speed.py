@@ -4,12 +4,14 @@ Both peers stay outside this repository. pyss (https://github.com/dinesh121991/p
 folder and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has it. Times are CPU times of one process:
 for ours the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made
 up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine. Under ``slurm``
-each processor is a node; compiling its scheduler, which is done once, is not counted. ``--lengths`` prints what a job
+each processor is a node; compiling its scheduler, which is done once, is not counted. ``--shared`` prints how many jobs
+a second share 1,024 nodes of 64 CPUs and 8 GPUs (select/cons_tres) at the loads given. ``--lengths`` prints what a job
 costs in traces of different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes, of SWF, CSV and sacct's
 text (``--policies`` says under which policies).
 
     python -m tests.benchmarks.simulate_speed [--jobs 122060] [--pyss ~/pyss/src --python2 python2.7]
         [--accasim ~/accasim-env/bin/python]
+    python -m tests.benchmarks.simulate_speed --shared 0.6,0.8,0.95 [--jobs 30000]
     python -m tests.benchmarks.simulate_speed --lengths 30000,122060,500000,1000000
     python -m tests.benchmarks.simulate_speed --memory 250000,1000000,4000000
 """
@@ -27,10 +29,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpcplan.simulate.jobs import JobSpec
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
 from hpcplan.simulate.outcome import metrics
+from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_settings import SlurmSettings
 from hpcplan.simulate.trace_files import read_trace
-from hpcplan.simulate.trace_run import on_processors
-from hpcplan.simulate.traces import TraceJob
+from hpcplan.simulate.trace_run import on_nodes, on_processors
+from hpcplan.simulate.traces import Trace, TraceJob
 
 __all__ = ["main"]
 
@@ -130,6 +136,59 @@ def _line(name: str, jobs: int, seconds: float | None, note: str = "") -> None:
     print(f"{name:34} {jobs:9,} {rate} {note}", flush=True)
 
 
+def _sharing_cluster() -> SlurmCluster:
+    nodes, gib = (1 << PROCS) - 1, 1 << 30
+    batch = PartitionShape("batch", nodes, default=True, exclusive=False)
+    names = tuple(f"n{number}" for number in range(1, PROCS + 1))
+    group = NodeGroupShape(nodes, 64, 256 * gib, gpus=8)
+    machine = Machine(names, (group,), {"batch": batch}, Sharing(memory=True))
+    return SlurmCluster(machine, SlurmSettings(consumable=True))
+
+
+def _sharing_jobs(jobs: int, load: float) -> Iterator[TraceJob]:
+    """Yield jobs of a few CPUs or GPUs, with memory by the CPU, of which one in five is on several nodes."""
+    draw, specs = random.Random(5), dict[tuple[int, ...], JobSpec]()
+    made = []
+    for _ in range(jobs):
+        limit_s, kind = draw.choice((600, 1200, 3600, 3600, 7200, 10800, 14400, 28800, 86400)), draw.random()
+        gpus = draw.choice((1, 1, 2, 4, 8))
+        if kind < 0.5:
+            asked = (1, draw.choice((1, 2, 4, 8, 16, 32)), 0)
+        elif kind < 0.8:
+            asked = (1, 8 * gpus, gpus)
+        else:
+            asked = (draw.choice((1, 2, 4, 8, 16, 32)), 64, 8) if kind < 0.95 else (draw.choice((2, 4, 8)), 16, 0)
+        nodes, cpus, gpus = asked
+        key = (*asked, draw.choice((1, 2, 4)), limit_s)
+        spec = specs.setdefault(
+            key,
+            JobSpec(
+                nodes_min=nodes, ntasks_per_node=1, cpus_per_task=cpus, gpus_per_node=gpus or None,
+                memory_per_cpu_bytes=key[3] << 30, time_limit_s=limit_s,
+            ),
+        )  # fmt: skip
+        made.append((nodes * cpus, spec, limit_s, int(min(draw.lognormvariate(5.5, 2.0), limit_s)) + 1))
+    gap_s = sum(cpus * run_s for cpus, _, _, run_s in made) / jobs / (PROCS * 64) / load
+    moment, draw = 0.0, random.Random(7)
+    for number, (cpus, spec, limit_s, run_s) in enumerate(made, start=1):
+        moment += draw.expovariate(1 / gap_s)
+        yield TraceJob(number, int(moment), run_s, limit_s, cpus, ask=spec)
+
+
+def shared(jobs: int, loads: list[float]) -> None:
+    """Print how many jobs a second share nodes under ``slurm``."""
+    cluster = _sharing_cluster()
+    on_nodes(Trace(tuple(_sharing_jobs(5_000, 0.5)), None, 0), cluster, "slurm")
+    for load in loads:
+        trace = Trace(tuple(_sharing_jobs(jobs, load)), None, 0)
+        begin = time.process_time()
+        schedule = on_nodes(trace, cluster, "slurm")
+        _line(
+            f"hpcplan, slurm, shared nodes, {load}", jobs, time.process_time() - begin,
+            f"(mean wait {schedule.metrics().mean_wait_s or 0:,.0f} s)",
+        )  # fmt: skip
+
+
 def lengths(folder: Path, counts: list[int], load: float) -> None:
     """Print what a job costs in traces of different lengths."""
     print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
@@ -164,6 +223,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=122_060)
     parser.add_argument("--load", type=float, default=0.6)
     parser.add_argument("--few", type=int, default=5_000, help="jobs for what is slow")
+    parser.add_argument("--shared", type=lambda text: [float(word) for word in text.split(",")])
     parser.add_argument("--lengths", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--memory", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--policies", type=lambda text: text.split(","), default=["easy", "slurm"])
@@ -171,6 +231,10 @@ def main() -> None:
     parser.add_argument("--python2", default="python2.7")
     parser.add_argument("--accasim", metavar="PYTHON")
     given = parser.parse_args()
+    if given.shared:
+        print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
+        shared(given.jobs, given.shared)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few = write(given.few, given.load, folder / "few.swf")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcplan.simulate import trace_run
-from hpcplan.simulate.fast_slurm import is_usual, usual_cluster
+from hpcplan.simulate.fast_slurm import is_usual, usual_cluster, usual_shares
 from hpcplan.simulate.jobs import JobSpec
-from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
 from hpcplan.simulate.outcome import Row
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
@@ -20,6 +21,7 @@ from hpcplan.simulate.traces import Trace, TraceJob
 
 pytest.importorskip("numba")
 NODES = 70  # more than one word of 64
+MIB = 1024**2
 
 
 def machine(draw: random.Random) -> Machine:
@@ -97,6 +99,82 @@ def test_every_row_is_that_of_the_controller_in_python(seed: int, chunk: int, or
         patch.setattr(driver, "_CHUNK", chunk)
         plain, compiled = both(made, cluster, order, patch)
     assert compiled == plain
+
+
+def shared_machine(draw: random.Random, nodes: int) -> Machine:
+    """Return nodes of two lines of slurm.conf that jobs share, with memory, GPUs and another GRES."""
+    of, cut, threads = draw.choice, draw.randrange(1, nodes), draw.choice([1, 1, 2])
+    sharing = Sharing(
+        memory=of([True, False]), default_memory_per_cpu_bytes=of([None, 1000 * MIB]), sockets=of([False, False, True]),
+        max_memory_per_cpu_bytes=of([None, None, 2000 * MIB]),
+    )  # fmt: skip
+    groups = (
+        NodeGroupShape(
+            (1 << cut) - 1, 8, 8000 * MIB, gpus=of([0, 4]), features=("old",), weight=of([1, 2]),
+            threads_per_core=threads, cpus_per_socket=4, other_gres=of([(), (("nvme", 2),)]),
+        ),
+        NodeGroupShape(
+            (1 << nodes) - (1 << cut), of([4, 16]), 16000 * MIB, gpus=4, threads_per_core=threads,
+            cpus_per_socket=of([4, 0]), other_gres=(("nvme", 1),),
+        ),
+    )  # fmt: skip
+    everything = (1 << nodes) - 1
+    parts = {
+        "all": PartitionShape("all", everything, default=True, exclusive=False, max_time_s=of([None, 3600])),
+        "some": PartitionShape(
+            "some", draw.getrandbits(nodes) or 1, priority_tier=of([1, 2]), exclusive=of([False, False, True]),
+            max_nodes=of([None, None, 3]),
+        ),
+    }  # fmt: skip
+    return Machine(tuple(f"n{number}" for number in range(1, nodes + 1)), groups, parts, sharing)
+
+
+def shares(draw: random.Random, nodes: int) -> Iterator[TraceJob]:
+    """Yield jobs that take tasks, shares of nodes or whole nodes."""
+    of, moment, gap_s = draw.choice, 0, draw.choice([1, 5, 30, 100])
+    for number in range(1, of([30, 150]) + 1):
+        moment += int(draw.expovariate(1 / gap_s))
+        limit_s = of([60, 600, 601, 3600, 7200])
+        run_s = int(min(draw.expovariate(1 / limit_s), 1.5 * limit_s)) + 1
+        tasks, width = of([1, 2, 3, 5, 8, 13]), min(nodes, of([1, 1, 1, 2, 3, 5]))
+        memory = of([
+            {}, {}, {"memory_per_cpu_bytes": of([500, 1500]) * MIB}, {"memory_per_node_bytes": of([0, 1000]) * MIB},
+        ])  # fmt: skip
+        gres = of([{}, {}, {"gpus_per_node": of([1, 2, 4])}, {"gpus": of([1, 3])}, {"other_gres": (("nvme", 1),)}])
+        asks = of([
+            None, {"ntasks": tasks, "cpus_per_task": of([1, 1, 2, 3]), **memory, **of([{}, gres])},
+            {"nodes_min": width, "ntasks_per_node": of([None, 1, 2]), "cpus_per_task": of([1, 3]), **memory, **gres},
+            {"nodes_min": width, "ntasks": width * of([1, 2]) + of([0, 1]), **memory, **gres},
+            {"nodes_min": width, "nodes_max": width, "exclusive": True},
+        ])  # fmt: skip
+        ask = None
+        if asks is not None:
+            ask = JobSpec(
+                time_limit_s=of([limit_s, None]), partition=of(["all", "all", "some"]),
+                priority=of([None, None, None, 700]), constraint=of([None, None, None, "old"]), **asks,
+            )  # fmt: skip
+        yield TraceJob(number, moment, run_s, limit_s, tasks, ask=ask, user=f"user{draw.randrange(4)}")
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), nodes=st.sampled_from([5, 12, NODES]))
+def test_every_row_is_that_of_the_controller_in_python_where_jobs_share_nodes(seed: int, nodes: int) -> None:
+    draw = random.Random(seed)
+    how = replace(parameters(draw), consumable=True, bf_window_linear_s=draw.choice([0, 0, 300]))
+    cluster = SlurmCluster(shared_machine(draw, nodes), how)
+    assert usual_shares(cluster)
+    assert not usual_cluster(cluster)
+    with pytest.MonkeyPatch.context() as patch:
+        plain, compiled = both(Trace(tuple(shares(draw, nodes)), None, 0), cluster, "submit", patch)
+    assert compiled == plain
+
+
+@pytest.mark.parametrize("what", [{"least_loaded": True}, {"jobs_per_resource": 2}])
+def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python(what: dict[str, int]) -> None:
+    usual = shared_machine(random.Random(1), 5)
+    parts = {name: replace(part, **what) for name, part in usual.partitions.items()}  # type: ignore[arg-type]
+    assert usual_shares(SlurmCluster(usual, SlurmSettings(consumable=True)))
+    assert not usual_shares(SlurmCluster(replace(usual, partitions=parts), SlurmSettings(consumable=True)))
 
 
 @pytest.mark.parametrize(

@@ -10,25 +10,36 @@ from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose, plan
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S, BF_WINDOW_S,
-    CHOSEN, CLOCK_S, COMPETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS,
-    LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODES, NOW, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK,
-    PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, SUBMIT_S, TRIED,
-    UNTIL_SETS, USABLE, Ints, Sets,
+    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S,
+    BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S, BF_WINDOW_S, CHOSEN, CLOCK_S, COMPETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS,
+    FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODES, NOW,
+    N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED,
+    RESERVED, SPAN_ROWS, SPAN_SETS, SUBMIT_S, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_pass", "comes_again", "find", "last_that_can_start", "may_reserve", "promise", "started_now"]
+__all__ = [
+    "begin_pass", "begin_plan", "comes_again", "count_running", "down", "find", "last_that_can_start", "may_reserve",
+    "promise", "right", "started_now", "test_counts",
+]  # fmt: skip
 
 
 @compiled
 def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
     """Set a pass up; ``FREE`` holds the free nodes."""
     clock = OF_CLOCK
-    of[clock, N_SPANS], of[clock, N_LEVELS], of[clock, N_LIMITS] = 1, 0, of[clock, N_PROMISED]
-    of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = _down(rules, of[clock, NOW]), 0, rules[NODES]
-    of[clock, COMPETING] = 0
+    of[clock, N_SPANS], of[clock, N_LEVELS] = 1, 0
+    of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = down(rules, of[clock, NOW]), 0, rules[NODES]
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
+    begin_plan(rules, of, sets)
+
+
+@compiled
+def begin_plan(rules: Ints, of: Ints, sets: Sets) -> None:
+    """Begin with the ends of what runs, and nothing promised."""
+    clock = OF_CLOCK
+    of[clock, COMPETING], of[clock, N_LIMITS] = 0, of[clock, N_PROMISED]
+    for word in range(sets.shape[1]):
         sets[PLANNED, word] = 0
     for number in range(of[clock, N_PROMISED]):
         slot = of[PROMISED, number]
@@ -51,7 +62,7 @@ def last_that_can_start(rules: Ints, of: Ints, sets: Sets, queue: int, last: int
         return -1
     while last >= 0:
         slot = of[queue, last]
-        span = max(0, _right(of, BEGINS, spans, now + of[LIMIT_S, slot]) - 1)
+        span = max(0, right(of, BEGINS, spans, now + of[LIMIT_S, slot]) - 1)
         until, eligible = rules[UNTIL_SETS] + of[SPAN_ROWS, span], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
         count = 0
         for word in range(words):
@@ -76,7 +87,7 @@ def find(rules: Ints, of: Ints, sets: Sets, slot: int, now_only: bool) -> int:
     asked = now
     while asked != NEVER:
         earliest = asked
-        first = max(0, _right(of, BEGINS, final + 1, earliest) - 1)
+        first = max(0, right(of, BEGINS, final + 1, earliest) - 1)
         beyond = first + 1
         while beyond <= final and of[BEGINS, beyond] <= earliest + limit_s:
             beyond += 1
@@ -148,13 +159,13 @@ def _next_gain(rules: Ints, of: Ints, sets: Sets, pool: int, first: int, beyond:
 
 
 @compiled
-def _down(rules: Ints, time: int) -> int:
+def down(rules: Ints, time: int) -> int:
     """Return the last multiple of the resolution up to ``time``, on the controller's clock."""
     return time - (time + rules[CLOCK_S]) % rules[BF_RESOLUTION_S]
 
 
 @compiled
-def _right(of: Ints, row: int, count: int, time: int) -> int:
+def right(of: Ints, row: int, count: int, time: int) -> int:
     """Return how many of the first ``count`` times of a row are not after ``time``."""
     low, high = 0, count
     while low < high:
@@ -203,7 +214,7 @@ def _level_with(rules: Ints, of: Ints, sets: Sets, usable: int, need: int, low: 
 @compiled
 def _fits_by(rules: Ints, of: Ints, sets: Sets, time: int, need: int) -> bool:
     """Whether so many of ``USABLE`` have come free by then, if the running jobs go one after another."""
-    ended = _right(of, LIMIT_ENDS, of[OF_CLOCK, N_LIMITS], time)
+    ended = right(of, LIMIT_ENDS, of[OF_CLOCK, N_LIMITS], time)
     while ended > of[OF_CLOCK, N_LEVELS]:
         _next_level(rules, of, sets)
     return common(sets, rules[LEVEL_SETS] + ended - 1 if ended else FREE, USABLE) >= need
@@ -227,10 +238,10 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, need: int, first_level: int) ->
 @compiled
 def _overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
     """Whether nodes of ``CHOSEN`` have been promised between these times, rounded to ``bf_resolution``."""
-    start, end, spans = _down(rules, start), _down(rules, end), of[OF_CLOCK, N_SPANS]
-    if start >= _down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
+    start, end, spans = down(rules, start), down(rules, end), of[OF_CLOCK, N_SPANS]
+    if start >= down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return False
-    position = max(0, _right(of, BEGINS, spans, start) - 1)
+    position = max(0, right(of, BEGINS, spans, start) - 1)
     while position < spans and of[BEGINS, position] < end:
         row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
         for word in range(sets.shape[1]):
@@ -245,6 +256,16 @@ def started_now(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
     """Count a job that has started on ``CHOSEN`` among the running ones."""
     for word in range(sets.shape[1]):
         sets[FREE, word] &= ~sets[CHOSEN, word]
+    place = count_running(of, slot)
+    of[OF_CLOCK, N_LEVELS] = min(place, of[OF_CLOCK, N_LEVELS])
+    for level in range(of[OF_CLOCK, N_LEVELS]):  # those after it have its nodes as before
+        for word in range(sets.shape[1]):
+            sets[rules[LEVEL_SETS] + level, word] &= ~sets[CHOSEN, word]
+
+
+@compiled
+def count_running(of: Ints, slot: int) -> int:
+    """Put the end of a job that has started among those of the others, and return where."""
     place, end = of[OF_CLOCK, N_LIMITS], of[LIMIT_END_S, slot]
     while place > 0:
         before = of[LIMIT_ENDS, place - 1]
@@ -254,10 +275,7 @@ def started_now(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
         place -= 1
     of[LIMIT_ENDS, place], of[LIMIT_SLOTS, place] = end, slot
     of[OF_CLOCK, N_LIMITS] += 1
-    of[OF_CLOCK, N_LEVELS] = min(place, of[OF_CLOCK, N_LEVELS])
-    for level in range(of[OF_CLOCK, N_LEVELS]):  # those after it have its nodes as before
-        for word in range(sets.shape[1]):
-            sets[rules[LEVEL_SETS] + level, word] &= ~sets[CHOSEN, word]
+    return place
 
 
 @compiled
@@ -273,15 +291,26 @@ def may_reserve(rules: Ints, of: Ints, slot: int) -> bool:
 
 
 @compiled
+def test_counts(rules: Ints, of: Ints, slot: int) -> bool:
+    """Count a job towards ``bf_max_job_part`` and ``bf_max_job_user``; whether it is within them."""
+    partition, user = of[PARTITION, slot], of[USER, slot]
+    of[TESTED, partition] += 1
+    of[TESTED_USERS, user] += 1
+    if rules[BF_MAX_JOB_PART] and of[TESTED, partition] > rules[BF_MAX_JOB_PART]:
+        return False
+    return not rules[BF_MAX_JOB_USER] or of[TESTED_USERS, user] <= rules[BF_MAX_JOB_USER]
+
+
+@compiled
 def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
     """Promise a job ``CHOSEN`` from ``start`` on."""
     of[RESERVED, of[PARTITION, slot]] += 1
     of[OF_CLOCK, COMPETING] |= of[OF_CLOCK, LATE]
     for word in range(sets.shape[1]):
         sets[PLANNED, word] |= sets[CHOSEN, word]
-    end = _down(rules, start + of[LIMIT_S, slot])
-    start = max(_down(rules, start), of[BEGINS, 0])
-    if start >= _down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
+    end = down(rules, start + of[LIMIT_S, slot])
+    start = max(down(rules, start), of[BEGINS, 0])
+    if start >= down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return
     end = max(end, start + rules[BF_RESOLUTION_S])
     first = _cut(rules, of, sets, start)
@@ -302,10 +331,10 @@ def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
 def _cut(rules: Ints, of: Ints, sets: Sets, time: int) -> int:
     """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
     spans = of[OF_CLOCK, N_SPANS]
-    position = _right(of, BEGINS, spans, time - 1)
+    position = right(of, BEGINS, spans, time - 1)
     if not position or (position < spans and of[BEGINS, position] == time):
         return position
-    if position == spans and time >= _down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
+    if position == spans and time >= down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return position
     for later in range(spans, position, -1):
         of[BEGINS, later], of[COUNTS, later] = of[BEGINS, later - 1], of[COUNTS, later - 1]

@@ -11,15 +11,17 @@ from typing import Final
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
-    AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, COMING,
+    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, COMING,
     COMPETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET, ENDED_START_S,
     ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, FIRST_COMING, GIVEN, ID, JOB_SETS, MAIN_DUE_MS,
     MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER, NOW, N_CLEANING, N_COMING, N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED,
     N_WAITING, OF_CLOCK, PARTITION, PARTITION_TIER, PERIOD, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S,
     PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT,
-    TRIGGERED, TURN_MS, UNUSED, WAITING, Floats, Ints, Sets,
+    TRIGGERED, TURN_MS, UNUSED, WAITING, Floats, Ints, Sets, Stock,
 )  # fmt: skip
-from hpcplan.simulate.compiled.passes import SUBMITTED_MS, backfill_pass, hold, main_pass, place_of
+from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
+from hpcplan.simulate.compiled.starting import SUBMITTED_MS, hold, place_of
+from hpcplan.simulate.compiled.stock import NOW_IT_IS, give_back, level, weigh
 from hpcplan.simulate.compiled.threads import (
     backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
 )  # fmt: skip
@@ -30,12 +32,14 @@ DONE: Final = 0  # nothing will happen any more
 FEED: Final = 1  # more jobs have to be given before it can go on
 LATE: Final = 2  # what happens next happens too late
 STARTED: Final = 3  # the job that is watched has started
-_KILLED_MS: Final = 40
+_KILLED_MS: Final = 25
 _CLOCK: Final = OF_CLOCK
 
 
 @compiled
-def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats, until_s: int, watched: int) -> int:
+def advance(
+    rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, until_s: int, watched: int
+) -> int:  # fmt: skip
     """Go on until nothing happens any more (up to ``until_s``), or something is needed; return which.
 
     The slots in the row ``COMING`` are submitted as their times come; with ``MORE``, others will follow them, later.
@@ -57,27 +61,27 @@ def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats, until_s: int, wa
             if of[SUBMIT_S, slot] > now:
                 break
             of[_CLOCK, FIRST_COMING] += 1
-            _enqueue(rules, of, factors, slot)
-        _schedule(rules, of, sets, factors)
+            _enqueue(rules, of, sets, stock, factors, slot)
+        _schedule(rules, of, sets, stock, held, factors)
         if watched >= 0 and of[START_S, watched] != NEVER:
             return STARTED
 
 
 @compiled
-def submit(rules: Ints, of: Ints, sets: Sets, factors: Floats, slot: int) -> None:
+def submit(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
     """Submit a job at the present time."""
-    _enqueue(rules, of, factors, slot)
-    _schedule(rules, of, sets, factors)
+    _enqueue(rules, of, sets, stock, factors, slot)
+    _schedule(rules, of, sets, stock, held, factors)
 
 
 @compiled
-def resume(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
+def resume(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> None:
     """Take over a job from before: one that runs, on ``CHOSEN``, or one that waits."""
     if of[START_S, slot] == NEVER:
         _insert(rules, of, slot, of[_CLOCK, N_WAITING])
         of[_CLOCK, N_WAITING] += 1
     else:
-        hold(rules, of, sets, slot)
+        hold(rules, of, sets, stock, held, slot)
 
 
 @compiled
@@ -120,8 +124,11 @@ def _end(rules: Ints, of: Ints) -> None:
 
 
 @compiled
-def _enqueue(rules: Ints, of: Ints, factors: Floats, slot: int) -> None:
+def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, factors: Floats, slot: int) -> None:
     of[_CLOCK, CHANGED] = 1
+    if stock is not None:
+        level(rules, of, sets, stock, slot, ALL)
+        weigh(rules, of, sets, stock, slot, ALL, True, NOW_IT_IS)
     if of[BLOCKED, slot]:
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot  # by a limit of its partition: it waits for ever, outside the queue
         of[_CLOCK, N_UNUSED] += 1
@@ -187,7 +194,7 @@ def _reprioritise(rules: Ints, of: Ints, factors: Floats) -> None:
 
 
 @compiled
-def _schedule(rules: Ints, of: Ints, sets: Sets, factors: Floats) -> None:
+def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats) -> None:
     """Let ends be seen, and both threads have their turns, in the order in which they come in this second."""
     if rules[MULTIFACTOR] and rules[RECALCULATED]:
         _reprioritise(rules, of, factors)
@@ -204,20 +211,20 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, factors: Floats) -> None:
             break
         of[_CLOCK, TURN_MS] = max(0, at - now_ms)
         if at == end:
-            _see_ends(rules, of, sets, at)
+            _see_ends(rules, of, sets, stock, held, at)
             if of[_CLOCK, AT_ONCE] and of[_CLOCK, N_WAITING]:
-                main_pass(rules, of, sets, 0)
+                main_pass(rules, of, sets, stock, held, 0)
             of[_CLOCK, AT_ONCE] = 0
         elif at == submitted:
             _tell(rules, of, at, batch)
             submitted = NEVER
         elif at == main_due:
-            _main_turn(rules, of, sets)
+            _main_turn(rules, of, sets, stock, held)
         else:
             planned_idle = False
             of[_CLOCK, COMPETING] = 0
             if of[_CLOCK, N_WAITING]:
-                planned_idle = backfill_pass(rules, of, sets)
+                planned_idle = backfill_pass(rules, of, sets, stock, held)
             backfill_passed(rules, of, planned_idle)
         if of[_CLOCK, CHANGED]:
             _tell(rules, of, now_ms + of[_CLOCK, TURN_MS], of[_CLOCK, TRIGGERED])
@@ -233,13 +240,16 @@ def _tell(rules: Ints, of: Ints, at_ms: int, batch: int) -> None:
 
 
 @compiled
-def _see_ends(rules: Ints, of: Ints, sets: Sets, until_ms: int) -> None:
+def _see_ends(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, until_ms: int) -> None:
     """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
     while of[_CLOCK, N_CLEANING] and of[SEEN_TIMES, 0] <= until_ms:
         slot = pop(of, SEEN_TIMES, of[_CLOCK, N_CLEANING])
         of[_CLOCK, N_CLEANING] -= 1
-        for word in range(sets.shape[1]):
-            sets[BUSY, word] &= ~sets[rules[JOB_SETS] + slot, word]
+        if stock is None or held is None:
+            for word in range(sets.shape[1]):
+                sets[BUSY, word] &= ~sets[rules[JOB_SETS] + slot, word]
+        else:
+            give_back(rules, of, sets, stock, held, slot)
         last = of[_CLOCK, N_PROMISED] - 1
         for place in range(place_of(of, slot) - 1, last):
             of[PROMISED, place] = of[PROMISED, place + 1]
@@ -251,10 +261,12 @@ def _see_ends(rules: Ints, of: Ints, sets: Sets, until_ms: int) -> None:
 
 
 @compiled
-def _main_turn(rules: Ints, of: Ints, sets: Sets) -> None:
+def _main_turn(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock) -> None:
     """Have the pass of the main loop that is due."""
     truncated = not of[_CLOCK, MAIN_DUE_WHOLE] and rules[DEFAULT_QUEUE_DEPTH] + 1 < of[_CLOCK, N_WAITING]
-    passed_over = main_pass(rules, of, sets, of[_CLOCK, MAIN_DUE_WHOLE]) if of[_CLOCK, N_WAITING] else False
+    passed_over = False
+    if of[_CLOCK, N_WAITING]:
+        passed_over = main_pass(rules, of, sets, stock, held, of[_CLOCK, MAIN_DUE_WHOLE])
     at_ms = of[_CLOCK, MAIN_DUE_MS]
     main_passed(rules, of, truncated)
     if passed_over:

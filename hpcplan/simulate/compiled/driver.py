@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from hpcplan.simulate.compiled import layout as at
 from hpcplan.simulate.compiled.controller import DONE, advance
+
+if TYPE_CHECKING:
+    from hpcplan.simulate.resources import Capacity
 
 __all__ = ["Coming", "Driver", "Ended"]
 
@@ -21,7 +24,9 @@ class Coming(NamedTuple):
     """A job that will be submitted: times in seconds, ``need`` nodes of those ``eligible``, a set.
 
     ``priority`` is ``None`` where factors make it: ``factors`` are those that do not change, times their weights, first
-    as they count at submission and then as they do later.
+    as they count at submission and then as they do later. ``share`` is what a job wants that shares nodes: the most
+    nodes, CPUs, whether it spreads, and of each node CPUs (0: it is given whole), memory in MiB (-1: all), memory in
+    bytes for each CPU, and counts of GRES.
     """
 
     number: int
@@ -35,6 +40,7 @@ class Coming(NamedTuple):
     priority: int | None
     blocked: bool
     factors: Sequence[float]
+    share: tuple[int, ...] = ()
 
 
 class Ended(NamedTuple):
@@ -52,15 +58,22 @@ class Driver:
 
     def __init__(
         self, rules: Mapping[str, int], clock: Mapping[str, int], *, all_nodes: int, lines: Sequence[int],
-        partitions: Sequence[tuple[int, int]], factors: int, wants_nodes: bool,
+        partitions: Sequence[tuple[int, int]], factors: int, wants_nodes: bool, shared: Capacity | None = None,
     ) -> None:  # fmt: skip
-        """Set it up: ``lines`` are the nodes of each line, by weight, ``partitions`` sets with their priority tiers."""
+        """Set it up: ``lines`` are the nodes of each line, by weight, ``partitions`` sets with their priority tiers.
+
+        With ``shared``, jobs share nodes that have so much.
+        """
         self._settings = dict(rules)
         self._nodes = all_nodes.bit_length()
         self._words = max(1, -(-self._nodes // 64))
         self._fixed = [all_nodes, *lines, *(mask for mask, _ in partitions)]
         self._lines, self._partitions = len(lines), partitions
         self._eligible: dict[int, int] = {}
+        self._kinds: dict[tuple[int, ...], int] = {}  # by what they want of each node
+        self._stock = None if shared is None else _stock(shared)
+        self._held = None if shared is None else _held(shared)
+        self._whole_sockets = shared is not None and shared.whole_sockets
         self._n_factors = factors
         self._wants_nodes = wants_nodes
         self._slots = 0
@@ -75,13 +88,17 @@ class Driver:
         self._sets[at.ALL] = self._row(all_nodes)
         for number, (_, tier) in enumerate(partitions):
             self._of[at.PARTITION_TIER, number] = tier
+        self._of[at.OF_CLOCK, at.N_ALTERED] = 1
+        self._sets[at.IDLE] = self._sets[at.ALL]
 
     def run(self, coming: Iterator[Coming]) -> Iterator[Ended]:
         """Yield the jobs as they end, of those that are given in the order of submission."""
         chunk, following = self._chunk(coming, next(coming, None))
         while True:
             self._feed(chunk, more=following is not None)
-            code = advance(self._rules, self._of, self._sets, self._factors, _LATEST_S, -1)
+            code = advance(
+                self._rules, self._of, self._sets, self._stock, self._held, self._factors, _LATEST_S, -1
+            )  # fmt: skip
             yield from self._taken()
             if code == DONE:
                 return
@@ -111,6 +128,8 @@ class Driver:
         for job in chunk:
             if job.eligible not in self._eligible:
                 self._eligible[job.eligible] = len(self._eligible)
+            if job.share:
+                self._kinds.setdefault(job.share[3:], len(self._kinds))
         users = max((job.user for job in chunk), default=0) + 1
         self._users = max(users, self._users)
         clock = self._of[at.OF_CLOCK]
@@ -125,7 +144,7 @@ class Driver:
         clock[at.N_UNUSED] = left
         if not count:
             return slots
-        numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors = zip(
+        numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors, share = zip(
             *chunk, strict=True
         )
         of[at.ID, slots], of[at.SUBMIT_S, slots], of[at.RUN_S, slots] = numbers, submits, runs
@@ -136,6 +155,9 @@ class Driver:
         of[at.PRIORITY, slots] = [priority or 0 for priority in priorities]
         if self._n_factors:
             self._factors[slots] = factors
+        if self._stock is not None:
+            more = [(*one, sum(one[6:]), self._kinds[one[3:]]) for one in share]
+            of[at.MAXIMUM : at.KIND + 1, slots] = np.array(more, dtype=np.int64).T
         return slots
 
     def _taken(self) -> Iterator[Ended]:
@@ -158,7 +180,10 @@ class Driver:
         return np.frombuffer(mask.to_bytes(8 * self._words, "little"), dtype="<u8")
 
     def _too_small(self) -> bool:
-        return len(self._eligible) > self._eligible_room or self._users > self._of.shape[1]
+        return (
+            len(self._eligible) > self._eligible_room or self._users > self._of.shape[1]
+            or len(self._kinds) > self._kinds_room
+        )  # fmt: skip
 
     def _resize(self, slots: int) -> None:
         """Make room for so many jobs, and for the sets of nodes that have become known."""
@@ -167,18 +192,23 @@ class Driver:
         tested = min(self._settings["bf_max_job_test"], slots)
         spans = _SPANS_A_JOB * tested + 2
         self._eligible_room = max(64, 2 * len(self._eligible))
-        width = max(slots, spans, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK))
+        self._kinds_room = max(64, 2 * len(self._kinds)) if self._stock is not None else 0
+        width = max(
+            slots, spans, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK), self._kinds_room
+        )  # fmt: skip
         rows = len(at.FIXED_SETS)
         found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions)}
+        found["whole_sockets"] = int(self._whole_sockets)
         for name, count in (
             ("line_sets", self._lines), ("partition_sets", len(self._partitions)),
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
-            ("until_sets", spans), ("job_sets", slots),
+            ("until_sets", spans), ("job_sets", slots), ("room_sets", self._kinds_room),
         ):  # fmt: skip
             found[name] = rows
             rows += count
         self._of = np.zeros((len(at.FIELDS), width), np.int64)
         self._of[:, : before_of.shape[1]] = before_of
+        self._of[at.ROOM_KNOWN] = 0
         self._sets = np.zeros((rows, self._words), np.uint64)
         self._sets[: len(at.FIXED_SETS)] = before_sets[: len(at.FIXED_SETS)] if before else 0
         for number, mask in enumerate(self._fixed[1:]):
@@ -198,3 +228,23 @@ class Driver:
         first = int(self._rules[at.ELIGIBLE_SETS])
         for mask, number in self._eligible.items():
             self._sets[first + number] = self._row(mask)
+
+
+def _stock(capacity: Capacity) -> at.Ints:
+    """Return what nodes have, none of it given out."""
+    stock = np.zeros((capacity.count, at.STOCK_COLUMNS), np.int64)
+    cpus, memory, gres = capacity.countable
+    for first in (at.IS_FREE, at.IN_FULL):
+        stock[:, first + at.OF_CPUS], stock[:, first + at.OF_MEMORY] = cpus, memory
+        for kind, counts in enumerate(gres):
+            stock[:, first + at.OF_GRES + kind] = counts
+    stock[:, at.THREADS], stock[:, at.UNITS], stock[:, at.WEIGHT] = capacity.threads, capacity.units, capacity.weights
+    return stock
+
+
+def _held(capacity: Capacity) -> at.Ints:
+    """Return room for what jobs hold, chained: a job has a CPU at least of each of its nodes."""
+    most = int(capacity.countable[0].sum()) + capacity.count
+    held = np.full((most, 3), -1, np.int64)
+    held[:-1, at.HELD_NEXT] = np.arange(1, most)
+    return held

@@ -16,9 +16,9 @@ numba: Any = import_module("numba")  # types are checked alike with and without 
 extending: Any = import_module("numba.extending")
 
 
-def is_cold() -> bool:
-    """Whether the functions will have to be compiled, which takes a while."""
-    return not any(Path(numba.config.CACHE_DIR).rglob("*.nbi"))
+def is_cold(module: str) -> bool:
+    """Whether the functions of a module of this package will have to be compiled, which takes a while."""
+    return not any(Path(numba.config.CACHE_DIR).rglob(f"{module}.*.nbi"))
 
 
 def _cache_folder() -> Path:

@@ -1,8 +1,13 @@
-"""Where in its three arrays the compiled controller finds what: ``rules``, ``of`` and ``sets``.
+"""Where in its arrays the compiled controller finds what: ``rules``, ``of``, ``sets``, and where jobs share nodes also
+``stock`` and ``held``.
 
 ``rules[RULE]`` are numbers that do not change; ``of[ROW, i]`` whole numbers of jobs (by slot), of queues (by place) and
 of the clock; ``sets[row, word]`` sets of nodes, the lowest node being the lowest bit of the first word. Few arrays make
 calls cheap.
+
+``stock[node, COLUMN]`` is what nodes have and what is left of it; ``held[place, COLUMN]`` what jobs have of nodes, a
+node a row, each job's rows chained. Both are ``None`` where nodes are given out whole: numba then compiles the code
+without what concerns them.
 """
 
 from __future__ import annotations
@@ -13,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "CLOCK", "FIELDS", "FIXED_SETS", "NEVER", "RULES", "Floats", "Ints", "Sets",
+    "AMOUNTS", "CLOCK", "FIELDS", "FIXED_SETS", "GRES_KINDS", "NEVER", "RULES", "STOCK_COLUMNS", "Floats", "Ints",
+    "Sets", "Stock",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Sets = npt.NDArray[np.uint64]
+Stock = Ints | None
 
 NEVER: Final = -(2**62)  # a time that is not set
 
@@ -32,6 +39,7 @@ RULES: Final = (
     "started_ms", "clock_s", "loop_phase_ms", "loop_drift_us", "backfill_phase_ms", "backfill_pass_drift_us",
     "end_overhead_ms", "first_turn_s", "priorities_begin_ms", "nodes", "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
+    "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets",
 )  # fmt: skip
 (
     BUILTIN, DEFER, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S, DEFAULT_QUEUE_DEPTH,
@@ -41,17 +49,24 @@ RULES: Final = (
     TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US, BACKFILL_PHASE_MS,
     BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS,
     PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS,
+    KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS,
 ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
-# a pass has promised, and room to work in.
-FIXED_SETS: Final = ("all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned")
-ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED = range(len(FIXED_SETS))
+# a pass has promised, those without jobs, and room to work in.
+FIXED_SETS: Final = (
+    "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting",
+)  # fmt: skip
+ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING = range(len(FIXED_SETS))
 
 # Of jobs, by slot.
 FIELDS: Final = (
     "id", "submit_s", "run_s", "limit_s", "need", "eligible", "partition", "user", "priority", "given", "blocked",
     "start_s", "limit_end_s", "began_ms", "timed_out", "backfilled",
+    # Of jobs that share nodes: what they want in all and of each node (memory in MiB, -1 for all; or in bytes for each
+    # CPU), how many GRES that is, jobs of which kind want the same of a node, and the first of the rows that are held.
+    "maximum", "cpus", "spread", "node_cpus", "node_memory", "cpu_memory", "node_gres", "node_gres_2", "node_gres_3",
+    "node_gres_4", "gres_a_node", "kind", "first_held",
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
     "waiting", "in_sight", "promised", "unused", "coming",
@@ -63,14 +78,18 @@ FIELDS: Final = (
     "begins", "span_rows", "counts", "limit_ends", "limit_slots",
     # Counts by partition or user in one pass, runs of nodes, tiers of partitions, the clock.
     "looked_at", "tested", "tested_users", "reserved", "run_begins", "run_sizes", "partition_tier",
+    # Where jobs share nodes: CPUs and weights of runs, what a job still wants, which nodes have changed, and up to
+    # which change the nodes are known that have room for each kind of job.
+    "run_cpus", "run_weights", "still_wanted", "altered", "room_known",
     "clock",
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
-    BEGAN_MS, TIMED_OUT, BACKFILLED, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES,
+    BEGAN_MS, TIMED_OUT, BACKFILLED, MAXIMUM, CPUS, SPREAD, NODE_CPUS, NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _,
+    GRES_A_NODE, KIND, FIRST_HELD, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES,
     SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS,
     SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES,
-    PARTITION_TIER, OF_CLOCK,
+    PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED, ROOM_KNOWN, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
@@ -80,7 +99,7 @@ CLOCK: Final = (
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
     "competing", "late", "tried", "at_once",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
-    "n_limits",
+    "n_limits", "n_altered", "trial", "unused_held",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
@@ -88,4 +107,18 @@ CLOCK: Final = (
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
+    N_ALTERED, TRIAL, UNUSED_HELD,
 ) = range(len(CLOCK))  # fmt: skip
+
+# Of nodes: amounts that are free now, that there are, and that are free in the trial of the number ``tried_in``; minus
+# the jobs there, and minus those that have it whole. CPUs of a core, CPUs that go to one job together, weights, and how
+# much lighter a node counts (see Resources.weigh). What a node offers to the job that is looked at.
+AMOUNTS: Final = ("cpus", "memory", "jobs", "whole", "gres", "gres_2", "gres_3", "gres_4")
+OF_CPUS, OF_MEMORY, OF_JOBS, OF_WHOLE, OF_GRES = range(5)
+GRES_KINDS: Final = len(AMOUNTS) - OF_GRES
+IS_FREE, IN_FULL, IN_TRIAL = (len(AMOUNTS) * number for number in range(3))
+THREADS, UNITS, WEIGHT, NEAR, TRIED_IN, OFFER = range(3 * len(AMOUNTS), 3 * len(AMOUNTS) + 6)
+STOCK_COLUMNS: Final = OFFER + 1
+
+# Of what is held: the node, how many CPUs of it, and the row that follows (-1: none).
+HELD_NODE, HELD_CPUS, HELD_NEXT = range(3)

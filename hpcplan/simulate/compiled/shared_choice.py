@@ -1,0 +1,230 @@
+"""Which nodes a job that shares them gets, compiled: :mod:`hpcplan.simulate.shared_choice` on arrays.
+
+What counts, and why, is explained there; the names are the same. Runs are in the rows ``RUN_BEGINS`` and after; one
+that has been taken from has no size any more.
+"""
+# ruff: noqa: I001  (long lists of constants)
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
+from hpcplan.simulate.compiled.layout import (
+    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, IN_TRIAL, IS_FREE, LIGHT, MAXIMUM, NEAR, NEED, NODE_CPUS, OFFER, OF_GRES,
+    POOL, RUN_BEGINS, RUN_CPUS, RUN_SIZES, RUN_WEIGHTS, SPREAD, STILL_WANTED, THREADS, TRIED_IN, WEIGHT, Ints, Sets,
+)  # fmt: skip
+from hpcplan.simulate.compiled.stock import NOW_IT_IS, find_room, offer, weigh
+
+__all__ = ["choose_nodes", "choose_now"]
+
+_ONE: Final = np.uint64(1)
+_NODES, _CPUS, _CPUS_LEFT, _TO_COME, _MOST = range(5)  # what is still wanted, in the row of that name
+
+
+@compiled
+def choose_now(rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int, mask: int) -> bool:
+    """Put the nodes of a set that a job would be given now into ``CHOSEN``; whether it fits."""
+    weigh(rules, of, sets, stock, slot, mask, False, NOW_IT_IS)
+    room, eligible = find_room(rules, of, sets, stock, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    for word in range(sets.shape[1]):
+        sets[POOL, word] = sets[room, word] & sets[mask, word] & sets[eligible, word]
+    if common(sets, POOL, POOL) < of[NEED, slot]:
+        return False
+    return choose_nodes(of, sets, stock, slot, NOW_IT_IS)
+
+
+@compiled
+def choose_nodes(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int) -> bool:
+    """Put the nodes of ``POOL`` that a job would be given into ``CHOSEN``; whether it fits. ``POOL`` is used up."""
+    there = 0
+    for word in range(sets.shape[1]):
+        bits = sets[POOL, word]
+        while bits:
+            bit = bits & (~bits + _ONE)
+            node = word * 64 + trailing_zeros(bits)
+            bits ^= bit
+            cpus = offer(of, stock, slot, node, trial)
+            stock[node, OFFER] = cpus
+            if cpus > 0:
+                there += 1
+            else:
+                sets[POOL, word] &= ~bit
+    if there < of[NEED, slot]:
+        return False
+    runs = _runs(of, sets, stock)
+    if of[MAXIMUM, slot] == 1 and not of[SPREAD, slot]:
+        return _one_node(of, sets, stock, slot, runs)
+    if _evaluate(of, sets, stock, slot, runs):
+        return True
+    if there <= of[NEED, slot]:
+        return False
+    return _with_fewer(of, sets, stock, slot, trial, there)
+
+
+@compiled
+def _with_fewer(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int, there: int) -> bool:
+    """Try again without the nodes that offer least, as far as there are more than needed."""
+    words = sets.shape[1]
+    for word in range(words):
+        sets[LIGHT, word] = sets[POOL, word]
+    before = -1
+    while True:
+        size, larger = -1, False  # the next size, and whether there is a larger one
+        for word in range(words):
+            bits = sets[LIGHT, word]
+            while bits:
+                one = _size(stock, word * 64 + trailing_zeros(bits), trial)
+                bits &= bits - _ONE
+                if one > before and (size < 0 or one < size):
+                    larger = larger or size >= 0
+                    size = one
+                elif one > size >= 0:
+                    larger = True
+        if not larger:
+            return False
+        before = size
+        for word in range(words):
+            bits = sets[POOL, word]
+            while bits and there > of[NEED, slot]:
+                bit = bits & (~bits + _ONE)
+                if _size(stock, word * 64 + trailing_zeros(bits), trial) == size:
+                    sets[POOL, word] &= ~bit
+                    there -= 1
+                bits ^= bit
+        if _evaluate(of, sets, stock, slot, _runs(of, sets, stock)):
+            return True
+        if there <= of[NEED, slot]:
+            return False
+
+
+@compiled
+def _size(stock: Ints, node: int, trial: int) -> int:
+    first = IN_TRIAL if stock[node, TRIED_IN] == trial else IS_FREE
+    size: int = stock[node, OFFER] + stock[node, first + OF_GRES]
+    return size
+
+
+@compiled
+def _runs(of: Ints, sets: Sets, stock: Ints) -> int:
+    """Find the runs of consecutive nodes of one weight in ``POOL``, lowest first, and return how many there are."""
+    found, follows = 0, -1
+    for word in range(sets.shape[1]):
+        bits = sets[POOL, word]
+        while bits:
+            node = word * 64 + trailing_zeros(bits)
+            bits &= bits - _ONE
+            weight = stock[node, WEIGHT] - stock[node, NEAR]
+            if node != follows or weight != of[RUN_WEIGHTS, found - 1]:
+                of[RUN_BEGINS, found], of[RUN_SIZES, found] = node, 0
+                of[RUN_CPUS, found], of[RUN_WEIGHTS, found] = 0, weight
+                found += 1
+            of[RUN_SIZES, found - 1] += 1
+            of[RUN_CPUS, found - 1] += stock[node, OFFER]
+            follows = node + 1
+    return found
+
+
+@compiled
+def _one_node(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
+    """Do what :func:`_evaluate` does for a job of one node."""
+    wanted, best, chosen = of[CPUS, slot], -1, -1
+    for run in range(runs):
+        if best >= 0 and (
+            of[RUN_WEIGHTS, run] > of[RUN_WEIGHTS, best]
+            or (of[RUN_WEIGHTS, run] == of[RUN_WEIGHTS, best] and of[RUN_CPUS, run] >= of[RUN_CPUS, best])
+        ):
+            continue
+        tightest = _tightest(of, stock, run, wanted)
+        if tightest >= 0:
+            best, chosen = run, tightest
+    if best < 0:
+        return False
+    for word in range(sets.shape[1]):
+        sets[CHOSEN, word] = 0
+    sets[CHOSEN, chosen // 64] = _ONE << np.uint64(chosen % 64)
+    return True
+
+
+@compiled
+def _tightest(of: Ints, stock: Ints, run: int, cpus: int) -> int:
+    """Return the node of a run with the fewest CPUs that has so many, -1 if there is none."""
+    found = -1
+    for node in range(of[RUN_BEGINS, run], of[RUN_BEGINS, run] + of[RUN_SIZES, run]):
+        if stock[node, OFFER] >= cpus and (found < 0 or stock[node, OFFER] < stock[found, OFFER]):
+            found = node
+    return found
+
+
+@compiled
+def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
+    for word in range(sets.shape[1]):
+        sets[CHOSEN, word] = 0
+    still, least, most = STILL_WANTED, of[NEED, slot], of[MAXIMUM, slot]
+    of[still, _NODES] = least if of[SPREAD, slot] else most
+    asked = of[still, _NODES]
+    if of[SPREAD, slot]:
+        most = min(most, max(of[CPUS, slot] // of[NODE_CPUS, slot], least))
+    of[still, _MOST] = most
+    of[still, _CPUS] = of[still, _CPUS_LEFT] = of[CPUS, slot]
+    of[still, _TO_COME] = least
+    while of[still, _MOST] > 0:
+        run = _best(of, runs, least - asked)
+        if run < 0:
+            break
+        _fill(of, sets, stock, slot, run)
+        of[RUN_SIZES, run] = 0
+        if of[still, _NODES] <= 0 and of[still, _CPUS] <= 0:
+            return True
+    return of[still, _CPUS] <= 0 and of[still, _NODES] + least - asked <= 0
+
+
+@compiled
+def _best(of: Ints, runs: int, spare: int) -> int:
+    """Return the run to take nodes from next: of the least weight, that fits tightest; -1 if none is left."""
+    best, fits = -1, False
+    for run in range(runs):
+        size, cpus = of[RUN_SIZES, run], of[RUN_CPUS, run]
+        if not size:
+            continue
+        enough = cpus >= of[STILL_WANTED, _CPUS] and size >= of[STILL_WANTED, _NODES] + spare
+        if best >= 0:
+            weight, best_weight = of[RUN_WEIGHTS, run], of[RUN_WEIGHTS, best]
+            if weight > best_weight:
+                continue
+            if weight == best_weight:
+                better = (not fits or cpus < of[RUN_CPUS, best]) if enough else cpus > of[RUN_CPUS, best]
+                if not better:
+                    continue
+        best, fits = run, enough
+    return best
+
+
+@compiled
+def _fill(of: Ints, sets: Sets, stock: Ints, slot: int, run: int) -> None:
+    """Take nodes of a run as far as they are wanted."""
+    still = STILL_WANTED
+    first, beyond = of[RUN_BEGINS, run], of[RUN_BEGINS, run] + of[RUN_SIZES, run]
+    if of[still, _NODES] <= 1:
+        single = _tightest(of, stock, run, of[still, _CPUS])
+        if single >= 0:
+            first, beyond = single, single + 1
+    for node in range(first, beyond):
+        if of[still, _MOST] <= 0 or (of[still, _NODES] <= 0 and of[still, _CPUS] <= 0):
+            break
+        cpus = stock[node, OFFER]
+        if of[still, _MOST] == 1 and cpus < of[still, _CPUS]:
+            continue
+        if of[NODE_CPUS, slot]:
+            left = of[still, _CPUS_LEFT] - max(0, of[still, _TO_COME] - 1) * stock[node, THREADS]
+            if cpus > left:
+                cpus = max(left, of[NODE_CPUS, slot])
+        of[still, _CPUS] -= cpus
+        of[still, _CPUS_LEFT] -= cpus
+        of[still, _NODES] -= 1
+        of[still, _TO_COME] -= 1
+        of[still, _MOST] -= 1
+        sets[CHOSEN, node // 64] |= _ONE << np.uint64(node % 64)
