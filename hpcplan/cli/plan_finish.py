@@ -46,9 +46,12 @@ def show_finish(
     from hpcplan.cli.plan import show
     from hpcplan.documents import write_text
     from hpcplan.schedule.finish_search import Stand, plan_for_finish
+    from hpcplan.schedule.forecast.cluster import compiles_first
     from hpcplan.schedule.workers import processors
 
     queue = _queue(given, site)
+    if queue is not None and queue.present and compiles_first(queue.snapshot):
+        narrate("compiling the scheduler, once for this version: some ten seconds to a minute")
     deadline_s = loaded.workload.request.deadline_s
     with progress_of("weighing node counts, queue and chains of jobs") as show_stand:
 

@@ -66,6 +66,7 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
     """
     from hpcplan.cli.when_sources import asked_jobs, queue_asked
     from hpcplan.schedule.forecast.answer import answer
+    from hpcplan.schedule.forecast.cluster import compiles_first
     from hpcplan.schedule.forecast.demand import predict_demand
     from hpcplan.schedule.forecast.snapshot import write_snapshot
     from hpcplan.schedule.forecast.whatif import parse_change, what_if
@@ -75,6 +76,8 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
     if options["save"] is not None:
         write_snapshot(options["save"], snapshot)
         narrate(f"wrote {options['save']}")
+    if compiles_first(snapshot):
+        narrate("compiling the scheduler, once for this version: some ten seconds to a minute")
     targets: list[QueueJob] = asked_jobs(what, nodes, options, snapshot)
     with progress_bar("checking past forecasts", options["backtests"]) as advance:
         found = answer(

@@ -25,10 +25,19 @@ from hpcplan.simulate.slurm_settings import SlurmSettings
 if TYPE_CHECKING:
     from hpcplan.schedule.forecast.wait import Course
 
-__all__ = ["ClusterCourse", "ClusterFuture"]
+__all__ = ["ClusterCourse", "ClusterFuture", "compiles_first"]
 
 _FIRST: Final = 2**30  # priority of the first in line; each later one has one less
 _MANY: Final = 60  # jobs: with fewer, compiled code is not worth the time that it takes to load
+
+
+def compiles_first(snapshot: QueueSnapshot) -> bool:
+    """Whether following this queue begins with compiling the scheduler, which takes some twenty seconds."""
+    if snapshot.machine is None or len(snapshot.jobs) < _MANY or not ClusterFuture(snapshot).compiled:
+        return False
+    from hpcplan.simulate.compiled.jit import is_cold
+
+    return is_cold("backfill")
 
 
 class ClusterFuture:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcplan.schedule.forecast.cluster import ClusterCourse, ClusterFuture
+from hpcplan.schedule.forecast.cluster import ClusterCourse, ClusterFuture, compiles_first
 from hpcplan.schedule.forecast.pool import Coming
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
@@ -91,3 +92,16 @@ def test_waits_are_those_of_the_controller_in_python(seed: int) -> None:
         wait_s = theirs.wait_s(time, held_s, until_s)
         assert mine.wait_s(time, held_s, until_s) == wait_s
         time += min(wait_s, 10_000) + draw.choice([0, held_s, held_s + 121])
+
+
+def test_that_the_scheduler_has_to_be_compiled_is_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpcplan.simulate.compiled import jit
+
+    crowded = queue(random.Random(3))
+    monkeypatch.setattr(jit.numba.config, "CACHE_DIR", str(tmp_path))
+    assert compiles_first(crowded)
+    assert not compiles_first(crowded.model_copy(update={"jobs": crowded.jobs[:5]}))  # followed in Python
+    (tmp_path / "backfill.kept-1.py311.nbi").touch()
+    assert not compiles_first(crowded)
