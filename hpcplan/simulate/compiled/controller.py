@@ -20,7 +20,8 @@ from hpcplan.simulate.compiled.layout import (
     TRIGGERED, TURN_MS, UNUSED, WAITING, Floats, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
-from hpcplan.simulate.compiled.starting import SUBMITTED_MS, hold, place_of
+from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS
+from hpcplan.simulate.compiled.starting import hold, place_of
 from hpcplan.simulate.compiled.stock import NOW_IT_IS, give_back, level, weigh
 from hpcplan.simulate.compiled.threads import (
     backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
@@ -32,7 +33,6 @@ DONE: Final = 0  # nothing will happen any more
 FEED: Final = 1  # more jobs have to be given before it can go on
 LATE: Final = 2  # what happens next happens too late
 STARTED: Final = 3  # the job that is watched has started
-_KILLED_MS: Final = 25
 _CLOCK: Final = OF_CLOCK
 
 
@@ -118,7 +118,7 @@ def _end(rules: Ints, of: Ints) -> None:
     of[_CLOCK, N_ENDED] = place + 1
     lag_ms = of[BEGAN_MS, slot] + rules[END_OVERHEAD_MS]
     if of[TIMED_OUT, slot]:
-        lag_ms = turn(rules, now * 1000) % 1000 + _KILLED_MS
+        lag_ms = turn(rules, now * 1000) % 1000 + KILLED_MS
     push(of, SEEN_TIMES, of[_CLOCK, N_CLEANING], now * 1000 + lag_ms, slot)
     of[_CLOCK, N_CLEANING] += 1
 

@@ -12,11 +12,11 @@ from hpcplan.simulate.compiled.layout import (
     LIMIT_END_S, LIMIT_S, NEVER, NOW, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK, OVER_TIME_LIMIT_S, PROMISED, REPEATS,
     RUN_S, START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING, Ints, Sets, Stock,
 )  # fmt: skip
+from hpcplan.simulate.compiled.pace import SUBMITTED_MS
 from hpcplan.simulate.compiled.stock import take
 
-__all__ = ["SUBMITTED_MS", "drop_started", "find_free", "hold", "place_of", "queue_in_sight", "start_job"]
+__all__ = ["drop_started", "find_free", "hold", "place_of", "queue_in_sight", "start_job"]
 
-SUBMITTED_MS: Final = 20  # how far into its second a submission is taken to arrive
 _CLOCK: Final = OF_CLOCK
 
 
