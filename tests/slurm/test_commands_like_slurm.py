@@ -326,7 +326,9 @@ def test_a_heterogeneous_job_runs_and_is_shown_alike(both: Both) -> None:
             [re.sub(r"(?<![.:+\d])\d+\b", lambda one, ids=ids: ids.get(one[0], one[0]), text) for text in shown]
         )
     assert found[1] == found[0]
-    real, mock = both.read("out")
+    # a busy slurmd frees the step before a little late, and srun says that it waits for that
+    late = r"(?m)^srun: (Job|Step) .*(retrying \(Requested nodes are busy\)|created for job \d+)\n"
+    real, mock = (re.sub(late, "", text) for text in both.read("out"))
     assert mock == real
     names = [{line.partition("=")[0] for line in text.splitlines() if "HET_" in line} for text in both.read("batch")]
     assert names[0] - names[1] <= {f"SLURM_JOB_ACCOUNT_HET_GROUP_{group}" for group in (0, 1)}
