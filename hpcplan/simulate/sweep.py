@@ -124,9 +124,9 @@ def _slurm_workers(jobs: int) -> Any:
 
 
 def spreads(results: Sequence[tuple[Case, dict[str, Any]]]) -> dict[tuple[str, float | None], dict[str, Spread | None]]:
-    """Return the figures by policy and load, over the seeds."""
+    """Return the figures by policy and load, over the seeds, in the same order whichever case was done first."""
     groups: dict[tuple[str, float | None], list[dict[str, Any]]] = {}
-    for case, found in sorted(results, key=lambda one: (one[0].load or 0.0, one[0].seed)):
+    for case, found in sorted(results, key=lambda one: (one[0].load or 0.0, one[0].policy, one[0].seed)):
         groups.setdefault((case.policy, case.load), []).append(found)
     return {key: {name: _spread([one[name] for one in rows]) for name in rows[0]} for key, rows in groups.items()}
 
