@@ -95,9 +95,13 @@ class ConflictError(HpcplanError):
 
 
 def nearest(word: str, candidates: Iterable[str], *, limit: int = 3) -> str:
-    """Return ``"; did you mean 'x'?"`` for the candidates closest to ``word``, or what the choices are, or ``""``."""
+    """Return ``"; did you mean 'x'?"`` for the candidates closest to ``word``, or what the choices are, or ``""``.
+
+    Where none is spelt like it, those that have it among their words are: ``price`` is near ``price_per_hour``.
+    """
     choices = sorted(set(candidates))
     close = difflib.get_close_matches(word, choices, n=limit, cutoff=0.6)
+    close = close or [name for name in choices if word and word in name.split("_")][:limit]
     if close:
         return "; did you mean " + " or ".join(repr(name) for name in close) + "?"
     if 0 < len(choices) <= 12:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcplan import resources
-from hpcplan.errors import InputError
+from hpcplan.errors import InputError, nearest
 
 
 def test_an_option_hides_the_user_who_hides_the_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +28,11 @@ def test_an_option_hides_the_user_who_hides_the_shipped(tmp_path: Path, monkeypa
 def test_a_misspelt_name_is_told_the_nearest() -> None:
     with pytest.raises(InputError, match="superpod-h100"):
         resources.find("sites", "superpod-h10", ".yaml")
+
+
+def test_a_word_of_a_longer_name_brings_that_name() -> None:
+    assert nearest("price", ["nodes", "price_per_hour", "mtbf"]) == "; did you mean 'price_per_hour'?"
+    assert nearest("nodse", ["nodes", "price_per_hour"]) == "; did you mean 'nodes'?"
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
