@@ -239,7 +239,9 @@ class Reader:
         default: Precision = "tf32" if self.framework() == "sailor" else "bf16"  # its memory is that of fp32 states
         if default == "bf16" and _WITHOUT_BF16.search(self.said("site", "hardware")):
             default = "fp16"
-        self.notes.append(f"precision {default} assumed")
+        self.notes.append(
+            f"precision {text!r} is not known, {default} assumed" if text else f"precision {default} assumed"
+        )
         return default
 
     def shape(self) -> ModelShape:

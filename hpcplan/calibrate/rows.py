@@ -33,6 +33,7 @@ class Table:
     header: tuple[str, ...]
     cells: tuple[dict[str, str], ...]
     rows: tuple[Row | str, ...]
+    lines: tuple[int, ...]
 
 
 def read_rows(path: Path) -> Table:
@@ -50,16 +51,18 @@ def read_rows(path: Path) -> Table:
     known = _known_columns(header, path)
     cells: list[dict[str, str]] = []
     rows: list[Row | str] = []
+    lines: list[int] = []
     try:
         for values in reader:
             if not values:
                 continue
             cell = dict(zip(header, (*(v.strip() for v in values), *[""] * len(header)), strict=False))
             cells.append(cell)
+            lines.append(reader.line_num)
             rows.append(_read(cell, values, known, reader.line_num, delimiter == ";"))
     except csv.Error as error:
         raise InputError(Problem(f"is not CSV: {error}", file=str(path), line=reader.line_num)) from None
-    return Table(path, header, tuple(cells), tuple(rows))
+    return Table(path, header, tuple(cells), tuple(rows), tuple(lines))
 
 
 def _delimiter(text: str) -> str:

@@ -11,6 +11,8 @@ from hpcplan.cli.output import console, echo_json, format_option, narrate, table
 
 __all__ = ["command", "percent", "score_columns", "score_row"]
 
+_SAID = 10  # rows without a price that are named on the screen
+
 
 @click.command()
 @click.argument("measured", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -41,25 +43,40 @@ def command(
 
     if output is not None and len(measured) > 1:
         raise InputError("-o takes the predictions of one table; give one, or leave -o out")
-    predictions, groups, text = [], [], ""
+    predictions, groups, unpriced, text = [], [], [], ""
     for path in measured:
         read, found = predict_table(path, folder=constants)
         predictions += found
         groups += [cells.get(group_by) or path.stem for cells in read.cells]
+        unpriced += [
+            {"table": str(path), "line": line, "reason": each.note}
+            for line, each in zip(read.lines, found, strict=True)
+            if each.row is None
+        ]
         text = to_csv(read, found)
     if output is not None:
         write_text(output, text)
     per_group = scores(predictions, groups)
     overall = score("all", predictions)
     if output_format == "json":
-        echo_json({"groups": [dataclasses.asdict(each) for each in per_group], "all": dataclasses.asdict(overall)})
+        summary = {"groups": [dataclasses.asdict(each) for each in per_group], "all": dataclasses.asdict(overall)}
+        echo_json({**summary, "unpriced": unpriced})
     else:
         rows = [score_row(each) for each in [*per_group, overall]]
         console().print(table("predicted against measured", score_columns(group_by), rows))
         if overall.fitted_on:
             narrate(f"{overall.fitted_on} of {overall.rows} rows were used to fit the constants: their errors flatter.")
+        _say_unpriced(unpriced)
     if output is not None:
         narrate(f"wrote {output}")
+
+
+def _say_unpriced(unpriced: list[dict[str, Any]]) -> None:
+    """Say why rows could not be priced, the first few of them."""
+    for row in unpriced[:_SAID]:
+        narrate(f"{row['table']}:{row['line']}: not priced: {row['reason']}")
+    if len(unpriced) > _SAID:
+        narrate(f"and {len(unpriced) - _SAID} more rows; '-o FILE' or '--format json' names them all")
 
 
 def percent(value: float | None) -> str:

@@ -119,6 +119,27 @@ def test_the_commands_say_their_figures(made: Path, tmp_path: Path, capsys: pyte
     assert (tmp_path / "out.csv").read_text().count("\n") == 91
 
 
+def test_validate_says_why_a_row_has_no_price(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("site,gpus,model,tp,precision\nselene,8,gpt3-175b,3,bf16\nselene,64,gpt3-175b,8,fp64\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", str(table)])
+    assert caught.value.code == 0
+    assert f"{table}:2: not priced: tp 3 x pp 1 x cp 1 does not divide 8 GPUs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["validate", str(table), "--format", "json"])
+    (unpriced,) = json.loads(capsys.readouterr().out)["unpriced"]
+    assert (unpriced["table"], unpriced["line"]) == (str(table), 2)
+    assert "does not divide" in unpriced["reason"]
+
+
+def test_a_precision_that_is_not_known_is_said_to_be_so(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("site,gpus,model,tp,precision\nselene,64,gpt3-175b,8,fp64\n")
+    _, (prediction,) = predict_table(table)
+    assert "precision 'fp64' is not known, bf16 assumed" in prediction.note
+
+
 def test_too_few_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = write_table(tmp_path / "few.csv", rows=5)
     with pytest.raises(SystemExit) as caught:
