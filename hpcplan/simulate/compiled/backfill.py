@@ -19,7 +19,7 @@ from hpcplan.simulate.compiled.layout import (
 
 __all__ = [
     "begin_pass", "begin_plan", "comes_again", "count_running", "down", "find", "last_that_can_start", "may_reserve",
-    "promise", "right", "started_now", "test_counts",
+    "overlaps", "promise", "right", "started_now", "test_counts",
 ]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def find(rules: Ints, of: Ints, sets: Sets, slot: int, now_only: bool) -> int:
             if start > now + rules[BF_WINDOW_S]:
                 return -1
             plan(of, sets, POOL, need)
-            if _overlaps(rules, of, sets, start, start + limit_s):
+            if overlaps(rules, of, sets, start, start + limit_s):
                 asked = max(start, earliest + 1)
                 continue
         else:
@@ -236,7 +236,7 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, need: int, first_level: int) ->
 
 
 @compiled
-def _overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
+def overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
     """Whether nodes of ``CHOSEN`` have been promised between these times, rounded to ``bf_resolution``."""
     start, end, spans = down(rules, start), down(rules, end), of[OF_CLOCK, N_SPANS]
     if start >= down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):

@@ -12,7 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.backfill import begin_plan, count_running, down, may_reserve, right, test_counts
+from hpcplan.simulate.compiled.backfill import (
+    begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
+)  # fmt: skip
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
@@ -23,7 +25,7 @@ from hpcplan.simulate.compiled.layout import (
     TRIED, UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
-from hpcplan.simulate.compiled.spans import begin_spans, during, overlaps, take_span
+from hpcplan.simulate.compiled.spans import begin_spans, during, take_span
 from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, start_job
 from hpcplan.simulate.compiled.stock import add_held, find_room, fits, level, weigh
 

@@ -15,7 +15,7 @@ from hpcplan.simulate.compiled.layout import (
     USABLE, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_spans", "during", "overlaps", "take_span"]
+__all__ = ["begin_spans", "during", "take_span"]
 
 _CLOCK = OF_CLOCK
 
@@ -61,22 +61,6 @@ def during(rules: Ints, of: Ints, sets: Sets, pool: int, start: int, end: int) -
         for word in range(words):
             sets[USABLE, word] &= sets[row, word]
     return later
-
-
-@compiled
-def overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
-    """Whether somebody has been promised nodes of ``CHOSEN`` between these times, rounded to ``bf_resolution``."""
-    start, end, spans = down(rules, start), down(rules, end), of[_CLOCK, N_SPANS]
-    if start >= _end(rules, of):
-        return False
-    position = max(0, right(of, BEGINS, spans, start) - 1)
-    while position < spans and of[BEGINS, position] < end:
-        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
-        for word in range(sets.shape[1]):
-            if sets[CHOSEN, word] & ~sets[row, word]:
-                return True
-        position += 1
-    return False
 
 
 @compiled
