@@ -28,7 +28,8 @@ class Held:
     ``calibrated``: the row's tenth was left out; ``unseen``: its whole site was; ``three_rows``, of shape (draws,
     rows): its site was, and then learned from three other rows of it (step times alone; NaN for the three, and for
     sites of fewer than four rows).
-    ``corrections`` are those of each site that all rows teach.
+    ``nearest`` is how near the nearest other run of the site was to a row when its tenth was left out. ``corrections``
+    are those of each site that all rows teach.
     """
 
     values: Array
@@ -37,6 +38,7 @@ class Held:
     calibrated: Array
     unseen: Array
     three_rows: Array
+    nearest: Array
     corrections: dict[str, Correction]
 
 
@@ -75,13 +77,15 @@ def hold_out(
                 before = target.batch.coefficients(base, design.logs(without))
                 three[repeat, rest] = taught(target.batch, before, np.sort(known), rest)
     fitted = predicted(target, base, design, values)
+    calibrated, nearest = _folds(target, base, design, weights, values, residuals, generator)
     return Held(
         values=values,
         design=design,
         fitted=fitted,
-        calibrated=_folds(target, base, design, weights, values, residuals, generator),
+        calibrated=calibrated,
         unseen=unseen,
         three_rows=three,
+        nearest=nearest,
         corrections=residuals.learn(fitted, weights > 0),
     )
 
@@ -94,12 +98,14 @@ def _folds(
     values: Array,
     residuals: Residuals,
     generator: np.random.Generator,
-) -> Array:
+) -> tuple[Array, Array]:
+    """Return what each row is predicted by the other nine tenths, and how near their nearest run is."""
     fold = generator.permutation(np.arange(len(weights)) % _FOLDS)
-    result = np.full(len(weights), np.nan)
+    result, nearest = np.full(len(weights), np.nan), np.zeros(len(weights))
     for number in range(_FOLDS):
         out = fold == number
         known = np.where(out, 0.0, weights)
         kept = fit(target, base, design, known, start=values, steps=6)
         result[out] = residuals.corrected(predicted(target, base, design, kept), known > 0)[out]
-    return result
+        nearest[out] = residuals.nearest(known > 0)[out]
+    return result, nearest

@@ -21,7 +21,7 @@ from hpcplan.calibrate.fit import Design, design_for, fit, predicted
 from hpcplan.calibrate.levels import LEVELS
 from hpcplan.calibrate.residuals import Residuals
 from hpcplan.calibrate.rows import Row
-from hpcplan.calibrate.store import half_width
+from hpcplan.calibrate.store import site_width
 from hpcplan.calibrate.targets import Array, TimeTarget
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import constants_for
@@ -32,7 +32,6 @@ from hpcplan.resources import shipped
 __all__ = ["LEAST_RUNS", "Learned", "SiteTarget", "learn_from", "learn_site", "mean_error", "usable_runs"]
 
 LEAST_RUNS = 2
-_FOR_INTERVAL = 10  # runs that an interval of the site's own takes
 _FOLDS = 5
 _SCALES = (1.0, 0.3)  # of how far factors may move: what held-out runs like better is taken
 _LEAST = 0.002  # a factor closer to 1 than this is noise
@@ -51,8 +50,8 @@ class Learned:
     ``factors`` multiply the constants that were known before; ``correction`` is what they leave over, for the runs near
     the measured ones. ``before`` and ``after`` are the mean absolute errors of the runs, as shares, with the constants
     of before and with what was learned from other runs; ``interval`` is the half-width that 90 % of the held-out runs
-    lie within, ``None`` for too few. ``doubt`` is the standard error of the mean by which single runs are better
-    predicted. ``better`` says whether what was learned should be used.
+    near others lie within, ``None`` for too few. ``doubt`` is the standard error of the mean by which single runs are
+    better predicted. ``better`` says whether what was learned should be used.
     """
 
     runs: int
@@ -109,7 +108,7 @@ def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Lear
     tried = []
     for scale in _SCALES:
         design = replace(full, spread=full.spread * scale)
-        held = _held_out(target, base, design, residuals, seed)
+        held, nearest = _held_out(target, base, design, residuals, seed)
         tried.append((mean_error(held, target.measured), scale, design, held))
     after, _, design, held = min(tried, key=lambda each: each[:2])
     values = fit(target, base, design, np.ones(len(target.batch)))
@@ -120,7 +119,7 @@ def learn_from(target: SiteTarget, base: Coefficients, *, seed: int = 0) -> Lear
         factors={name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST},
         before=mean_error(before, target.measured),
         after=after,
-        interval=half_width(held, target.measured) if len(held) >= _FOR_INTERVAL else None,
+        interval=site_width(held, target.measured, nearest),
         doubt=float(np.std(_errors(before, target.measured) - _errors(held, target.measured), ddof=1))
         / math.sqrt(len(held)),
         correction=next(iter(left.values()), None),
@@ -137,17 +136,23 @@ def _errors(predicted_logs: Array, measured_logs: Array) -> Array:
     return errors
 
 
-def _held_out(target: SiteTarget, base: Coefficients, design: Design, residuals: Residuals, seed: int) -> Array:
-    """Return predictions of every run by fits that did not see it: in folds, or one by one where there are few."""
+def _held_out(
+    target: SiteTarget, base: Coefficients, design: Design, residuals: Residuals, seed: int
+) -> tuple[Array, Array]:
+    """Return predictions of every run by fits that did not see it, and how near the nearest that they saw was.
+
+    They see all but a fold, or all but one where there are few.
+    """
     count = len(target.batch)
     folds: NDArray[np.int64] = np.arange(count) if count < 2 * _FOLDS else np.arange(count) % _FOLDS
     fold = np.random.default_rng(seed).permutation(folds)
-    result = np.empty(count)
+    result, nearest = np.empty(count), np.empty(count)
     for number in np.unique(fold):
         out = fold == number
         values = fit(target, base, design, np.where(out, 0.0, 1.0), steps=8)
         result[out] = residuals.corrected(predicted(target, base, design, values), ~out)[out]
-    return result
+        nearest[out] = residuals.nearest(~out)[out]
+    return result, nearest
 
 
 def _base(batch: Batch, folder: Path, known: Mapping[str, float]) -> Coefficients:

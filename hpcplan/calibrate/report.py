@@ -19,7 +19,7 @@ from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.constants import read_prior
 from hpcplan.errors import InputError
 
-__all__ = ["LEAST_ROWS", "Accuracy", "Calibration", "calibrate"]
+__all__ = ["LEAST_ROWS", "Accuracy", "Calibration", "MeasuredRuns", "calibrate", "measured_runs"]
 
 LEAST_ROWS = 20
 
@@ -57,6 +57,40 @@ def calibrate(
     Raises:
         InputError: a table cannot be read, or fewer than ``LEAST_ROWS`` rows are usable.
     """
+    runs = measured_runs(tables, folder)
+    batch, groups = runs.batch, runs.tables
+    time = hold_out(TimeTarget(batch), runs.base, runs.weights, seed=seed, on_site=on_site)
+    sized = np.where([bool(row.measured_bytes) for row in batch.rows], 1.0, group_weights(groups))
+    memory = hold_out(MemoryTarget(batch), runs.base, sized, seed=seed, on_site=on_site)
+    sites = [row.site for row in batch.rows]
+    return Calibration(
+        batch=batch,
+        tables=groups,
+        time=time,
+        memory=memory,
+        left_out=runs.left_out,
+        by_table=tuple(_accuracy(name, _where(groups, name), batch, time, memory) for name in dict.fromkeys(groups)),
+        by_site=tuple(_accuracy(name, _where(sites, name), batch, time, memory) for name in sorted(set(sites))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRuns:
+    """Usable rows of some tables, the constants that a fit of them starts from, and their weights in it."""
+
+    batch: Batch
+    tables: tuple[str, ...]  # where each row is from
+    base: Coefficients
+    weights: Array  # in the fit of step times; 0 for rows without
+    left_out: int
+
+
+def measured_runs(tables: Sequence[Path], folder: Path) -> MeasuredRuns:
+    """Read every row that has a step time or a memory, and a known system.
+
+    Raises:
+        InputError: a table cannot be read, or fewer than ``LEAST_ROWS`` rows are usable.
+    """
     rows: list[Row] = []
     groups: list[str] = []
     left_out = 0
@@ -74,21 +108,8 @@ def calibrate(
     plain = Coefficients(**{name: prior.constants[name].value for name in NAMES})
     batch = make_batch(rows, lambda batch: believed(batch, plain, prior.beliefs))
     start = believed(batch, plain, prior.beliefs)
-    weights = group_weights(groups)
-    timed = np.where([bool(row.measured_s) for row in rows], weights, 0.0)
-    sized = np.where([bool(row.measured_bytes) for row in rows], 1.0, weights)
-    time = hold_out(TimeTarget(batch), start, timed, seed=seed, on_site=on_site)
-    memory = hold_out(MemoryTarget(batch), start, sized, seed=seed, on_site=on_site)
-    sites = [row.site for row in rows]
-    return Calibration(
-        batch=batch,
-        tables=tuple(groups),
-        time=time,
-        memory=memory,
-        left_out=left_out,
-        by_table=tuple(_accuracy(name, _where(groups, name), batch, time, memory) for name in dict.fromkeys(groups)),
-        by_site=tuple(_accuracy(name, _where(sites, name), batch, time, memory) for name in sorted(set(sites))),
-    )
+    timed = np.where([bool(row.measured_s) for row in rows], group_weights(groups), 0.0)
+    return MeasuredRuns(batch, tuple(groups), start, timed, left_out)
 
 
 def _where(names: Sequence[str], name: str) -> list[int]:

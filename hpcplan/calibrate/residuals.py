@@ -64,6 +64,15 @@ class Residuals:
                 result[rows] += correction.log_factor(self.at[rows], self.trainers[rows[0]])
         return result
 
+    def nearest(self, known: NDArray[np.bool_]) -> Array:
+        """Return how near the nearest known run of its site is to each row: 1 the same, 0 far or none."""
+        usable = known & ~np.isnan(self.measured)
+        result = np.zeros(len(self.sites))
+        for site in sorted(set(self.sites.tolist())):
+            rows, others = np.flatnonzero(self.sites == site), np.flatnonzero(usable & (self.sites == site))
+            result[rows] = self._near(rows, others).max(axis=1, initial=0.0)
+        return result
+
     def _near(self, a: Sequence[int] | NDArray[np.int64], b: Sequence[int] | NDArray[np.int64]) -> Array:
         return nearness(self.at[a], self.at[b], self.between[np.ix_(self.kind[a], self.kind[b])])
 

@@ -23,7 +23,7 @@ from hpcplan.validation import digest
 if TYPE_CHECKING:
     from hpcplan.calibrate.holdout import Held
 
-__all__ = ["fingerprint", "fitted_rows", "half_width", "unseen_width", "write_constants"]
+__all__ = ["fingerprint", "fitted_rows", "half_width", "site_width", "unseen_width", "write_constants"]
 
 _COVERAGE = 0.90
 _LEAST = 0.005  # a factor closer to 1 than this is noise and is not written
@@ -43,6 +43,20 @@ def fitted_rows(folder: Path) -> frozenset[str]:
     """Return the fingerprints of the rows that a constants folder was fitted on; none if it was not fitted."""
     path = folder / _ROWS
     return frozenset(json.loads(path.read_text())) if path.is_file() else frozenset()
+
+
+def site_width(predicted: Array, measured: Array, nearest: Array, weights: Array | None = None) -> float | None:
+    """Return the half-width near measured runs of a site: of rows that have a run near them, where these are enough.
+
+    ``None`` for too few rows. See :meth:`hpcplan.cost.constants.Constants.half_width` for what becomes of it further
+    off.
+    """
+    known = ~np.isnan(predicted - measured)
+    near = known & (nearest > 0.5)
+    rows = near if near.sum() >= _FEW else known
+    if rows.sum() < _FEW:
+        return None
+    return half_width(predicted[rows], measured[rows], None if weights is None else weights[rows])
 
 
 def half_width(predicted: Array, measured: Array, weights: Array | None = None) -> float:
@@ -89,13 +103,13 @@ def write_constants(
     time = fits[0]
     width = unseen_width(time.unseen, measured, [row.site for row in batch.rows])
     written = [_write_base(folder, old, values.pop(("base", "base")), source, tables, width)]
-    counts = Counter(row.site for row in batch.rows)
     for (kind, label), factors in sorted(values.items()):
         kept = {name: factor for name, factor in factors.items() if abs(factor - 1) > _LEAST}
         interval: float | None = None
-        if kind == "sites" and counts[label] >= _FEW:
+        if kind == "sites":
             here = np.array([row.site == label for row in batch.rows])
-            interval = half_width(time.calibrated[here], measured[here], None if weights is None else weights[here])
+            each = None if weights is None else weights[here]
+            interval = site_width(time.calibrated[here], measured[here], time.nearest[here], each)
         if kept or interval:
             written.append(_write_factors(folder / kind, label, kept, source, interval))
     for site, correction in sorted(time.corrections.items()):
@@ -131,7 +145,7 @@ def _write_factors(folder: Path, label: str, factors: dict[str, float], source: 
     lines = [f"# {source}.", f"name: {_quoted(label)}", "factors:" + (" {}" if not factors else "")]
     lines += [f"  {name}: {{factor: {factor:.4f}, source: fitted}}" for name, factor in factors.items()]
     if interval is not None:
-        why = f"90 % of this site's rows lie within when a fifth of them is held out; {source}"
+        why = f"90 % of this site's rows near others lie within when a tenth of all is held out; {source}"
         lines.append(f"interval: {{value: {interval:.3f}, source: {_quoted(why)}}}")
     path = folder / f"{label}.yaml"
     write_text(path, "\n".join(lines) + "\n")

@@ -133,6 +133,7 @@ def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
     constants = _constants(batch, folder)
     costs = batch.price(_columns(constants))
     steps, memory = _corrected(batch, constants, costs.step_s), costs.memory_bytes
+    widths = _half_widths(batch, constants)
     known = _seen(batch, folder)
     capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
     result: list[Prediction] = []
@@ -149,7 +150,7 @@ def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
         result.append(
             Prediction(
                 row=row, step_s=step, memory_bytes=float(memory[i]),
-                low_s=step / (1 + constants[i].interval), high_s=step * (1 + constants[i].interval),
+                low_s=step / (1 + widths[i]), high_s=step * (1 + widths[i]),
                 fits=fits, fitted_on=seen, note="; ".join(notes),
             )
         )  # fmt: skip
@@ -164,6 +165,16 @@ def _corrected(batch: Batch, constants: Sequence[Constants], step_s: Array) -> A
         if each.corrected is not None:
             result[i] *= np.exp(each.corrected.correction.log_factor(at[[i]], each.corrected.trainer)[0])
     return result
+
+
+def _half_widths(batch: Batch, constants: Sequence[Constants]) -> list[float]:
+    """Return the half-width of each row's interval, as a share of its step time."""
+    at = places(batch.shape, batch.sequence, batch.shardings)
+    nears = [each.corrected for each in constants]
+    nearest = [
+        1.0 if near is None else near.correction.nearest(at[[i]], near.trainer)[0] for i, near in enumerate(nears)
+    ]
+    return [float(each.half_width(near)) for each, near in zip(constants, nearest, strict=True)]
 
 
 def score(group: str, predictions: Sequence[Prediction]) -> Score:

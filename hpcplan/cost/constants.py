@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.correction import Corrected, read_correction
+from hpcplan.cost.shardings import Floats
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.resources import config_dir, shipped
@@ -97,15 +99,31 @@ def _unknown(key: str, names: dict[str, Constant] | dict[str, Factor]) -> list[t
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """The constants for one kind of run: their values, the half-width of the interval, and the files they came from."""
+    """The constants for one kind of run: their values, half-widths of the 90 % interval, and the files they came from.
+
+    ``interval`` is the half-width near runs that were measured on the site, ``unseen_interval`` that on a site without.
+    """
 
     name: str
     coefficients: Coefficients
     interval: float
+    unseen_interval: float
     paths: tuple[Path, ...]
     sha256: str
     corrected: Corrected | None = None  # what runs that were measured on this site add
     evidence: tuple[str, ...] = ()  # what was measured on the site and learned of it, in words
+
+    def half_width(self, nearest: Floats | float) -> Floats:
+        """Return the half-width of the 90 % interval as a share of the step time, by the nearness of measured runs.
+
+        Near a measured run the site's own; far from all that of a site without runs: what was measured on a site of
+        one trainer, or of one model, says little of another. Between them variances of logarithms are mixed as the
+        variance of a Gaussian process grows with the distance from what it knows: by the square of the nearness
+        (Rasmussen & Williams 2006, equation 2.26, for one known place).
+        """
+        near, far = np.log1p(self.interval), np.log1p(max(self.interval, self.unseen_interval))
+        told = np.asarray(nearest) ** 2
+        return np.asarray(np.expm1(np.sqrt(told * near**2 + (1 - told) * far**2)), dtype=float)
 
 
 @cache
@@ -224,4 +242,4 @@ def constants_for(
     if site and "/" not in site and path.is_file():
         near = Corrected((framework, precision, *features), read_correction(path))
         contents.append(path.read_text())
-    return Constants(name, coefficients, interval, tuple(used), digest(contents), near, evidence)
+    return Constants(name, coefficients, interval, base.interval.value, tuple(used), digest(contents), near, evidence)

@@ -82,6 +82,11 @@ class Correction:
         apart = np.array([trainer_distance(trainer, other) for other in self.trainers])
         return np.asarray(nearness(at, self.where, apart) @ self.weights)
 
+    def nearest(self, at: Floats, trainer: Trainer) -> Floats:
+        """Return how near the nearest measured place is, 1 at it and 0 far from all, of shape (rows,)."""
+        apart = np.array([trainer_distance(trainer, other) for other in self.trainers])
+        return np.asarray(nearness(at, self.where, apart).max(axis=1, initial=0.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
@@ -93,6 +98,10 @@ class Corrected:
     def factor(self, shape: Shape, sequence: Number, s: Shardings) -> Floats:
         """Return what step times are multiplied by, of shape (rows,)."""
         return np.asarray(np.exp(self.correction.log_factor(places(shape, sequence, s), self.trainer)), dtype=float)
+
+    def nearest(self, shape: Shape, sequence: Number, s: Shardings) -> Floats:
+        """Return how near the nearest measured run is, 1 at it and 0 far from all, of shape (rows,)."""
+        return self.correction.nearest(places(shape, sequence, s), self.trainer)
 
 
 def as_json(site: str, source: str, correction: Correction) -> str:

@@ -74,6 +74,14 @@ class Kind:
             return None
         return near.factor(Shape.of(workload.model), workload.training.sequence_length, shardings)
 
+    def half_width(self, workload: Workload, shardings: Shardings) -> Floats:
+        """Return half-widths of 90 % intervals of step times, as shares; broad where no run like it was measured."""
+        near = self.constants.corrected
+        if near is None:
+            return np.broadcast_to(self.constants.half_width(1.0), (len(shardings),))
+        shape, sequence = Shape.of(workload.model), workload.training.sequence_length
+        return self.constants.half_width(near.nearest(shape, sequence, shardings))
+
     def free_bytes(self, headroom: float) -> float:
         """Return what an accelerator has for the job when a share of its memory stays free."""
         return float(self.machine.memory_bytes) * (1 - headroom)

@@ -46,9 +46,10 @@ def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
     )  # fmt: skip
 
 
-def estimate(outcome: Outcome, i: int) -> Estimate:
+def estimate(workload: Workload, outcome: Outcome, i: int) -> Estimate:
     """Return what candidate ``i`` promises, with its 90 % interval."""
-    costs, interval = outcome.costs, outcome.kinds[int(outcome.kind[i])].constants.interval
+    costs, kind = outcome.costs, outcome.kinds[int(outcome.kind[i])]
+    interval = float(kind.half_width(workload, outcome.best.take(np.array([i])))[0])
     time = {f"{name}_s": round(float(getattr(costs.time, name)[i]), 6) for name in TERMS}
     memory = {f"{name}_bytes": round(float(getattr(costs.memory, name)[i])) for name in MEMORY_TERMS}
     step = sum(time.values())  # of the rounded terms, so that the file adds up

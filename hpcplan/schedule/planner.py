@@ -137,7 +137,7 @@ def make_plan(
     )
     group, constants = outcome.winner.group, outcome.winner.constants
     shardings = [sharding(outcome, workload, i) for i in range(len(outcome.best))]
-    estimates = [estimate(outcome, i) for i in range(len(outcome.best))]
+    estimates = [estimate(workload, outcome, i) for i in range(len(outcome.best))]
     segments, every = chain_of(workload, site.site, partition, {group: shardings[0].nodes}, estimates[0])
     plan = Plan(
         name=workload.name,

@@ -231,7 +231,8 @@ def _placement(site: Site, partition: str, workload: Workload, shared: PooledPla
 def _estimate(workload: Workload, shared: PooledPlan) -> Estimate:
     terms = {f"{name}_s": round(max(0.0, shared.terms[name]), 6) for name in TERMS}
     step = sum(terms.values())
-    interval = max(member.kind.constants.interval for member in shared.members)
+    # no measured run says how unequal pools share a step: as wide as far from all of them
+    interval = max(float(member.kind.constants.half_width(0.0)) for member in shared.members)
     tokens = workload.training.global_batch * workload.training.sequence_length
     flops = (
         float(np.asarray(Shape.of(workload.model).model_flops_per_token(workload.training.sequence_length))) * tokens

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpcplan.calibrate.report import Calibration, calibrate
-from hpcplan.calibrate.store import fitted_rows, half_width, unseen_width, write_constants
+from hpcplan.calibrate.store import fitted_rows, half_width, site_width, unseen_width, write_constants
 from hpcplan.calibrate.validate import predict_table, score, to_csv
 from hpcplan.cli import main
 from hpcplan.cost.constants import constants_for, read_prior
@@ -162,6 +162,15 @@ def test_an_interval_counts_rows_by_their_weight() -> None:
     surer = half_width(errors, measured, np.where(errors < 0.5, 1.0, 0.01))
     assert surer < np.expm1(0.5)
     assert half_width(np.append(errors, np.nan), np.zeros(101)) == half_width(errors, measured)
+
+
+def test_the_interval_of_a_site_is_that_of_rows_with_a_run_near_them() -> None:
+    """Thirty rows beside another are 2 % off, and ten far from all 30 %: those widen no interval near runs."""
+    errors, nearest = np.array([0.02] * 30 + [0.30] * 10), np.array([1.0] * 30 + [0.0] * 10)
+    assert site_width(errors, np.zeros(40), nearest) == pytest.approx(np.expm1(0.02))
+    assert site_width(errors, np.zeros(40), np.zeros(40)) == pytest.approx(np.expm1(0.30))
+    assert site_width(errors[:5], np.zeros(5), nearest[:5]) is None
+    assert site_width(errors, np.full(40, np.nan), nearest) is None
 
 
 def test_a_large_site_does_not_set_the_interval_of_the_next_one_alone() -> None:

@@ -44,6 +44,18 @@ def test_nothing_known_changes_nothing(target: TimeTarget) -> None:
     assert np.array_equal(Residuals(target).corrected(target.measured, nothing), target.measured)
 
 
+def test_a_row_is_as_near_as_the_nearest_known_run_of_its_own_site(target: TimeTarget) -> None:
+    rows = target.batch.rows
+    selene = np.array([row.site == "selene" for row in rows])
+    narrow = np.array([row.tp == 1 for row in rows])
+    nearest = Residuals(target).nearest(selene & narrow)
+    assert np.all(nearest[~selene] == 0)
+    assert np.allclose(nearest[selene & narrow], 1.0)
+    wide = nearest[selene & np.array([row.tp == 8 for row in rows])]
+    assert len(wide)
+    assert np.all((wide > 0) & (wide < 0.01)), "three octaves of tensor parallelism away"
+
+
 def test_places_are_few_and_the_same_each_time(target: TimeTarget) -> None:
     everything = np.ones(len(target.measured), dtype=np.bool_)
     first, second = (Residuals(target).learn(target.measured + 0.1, everything) for _ in range(2))

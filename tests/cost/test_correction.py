@@ -56,6 +56,20 @@ def test_another_trainer_learns_less_from_a_run() -> None:
     assert one.log_factor(at, ("nemo", "bf16"))[0] == pytest.approx(0.2 * np.exp(-0.5))
 
 
+def test_an_interval_is_narrow_by_a_measured_run_and_that_of_an_unseen_site_far_from_all() -> None:
+    known = dataclasses.replace(constants_for(), interval=0.05, unseen_interval=0.25)
+    one = Corrected(TRAINER, correction(0.2))
+    shardings = [Shardings.of(tp=8, pp=8, dp=4, micro_batch=mb, micro_batches=64, zero=1) for mb in (1, 2, 4, 16)]
+    widths = [float(known.half_width(one.nearest(SHAPE, 2048, s))[0]) for s in shardings]
+    assert widths[0] == pytest.approx(0.05)
+    assert widths == sorted(widths)
+    assert widths[-1] == pytest.approx(0.25, abs=1e-3)
+    other = dataclasses.replace(one, trainer=("nemo", "fp8", "compile"))
+    assert known.half_width(other.nearest(SHAPE, 2048, MEASURED))[0] > 0.2, "another trainer at the same place"
+    vague = dataclasses.replace(known, interval=0.4)
+    assert vague.half_width(0.0) == pytest.approx(0.4), "far from runs nothing is surer than near them"
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5), st.sampled_from([-0.4, 0.4]))
 def test_doubling_the_replicas_never_more_than_halves_a_corrected_step(

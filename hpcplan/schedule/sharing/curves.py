@@ -208,7 +208,7 @@ class Pricing:
         except InfeasibleError as error:
             return error.message
         step_s = float(outcome.costs.step_s[0])
-        return [step_s, step_s * (1 + kind.constants.interval)]
+        return [step_s, step_s * (1 + float(kind.half_width(workload, outcome.best)[0]))]
 
     def _key(self, workload: Workload, kind: Kind, group: str) -> str:
         training = workload.training.model_dump(mode="json", exclude={"tokens"})
