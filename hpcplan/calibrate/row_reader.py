@@ -98,6 +98,13 @@ class Reader:
             )
         return float(match[1])
 
+    def measured(self, name: str) -> float | None:
+        """Return a measurement; a 0, as tables have where a run failed, is none."""
+        value = self.number(name)
+        if value == 0:
+            self.notes.append(f"{name} 0 taken as not measured")
+        return value or None
+
     def whole(self, name: str, default: int | None = None) -> int | None:
         value = self.number(name)
         if value is None:
@@ -134,13 +141,15 @@ class Reader:
         zero = self.zero(framework)
         if framework == "megatron-lm" and zero == 3:
             # Megatron-LM of the fp16 years has no stage 3; later it has FSDP, as trainers that are not named have
-            framework = "megatron-deepspeed" if precision == "fp16" else "fsdp"
+            fsdp = precision != "fp16" or "sdp" in self.said("zero", "source", "notes")
+            framework = "fsdp" if fsdp else "megatron-deepspeed"
         recompute = self.recompute()
         flash = self.flash(precision, framework)
         measured = self.measured_s(shape, sequence, batch, gpus, recompute, precision)
-        memory, unit = self.number("mem_GB"), self.memory_unit(framework)
+        memory, unit = self.measured("mem_GB"), self.memory_unit(framework)
         outcome = self.cell.get("outcome", "").lower()
         rank, kept = self.adapters()
+        vpp = self.virtual_stages(pp, flash, framework)
         return Row(
             line=self.line,
             site=self.cell.get("site") or self.cell.get("hardware", ""),
@@ -153,11 +162,11 @@ class Reader:
             gpus=gpus,
             tp=tp,
             pp=pp,
-            vpp=self.virtual_stages(pp, flash, framework),
+            vpp=vpp,
             cp=cp,
             ep=min(self.whole("ep", 1) or 1, dp * cp),
             dp=dp,
-            micro_batch=self.micro_batch(framework, pp, batch // dp),
+            micro_batch=self.micro_batch(framework, pp * (vpp or 1), batch // dp),
             schedule=notes.schedule(self.said("notes")),
             zero=zero,
             recompute=recompute,
@@ -224,11 +233,13 @@ class Reader:
             return 1  # torchtitan interleaves where told to; the tables of trainers before fused attention say so
         return None
 
-    def micro_batch(self, framework: str, pp: int, share: int) -> int | None:
+    def micro_batch(self, framework: str, stages: int, share: int) -> int | None:
         stated = self.whole("micro_batch")
-        if stated is None and framework == "torchtitan" and pp > 1 and share % pp == 0:
-            self.notes.append(f"micro_batch {share // pp} assumed: torchtitan cuts a batch into pp parts by default")
-            return share // pp
+        if stated is None and framework == "torchtitan" and stages > 1 and share % stages == 0:
+            self.notes.append(
+                f"micro_batch {share // stages} assumed: torchtitan cuts a batch into as many parts as there are stages"
+            )
+            return share // stages
         return stated
 
     def precision(self) -> Precision:
@@ -344,15 +355,15 @@ class Reader:
     def measured_s(
         self, shape: ModelShape, sequence: int, batch: int, gpus: int, recompute: int | None, precision: Precision
     ) -> float | None:
-        time = self.number("iter_time_s")
+        time = self.measured("iter_time_s")
         if time:
             return time
-        rate = self.number("tokens_per_s_per_gpu")
+        rate = self.measured("tokens_per_s_per_gpu")
         if rate:
             return batch * sequence / (rate * gpus)
         # Megatron-LM's own formula has no factor for the causal mask, and adds a forward pass for full recomputation.
         counts_recompute = recompute == 2 and "recompute" in self.cell.get("notes", "").lower()
-        flops, what = (self.number("tflops_per_gpu") or 0.0) * 1e12, "TFLOP/s"
+        flops, what = (self.measured("tflops_per_gpu") or 0.0) * 1e12, "TFLOP/s"
         for column, counted in (("mfu_pct", False), ("hfu_pct", recompute == 2)):
             if not flops and self.number(column):
                 flops, what, counts_recompute = self.peak_share(column, precision), column, counted

@@ -29,7 +29,8 @@ def command(
 
     MEASURED is CSV with columns such as site, gpus, model, seq, global_batch, tp, pp, dp, iter_time_s; what is missing
     is inferred or defaulted, and the note beside each row says so. Rows that the constants were fitted on are counted
-    apart: for figures on rows that were held out, see 'hpcplan calibrate fit'.
+    apart: for figures on rows that were held out, see 'hpcplan calibrate fit'. Where no row at all can be priced the
+    exit code is 2.
 
     \b
     Example:
@@ -66,9 +67,16 @@ def command(
         console().print(table("predicted against measured", score_columns(group_by), rows))
         if overall.fitted_on:
             narrate(f"{overall.fitted_on} of {overall.rows} rows were used to fit the constants: their errors flatter.")
+        if not (overall.rows or overall.memory_rows) and len(unpriced) < len(predictions):
+            narrate("no row has a measured step time or memory; '-o FILE' writes what is predicted")
         _say_unpriced(unpriced)
     if output is not None:
         narrate(f"wrote {output}")
+    if not any(each.row for each in predictions):
+        hint = (
+            "each row's reason stands above" if predictions else "there is none below the line that names the columns"
+        )
+        raise InputError(f"no row of {', '.join(map(str, measured))} can be priced", hint=hint)
 
 
 def _say_unpriced(unpriced: list[dict[str, Any]]) -> None:

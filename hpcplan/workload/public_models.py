@@ -26,7 +26,9 @@ class _Entry(Value):
 
 _Entries = RootModel[dict[str, _Entry]]
 # words after a name that say how it was run, not which model it is
-_TAIL = re.compile(r"(bf16|fp8|fp4|nvfp4|mxfp8|gb200|gb300|h100|strongscaling|womtp|tokendrop|dropless|pretrain).*$")
+_TAIL = re.compile(
+    r"(bf16|fp8|fp4|nvfp4|mxfp8|gb200|gb300|h100|strongscaling|womtp|tokendrop|dropless|pretrain|instruct|chat).*$"
+)
 
 
 def _plain(name: str) -> str:

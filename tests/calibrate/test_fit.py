@@ -133,6 +133,36 @@ def test_validate_says_why_a_row_has_no_price(tmp_path: Path, capsys: pytest.Cap
     assert "does not divide" in unpriced["reason"]
 
 
+@pytest.mark.parametrize(("line", "told"), [("nowhere,8,gpt9\n", "stands above"), ("", "there is none")])
+def test_a_table_without_a_row_to_price_is_refused_when_all_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, told: str
+) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("site,gpus,model\n" + line)
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", str(table), "-o", str(tmp_path / "out.csv")])
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert f"no row of {table} can be priced" in err
+    assert told in err
+    assert (tmp_path / "out.csv").read_text().count("\n") == 1 + bool(line)
+
+
+def test_a_step_of_zero_seconds_is_no_measurement_and_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("site,gpus,model,tp,iter_time_s,mem_GB\nselene,64,gpt3-175b,8,0,0.0\n")
+    _, (prediction,) = predict_table(table)
+    assert prediction.error is None
+    assert "iter_time_s 0 taken as not measured" in prediction.note
+    assert "mem_GB 0 taken as not measured" in prediction.note
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", str(table)])
+    assert caught.value.code == 0
+    assert "no row has a measured step time or memory" in capsys.readouterr().err
+
+
 def test_a_precision_that_is_not_known_is_said_to_be_so(tmp_path: Path) -> None:
     table = tmp_path / "runs.csv"
     table.write_text("site,gpus,model,tp,precision\nselene,64,gpt3-175b,8,fp64\n")

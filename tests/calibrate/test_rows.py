@@ -165,6 +165,7 @@ def test_a_table_without_the_columns_is_refused(tmp_path: Path) -> None:
         ("DeepSeekV3 (w/o MTP)", 61),
         ("Qwen3_235B_a22B (tokendrop)", 94),
         ("GPT OSS 120B", 36),
+        ("llama 3.1 8b Instruct", 32),
     ],
 )
 def test_models_are_known_however_tables_write_them(name: str, layers: int) -> None:
@@ -225,6 +226,7 @@ def test_fp16_stage_3_is_deepspeed_and_later_stage_3_is_fsdp(tmp_path: Path) -> 
     line = "selene,64,llama3-8b,4096,64,1,1,64,3,{},9"
     assert one(tmp_path, header, line.format("fp16")).framework == "megatron-deepspeed"
     assert one(tmp_path, header, line.format("bf16")).framework == "fsdp"
+    assert one(tmp_path, header, line.replace(",3,", ",fsdp,").format("fp16")).framework == "fsdp"
 
 
 def test_memory_is_read_in_the_unit_of_its_trainer(tmp_path: Path) -> None:
