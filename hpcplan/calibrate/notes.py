@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 _ACCUMULATED = re.compile(r"(?:micro_num|(?:gradient[ _]?)?accumulation(?:[ _]steps)?|grad_accum)\s*[=:]?\s*(\d+)")
-_CUT = re.compile(r"(?:layers_per_stage|stage_layers)\s*[=:]\s*\[([\d,\s]+)\]")
+_CUT = re.compile(r"(?:layers[ _-]per[ _-]stage|stage[ _-]layers)\s*[=:]?\s*[\[(]([\d,\s]+)[\])]")
 _CAPACITY = re.compile(r"capacity[_ ]?factor\s*[=:]?\s*(\d+(?:\.\d+)?)")
 _MONTH = re.compile(r"(?<!\d)(20[2-9]\d)[-_]?(0[1-9]|1[0-2])(?!\d)")
 _LOSS_COMPILED = "202504"  # torchtitan compiles the loss with the model again since pull request 1033

@@ -259,6 +259,9 @@ def test_a_cut_into_stages_is_read_from_notes(tmp_path: Path, pp: int, cut: str,
     header = "site,gpus,model,layers,hidden,heads,ffn,vocab,seq,global_batch,pp,notes"
     row = one(tmp_path, header, f'selene,8,gpt,32,2560,20,10240,50272,2048,64,{pp},"layers_per_stage={cut}"')
     assert row.stage_layers == expected
+    for words in ("stage layers", "Layers per stage:", "stage-layers ="):
+        said = one(tmp_path, header, f'selene,8,gpt,32,2560,20,10240,50272,2048,64,{pp},"1F1B; {words} {cut}"')
+        assert said.stage_layers == expected
     assert any("is no cut of 32 layers into 4 stages" in note for note in row.notes) == (cut == "[1, 2, 3]")
 
 
