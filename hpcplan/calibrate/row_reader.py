@@ -362,7 +362,7 @@ class Reader:
         if rate:
             return batch * sequence / (rate * gpus)
         # Megatron-LM's own formula has no factor for the causal mask, and adds a forward pass for full recomputation.
-        counts_recompute = recompute == 2 and "recompute" in self.cell.get("notes", "").lower()
+        counts_recompute = recompute == 2 and "recomput" in self.cell.get("notes", "").lower()
         flops, what = (self.measured("tflops_per_gpu") or 0.0) * 1e12, "TFLOP/s"
         for column, counted in (("mfu_pct", False), ("hfu_pct", recompute == 2)):
             if not flops and self.number(column):

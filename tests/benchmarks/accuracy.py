@@ -23,12 +23,13 @@ import numpy as np
 from hpcplan.calibrate.report import Accuracy, Calibration, calibrate
 from hpcplan.calibrate.rows import Row
 from hpcplan.calibrate.store import unseen_width
-from hpcplan.calibrate.validate import Prediction, Score, score
+from hpcplan.calibrate.validate import Prediction, Score, predict_table, score, scores
 from hpcplan.resources import shipped
 
 __all__ = ["calculon_seconds", "main"]
 
 SYSTEMS = {"A100": "a100_80g", "H100": "h100_80g_nvl8"}
+RUNS_ELSEWHERE = Path(__file__).parents[1] / "calibrate" / "published_elsewhere.csv"
 RECOMPUTE = ("none", "attn_only", "full")
 HEAD = """# How accurate the predictions are
 
@@ -47,6 +48,11 @@ one site: how much slower than the measured best the one is that the predictions
 
 AIMED = """What was aimed at before the work began, in per cent, and what was reached. Why some aims are missed stands
 in [the cost model](../explanation/cost-model.md#where-it-misses).
+"""
+
+ELSEWHERE = """Published runs of other trainers and sites, and of other models on these sites, which no fit has ever
+used (`tests/calibrate/published_elsewhere.csv`, with the source of each), priced with the shipped constants. Where a
+source does not describe its machine, a generic one of the same accelerators stands for it.
 """
 
 # mean error of the step time, per cent, calibrated and unseen
@@ -205,11 +211,22 @@ def _aims(groups: Sequence[Accuracy]) -> str:
     return "\n".join(lines)
 
 
+def elsewhere() -> str:
+    """Return the table of errors on published runs that no fit has used."""
+    read, found = predict_table(RUNS_ELSEWHERE)
+    lines = ["| source | rows | mean error | bias | in 90 % interval | memory |", "|---|--:|--:|--:|--:|--:|"]
+    for each in [*scores(found, [cells["source"] for cells in read.cells]), score("all", found)]:
+        figures = (each.mean_abs_error, each.bias, each.within_interval, each.memory_mean_abs_error)
+        lines.append("| " + " | ".join([each.group, str(each.rows), *map(_percent, figures)]) + " |")
+    return "\n".join(lines)
+
+
 def page(result: Calibration, tables: Sequence[str], calculon: Path | None) -> str:
     """Return the page in Markdown."""
     parts = [HEAD, "## Step time, by table\n", _times(result.by_table), "\n## Step time, by site\n",
              _times(result.by_site), "", _inside(result), "\n## Memory\n", _memory(result.by_table),
              "\n## Against what was aimed at\n", AIMED, _aims(result.by_table)]  # fmt: skip
+    parts += ["\n## Runs that no fit has used\n", ELSEWHERE, elsewhere()]
     if calculon is not None:
         parts += ["\n## Beside Calculon\n", BESIDE, side_by_side(result, calculon, tables)]
     return "\n".join(parts) + "\n"
