@@ -32,6 +32,7 @@ __all__ = ["Batch", "System", "known_system", "make_batch", "system_of"]
 
 _MOST_VIRTUAL_STAGES = 12
 _SAVES = 0.9  # share of the activations below which selective recomputation is worth while beside fused attention
+_ROOM = 0.95  # share of the memory that a run is taken to have used, where what it left out of it is not said
 _MICRO_BATCHES = (1, 2, 4, 8, 16)  # tried, largest memory last, where a table does not say
 
 
@@ -208,12 +209,12 @@ def _infer_recompute(batch: Batch, c: Coefficients) -> Batch:
     layers = batch.shardings.spared_layers.copy()
     saves = (np.asarray(batch.recipe.flash) == 0) | (np.asarray(c.selective_kept) < _SAVES)
     chosen = np.where(open_ & saves & _over(batch, c, chosen, layers), SELECTIVE, chosen)
-    wanting = open_ & _over(batch, c, chosen, layers)
+    wanting = open_ & _over(batch, c, chosen, layers, _ROOM)
     for count in range(1, int(batch.shardings.stage_layers(batch.shape.layers).max()) + 1):
         if not wanting.any():
             break
         layers = np.where(wanting, count, layers)
-        wanting = wanting & _over(batch, c, chosen, layers)
+        wanting = wanting & _over(batch, c, chosen, layers, _ROOM)
     layers = np.where(wanting, batch.shardings.spared_layers, layers)  # nothing makes it fit
     some = [f", activations of {count} layers a stage elsewhere" if count else "" for count in layers]
     notes = [
@@ -223,11 +224,11 @@ def _infer_recompute(batch: Batch, c: Coefficients) -> Batch:
     return _with(batch, notes, recompute=chosen, spared_layers=layers)
 
 
-def _over(batch: Batch, c: Coefficients, recompute: Ints, layers: Ints) -> NDArray[np.bool_]:
-    """Tell which rows would not fit with that recomputation."""
+def _over(batch: Batch, c: Coefficients, recompute: Ints, layers: Ints, share: float = 1.0) -> NDArray[np.bool_]:
+    """Tell which rows would not fit with that recomputation into a share of the accelerator's memory."""
     s = dataclasses.replace(batch.shardings, recompute=recompute, spared_layers=layers)
     needed = memory(batch.shape, batch.sequence, batch.machine, s, c, batch.recipe).total
-    return np.asarray(needed > batch.machine.memory_bytes)
+    return np.asarray(needed > share * batch.machine.memory_bytes)
 
 
 def _infer_micro_batch(batch: Batch, base: Coefficients) -> Batch:

@@ -91,10 +91,10 @@ MEMORY_LEVELS = (
     Level(
         "frameworks",
         {"state_copies": 0.4, "framework_bytes": 0.3, "activation_fragmentation": 0.2, "logit_bytes": 0.4,
-         "selective_kept": 0.4},
+         "selective_kept": 0.4, "kept_activations": 0.15},
         inherited=False,
     ),
-    Level("features", {"activation_fragmentation": 0.25, "logit_bytes": 0.3}),  # fused kernels keep less
+    Level("features", {"activation_fragmentation": 0.25, "logit_bytes": 0.3, "kept_activations": 0.15}),  # fused kernels keep less
     Level("sites", {"framework_bytes": 0.3, "activation_fragmentation": 0.1, "logit_bytes": 0.2}),
 )  # fmt: skip
 

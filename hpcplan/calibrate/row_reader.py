@@ -22,6 +22,7 @@ _NODE = 8  # accelerators of a node, where a table does not say
 _SEQUENCE = 4096  # where a table does not say
 _BATCH_TOKENS = 4 * 1024**2
 _WITHOUT_DROPOUT = re.compile(r"gpt-?neo|\bopt\b", re.IGNORECASE)  # their published configurations drop no scores
+_RELU = re.compile(r"\bopt\b", re.IGNORECASE)
 _WITHOUT_BF16 = re.compile(r"v100|dgx-1|\bt4\b|rtx-?20|titan")  # chips before Ampere
 _HYBRID = re.compile(r"nemotron[-_ ]?(h\b|3[-_ ])|mamba|jamba", re.IGNORECASE)
 
@@ -290,6 +291,8 @@ class Reader:
         family = _MPT if "mpt" in name.lower() else _GPT
         if _WITHOUT_DROPOUT.search(name):
             family = {**family, "dropout": False}
+        if _RELU.search(name):
+            family = {**family, "relu": True}
         gated, plain = (ModelShape.model_validate({**sizes, **kind}) for kind in (_LLAMA, family))
         size = self.number("model_params_B")
         if size and ffn != 4 * hidden:

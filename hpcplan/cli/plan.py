@@ -274,7 +274,7 @@ def _breakdown_table(plan: Plan) -> Any:
     time = plan.estimate.breakdown.time.model_dump()
     memory = plan.estimate.breakdown.memory.model_dump()
     times = [(name.removesuffix("_s").replace("_", " "), value) for name, value in time.items()]
-    bytes_ = [(name.removesuffix("_bytes"), value) for name, value in memory.items()]
+    bytes_ = [(name.removesuffix("_bytes").replace("_", " "), value) for name, value in memory.items()]
     rows: list[tuple[object, ...]] = []
     for i in range(max(len(times), len(bytes_))):
         left = times[i] if i < len(times) else None

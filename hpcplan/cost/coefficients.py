@@ -54,9 +54,11 @@ class Coefficients:
     straggler: Number  # slower by so much for each doubling of the nodes
     expert_imbalance: Number  # busiest over mean expert
     state_copies: Number  # optimizer states as kept over 12 bytes a parameter: fp32 gradients, flat buffers, copies
+    step_bytes: Number  # a parameter that a rank steps, only meanwhile: fp32 gradients, square roots of moments
     selective_kept: Number  # share of the activations that selective recomputation keeps (scores are never kept)
     framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
-    activation_fragmentation: Number  # what the allocator holds over live activations, logits and gathered weights
+    kept_activations: Number  # what is kept for the backward pass over the tensors that fused kernels keep
+    activation_fragmentation: Number  # what the allocator holds over the layer at work, logits and gathered weights
     gathered_layers: Number  # whose weights ZeRO stage 3 and FSDP hold whole at a time: the running and the next
     gradient_bytes: Number  # of a gradient as it is summed over micro-batches and reduced over replicas
     logit_bytes: Number  # per element: 16-bit logits, fp32 copy, gradient

@@ -146,8 +146,8 @@ def read_factors(folder: Path, kind: str, name: str) -> Factors | None:
 
 
 # what a fork does not take on: how it keeps its states is what forks change
-_OF_ONE_TRAINER = frozenset({"state_copies", "framework_bytes", "activation_fragmentation", "logit_bytes",
-                             "selective_kept"})  # fmt: skip
+_OF_ONE_TRAINER = frozenset({"state_copies", "step_bytes", "framework_bytes", "kept_activations",
+                             "activation_fragmentation", "logit_bytes", "selective_kept"})  # fmt: skip
 _FORKS = {"sailor": "megatron-deepspeed"}
 
 

@@ -56,12 +56,15 @@ class Held:
 class Memory:
     """Bytes of the fullest rank, arrays of shape (rows,).
 
-    ``logits`` is what they take beyond the tensors of the layer at work, which are gone while the loss is computed.
+    ``logits`` is what they take beyond the tensors of the layer at work, which are gone while the loss is computed, and
+    ``optimizer_step`` what the optimizer's own tensors take beyond activations, logits and gathered weights, which are
+    gone while it steps.
     """
 
     parameters: Floats
     gradients: Floats
     optimizer: Floats
+    optimizer_step: Floats
     activations: Floats
     logits: Floats
     buffers: Floats
@@ -74,6 +77,7 @@ class Memory:
             self.parameters
             + self.gradients
             + self.optimizer
+            + self.optimizer_step
             + self.activations
             + self.logits
             + self.buffers
@@ -124,7 +128,7 @@ def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings, element
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     replicated = (4 * element_bytes + 2 * shape.dropout) * shape.hidden / split
     attention = shape.attention_in + shape.query_up + shape.key_value_up + shape.attention_out
-    sharded = element_bytes * (attention + inner * shape.ffn_matrices + routed) / s.tp
+    sharded = element_bytes * (attention + inner * shape.ffn_kept + routed) / s.tp
     return tokens * (replicated + sharded)
 
 
@@ -197,7 +201,7 @@ def gathered_bytes(shape: Shape, s: Shardings, held: Held, c: Coefficients, elem
     ends = end_parameters(shape, s)
     layer = (held.dense + held.experts - ends) / s.stage_layers(shape.layers)
     at_work = layer * (2.0 * element_bytes + element_bytes + c.gradient_bytes)
-    whole = ends * element_bytes + at_work * c.gathered_layers / 2.0
+    whole = (ends * element_bytes + at_work) * np.minimum(1.0, c.gathered_layers / 2.0)
     return np.where((s.zero == 3) & (s.pp == 1) & (s.shards > 1), whole, 0.0)
 
 
@@ -239,24 +243,27 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
 
     tokens = s.micro_batch * sequence / s.cp
     each, working = _activations(shape, sequence, s, c, flash, machine.element_bytes)
-    first = _kept_layers(shape, s) * each + working
+    each, spread = each * c.kept_activations, c.activation_fragmentation
+    first = _kept_layers(shape, s) * each + spread * working
     # the last stage keeps one micro-batch, under GPipe all, as every stage does
-    last = np.where(s.schedule == GPIPE, first, s.stage_layers(shape.layers) * each + working)
-    logits = np.maximum(0.0, tokens * shape.vocab / s.tp * c.logit_bytes - working)
+    last = np.where(s.schedule == GPIPE, first, s.stage_layers(shape.layers) * each + spread * working)
+    logits = spread * np.maximum(0.0, tokens * shape.vocab / s.tp * c.logit_bytes - working)
     last_is_fuller = last + logits > first
     # from stage 2 on, gradients go to the host with the states as each layer is done (Ren et al. 2021, section 4.1)
     on_device = np.where((s.offload != DEVICE) & (s.zero >= 2), 1.0 / s.stage_layers(shape.layers), 1.0)
-    spread = c.activation_fragmentation
     gathered = gathered_bytes(shape, s, held, c, machine.element_bytes)
     kept = np.where(np.asarray(machine.element_bytes) == 4, STATE_BYTES - 4, STATE_BYTES)  # fp32 weights need no copy
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
+    buffers = spread * (gathered + passed)
+    stepped = np.where(s.offload == DEVICE, divided(*trained, 1), 0.0)
     return Memory(
         parameters=weights,
         gradients=c.gradient_bytes * np.maximum(divided(*trained, 2), whole_gradients) * on_device,
-        optimizer=np.where(s.offload == DEVICE, c.state_copies * kept * divided(*trained, 1), 0.0),
-        activations=spread * np.where(last_is_fuller, last, first),
-        logits=spread * np.where(last_is_fuller, logits, 0.0),
-        buffers=machine.element_bytes * whole + spread * (gathered + passed),
+        optimizer=c.state_copies * kept * stepped,
+        optimizer_step=np.maximum(0.0, c.step_bytes * stepped - np.maximum(first, last + logits) - buffers),
+        activations=np.where(last_is_fuller, last, first),
+        logits=np.where(last_is_fuller, logits, 0.0),
+        buffers=machine.element_bytes * whole + buffers,
         framework=c.framework_bytes * np.where(machine.through_host, _WITHOUT_LINKS, 1.0) * np.ones(len(s)),
     )
 

@@ -43,6 +43,7 @@ class Shape:
     vocab: Number
     ffn: Number
     ffn_matrices: Number
+    ffn_kept: Number  # tensors as wide as the feed-forward layer that it keeps for the backward pass
     causal: Number
     dropout: Number
     head_dim: Number
@@ -105,6 +106,7 @@ class Shape:
             vocab=model.vocab,
             ffn=model.ffn,
             ffn_matrices=3 if model.gated else 2,
+            ffn_kept=3 if model.gated else 1 if model.relu else 2,  # what the activation reads and what it writes
             causal=int(model.causal),
             dropout=int(model.dropout),
             head_dim=d,

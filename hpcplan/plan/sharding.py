@@ -96,6 +96,7 @@ class MemoryBreakdown(Value):
     parameters_bytes: Amount
     gradients_bytes: Amount
     optimizer_bytes: Amount
+    optimizer_step_bytes: Amount = 0
     activations_bytes: Amount
     logits_bytes: Amount
     buffers_bytes: Amount

@@ -70,6 +70,8 @@ def shape_from_config(document: Document) -> ModelShape:
     fields.setdefault("ffn", 4 * fields["hidden"])
     if fields.get("position") != "learned":
         fields.pop("max_positions", None)
+    if family == "opt":
+        fields["relu"] = config.get("activation_function", "relu") == "relu"
     if "tie_word_embeddings" in config:
         fields["tied_embeddings"] = bool(config["tie_word_embeddings"])
     fields["experts"] = _experts(document)

@@ -89,6 +89,7 @@ class ModelShape(Value):
     ffn: PositiveInt
     vocab: PositiveInt
     gated: bool = Field(True, description="three matrices in the feed-forward layer (SwiGLU) rather than two")
+    relu: bool = Field(False, description="ReLU in a feed-forward layer of two matrices, which keeps its output alone")
     bias: bool = False
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     position: Literal["rope", "learned", "alibi"] = "rope"
@@ -115,6 +116,8 @@ class ModelShape(Value):
             yield ("heads",), f"hidden ({self.hidden}) is not a multiple of heads; give head_dim"
         if self.heads % self.key_value_heads:
             yield ("kv_heads",), f"heads ({self.heads}) is not a multiple of kv_heads"
+        if self.relu and self.gated:
+            yield ("relu",), "is of a feed-forward layer of two matrices; write gated: false"
         if self.experts is not None:
             if self.experts.per_token > self.experts.count:
                 yield ("experts", "per_token"), f"is more than the {self.experts.count} experts there are"

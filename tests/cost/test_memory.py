@@ -50,10 +50,10 @@ def test_a_gpt_layer_keeps_10_plus_24_over_t_without() -> None:
 def test_plain_attention_keeps_5_a_s_squared_over_t_more() -> None:
     """Korthikanti et al. 2022, equation 2; selective recomputation drops it (section 5)."""
     s = Shardings.of(tp=8, micro_batch=2, recompute=[NONE, SELECTIVE])
-    need = [memory(GPT3, 2048, MACHINE, s, CONSTANTS, Recipe(flash=flash)).activations for flash in (0.0, 1.0)]
-    more = (need[0] - need[1]) / CONSTANTS.activation_fragmentation
+    exact = dataclasses.replace(CONSTANTS, kept_activations=1.0, activation_fragmentation=1.0)
+    need = [memory(GPT3, 2048, MACHINE, s, exact, Recipe(flash=flash)).activations for flash in (0.0, 1.0)]
     one_layer = 5 * 96 * 2048**2 * 2 / 8
-    assert more == pytest.approx(np.array([96 * one_layer, one_layer]))
+    assert need[0] - need[1] == pytest.approx(np.array([96 * one_layer, one_layer]))
 
 
 @pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b", "deepseek-v3", "bert-large"])
@@ -154,6 +154,48 @@ def test_hybrid_sharding_divides_states_over_a_group_of_the_replicas() -> None:
     states = memory(LLAMA, 8192, MACHINE, s, CONSTANTS).optimizer
     assert states[1] == pytest.approx(8 * states[0])
     assert states[2] == states[0]
+
+
+def test_the_optimizer_steps_where_activations_were() -> None:
+    """What it needs only meanwhile counts as far as it is more than activations, logits and gathered weights."""
+    s = Shardings.of(micro_batch=[1, 2, 8], recompute=FULL)
+    exact = dataclasses.replace(CONSTANTS, step_bytes=4.0)
+    need, none = (
+        memory(LLAMA, 8192, MACHINE, s, exact),
+        memory(LLAMA, 8192, MACHINE, s, CONSTANTS.scaled({"step_bytes": 1e-9})),
+    )
+    come_and_go = none.activations + none.logits + none.buffers
+    assert need.optimizer_step[0] > need.optimizer_step[1] > need.optimizer_step[2] == 0
+    assert need.total - none.total == pytest.approx(
+        np.maximum(0.0, 4.0 * parameters(LLAMA_MODEL) - come_and_go), rel=1e-3
+    )
+
+
+def test_relu_keeps_one_tensor_where_gelu_keeps_two() -> None:
+    """Its output is what the next product keeps anyway; GELU needs its input too (8sbh of 34 in 16 bits)."""
+    relu = Shape.of(load_workload("gpt3-175b").workload.model.model_copy(update={"relu": True}))
+    s = Shardings.of(tp=8, micro_batch=2, sequence_parallel=1)
+    spared = layer_activation_bytes(GPT3, 2048, s)[0] - layer_activation_bytes(relu, 2048, s)[0]
+    assert spared == pytest.approx(8 * 2048 * 2 * 12288 / 8)
+
+
+def test_what_is_kept_does_not_fragment_and_the_layer_at_work_does() -> None:
+    s = Shardings.of(micro_batch=1, recompute=[NONE, FULL])
+    kept, at_work = (
+        memory(LLAMA, 8192, MACHINE, s, CONSTANTS.scaled({name: 1.5})).activations
+        / memory(LLAMA, 8192, MACHINE, s, CONSTANTS).activations
+        for name in ("kept_activations", "activation_fragmentation")
+    )
+    assert (kept[0], at_work[0]) == (pytest.approx(1.5), 1.0)
+    assert min(kept[1], at_work[1]) > 1
+    assert kept[1] + at_work[1] == pytest.approx(2.5), "the two are all of it"
+
+
+def test_stage_3_by_the_parameter_holds_a_matrix_at_a_time() -> None:
+    s = Shardings.of(dp=8, micro_batches=8, zero=3)
+    held = held_parameters(GPT3, s)
+    whole, single = (gathered_bytes(GPT3, s, held, CONSTANTS.scaled({"gathered_layers": f})) for f in (1.0, 0.25))
+    assert single == pytest.approx(whole / 4)
 
 
 def test_layers_spared_of_keeping_their_activations_make_room() -> None:
