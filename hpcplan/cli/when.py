@@ -12,8 +12,7 @@ from hpcplan.cli.output import console, echo_json, format_option, narrate, progr
 
 if TYPE_CHECKING:
     from hpcplan.schedule.forecast.answer import Answer
-    from hpcplan.schedule.forecast.demand import PartitionDemand
-    from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
+    from hpcplan.schedule.forecast.snapshot import QueueJob
     from hpcplan.schedule.forecast.whatif import Saved
 
 __all__ = ["command"]
@@ -67,7 +66,6 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
     from hpcplan.cli.when_sources import asked_jobs, queue_asked
     from hpcplan.schedule.forecast.answer import answer
     from hpcplan.schedule.forecast.cluster import compiles_first
-    from hpcplan.schedule.forecast.demand import predict_demand
     from hpcplan.schedule.forecast.snapshot import write_snapshot
     from hpcplan.schedule.forecast.whatif import parse_change, what_if
 
@@ -82,20 +80,17 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
     with progress_bar("checking past forecasts", options["backtests"]) as advance:
         found = answer(
             snapshot, targets, samples=options["samples"], backtests=options["backtests"], seed=options["seed"],
-            each=advance,
+            demand_days=options["demand_days"] or 1, each=advance,
         )  # fmt: skip
     saved = what_if(snapshot, changes, seed=options["seed"]) if changes else []
-    days = options["demand_days"]
-    demand = predict_demand(snapshot.history, snapshot.now_s, days) if days else []
     if output_format == "json":
-        data = {"what_if": [one.as_dict() for one in saved], "demand": [one.as_dict() for one in demand]}
-        echo_json({**found.as_dict(), **data})
+        echo_json({**found.as_dict(), "what_if": [one.as_dict() for one in saved]})
     else:
         _show(found)
         if saved:
             _show_saved(saved)
-        if demand:
-            _show_demand(demand, found.snapshot)
+        if options["demand_days"]:
+            _show_demand(found)
 
 
 def _show(found: Answer) -> None:
@@ -133,16 +128,19 @@ def _show_saved(saved: list[Saved]) -> None:
     console().print(table("hours of waiting, of all jobs together", columns, rows))
 
 
-def _show_demand(demand: list[PartitionDemand], queue: QueueSnapshot) -> None:
+def _show_demand(found: Answer) -> None:
+    from hpcplan.schedule.forecast.demand import interval_words
+
+    queue = found.snapshot
     unit = "node" if queue.procs is None else "processor"
     rows = [
         (one.partition or "", _moment(day.start_s, queue.now_s), f"{day.expected:,.0f}",
-         "" if day.p10 is None or day.p90 is None else f"{day.p10:,.0f} to {day.p90:,.0f}", one.method, one.backtests)
-        for one in demand
+         interval_words(day), one.method, f"{one.error:.0%} on {one.checked_days}" if one.error is not None else "")
+        for one in found.demand
         for day in one.days
     ]  # fmt: skip
-    columns = ("partition", "24 h from", f">{unit}-hours", ">80 %", "by", ">past days checked")
-    console().print(table("load of the next days", columns, rows))
+    columns = ("partition", "24 h from", f">{unit}-hours", ">80 %", "by", ">error on past days")
+    console().print(table("load of the next days, as others were drawn to submit it", columns, rows))
 
 
 def _wait(seconds: float) -> str:

@@ -13,6 +13,7 @@ from hpcplan.plan import Plan
 from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
 from hpcplan.schedule.finish import Chain, Wait, Way, one_way
 from hpcplan.schedule.forecast.answer import from_history_alone
+from hpcplan.schedule.forecast.demand import demand_reasons, demand_words, predict_demand
 from hpcplan.schedule.forecast.pool import NEVER_S
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import Forecaster
@@ -55,7 +56,7 @@ class KnownQueue:
         self.seed = seed
         self.now_s = queue.snapshot.now_s if queue is not None and queue.present else None
         self.rounds: tuple[int, ...] = _CHAINS
-        self.notes = tuple(_said(queue))
+        notes = _said(queue)
         self._futures: ChainWaits | None = None
         self._seen: dict[tuple[object, ...], NDArray[np.int64]] = {}
         if queue is not None and queue.present:
@@ -63,6 +64,8 @@ class KnownQueue:
             self.rounds = _ROUNDS[snapshot.procs is None]
             forecaster = Forecaster(snapshot.history, snapshot.jobs, seed=seed, limit_use=snapshot.limit_use)
             self._futures = ChainWaits(snapshot, forecaster, futures=self.rounds[-1])
+            notes += _others(snapshot, forecaster)
+        self.notes = tuple(notes)
 
     @property
     def costly(self) -> bool:
@@ -158,14 +161,21 @@ class KnownQueue:
         return sum(job.state == "PREEMPTED" for job in mine) / ran_s if ran_s else 0.0
 
 
+def _others(snapshot: QueueSnapshot, forecaster: Forecaster) -> list[str]:
+    """Return what others are drawn to submit, and why not by a forecast of the demand."""
+    demand = predict_demand(forecaster.arrivals, snapshot.now_s, 1, seed=forecaster.seed)
+    coming = demand_words(demand, "node" if snapshot.procs is None else "processor")
+    told = [f"others submit in the next day {coming}"] if coming else []
+    if not forecaster.arrivals.known:
+        told.append("later jobs are taken to wait as long as one submitted now")
+    return told + demand_reasons(forecaster.arrivals, demand)
+
+
 def _said(queue: Queue | None) -> list[str]:
     if queue is None:
         return ["nothing is known of the queue (no snapshot, no history): every job is taken to start at once"]
     if not queue.present:
         return ["the present queue is not known: waits are those of ordinary moments of the history"]
-    if queue.snapshot.history:
+    if queue.snapshot.history or not queue.snapshot.limit_use:
         return []
-    said = ["there is no history: later jobs are taken to wait as long as one submitted now"]
-    if queue.snapshot.limit_use:
-        said.append(f"jobs use their limits as {queue.snapshot.limit_source or 'given'} says")
-    return said
+    return [f"jobs use their limits as {queue.snapshot.limit_source or 'given'} says"]

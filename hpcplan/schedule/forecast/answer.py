@@ -10,6 +10,7 @@ import numpy as np
 
 from hpcplan.schedule.forecast.backtest import backtest, moments
 from hpcplan.schedule.forecast.calibration import Calibration
+from hpcplan.schedule.forecast.demand import PartitionDemand, demand_reasons, demand_words, predict_demand
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.schedule.forecast.wait import SAMPLES, Forecaster, WaitForecast
 
@@ -45,19 +46,22 @@ class SizeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for each size; ``notes`` say what it rests on."""
+    """The answer for each size; ``notes`` say what it rests on, ``demand`` what others were drawn to submit."""
 
     snapshot: QueueSnapshot
     sizes: tuple[SizeAnswer, ...]
     backtests: int
     notes: tuple[str, ...]
+    demand: tuple[PartitionDemand, ...] = ()
 
     @property
     def evidence(self) -> str | None:
-        """What the run times of others are drawn from; ``None`` where nothing is known of them."""
+        """What others are drawn from, their run times and submissions; ``None`` where nothing is known of them."""
         count = len(self.snapshot.history)
         words = [f"{count:,} job{'s' if count > 1 else ''} that ended before"] if count else []
         words += [self.snapshot.limit_source or "limit_use of the snapshot"] if self.snapshot.limit_use else []
+        coming = demand_words(self.demand, "node" if self.snapshot.procs is None else "processor")
+        words += [f"others submit in the next day {coming}"] if coming else []
         return "; ".join(words) or None
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class Answer:
             "calibrated_on": self.backtests,
             "evidence": self.evidence,
             "sizes": [size.as_dict() for size in self.sizes],
+            "demand": [one.as_dict() for one in self.demand],
             "notes": [*self.notes],
         }
 
@@ -82,6 +87,7 @@ def answer(
     *,
     samples: int = SAMPLES,
     backtests: int = BACKTESTS,
+    demand_days: int = 1,
     seed: int = 0,
     each: Callable[[], None] = lambda: None,
 ) -> Answer:
@@ -92,6 +98,7 @@ def answer(
         targets: jobs, each for itself.
         samples: futures that are drawn.
         backtests: past submissions to correct by, at most; 0 for none.
+        demand_days: days of the demand to tell of.
         seed: of the random numbers.
         each: called after each past submission.
 
@@ -104,7 +111,11 @@ def answer(
     calibration = calibrate(snapshot, backtests, seed=seed, each=each) if surprising and backtests else Calibration()
     sizes = tuple(SizeAnswer(one.target, calibration.quantiles_s(one), one, snapshot.now_s) for one in forecasts)
     used = len(calibration.misses) if calibration.used else 0
-    return Answer(snapshot, sizes, used, tuple(_notes(snapshot, calibration, surprising and backtests > 0)))
+    demand = predict_demand(forecaster.arrivals, snapshot.now_s, demand_days, seed=seed)
+    notes = [
+        *_notes(snapshot, calibration, surprising and backtests > 0), *demand_reasons(forecaster.arrivals, demand)
+    ]  # fmt: skip
+    return Answer(snapshot, sizes, used, tuple(notes), demand)
 
 
 def calibrate(
@@ -155,12 +166,13 @@ def from_history_alone(
 
 def _notes(snapshot: QueueSnapshot, calibration: Calibration, wanted: bool) -> list[str]:
     said = []
-    if not snapshot.history and snapshot.limit_use:
-        said.append(
-            f"no history: jobs use their limits as {snapshot.limit_source or 'given'} says, nobody else submits"
+    if not snapshot.history:
+        source = (
+            f"jobs use their limits as {snapshot.limit_source or 'given'} says"
+            if snapshot.limit_use
+            else ("run times are taken to lie anywhere up to their limits")
         )
-    elif not snapshot.history:
-        said.append("no history: run times are taken to lie anywhere up to their limits, and nobody else submits")
+        said.append(f"no history: {source}")
     if wanted and not calibration.used:
         said.append(
             f"the intervals are not corrected: the history has {len(calibration.misses)} jobs that waited to check "

@@ -1,21 +1,40 @@
-"""Jobs that others will submit while one waits: drawn from what they submitted at such times before."""
+"""Jobs that others will submit while one waits: as many as the demand foretells, like those of the past."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hpcplan.schedule.forecast.load_days import DAY_S, MOST_DAYS, LoadDays
+from hpcplan.schedule.forecast.day_weights import DAY_S, Checked, Method
+from hpcplan.schedule.forecast.load_days import MOST_DAYS, Level, LoadDays
 from hpcplan.schedule.forecast.snapshot import QueueJob
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["MOST", "Arrivals", "submissions"]
 
 MOST: Final = 400  # jobs of one sample; those further off hardly matter for a job that is first in line
 _JITTER_S: Final = 2 * 3600
 _LONGEST_S: Final = 7 * DAY_S  # of limits: without one, a job says little of how long it runs
+_USUAL_SHARE: Final = 0.55  # of the limit, where nothing has ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What there is at one moment: the days, where their submissions begin, by whom those are, and their node-seconds.
+
+    ``users`` are numbered as the days number them.
+    """
+
+    days: LoadDays
+    offset: int
+    users: NDArray[np.int64]
+    spent: NDArray[np.float64]
 
 
 class Arrivals:
@@ -24,19 +43,22 @@ class Arrivals:
     Copying whole days keeps bursts, hours and what users submit together (a block bootstrap: Künsch, Ann. Stat. 17(3),
     1989). A day begins at the same hour, give or take two; in a history of less than two days, anywhere.
 
-    How much will be submitted in the long run is known only as well as the days of the history tell. So each future
-    first draws for each of those days how much it counts, exponentially, and then its days by that (the Bayesian
-    bootstrap: Rubin, Ann. Stat. 9(1), 1981): futures of many days are not all like the mean of the history. Which days
-    are alike, and what drawn days still lack of the spread of days to come, says :class:`~.load_days.LoadDays`.
+    How much comes of them is the demand's to say (:mod:`.demand`): :class:`~.load_days.LoadDays` draws, by partition,
+    which day it is like and how much more or less of it comes, and what it draws is what the demand's interval shows.
     """
 
     def __init__(self, past: Sequence[QueueJob]) -> None:
         self._past: list[QueueJob] = []
         self._times: list[int] = []
-        self._asked: list[float] = []  # node-seconds, by the limit
+        self._asked: list[float] = []  # node-seconds, by the limit,
+        self._ends: list[float] = []  # and when they were spent, which is not known before,
+        self._spent: list[float] = []  # and how many
         self._users: list[int] = []
+        self._parts: list[int] = []  # of each user
         self._numbers: dict[Hashable, int] = {}
-        self._known: tuple[LoadDays, int, np.ndarray[tuple[int], np.dtype[np.int64]]] | None = None
+        self._names: dict[str | None, int] = {}  # of partitions, and their numbers
+        self._known: _Known | None = None
+        self._checked: tuple[int, tuple[Checked, ...]] = (0, ())  # on which day of the clock, and what was found
         for job in past:
             self.add(job)
 
@@ -45,14 +67,26 @@ class Arrivals:
         """Whether there are past submissions to go by."""
         return bool(self._past)
 
+    @property
+    def partitions(self) -> tuple[str | None, ...]:
+        """Where jobs were submitted to, as :class:`~.load_days.LoadDays` numbers partitions; ``None``: not said."""
+        return (*self._names,)
+
     def add(self, job: QueueJob) -> None:
         """Take note of a submission, later than all before."""
         self._past.append(job)
         self._times.append(job.submit_s)
         self._asked.append(float(job.width) * min(job.limit_s, _LONGEST_S))
+        ended = job.start_s is not None and job.end_s is not None
+        self._ends.append(float(job.end_s or 0) if ended else np.inf)
+        self._spent.append(float(job.width) * ((job.end_s or 0) - (job.start_s or 0)) if ended else 0.0)
         self._known = None
-        who = job.width.bit_length() if job.user is None else job.user
-        self._users.append(self._numbers.setdefault(who, len(self._numbers)))
+        part = self._names.setdefault(job.partition, len(self._names))
+        who = (part, job.width.bit_length() if job.user is None else job.user)
+        if who not in self._numbers:
+            self._numbers[who] = len(self._numbers)
+            self._parts.append(part)
+        self._users.append(self._numbers[who])
 
     def future(
         self, now_s: int, horizon_s: int, random: np.random.Generator, most: int = MOST
@@ -71,49 +105,77 @@ class Arrivals:
         """Yield one future day by day, for ever or until ``horizon_s`` from now."""
         if not self._past or now_s <= self._times[0]:
             return
-        days, offset, users = self._days(now_s)
-        counts, level = random.exponential(size=days.count), days.level(random)
+        known = self._at(now_s)
+        level = known.days.level(random)
         time, ahead, end = now_s, 0, None if horizon_s is None else now_s + horizon_s
         while end is None or time < end:
             length_s = DAY_S if end is None else min(DAY_S, end - time)
-            if days.count < 2:
+            if known.days.count < 2:
                 length_s = max(1, min(length_s, (now_s - self._times[0]) // 2))
                 start = int(random.integers(self._times[0], now_s - length_s + 1))
-                shares = None
-            else:
-                shares = days.shares(ahead)
-                start = self._day(now_s, length_s, shares * counts, random)
-            first, last = bisect_left(self._times, start), bisect_left(self._times, start + length_s)
-            last = last if most is None else min(last, first + most)
-            if shares is None:
+                first, last = bisect_left(self._times, start), bisect_left(self._times, start + length_s)
+                last = last if most is None else min(last, first + most)
                 yield [(time + job.submit_s - start, job) for job in self._past[first:last]]
             else:
-                copies = days.copies(shares, users[first - offset : last - offset], level, random).tolist()
-                yield [
-                    (time + job.submit_s - start, job)
-                    for job, count in zip(self._past[first:last], copies, strict=True)
-                    for _ in range(count)
-                ]
+                yield self._day(known, ahead, time, length_s, level, random, most)
             time, ahead = time + length_s, ahead + 1
 
-    def _day(
-        self, now_s: int, length_s: int, weights: np.ndarray[tuple[int], np.dtype[np.float64]],
-        random: np.random.Generator,
-    ) -> int:  # fmt: skip
-        """Return where a day of the past begins that is drawn by weight."""
-        summed = weights.cumsum()
-        age = 1 + int(np.searchsorted(summed, random.random() * summed[-1], side="right"))
-        start = now_s - min(age, len(weights)) * DAY_S + int(random.integers(-_JITTER_S, _JITTER_S + 1))
-        oldest = max(self._times[0], now_s - len(weights) * DAY_S - _JITTER_S)
-        return min(max(start, oldest), now_s - length_s)
+    def days(self, now_s: int) -> LoadDays | None:
+        """Return the whole days before ``now_s``, which the next ones are drawn from; ``None`` without a past."""
+        return self._at(now_s).days if self._past and now_s > self._times[0] else None
 
-    def _days(self, now_s: int) -> tuple[LoadDays, int, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        """Return the days before ``now_s``, where the submissions of these begin, and by whom those are."""
-        if self._known is None or self._known[0].now_s != now_s:
+    def usual(self, now_s: int) -> list[float]:
+        """Return the node-seconds submitted in a day at all times of the history alike, by partition."""
+        known = self._at(now_s)
+        spent = np.bincount(known.days.parts[known.users], weights=known.spent, minlength=len(self._names))
+        day: list[float] = (spent / (now_s - self._times[0]) * DAY_S).tolist()
+        return day
+
+    def _day(
+        self, known: _Known, ahead: int, time: int, length_s: int, level: Level, random: np.random.Generator,
+        most: int | None,
+    ) -> list[tuple[int, QueueJob]]:  # fmt: skip
+        """Return what is submitted from ``time`` on, of the day that begins so many days from now."""
+        days = known.days
+        drawn = days.day(ahead, level, random)
+        jitter_s, chance = int(random.integers(-_JITTER_S, _JITTER_S + 1)), random.random()
+        oldest = max(self._times[0], days.now_s - days.count * DAY_S - _JITTER_S)
+        methods: list[Method] = [one.method for one in days.checked]
+        coming: list[tuple[int, QueueJob]] = []
+        for method, day in drawn.days.items():
+            start = min(max(days.now_s - (day + 1) * DAY_S + jitter_s, oldest), days.now_s - length_s)
+            first, last = bisect_left(self._times, start), bisect_left(self._times, start + length_s)
+            last = last if most is None else min(last, first + most)
+            users = known.users[first - known.offset : last - known.offset]
+            parts = days.parts[users]
+            mine = np.array([one == method for one in methods])[parts]
+            steps = np.floor(np.cumsum(drawn.factors[parts] * mine) + chance).astype(np.int64)
+            copies = np.diff(steps, prepend=0) * drawn.times[users]
+            coming += [
+                (time + job.submit_s - start, job)
+                for job, count in zip(self._past[first:last], copies.tolist(), strict=True)
+                for _ in range(count)
+            ]
+        return coming if len(drawn.days) < 2 else sorted(coming, key=lambda one: one[0])
+
+    def _at(self, now_s: int) -> _Known:
+        """Return what is known at a moment. How well days can be foretold is found out once a day."""
+        if self._known is None or self._known.days.now_s != now_s:
             offset = bisect_left(self._times, now_s - (MOST_DAYS + 1) * DAY_S)
-            _, users = np.unique(np.array(self._users[offset:], dtype=np.int64), return_inverse=True)
+            numbers, users = np.unique(np.array(self._users[offset:], dtype=np.int64), return_inverse=True)
+            parts = np.array(self._parts, dtype=np.int64)[numbers]
             times, asked = np.array(self._times[offset:], dtype=np.int64), np.array(self._asked[offset:])
-            self._known = LoadDays.of(now_s, self._times[0], times, users, asked), offset, users
+            spent, ended = np.array(self._spent[offset:]), np.array(self._ends[offset:]) <= now_s
+            share = spent[ended].sum() / asked[ended].sum() if ended.any() else _USUAL_SHARE
+            spent = np.where(ended, spent, np.minimum(1.0, share) * asked)
+            day, checked = self._checked
+            checked_parts = len(checked) == int(parts.max(initial=-1)) + 1
+            days = LoadDays.of(
+                now_s, self._times[0], times, users, spent, parts,
+                checked=checked if checked_parts and day == now_s // DAY_S else None,
+            )  # fmt: skip
+            self._known = _Known(days, offset, users, spent)
+            self._checked = now_s // DAY_S, days.checked
         return self._known
 
 

@@ -1,10 +1,8 @@
-"""The days of a history: which of them may stand for a day to come, and how much wider the load to come may spread.
+"""The days of a history by partition: which of them stand for a day to come, and how much wider the load may spread.
 
-A day to come is like a working day or a weekend of the past, and like the same day of the week, the more of those are
-known (as histories of run times, *n* days are believed with n / (n + k)); newer weeks count more, as in the baseline of
-the demand (:mod:`.demand`).
-
-Days drawn from a history spread less than the days to come, for three reasons; what is lacking is added here.
+Which weighting of the days a partition is forecast by says :mod:`.day_weights`: its mean is the load to be expected,
+and days are drawn by it. Days drawn from a history spread less than the days to come, for three reasons; what is
+lacking is added here.
 
 - A few days hold neither the best nor the worst that can come, and tell their own variance but roughly. What a normal
   predictive interval takes from Student's *t* (Geisser, *Predictive Inference*, 1993), in terms of the variance of one
@@ -19,104 +17,155 @@ Days drawn from a history spread less than the days to come, for three reasons; 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hpcplan.schedule.forecast.demand import HALF_LIFE_WEEKS
+from hpcplan.schedule.forecast.day_weights import DAY_S, Checked, Method, check, day_weights, weekend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DAY_S", "MOST_DAYS", "LoadDays"]
+__all__ = ["MOST_DAYS", "DrawnDay", "Level", "LoadDays"]
 
-DAY_S: Final = 86400
 MOST_DAYS: Final = 140  # of history; older ones hardly count
 _NO_DATES_S: Final = 10**9 // 2  # clocks of traces begin at nought: they have no weekends
-_THURSDAY, _SATURDAY = 3, 5  # the first of January 1970, and the first day of a weekend, from Monday
-_BELIEF_KIND: Final = 2.0  # like days that are believed as much as all days: working days or weekends,
-_BELIEF_WEEKDAY: Final = 8.0  # and the same day of the week
 _BELIEF_CORRELATION: Final = 10.0  # days whose autocorrelation is believed half
 _LACKING: Final = 3.3  # over the number of days: the share of a day's variance that drawn days lack
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What is drawn once for a future: how much each day of the past counts, and by partition the lasting load."""
+
+    counts: NDArray[np.float64]
+    factors: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnDay:
+    """A day to come: the past day that it is like (0 is the newest) by weighting, and what comes of it more or less.
+
+    ``factors`` are by partition, ``times`` (0, 1 or 2) by user.
+    """
+
+    days: dict[Method, int]
+    factors: NDArray[np.float64]
+    times: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadDays:
     """The ``count`` whole days before ``now_s``, the newest first.
 
-    ``own`` is, of each user, the variance over the mean square of what was asked for in a day; ``common`` the variance
-    that days have beyond their users' over the squared mean load, and ``lasting`` that of a factor on all days to come.
+    ``load`` has, of each user (a row), the node-seconds of a day (a column); ``parts`` says whose partition a user is
+    of: one who uses two is two. ``own`` is, of each user, the variance over the mean square of a day's load; by
+    partition, ``common`` is the variance that days have beyond their users' over the squared mean load, ``lasting``
+    that of a factor on all days to come, and ``checked`` the weighting.
     """
 
     now_s: int
     count: int
     dated: bool
+    load: NDArray[np.float64]
+    parts: NDArray[np.int64]
     own: NDArray[np.float64]
-    common: float
-    lasting: float
+    common: NDArray[np.float64]
+    lasting: NDArray[np.float64]
+    checked: tuple[Checked, ...]
 
     @classmethod
     def of(
-        cls, now_s: int, first_s: int, times: NDArray[np.int64], users: NDArray[np.int64], asked: NDArray[np.float64]
-    ) -> LoadDays:
+        cls, now_s: int, first_s: int, times: NDArray[np.int64], users: NDArray[np.int64], spent: NDArray[np.float64],
+        parts: NDArray[np.int64], *, checked: Sequence[Checked] | None = None,
+    ) -> LoadDays:  # fmt: skip
         """Return the days between ``first_s`` and ``now_s``.
 
-        ``times`` are when jobs were submitted, ``users`` by whom (numbers from 0), ``asked`` for how many node-seconds.
+        Args:
+            now_s: the end of the newest day.
+            first_s: when the history begins.
+            times: when jobs were submitted.
+            users: by whom (numbers from 0).
+            spent: their node-seconds.
+            parts: of each user, the partition (numbers from 0).
+            checked: what was found of the weightings, where that is known; else past days are forecast again.
         """
         count, dated = min(MOST_DAYS, max(0, (now_s - first_s) // DAY_S)), first_s > _NO_DATES_S
-        load = np.zeros((int(users.max(initial=-1)) + 1, max(1, count)))
+        load = np.zeros((len(parts), max(1, count)))
         days = (now_s - 1 - times) // DAY_S
         known = days < count
-        np.add.at(load, (users[known], days[known]), asked[known])
-        off = _off_the_mean(load, now_s, dated)
-        mean, free = load.sum(axis=0).mean(), max(1, count - 1)
+        np.add.at(load, (users[known], days[known]), spent[known])
+        off, free = _off_the_mean(load, now_s, dated), max(1, count - 1)
         own = (off**2).sum(axis=1) / free
-        total = off.sum(axis=0)
-        variance = float((total**2).sum()) / free
-        squares = np.maximum(own + load.mean(axis=1) ** 2, 1e-9)
-        scale = max(float(mean) ** 2, 1e-9)
+        sums = [np.bincount(parts, weights=values) for values in (own, load.mean(axis=1))]
+        total = _by_part(off, parts)
+        variance = (total**2).sum(axis=1) / free
+        scale = np.maximum(sums[1] ** 2, 1e-9)
+        if checked is None:
+            checked = [check(row[:count], now_s, dated=dated) for row in _by_part(load, parts)]
         return cls(
-            now_s, count, dated, own / squares, max(0.0, variance - float(own.sum())) / scale,
-            _lasting(total) * variance / scale,
+            now_s, count, dated, load, parts, own / np.maximum(own + load.mean(axis=1) ** 2, 1e-9),
+            np.maximum(0.0, variance - sums[0]) / scale, np.array([_lasting(row) for row in total]) * variance / scale,
+            tuple(checked),
         )  # fmt: skip
 
-    def level(self, random: np.random.Generator) -> float:
-        """Return how many times the load of the past the load of one future is, for as long as it lasts."""
-        return _about_one(self.lasting, random)
-
-    def shares(self, ahead: int) -> NDArray[np.float64]:
+    def weights(self, method: Method, ahead: int) -> NDArray[np.float64]:
         """Return how likely each day stands for the one that begins ``ahead`` days from now."""
-        ages = np.arange(1, self.count + 1)
-        shares = 0.5 ** (ages / 7 / HALF_LIFE_WEEKS)
-        if self.dated:
-            shares = _drawn_to(shares, _free(self.now_s, -ages) == _free(self.now_s, ahead), _BELIEF_KIND)
-        return _drawn_to(shares, (ages + ahead) % 7 == 0, _BELIEF_WEEKDAY)
+        return day_weights(method, self.now_s, self.count, ahead, dated=self.dated)
 
-    def copies(
-        self, shares: NDArray[np.float64], users: NDArray[np.int64], level: float, random: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Return how often each of a past day's submissions, in order, comes in a day to come."""
-        lacking = _LACKING * float((shares**2).sum()) / float(shares.sum()) ** 2
-        level *= _about_one(lacking * self.common, random)
-        steps = np.floor(level * np.arange(len(users) + 1) + random.random()).astype(np.int64)
-        half = np.minimum(1.0, lacking) * self.own / 2
+    def expected(self, part: int, ahead: int) -> float:
+        """Return the node-seconds of a day to come in a partition."""
+        return float(self.weights(self.checked[part].method, ahead) @ self.load[self.parts == part].sum(axis=0))
+
+    def level(self, random: np.random.Generator) -> Level:
+        """Draw what holds for all days of one future.
+
+        How much will be submitted in the long run is known only as well as the days of the history tell: each counts
+        exponentially (the Bayesian bootstrap: Rubin, Ann. Stat. 9(1), 1981).
+        """
+        return Level(random.exponential(size=self.count), _about_one(self.lasting, random))
+
+    def day(self, ahead: int, level: Level, random: np.random.Generator) -> DrawnDay:
+        """Draw a day to come. Partitions are drawn by one chance: those weighted alike are of the same day."""
+        found: dict[Method, int] = {}
+        lacking: dict[Method, float] = {}
+        chance = random.random()
+        for method in dict.fromkeys(one.method for one in self.checked):
+            weights = self.weights(method, ahead) * level.counts
+            summed = weights.cumsum()
+            found[method] = min(self.count - 1, int(np.searchsorted(summed, chance * summed[-1], side="right")))
+            lacking[method] = _LACKING * float((weights**2).sum()) / float(summed[-1]) ** 2
+        share = np.array([lacking[one.method] for one in self.checked])
+        factors = level.factors * _about_one(share * self.common, random)
+        half = np.minimum(1.0, share[self.parts]) * self.own / 2
         luck = random.random(len(self.own))
-        times = 1 + (luck > 1 - half).astype(np.int64) - (luck < half)
-        found: NDArray[np.int64] = np.diff(steps) * times[users]
+        return DrawnDay(found, factors, 1 + (luck > 1 - half).astype(np.int64) - (luck < half))
+
+    def drawn(self, ahead: int, draws: int, random: np.random.Generator) -> NDArray[np.float64]:
+        """Return the node-seconds of the next ``ahead`` days as futures have them: by draw, day and partition."""
+        found = np.empty((draws, ahead, len(self.checked)))
+        for draw in range(draws):
+            level = self.level(random)
+            for number in range(ahead):
+                day = self.day(number, level, random)
+                like = np.array([day.days[one.method] for one in self.checked])
+                came = self.load[np.arange(len(self.parts)), like[self.parts]] * day.times
+                found[draw, number] = np.bincount(self.parts, weights=came) * day.factors
         return found
 
 
-def _free(now_s: int, days: NDArray[np.int64] | int) -> NDArray[np.bool_]:
-    """Whether the middles of the days that begin so many days from now are at a weekend."""
-    found: NDArray[np.bool_] = ((now_s + DAY_S // 2) // DAY_S + np.asarray(days) + _THURSDAY) % 7 >= _SATURDAY
+def _by_part(values: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sums of rows by partition."""
+    found = np.zeros((int(parts.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(found, parts, values)
     return found
 
 
 def _off_the_mean(load: NDArray[np.float64], now_s: int, dated: bool) -> NDArray[np.float64]:
     """Return by how much each day (a column) is off the mean of its kind."""
-    free = _free(now_s, -np.arange(1, load.shape[1] + 1)) & dated
+    free = weekend(now_s, -np.arange(1, load.shape[1] + 1)) & dated
     off = np.empty_like(load)
     for kind in (free, ~free):
         if kind.any():
@@ -138,19 +187,8 @@ def _lasting(off: NDArray[np.float64]) -> float:
     return ((1 + found) / (1 - found) - 1) * 2 / count
 
 
-def _drawn_to(shares: NDArray[np.float64], like: NDArray[np.bool_], belief: float) -> NDArray[np.float64]:
-    """Return shares that are drawn to those alike; so many of them as count, n, are believed with n / (n + k)."""
-    drawn: NDArray[np.float64] = shares / shares.sum()
-    own = np.where(like, drawn, 0.0)
-    total = float(own.sum())
-    if total > 0:
-        count = total**2 / float((own**2).sum())
-        believed = count / (count + belief)
-        drawn = believed * own / total + (1 - believed) * drawn
-    return drawn
-
-
-def _about_one(variance: float, random: np.random.Generator) -> float:
-    """Return a log-normal factor of mean 1."""
-    spread = math.log1p(variance)
-    return math.exp(math.sqrt(spread) * random.standard_normal() - spread / 2)
+def _about_one(variances: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """Return log-normal factors of mean 1, all by one chance."""
+    spread = np.log1p(variances)
+    found: NDArray[np.float64] = np.exp(np.sqrt(spread) * random.standard_normal() - spread / 2)
+    return found

@@ -9,8 +9,10 @@ import pytest
 
 from hpcplan.errors import InputError
 from hpcplan.schedule.forecast.answer import answer, from_history_alone
+from hpcplan.schedule.forecast.arrivals import Arrivals
 from hpcplan.schedule.forecast.backtest import backtest, moments
-from hpcplan.schedule.forecast.demand import backtest_days, flat, hourly_load, predict_demand, seasonal
+from hpcplan.schedule.forecast.day_weights import check
+from hpcplan.schedule.forecast.demand import demand_reasons, predict_demand
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot, read_snapshot, write_snapshot
 from hpcplan.schedule.forecast.traces import past_of_trace, pool_of_trace, snapshot_of_trace
 from hpcplan.schedule.forecast.wait import Forecaster
@@ -175,30 +177,51 @@ def test_what_is_no_change_is_refused(text: str) -> None:
         parse_change(text)
 
 
-def test_the_seasonal_baseline_knows_the_weekend() -> None:
-    week = np.repeat([10.0, 10, 10, 10, 10, 1, 1], 24)
-    load = np.tile(week, 8)
-    ahead = seasonal(load, 7 * 24).reshape(7, 24).sum(axis=1)
-    assert ahead[5] < 0.5 * ahead[0]
-    errors = {m: np.abs(np.diff(backtest_days(load, m))).mean() for m in (seasonal, flat)}
-    assert errors[seasonal] < errors[flat]
+def test_the_weighting_is_used_that_foretold_the_days_before() -> None:
+    week = np.array([10.0, 10, 10, 10, 10, 1, 1])
+    seasonal, drifting = np.tile(week, 8), np.linspace(1.0, 60.0, 56)
+    assert check(seasonal[::-1], 1_700_438_400, dated=True).method == "days like it"
+    assert check(drifting[::-1], 1_700_438_400, dated=True).method == "newest days"
+    short = check(seasonal[:20], 1_700_438_400, dated=True)
+    assert (short.method, short.days) == ("days like it", 13)
+    assert short.reason is not None
 
 
-def test_demand_is_told_by_partition_with_an_interval_that_holds_past_days() -> None:
+def test_demand_is_told_by_partition_with_an_interval_that_holds_days_to_come() -> None:
     random = np.random.default_rng(2)
     jobs = [
         QueueJob(label=f"{part}{day}-{n}", width=2, limit_s=3600, submit_s=day * 86400 + n * 3600, start_s=day * 86400,
                  end_s=day * 86400 + int(random.uniform(600, 3600)), partition=part)
         for part, many in (("small", 2), ("large", 12))
-        for day in range(40)
+        for day in range(60)
         for n in range(many)
     ]  # fmt: skip
-    large, small = predict_demand(jobs, 40 * 86400, 2)
-    assert (large.partition, small.partition) == ("large", "small")
-    for day in large.days:
-        assert day.p10 is not None
-        assert day.p90 is not None
-        assert 0 < day.p10 < day.expected < day.p90
-    assert large.days[0].expected == pytest.approx(12 * 2 * 2100 / 3600, rel=0.2)
-    total = sum(job.width * ((job.end_s or 0) - (job.start_s or 0)) for job in jobs) / 3600
-    assert hourly_load(jobs, 40 * 86400)[0].sum() == pytest.approx(total)
+    held = 0
+    for day in range(40, 60):
+        known = [job for job in jobs if job.submit_s < day * 86400]
+        large, small = predict_demand(Arrivals(sorted(known, key=lambda job: job.submit_s)), day * 86400, 1)
+        assert (large.partition, small.partition) == ("large", "small")
+        told = large.days[0]
+        assert told.p10 is not None
+        assert told.p90 is not None
+        assert 0 < told.p10 < told.expected < told.p90
+        assert told.expected == pytest.approx(12 * 2 * 2100 / 3600, rel=0.2)
+        came = [job for job in jobs if job.partition == "large" and job.submit_s // 86400 == day]
+        held += told.p10 <= sum(2 * ((job.end_s or 0) - (job.start_s or 0)) for job in came) / 3600 <= told.p90
+    assert 13 <= held <= 20
+
+
+def test_what_is_not_forecast_of_the_demand_is_said_with_the_reason() -> None:
+    nobody = Arrivals([])
+    assert demand_reasons(nobody, ()) == ["nobody else submits: nothing is known of past submissions"]
+
+    def spread(count: int, gap_s: int) -> Arrivals:
+        times = [number * gap_s for number in range(count)]
+        return Arrivals(
+            [QueueJob(label=f"{t}", width=1, limit_s=3600, submit_s=t, start_s=t, end_s=t + 60) for t in times]
+        )
+
+    few = spread(20, 600)
+    assert "two whole days" in demand_reasons(few, predict_demand(few, 20 * 600, 1))[0]
+    some = spread(200, 6000)
+    assert "21 are needed" in demand_reasons(some, predict_demand(some, 200 * 6000, 1))[0]

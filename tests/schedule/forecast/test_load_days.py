@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hpcplan.schedule.forecast.arrivals import Arrivals
-from hpcplan.schedule.forecast.load_days import DAY_S, LoadDays
+from hpcplan.schedule.forecast.day_weights import DAY_S
+from hpcplan.schedule.forecast.demand import predict_demand
+from hpcplan.schedule.forecast.load_days import Level, LoadDays
 from hpcplan.schedule.forecast.snapshot import QueueJob
 
 MONDAY = 1_700_438_400 // DAY_S * DAY_S  # 20 November 2023
@@ -62,28 +64,47 @@ def test_weekends_stand_for_weekends() -> None:
     assert week[5:].mean() < 0.5 * week[:5].mean()
 
 
+def days_of(per_day: list[float], known: int = 14) -> LoadDays:
+    """Return the days of one user, the newest first, with these loads."""
+    times = np.array([MONDAY - day * DAY_S - 1 for day in range(1, len(per_day) + 1)])
+    users = np.zeros(len(per_day), dtype=np.int64)
+    first_s = MONDAY - (known + 1) * DAY_S
+    return LoadDays.of(MONDAY, first_s, times, users, np.array(per_day), np.zeros(1, dtype=np.int64))
+
+
 def test_days_that_go_together_leave_more_open_than_days_that_do_not() -> None:
-    apart = [40.0, 4.0] * 7
-    together = [40.0] * 7 + [4.0] * 7
-    lasting = []
-    for days in (apart, together):
-        times = np.array([MONDAY - day * DAY_S - 1 for day in range(1, 15)])
-        found = LoadDays.of(MONDAY, MONDAY - 15 * DAY_S, times, np.zeros(14, dtype=np.int64), np.array(days))
-        lasting.append(found.lasting)
+    lasting = [days_of(days).lasting[0] for days in ([40.0, 4.0] * 7, [40.0] * 7 + [4.0] * 7)]
     assert lasting[0] == 0 < lasting[1]
 
 
 def test_the_longer_the_history_the_less_is_added() -> None:
-    own = []
+    added = []
     for weeks in (2, 8):
         random = np.random.default_rng(3)
-        jobs = [
-            job for day in range(-7 * weeks, 0) for job in submitted(day, "ann", int(random.integers(1, 30)))
-        ]  # fmt: skip
-        times = np.array([job.submit_s for job in jobs])
-        days = LoadDays.of(MONDAY, MONDAY - 7 * weeks * DAY_S, times, np.zeros(len(jobs), dtype=np.int64),
-                           np.ones(len(jobs)))  # fmt: skip
-        shares = days.shares(0)
-        copies = [days.copies(shares, np.zeros(1, dtype=np.int64), 1.0, random)[0] for _ in range(2000)]
-        own.append(float(np.var(copies)))
-    assert own[1] < own[0]
+        days = days_of([float(random.integers(1, 30)) for _ in range(7 * weeks)], 7 * weeks)
+        level = Level(np.ones(days.count), np.ones(1))
+        added.append(float(np.var([days.day(0, level, random).times[0] for _ in range(2000)])))
+    assert added[1] < added[0]
+
+
+def test_each_partition_is_drawn_by_the_weighting_that_foretold_it_and_as_much_of_it_comes_as_is_told() -> None:
+    random = np.random.default_rng(4)
+    rising = [job for day in range(-60, 0) for job in submitted(day, "ann", max(1, 70 + day))]
+    steady = [
+        job.model_copy(update={"partition": "steady", "user": "bob"})
+        for day in range(-60, 0)
+        for job in submitted(day, "bob", 2 if day % 7 >= 5 else 30)
+    ]
+    arrivals = Arrivals(sorted([*rising, *steady], key=lambda job: job.submit_s))
+    told = {one.partition: one for one in predict_demand(arrivals, MONDAY, 3)}
+    assert (told[None].method, told["steady"].method) == ("newest days", "days like it")
+    assert told["steady"].days[0].expected == pytest.approx(30, rel=0.15)
+    assert told[None].days[0].expected > 60
+    came = np.zeros((200, 2))
+    for number in range(200):
+        for _, job in arrivals.future(MONDAY, DAY_S, random, 10**6):
+            came[number, int(job.partition == "steady")] += 1
+    for column, name in enumerate((None, "steady")):
+        day = told[name].days[0]
+        assert came[:, column].mean() == pytest.approx(day.expected, rel=0.1)
+        assert ((came[:, column] >= day.p10) & (came[:, column] <= day.p90)).mean() == pytest.approx(0.8, abs=0.12)
