@@ -51,11 +51,18 @@ def _link(machine: Machine, c: Coefficients, ranks: Number | Ints) -> Floats:
     return np.asarray(machine.link_bytes_per_s * c.link_efficiency * host * machine.ring_share(ranks), dtype=float)
 
 
-def group(machine: Machine, c: Coefficients, size: Ints, stride: Ints) -> Group:
-    """Return the group of ``size`` ranks that are ``stride`` accelerators apart."""
+def group(machine: Machine, c: Coefficients, size: Ints, stride: Ints, *, all_at_once: bool = False) -> Group:
+    """Return the group of ``size`` ranks that are ``stride`` accelerators apart.
+
+    A ring sends from each member to the next, and so do the rings of the accelerators between two members: over an
+    up-link goes what the last ``stride`` accelerators below it send, or the last domain where members are closer than
+    that. With ``all_at_once`` goes what all nodes below it send, as in an all-to-all.
+    """
     near = np.clip(machine.gpus_per_domain // np.maximum(stride, 1), 1, size)
     crosses = size > near
-    node_bandwidth, latency = machine.reach(machine.nodes_spanned(size * stride))
+    span = machine.nodes_spanned(size * stride)
+    senders = span if all_at_once else machine.nodes_spanned(np.maximum(stride, machine.gpus_per_domain))
+    node_bandwidth, latency = machine.crossing(span, senders)
     inside = np.broadcast_to(_link(machine, c, near), size.shape)
     outside = node_bandwidth / machine.gpus_per_node * c.network_efficiency
     bus = np.where(crosses, np.minimum(inside, outside * near), inside)

@@ -206,7 +206,7 @@ def _layer_traffic(
 
     expert = np.zeros(len(s))
     if np.any(np.asarray(shape.experts) > 0):
-        ep = collectives.group(machine, c, s.ep, s.tp)
+        ep = collectives.group(machine, c, s.ep, s.tp, all_at_once=True)
         sent, once = messages.dispatch_bytes(shape, c, s, activation), arithmetic.recipe.dispatch_once
         exchange = collectives.all_to_all(ep, sent, shape.experts_per_token, once)
         expert = messages.dispatches(shape, s) * c.expert_exposed * exchange

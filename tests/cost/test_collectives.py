@@ -67,10 +67,20 @@ def test_groups_that_share_a_nodes_interfaces_share_their_bandwidth() -> None:
     assert eighth.bus_bytes_per_s[0] == pytest.approx(rate / 8)
 
 
-def test_a_group_that_leaves_its_leaf_meets_the_uplink() -> None:
-    near = collectives.group(machine(), CONSTANTS, ints(32), ints(1))
-    far = collectives.group(machine(), CONSTANTS, ints(64), ints(1))
-    assert near.bus_bytes_per_s[0] == pytest.approx(4 * far.bus_bytes_per_s[0])
+def test_a_ring_over_neighbours_crosses_an_uplink_once_and_an_all_to_all_from_every_node_below_it() -> None:
+    """Four nodes share the up-link of a leaf, which carries as much as one of them sends."""
+    near, far = (collectives.group(machine(), CONSTANTS, ints(size), ints(1)) for size in (32, 64))
+    assert near.bus_bytes_per_s[0] == pytest.approx(far.bus_bytes_per_s[0])
+    near, far = (collectives.group(machine(), CONSTANTS, ints(size), ints(1), all_at_once=True) for size in (32, 64))
+    assert near.outside_bytes_per_s[0] == pytest.approx(4 * far.outside_bytes_per_s[0])
+
+
+def test_rings_side_by_side_share_the_uplink_that_all_of_them_cross() -> None:
+    """Members one, two and four nodes apart: the rings of so many nodes go over each up-link at once."""
+    stride = ints(8, 16, 32)
+    over = collectives.group(machine(), CONSTANTS, ints(8, 8, 8), stride)
+    rate = CONSTANTS.network_efficiency / 8
+    assert over.bus_bytes_per_s == pytest.approx([200e9 * rate, 100e9 * rate, 50e9 * rate])
 
 
 def test_stages_share_an_uplink_with_those_that_send_over_it_alone() -> None:

@@ -59,12 +59,13 @@ class _Volumes:
             "dp": (shards, s.tp), "rdp": (copies, s.tp * shards),
             "edp": (experts, s.tp * s.ep), "redp": (copies, s.tp * s.ep * experts),
         }[exchange.axis]  # fmt: skip
-        group = collectives.group(self.machine, self.c, np.array([size]), np.array([stride]))
+        every = exchange.pattern == "all-to-all"
+        group = collectives.group(self.machine, self.c, np.array([size]), np.array([stride]), all_at_once=every)
         if exchange.axis == "pp":
             sent, over = np.array([exchange.sent_bytes, 0.0]), (np.array([s.gpus]), np.array([stride]))
             hop, late = collectives.point_to_point(self.machine, self.c, sent, *over)
             return float(hop + (exchange.rounds - 1) * late)
-        if exchange.pattern == "all-to-all":
+        if every:
             busy = collectives.all_to_all(group, exchange.sent_bytes) - group.latency_s
             return float((busy + exchange.rounds * group.latency_s)[0])
         return float((exchange.sent_bytes / group.bus_bytes_per_s + exchange.rounds * group.latency_s)[0])
