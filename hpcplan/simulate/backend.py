@@ -122,12 +122,12 @@ class MockBackend:
         with self._open().session() as session:
             engine = session.engine
             wanted = None if job_ids is None else set(job_ids)
-            found: dict[int, JobRecord] = {}
+            found: dict[tuple[int, int | None], JobRecord] = {}
             words = reasons(engine)
             for job in engine.jobs.values():
                 mine = job.user == self.user if wanted is None else _matches(job, wanted) or job.het_id in wanted
                 if mine:
-                    found[job.id] = live_record(job, engine, words.get(job.id))
+                    found[job.number, job.array_task_id] = live_record(job, engine, words.get(job.id))
             ended = _ended(
                 session,
                 since=engine.now - _DAY_S if since is None else since,
@@ -135,8 +135,8 @@ class MockBackend:
                 user=self.user if wanted is None else None,
             )
             for record in ended:
-                found.setdefault(record.job_id, record)
-        return [found[job_id] for job_id in sorted(found)]
+                found.setdefault((record.job_id, record.array_task_id), record)
+        return sorted(found.values(), key=lambda one: (one.submitted_id, one.array_task_id or 0, one.job_id))
 
     def cancel(self, job_ids: Sequence[int]) -> None:
         """Cancel jobs; those that have already ended are not an error."""
@@ -279,18 +279,17 @@ class MockBackend:
         """Do something to each job, or to each task of an array, and return what was refused and why."""
         refused: list[tuple[int, str]] = []
         for job_id in job_ids:
-            members = sorted(job.id for job in engine.jobs.values() if _matches(job, {job_id}))
+            members = sorted((job for job in engine.jobs.values() if _matches(job, {job_id})), key=lambda job: job.id)
             if not members:
                 refused.append((job_id, _ENDED if 0 < job_id < engine.next_id else _UNKNOWN))
-            for member in members:
-                job = engine.jobs.get(member)
-                if job is None:
+            for job in members:
+                if job.id not in engine.jobs:
                     continue
                 if job.user != self.user:
                     refused.append((job_id, "Access/permission denied"))
                     continue
                 try:
-                    act(member)
+                    act(job.id)
                 except SlurmError as error:
                     refused.append((job_id, error.message))
         return refused

@@ -313,7 +313,11 @@ class Controller(Turns):
         return backfill(self)
 
     def _may_backfill(self, job: Job) -> bool:
-        return job.id not in self.running and self.waits_for(job) is None
+        return self.waits(job) and self.waits_for(job) is None
+
+    def waits(self, job: Job) -> bool:
+        """Whether a job of the queue, or what stands for it in one partition, still waits."""
+        return job.id in self.jobs and job.id not in self.running
 
     def _drop_started(self) -> None:
         """Take the jobs out of the queue that a pass has started."""

@@ -27,13 +27,14 @@ class Status(StrEnum):
 
 @dataclass(slots=True)
 class Condition:
-    """One condition on one job. ``delay_s`` belongs to ``after:ID+MINUTES`` alone."""
+    """One condition on one job, which was named as ``target``. ``delay_s`` belongs to ``after:ID+MINUTES`` alone."""
 
     kind: str
     job_id: int | None = None
     task_id: int | None = None
     delay_s: int = 0
     status: Status = Status.UNFULFILLED
+    target: str = ""
 
     def ended(self, state: JobState) -> None:
         """Take note that the job ended in ``state`` (sbatch(1), --dependency: when each kind is satisfied)."""
@@ -44,9 +45,7 @@ class Condition:
             self.status = Status.FAILED
 
     def __str__(self) -> str:
-        target = "" if self.job_id is None else f":{self.job_id}"
-        if self.task_id is not None:
-            target += f"_{self.task_id}"
+        target = f":{self.target}" if self.target else ""
         if self.delay_s:
             target += f"+{self.delay_s // 60}"
         return f"{self.kind}{target}({self.status})"
@@ -71,6 +70,11 @@ class Dependency:
         combine: Callable[[Iterable[bool]], bool] = all if self.any_of else any
         return combine(condition.status is Status.FAILED for condition in self.conditions)
 
+    @property
+    def corresponding(self) -> bool:
+        """Whether something is known of what each task of an array waits for by itself (``aftercorr``)."""
+        return any(one.kind == "aftercorr" and one.status is not Status.UNFULFILLED for one in self.conditions)
+
     def hangs_on(self, ended: Collection[int]) -> bool:
         """Whether it would not be met if these jobs had not ended yet."""
         combine: Callable[[Iterable[bool]], bool] = all if self.any_of else any
@@ -80,20 +84,22 @@ class Dependency:
 
     def __str__(self) -> str:
         """What squeue's ``%E`` shows: the conditions that are not met yet."""
-        open_ = [str(condition) for condition in self.conditions if condition.status is not Status.MET]
+        open_ = dict.fromkeys(str(condition) for condition in self.conditions if condition.status is not Status.MET)
         return ("?" if self.any_of else ",").join(open_)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` is its inverse."""
-        rows = [[one.kind, one.job_id, one.task_id, one.delay_s, one.status.value] for one in self.conditions]
+        rows = [
+            [one.kind, one.job_id, one.task_id, one.delay_s, one.status.value, one.target] for one in self.conditions
+        ]
         return {"any_of": self.any_of, "conditions": rows}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Dependency:
         """Return the dependency of :meth:`as_dict`."""
         conditions = [
-            Condition(kind, job_id, task_id, delay_s, Status(status))
-            for kind, job_id, task_id, delay_s, status in data["conditions"]
+            Condition(kind, job_id, task_id, delay_s, Status(status), target)
+            for kind, job_id, task_id, delay_s, status, target in data["conditions"]
         ]
         return cls(conditions, data["any_of"])
 
@@ -120,5 +126,6 @@ def parse_dependency(text: str) -> Dependency:
         for match in matches:
             assert match is not None
             task = int(match[2]) if match[2] else None
-            conditions.append(Condition(kind, int(match[1]), task, 60 * int(match[3] or 0)))
+            target = match[0].partition("+")[0]
+            conditions.append(Condition(kind, int(match[1]), task, 60 * int(match[3] or 0), target=target))
     return Dependency(conditions, any_of)

@@ -35,12 +35,11 @@ class Dependents:
             return
         parsed = parse_dependency(job.spec.dependency)
         conditions: list[Condition] = []
-        states: dict[int, JobState | None] = {}
         for condition in parsed.conditions:
-            conditions += self._expand(job, condition, states)
+            for one, state in self._expand(job, condition):
+                self._settle_at_submission(job, one, state, now)
+                conditions.append(one)
         job.dependency = Dependency(conditions, parsed.any_of)
-        for condition in conditions:
-            self._settle_at_submission(job, condition, states, now)
 
     def watch(self, job: Job) -> None:
         """Remember what a job waits for."""
@@ -60,14 +59,25 @@ class Dependents:
             if key in self._waiting:
                 self._news.append((key, state))
 
+    def renamed(self, before: int, job: Job) -> None:
+        """Take note that a task of an array has a job id of its own, and no longer that of ``before``."""
+        self.watch(job)
+        for waiting in self._waiting.pop(before, ()):
+            other = self._jobs.get(waiting)
+            for condition in other.dependency.conditions if other is not None and other.dependency else ():
+                if condition.job_id == before:
+                    condition.job_id = job.id
+            self._waiting[job.id].add(waiting)
+
     def settle(self, now: int) -> Iterator[Job]:
         """Apply the news and yield each waiting job that they concern; what the caller does may make more news."""
         while self._news:
             key, state = self._news.popleft()
-            for job_id in sorted(self._waiting[key]):
-                job = self._jobs.get(job_id)
-                if job is None or job.running or job.dependency is None:
-                    self._waiting[key].discard(job_id)
+            waiting = [self._jobs.get(job_id) for job_id in sorted(self._waiting[key])]
+            live = [job for job in waiting if job is not None and not job.running and job.dependency is not None]
+            self._waiting[key] = {job.id for job in live}
+            for job in live:
+                if job.running or job.id not in self._jobs or job.dependency is None:
                     continue
                 for condition in job.dependency.conditions:
                     if condition.status is Status.UNFULFILLED:
@@ -86,34 +96,37 @@ class Dependents:
             condition.status = Status.MET
             _delay(job, condition, now)
 
-    def _expand(self, job: Job, condition: Condition, states: dict[int, JobState | None]) -> list[Condition]:
-        """Return one condition for each job that the target stands for: an array's tasks, or the job itself.
-
-        ``states`` learns the final state of each, ``None`` of those that live.
+    def _expand(self, job: Job, condition: Condition) -> Iterator[tuple[Condition, JobState | None]]:
+        """Yield one condition for each job that the target stands for, an array's tasks or the job itself, and the
+        state that it ended in; ``None`` if it lives, UNKNOWN if there is none.
         """
         target = condition.job_id
         if target is None:
-            return [replace(condition)]
+            yield replace(condition), None
+            return
         live = self._jobs.get(target)
-        tasks: dict[int, int | None] = {}
+        tasks: dict[tuple[int, int | None], JobState | None] = {}
         if live is None or live.array_job_id is not None:
             for job_id, task, state in self._history(target):
-                tasks[job_id], states[job_id] = task, state
+                tasks[job_id, task] = state
         for other in self._jobs.values():
             if other.id != job.id and target in (other.id, other.array_job_id):
-                tasks[other.id], states[other.id] = other.array_task_id, None
+                tasks[other.id, other.array_task_id] = None
+                if other.array_job_id == target and condition.task_id is None:
+                    condition = replace(condition, target=f"{target}_*")
         wanted = job.array_task_id if condition.kind == "aftercorr" else condition.task_id
-        chosen = sorted(job_id for job_id, task in tasks.items() if wanted is None or task == wanted)
-        return [replace(condition, job_id=job_id, task_id=None) for job_id in chosen] or [replace(condition)]
+        chosen = sorted(key for key in tasks if wanted is None or key[1] == wanted)
+        for job_id, task in chosen:
+            yield replace(condition, job_id=job_id), tasks[job_id, task]
+        if not chosen:
+            yield replace(condition), JobState.UNKNOWN
 
-    def _settle_at_submission(
-        self, job: Job, condition: Condition, states: Mapping[int, JobState | None], now: int
-    ) -> None:
+    def _settle_at_submission(self, job: Job, condition: Condition, state: JobState | None, now: int) -> None:
         if condition.job_id is None:
             self._check_singleton(job, condition)
-        elif condition.job_id not in states:
+        elif state is JobState.UNKNOWN:
             condition.status = Status.MET  # as slurmctld has it: a job that is gone holds up nobody
-        elif (state := states[condition.job_id]) is not None:
+        elif state is not None:
             condition.ended(state)
         elif condition.kind == "after" and self._jobs[condition.job_id].running:
             condition.status = Status.MET
@@ -121,7 +134,9 @@ class Dependents:
 
     def _check_singleton(self, job: Job, condition: Condition) -> None:
         earlier = any(
-            other.id < job.id and other.family == job.family and (job.het_id is None or other.het_id != job.het_id)
+            other.submitted < job.submitted
+            and other.family == job.family
+            and (job.het_id is None or other.het_id != job.het_id)
             for other in self._jobs.values()
         )
         condition.status = Status.UNFULFILLED if earlier else Status.MET

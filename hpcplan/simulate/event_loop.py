@@ -13,11 +13,12 @@ from operator import attrgetter
 from typing import Any, Final
 
 from hpcplan.simulate.admission import Admission, refusal
+from hpcplan.simulate.array_tasks import ArrayTasks
 from hpcplan.simulate.begin import begin_time
 from hpcplan.simulate.dependents import Dependents, History
 from hpcplan.simulate.het_jobs import as_components, whole
 from hpcplan.simulate.job_records import ended_record, natural_end
-from hpcplan.simulate.jobs import Arrival, ArrivalSource, Behaviour, Job, JobSpec, Request
+from hpcplan.simulate.jobs import Arrival, ArrivalSource, Behaviour, Job, JobSpec, Request, waiting_id
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.policies import ClusterView, Policy
 from hpcplan.simulate.several_partitions import chosen, narrowed
@@ -67,9 +68,10 @@ class EventLoop:
         self._ends: list[tuple[int, int]] = []
         self._planned_ends: dict[int, int] = {}
         self._wakes: list[tuple[int, int]] = []
+        self.array_tasks = ArrayTasks(self.jobs, self.running)
         self._dependents = Dependents(self.jobs, history)
         self._admission = Admission(machine, whole_nodes=self._whole_nodes())
-        self._array_limits = self._het_jobs = self._several_partitions = False
+        self._het_jobs = self._several_partitions = False
         self._know_partitions()
 
     def _know_partitions(self) -> None:
@@ -129,23 +131,10 @@ class EventLoop:
 
     def candidates(self) -> list[Job]:
         """Return the queue without the jobs that wait for their partition or for other tasks of their array."""
-        if self._all_up and not self._array_limits:
+        if self._all_up and not self.array_tasks.limited:
             return self.queue.copy()
-        room: dict[int | None, int] = {}
-        result = []
-        for own in self.queue:
-            job = narrowed(own, lambda name: self.machine.partitions[name].up)
-            if job is None:
-                continue
-            if job.spec.array_limit is not None:
-                if job.array_job_id not in room:
-                    running = sum(other.array_job_id == job.array_job_id for other in self.running.values())
-                    room[job.array_job_id] = job.spec.array_limit - running
-                room[job.array_job_id] -= 1
-                if room[job.array_job_id] < 0:
-                    continue
-            result.append(job)
-        return result
+        up = (narrowed(job, lambda name: self.machine.partitions[name].up) for job in self.queue)
+        return list(self.array_tasks.within_limits(job for job in up if job is not None))
 
     def blocked(self, job: Job) -> str | None:
         """Return squeue's word for what keeps a waiting job out of the queue, ``None`` if it is eligible."""
@@ -209,9 +198,9 @@ class EventLoop:
         """Take over the jobs of a saved engine and rebuild everything that follows from them."""
         for job in jobs:
             self.jobs[job.id] = job
-            self._array_limits |= job.spec.array_limit is not None
             self._het_jobs |= job.het_id is not None
             self._several_partitions |= "," in (job.spec.partition or "")
+            self.array_tasks.add(job)
         for job in self.jobs.values():
             if job.running:
                 self.running[job.id] = job
@@ -225,7 +214,6 @@ class EventLoop:
         self.queue.sort(key=in_order)
 
     def _enqueue(self, arrival: Arrival, *, background: bool) -> int:
-        self._array_limits |= arrival.spec.array_limit is not None
         parts = ((arrival.spec, arrival.behaviour), *arrival.components)
         jobs = [self._new_jobs(spec, run, arrival.user, background=background) for spec, run in parts]
         if len(parts) == 1:
@@ -233,18 +221,20 @@ class EventLoop:
         return self._queue_new(as_components([one[0] for one in jobs]), submissions=len(jobs))
 
     def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
-        self.next_id += len(jobs)
+        self.next_id += 1 if jobs[0].pooled else len(jobs)
         if jobs[0].spec.priority is None and not jobs[0].held:  # others have their own, or get one when released
             self.submissions += submissions
         for job in jobs:
             self.jobs[job.id] = job
             self._het_jobs |= job.het_id is not None
             self._several_partitions |= bool(job.request.alternatives)
+            self.array_tasks.add(job)
         for job in jobs:
             self._dependents.watch(job)
             self._wake(job)
             self._classify(job)
-        return jobs[0].id
+        self.split(*self.array_tasks.corresponding(jobs[0]))
+        return jobs[0].submitted[0]
 
     def _new_jobs(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool) -> list[Job]:
         self._check(spec, user)
@@ -253,7 +243,7 @@ class EventLoop:
         first = self.next_id
         jobs = [
             Job(
-                id=first + position,
+                id=first if task is None else waiting_id(first, task),
                 spec=spec,
                 request=request,
                 behaviour=behaviour,
@@ -266,7 +256,7 @@ class EventLoop:
                 held=spec.hold,
                 begin_time=begin,
             )
-            for position, task in enumerate(spec.array or (None,))
+            for task in spec.array or (None,)
         ]
         for job in jobs if spec.dependency else ():
             self._dependents.resolve(job, self.now)
@@ -293,13 +283,23 @@ class EventLoop:
 
     def _settle(self) -> None:
         for job in self._dependents.settle(self.now):
+            self.split(*self.array_tasks.corresponding(job))
             self._wake(job)
             self._classify(job)
+
+    def split(self, *jobs: Job) -> None:
+        """Give tasks that share their job id with others of their array one of their own."""
+        for job in jobs:
+            if job.pooled:
+                before, self.next_id = job.id, self.array_tasks.split(job, self.next_id)
+                self._dependents.renamed(before, job)
+                self._wake(job)
 
     def _start(self, job: Job, nodes: int, backfilled: bool) -> None:
         if self._several_partitions:
             partition, job = job.request.partition, self.jobs[job.id]
             job.request = chosen(job.request, partition)
+        self.split(job)
         job.start_time = self.now
         job.nodes = nodes
         job.node_list = self.machine.node_list(nodes) if self.names_nodes else None
@@ -318,6 +318,7 @@ class EventLoop:
             del self.running[job.id], self._planned_ends[job.id]
         else:
             self._leave_queue(job)
+        self.array_tasks.gone(job)
         del self.jobs[job.id]
         self._dependents.ended(job, state)
         self.changes += 1

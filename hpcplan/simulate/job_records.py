@@ -131,7 +131,7 @@ def _common(job: Job, cluster: Cluster) -> dict[str, Any]:
     if gpus:
         tres["gres/gpu"] = gpus
     return {
-        "job_id": job.id,
+        "job_id": job.number,
         "name": spec.name,
         "cluster": cluster.cluster,
         "user": job.user,

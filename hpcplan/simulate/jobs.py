@@ -9,9 +9,17 @@ from typing import Any, Final, Protocol, Self
 from hpcplan.simulate.dependencies import Dependency
 from hpcplan.slurm.records import JobState
 
-__all__ = ["UNLIMITED_S", "Arrival", "ArrivalSource", "Behaviour", "Compact", "Job", "JobSpec", "Request"]
+__all__ = [
+    "UNLIMITED_S", "Arrival", "ArrivalSource", "Behaviour", "Compact", "Job", "JobSpec", "Request", "waiting_id",
+]  # fmt: skip
 
 UNLIMITED_S: Final = 365 * 86400  # slurm.conf(5), MaxTime: a job without limit is planned for as if it ran a year
+_FIRST_WAITING: Final = 1 << 32  # above every job id
+
+
+def waiting_id(array_job_id: int, task_id: int) -> int:
+    """Return what a task is known by that waits with the others of its array and has no job id of its own yet."""
+    return _FIRST_WAITING + (array_job_id << 22) + task_id  # slurm.conf(5), MaxArraySize: tasks are below 2^22
 
 
 class Compact:
@@ -186,6 +194,9 @@ class ArrivalSource(Protocol):
 class Job:
     """One job that has not ended. Times are unix seconds; ``nodes`` is the mask it holds while it runs.
 
+    The tasks of an array that wait together have one job id between them (``pooled``); one that starts, or is changed
+    by itself, gets its own. ``left_over`` is the last of them after that.
+
     A component of a heterogeneous job is a job of its own: ``het_id`` is the id of the first of ``het_size`` of them.
     """
 
@@ -199,6 +210,7 @@ class Job:
     background: bool = False
     array_job_id: int | None = None
     array_task_id: int | None = None
+    left_over: bool = False
     het_id: int | None = None
     het_offset: int = 0
     het_size: int = 0
@@ -225,9 +237,24 @@ class Job:
         return self.start_time is not None
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        """The key that the queue is sorted by: priority (highest first), submission, id."""
-        return (-self.priority, self.submit_time, self.id)
+    def pooled(self) -> bool:
+        """Whether it is a task of an array without a job id of its own."""
+        return self.id >= _FIRST_WAITING
+
+    @property
+    def number(self) -> int:
+        """Its job id as Slurm shows it: that of the array, for a task that waits with others."""
+        return self.array_job_id if self.pooled and self.array_job_id is not None else self.id
+
+    @property
+    def submitted(self) -> tuple[int, int]:
+        """What jobs are in the order of their submission by: the id that was answered with, and the task."""
+        return (self.array_job_id or self.id, self.array_task_id or 0)
+
+    @property
+    def order(self) -> tuple[int, int, int, int]:
+        """The key that the queue is sorted by: priority (highest first), submission, id, task."""
+        return (-self.priority, self.submit_time, self.array_job_id or self.id, self.array_task_id or 0)
 
     @property
     def limit_end(self) -> int:

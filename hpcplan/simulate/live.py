@@ -68,7 +68,7 @@ class LiveEngine(Engine):
         job.eligible_time = None if not job.running else job.eligible_time
         job.request, job.begin_time = request, begin
         job.priority = max(1, priority if priority is not None else job.priority + before[0].nice - spec.nice)
-        self._array_limits |= spec.array_limit is not None
+        self.array_tasks.limited |= spec.array_limit is not None
         if job.running:
             self._plan_end(job)
         self._dependents.watch(job)

@@ -40,8 +40,8 @@ def main_pass(controller: Controller, *, whole: bool) -> bool:
         if not usable and not (preempting or reservations):
             passed_over |= position + 1 < len(queue)
             break
-        if controller._several_partitions and job.id in controller.running:
-            continue  # in another partition
+        if controller._several_partitions and not controller.waits(job):
+            continue  # it was started in another partition
         if job.het_id is not None:  # only the backfill scheduler starts them; they hold up their partition
             usable &= ~mask
             continue

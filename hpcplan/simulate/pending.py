@@ -76,14 +76,13 @@ def earliest_start(engine: Engine, job: Job, others: Sequence[Job] = ()) -> Slot
 def progressing(engine: Engine) -> set[int]:
     """Return the jobs that time alone will start and end: nobody has to release, resume or resubmit anything.
 
-    A job waits only for jobs with lower ids, so one pass in their order settles all.
+    A job waits only for jobs that were submitted before it, so one pass in that order settles all.
     """
     result: set[int] = set()
     families: set[tuple[str, str]] = set()
-    for job_id in sorted(engine.jobs):
-        job = engine.jobs[job_id]
+    for job in sorted(engine.jobs.values(), key=lambda one: one.submitted):
         if _progresses(engine, job, result, families):
-            result.add(job_id)
+            result.add(job.id)
             families.add(job.family)
     return result
 

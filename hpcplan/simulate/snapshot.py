@@ -13,8 +13,8 @@ from hpcplan.simulate.several_partitions import chosen
 __all__ = ["restore", "snapshot"]
 
 _PLAIN = (
-    "id", "user", "submit_time", "priority", "background", "array_job_id", "array_task_id", "het_id", "het_offset",
-    "het_size", "held", "begin_time",
+    "id", "user", "submit_time", "priority", "background", "array_job_id", "array_task_id", "left_over",
+    "het_id", "het_offset", "het_size", "held", "begin_time",
     "eligible_time", "start_time", "node_list", "restarts", "backfilled", "grace_end",
 )  # fmt: skip
 

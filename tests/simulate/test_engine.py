@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from hpcplan.simulate.jobs import Behaviour
 from hpcplan.simulate.machine import Machine
 from hpcplan.simulate.pending import progressing, reasons
 from hpcplan.simulate.policies import policy_named
+from hpcplan.simulate.snapshot import restore, snapshot
 from hpcplan.slurm.records import JobRecord, JobState
 from tests.simulate.clusters import engine, job, machine, starts, submit
 
@@ -250,18 +252,53 @@ def test_a_dependency_that_cannot_be_read_is_refused_and_queues_nothing() -> Non
     assert (cluster.jobs, cluster.next_id) == ({}, 1)
 
 
+def numbers(cluster: Engine, array: int) -> dict[int, int]:
+    """Return the job id of each task of an array, live or ended."""
+    live = {job.array_task_id: job.number for job in cluster.jobs.values() if job.array_job_id == array}
+    ended = {one.array_task_id: one.job_id for one in cluster.ended if one.array_job_id == array}
+    return {task or 0: number for task, number in {**ended, **live}.items()}
+
+
 def test_an_array_is_a_job_for_each_index_and_no_more_run_at_once_than_allowed() -> None:
     cluster = engine(4)
     first = submit(cluster, array=(0, 2, 4), array_limit=2, run_s=100)
-    assert sorted(cluster.running) == [first, first + 1]
-    assert reasons(cluster) == {first + 2: "JobArrayTaskLimit"}
+    assert sorted(cluster.running) == [first + 1, first + 2]
+    assert list(reasons(cluster).values()) == ["JobArrayTaskLimit"]
     after = submit(cluster, dependency=f"afterok:{first}")
     corresponding = submit(cluster, array=(2, 4), dependency=f"aftercorr:{first}")
     run_out(cluster)
-    assert [last(cluster, first + task).array_task_id for task in range(3)] == [0, 2, 4]
-    assert {last(cluster, first + task).array_job_id for task in range(3)} == {first}
+    tasks, later = numbers(cluster, first), numbers(cluster, corresponding)
+    assert tasks == {0: first + 1, 2: first + 2, 4: first}
     found = starts(cluster)
-    assert (found[first + 2], found[after], found[corresponding], found[corresponding + 1]) == (100, 200, 100, 200)
+    assert (found[tasks[4]], found[after], found[later[2]], found[later[4]]) == (100, 200, 100, 200)
+
+
+def test_a_submission_takes_one_job_id_and_a_task_gets_its_own_when_it_starts_or_is_changed() -> None:
+    cluster = engine(1)
+    array, following = submit(cluster, array=(0, 1, 2, 3), run_s=10), submit(cluster, run_s=10)
+    assert (array, following) == (1, 3)
+    assert numbers(cluster, array) == {0: 2, 1: 1, 2: 1, 3: 1}
+    waiting = next(job for job in cluster.jobs.values() if job.array_task_id == 2)
+    cluster.split(waiting)
+    cluster.hold(waiting.id)
+    assert numbers(cluster, array) == {0: 2, 1: 1, 2: 4, 3: 1}
+    cluster.advance(10)
+    assert numbers(cluster, array) == {0: 2, 1: 5, 2: 4, 3: 1}
+    after = submit(cluster, dependency=f"afterany:{array}_3")
+    assert str(cluster.jobs[after].dependency) == "afterany:1_3(unfulfilled)"
+    cluster.release(4)
+    run_out(cluster)
+    assert [number for number, _ in sorted(starts(cluster).items(), key=lambda one: one[1] or 0)] == [2, 5, 1, 3, 6, 4]
+
+
+def test_what_is_left_of_an_array_that_is_saved_gets_the_ids_that_it_would_have_got() -> None:
+    cluster = engine(1)
+    array = submit(cluster, array=(0, 1, 2), run_s=10)
+    cluster.cancel(next(job.id for job in cluster.jobs.values() if job.array_task_id == 1))
+    loaded = engine(1)
+    restore(loaded, json.loads(json.dumps(snapshot(cluster))))
+    run_out(loaded)
+    assert numbers(loaded, array) == {0: 2, 2: 1}
 
 
 def test_a_higher_priority_goes_first_and_nice_lowers_it() -> None:

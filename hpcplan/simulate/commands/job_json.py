@@ -54,7 +54,7 @@ def _squeue_job(session: Session, row: JobRow) -> dict[str, Any]:
         "accrue_time": record.eligible_time or 0,
         "admin_comment": "",
         "array_job_id": record.array_job_id or 0,
-        "array_task_id": None if row.tasks else record.array_task_id,
+        "array_task_id": record.array_task_id,
         "array_max_tasks": spec.array_limit or 0,
         "array_task_string": task_ranges(row.tasks) if row.tasks else "",
         "association_id": 1,
@@ -94,7 +94,7 @@ def _squeue_job(session: Session, row: JobRow) -> dict[str, Any]:
         "gres_detail": [],
         "group_id": info.gid if info else 0,
         "group_name": "",
-        "job_id": record.array_job_id if row.tasks else record.job_id,
+        "job_id": record.job_id,
         "job_resources": _resources(row),
         "job_state": row.state.value,
         "last_sched_evaluation": start or row.now,
@@ -192,6 +192,11 @@ def sacct_json(session: Session, rows: Iterable[JobRow]) -> dict[str, Any]:
     return envelope(session, "openapi/dbv0.0.38", "Slurm OpenAPI DB v0.0.38", "jobs", jobs)
 
 
+def _array_limit(row: JobRow) -> int:
+    """Return how many tasks may run at once: slurmdbd knows it of the record with the array's own id alone."""
+    return (row.spec.array_limit or 0) if row.record.job_id == row.record.array_job_id else 0
+
+
 def _sacct_job(row: JobRow) -> dict[str, Any]:
     record, info = row.record, row.info
     over = record.state.final or record.state is JobState.REQUEUED
@@ -202,9 +207,9 @@ def _sacct_job(row: JobRow) -> dict[str, Any]:
         "allocation_nodes": (record.nodes or 0) if record.start_time is not None else 0,
         "array": {
             "job_id": record.array_job_id or 0,
-            "limits": {"max": {"running": {"tasks": row.spec.array_limit or 0}}},
-            "task": task_ranges(row.tasks) if row.tasks else None,
-            "task_id": None if row.tasks else record.array_task_id,
+            "limits": {"max": {"running": {"tasks": _array_limit(row)}}},
+            "task": hex(sum(1 << task for task in row.tasks)) if row.tasks else None,
+            "task_id": record.array_task_id,
         },
         "association": {
             "account": record.account or "", "cluster": record.cluster or "", "partition": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hpcplan.simulate.commands.controller import Controller
@@ -23,6 +23,7 @@ __all__ = [
     "Target",
     "ended_rows",
     "find_jobs",
+    "in_list_order",
     "is_user",
     "live_rows",
     "read_target",
@@ -193,21 +194,21 @@ def find_jobs(session: Session, target: Target) -> list[Job]:
 
 
 def live_rows(controller: Controller, session: Session, *, whole_arrays: bool = True) -> list[JobRow]:
-    """Return the jobs that have not ended, in order of their ids, waiting tasks of an array as one."""
+    """Return the jobs that have not ended, in order of submission, tasks that have one job id between them as one."""
     words = reasons(session.engine)
     rows: list[JobRow] = []
-    together: dict[tuple[int, str, int], JobRow] = {}
-    for job_id in sorted(session.engine.jobs):
-        job = session.engine.jobs[job_id]
-        row = _live(controller, session, job, words.get(job_id))
-        if whole_arrays and job.array_job_id is not None and not job.running and not job.restarts:
-            key = (job.array_job_id, "" if row.reason == "JobArrayTaskLimit" else row.reason, job.priority)
-            first = next((r for k, r in together.items() if k[0] == key[0]), None)
-            if first is not None:
-                first.tasks = (*first.tasks, job.array_task_id or 0)
-                continue
+    together: dict[int, JobRow] = {}
+    for job in sorted(session.engine.jobs.values(), key=lambda one: one.submitted):
+        pooled = whole_arrays and job.pooled and not job.left_over and job.array_task_id is not None
+        if pooled and job.number in together:
+            first = together[job.number]
+            first.tasks = (*first.tasks, job.array_task_id or 0)
+            continue
+        row = _live(controller, session, job, words.get(job.id))
+        if pooled:
             row.tasks = (job.array_task_id or 0,)
-            together[key] = row
+            row.record = replace(row.record, array_task_id=None)
+            together[job.number] = row
         rows.append(row)
     return rows
 
@@ -233,20 +234,75 @@ def _live(controller: Controller, session: Session, job: Job, reason: str | None
 
 
 def ended_rows(controller: Controller, session: Session, records: Iterable[JobRecord]) -> list[JobRow]:
-    """Return finished jobs as rows."""
-    rows = []
-    for record in records:
-        base_id = record.array_job_id or record.job_id
-        info = controller.files.info(base_id)
-        spec = JobSpec.from_dict(info.spec) if info is not None and info.spec else JobSpec(name=record.name)
-        steps = (
-            [s for s in controller.files.steps(base_id, record.job_id) if s.attempt == record.restarts] if info else []
-        )
-        per_node = (record.gpus or 0) // (record.nodes or 1)
-        row = JobRow(record, spec, info, record.state, session.engine.now, gpus_per_node=per_node, steps=steps)
-        row.requested = requested_tres(session, spec)
+    """Return finished jobs as rows; the last tasks of an array that were cancelled before they had a job id as one."""
+    rows: list[JobRow] = []
+    together: dict[int, JobRow] = {}
+    for record in _without_cancelled_tasks(session, list(records)):
+        task = _cancelled_task(record)
+        if task is not None and record.job_id in together:
+            first = together[record.job_id]
+            first.tasks = tuple(sorted({*first.tasks, task}))
+            continue
+        row = _ended(controller, session, record)
+        if task is not None:
+            row.tasks = (task,)
+            row.record = replace(record, array_task_id=None)
+            together[record.job_id] = row
         rows.append(row)
     return rows
+
+
+def _cancelled_task(record: JobRecord) -> int | None:
+    """Return the number of a task that ended while it waited with others of its array, ``None`` for any other job."""
+    return record.array_task_id if record.job_id == record.array_job_id and record.start_time is None else None
+
+
+def _without_cancelled_tasks(session: Session, records: list[JobRecord]) -> list[JobRecord]:
+    """Leave out the tasks whose array's job id had others left: nothing is kept of them, as on Slurm."""
+    ends: dict[int, int] = {}
+    taken = {job.number for job in session.engine.jobs.values()}
+    for record in records:
+        if _cancelled_task(record) is None:
+            taken.add(record.job_id)
+        else:
+            ends[record.job_id] = max(ends.get(record.job_id, 0), record.end_time or 0)
+    return [
+        record
+        for record in records
+        if _cancelled_task(record) is None or (record.job_id not in taken and record.end_time == ends[record.job_id])
+    ]
+
+
+def _ended(controller: Controller, session: Session, record: JobRecord) -> JobRow:
+    base_id = record.array_job_id or record.job_id
+    info = controller.files.info(base_id)
+    spec = JobSpec.from_dict(info.spec) if info is not None and info.spec else JobSpec(name=record.name)
+    steps = [s for s in controller.files.steps(base_id, record.job_id) if s.attempt == record.restarts] if info else []
+    per_node = (record.gpus or 0) // (record.nodes or 1)
+    row = JobRow(record, spec, info, record.state, session.engine.now, gpus_per_node=per_node, steps=steps)
+    row.requested = requested_tres(session, spec)
+    return row
+
+
+def in_list_order(rows: Iterable[JobRow]) -> list[JobRow]:
+    """Return rows in the order of slurmctld's list: a task that gets a job id keeps the place of those it waited with,
+    and they go to the end.
+    """
+    rows = list(rows)
+    own: dict[int, list[int]] = {}
+    for row in rows:
+        if row.record.array_job_id not in (None, row.record.job_id):
+            own.setdefault(row.record.array_job_id or 0, []).append(row.record.job_id)
+
+    def place(row: JobRow) -> tuple[int, bool]:
+        array = row.record.array_job_id
+        if array is None:
+            return (row.record.job_id, False)
+        split = sorted(own.get(array, ()))
+        before = [one for one in split if one < row.record.job_id] if row.record.job_id != array else split
+        return (before[-1], True) if before else (array, False)
+
+    return sorted(rows, key=place)
 
 
 def expected_start(session: Session, row: JobRow) -> tuple[int, str] | None:

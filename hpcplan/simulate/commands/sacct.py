@@ -220,11 +220,18 @@ def _rows(
     rows = ended_rows(controller, session, records) + live
     if not every:
         # A job that was requeued is shown as it stands now; until then, as it was stopped.
-        last: dict[tuple[int, tuple[int, ...]], JobRow] = {}
+        last: dict[int, JobRow] = {}
         for row in rows:
-            last[(row.record.job_id, ())] = row
+            last[row.record.job_id] = row
         rows = list(last.values())
-    return sorted(rows, key=lambda row: (row.record.submit_time or 0, row.record.job_id, row.record.restarts))
+    return sorted(rows, key=_recorded)
+
+
+def _recorded(row: JobRow) -> tuple[int, int, bool, int, int]:
+    """Return what slurmdbd's order goes by: it learns of tasks that wait together after those that have started."""
+    record = row.record
+    whole = record.job_id == record.array_job_id
+    return (record.submit_time or 0, record.submitted_id, whole, record.job_id, record.restarts)
 
 
 def _as_ended(row: JobRow) -> JobRow:

@@ -99,8 +99,14 @@ def _show_job(controller: Controller, call: Call, words: Words, identity: str | 
             if target.tasks is not None:
                 rows = controller_rows(controller, session, whole_arrays=False)
             rows = [row for row in rows if row.is_meant(target)]
+            if not rows and target.tasks is not None:
+                call.reply.say(f"Job {identity} not found")
+                call.reply.code = 1
+                return
             if not rows:
                 raise Refusal("slurm_load_jobs error: Invalid job id specified")
+            if len(rows) > 1 and target.tasks is None:  # of an array that of its own id first, then the newest
+                rows.sort(key=lambda row: (row.record.job_id != row.record.array_job_id, -row.record.job_id))
         if "json" in words:
             call.reply.say(json.dumps(squeue_json(session, rows), indent=2))
             return

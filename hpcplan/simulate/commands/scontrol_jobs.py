@@ -58,8 +58,7 @@ def _identity(row: JobRow) -> str:
     if record.array_job_id is None:
         return f"JobId={record.job_id}"
     throttle = f" ArrayTaskThrottle={row.spec.array_limit}" if row.spec.array_limit else ""
-    number = record.array_job_id if row.tasks else record.job_id
-    return f"JobId={number} ArrayJobId={record.array_job_id} ArrayTaskId={row.array_word.strip('[]')}{throttle}"
+    return f"JobId={record.job_id} ArrayJobId={record.array_job_id} ArrayTaskId={row.array_word.strip('[]')}{throttle}"
 
 
 def _group(row: JobRow) -> tuple[str, int]:

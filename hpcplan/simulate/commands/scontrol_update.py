@@ -46,16 +46,29 @@ def _jobs(session: Session, call: Call, texts: list[str], ended: str, error: str
         for word in re.split(r",(?![^\[]*\])", text.removeprefix("jobid=").removeprefix("JobId=")):
             target = read_target(word)
             jobs = find_jobs(session, target) if target is not None else []
+            if target is not None and target.tasks is not None:
+                _split(session, jobs)
             if not jobs:
                 known = target is not None and 0 < target.job_id < session.engine.next_id
-                call.reply.complain(f"{ended if known else _INVALID} for job {word}", 1)
+                why = ended if known else _INVALID
+                if target is not None and target.tasks is not None:
+                    call.reply.complain(f"{word}: {_INVALID}", 1)
+                    continue
+                call.reply.complain(f"{why} for job {word}", 1)
                 if error:
-                    call.reply.complain(f"{error} error: {ended if known else _INVALID}")
+                    call.reply.complain(f"{error} error: {why}")
             for job in jobs:
                 if job.user != call.user:
                     call.reply.complain(f"Access/permission denied for job {word}", 1)
                 elif job.id in session.engine.jobs:
                     yield word, job
+
+
+def _split(session: Session, jobs: list[Job]) -> None:
+    """Give the tasks that were named job ids of their own, unless they are all that wait with them."""
+    left = {id(one) for job in jobs for one in session.engine.array_tasks.pool(job)}
+    if not left <= {id(job) for job in jobs}:
+        session.engine.split(*jobs)
 
 
 def _each(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,13 +93,21 @@ def _lines(session: Session, multifactor: Multifactor, words: Words) -> list[_Li
 
     return [
         _Line(job, multifactor.parts(job, now), job.priority if given(job) else multifactor.priority(job, now))
-        for _, job in sorted(session.engine.jobs.items())
+        for job in _one_a_job_id(session.engine.jobs.values())
         if not job.running
         and not job.held
         and (not partitions or job.request.partition in partitions)
         and (not users or job.user in users)
         and (not targets or any(t.matches(job.id, job.array_job_id, job.array_task_id) for t in targets))
     ]
+
+
+def _one_a_job_id(jobs: Iterable[Job]) -> list[Job]:
+    """Return jobs by id, of the tasks that have one between them the first."""
+    found: dict[int, Job] = {}
+    for job in sorted(jobs, key=lambda one: one.submitted):
+        found.setdefault(job.number, job)
+    return [found[number] for number in sorted(found)]
 
 
 def _fields(*, normalised: bool, weights: Mapping[str, float]) -> dict[str, Field[_Line]]:
@@ -115,7 +123,7 @@ def _fields(*, normalised: bool, weights: Mapping[str, float]) -> dict[str, Fiel
         return lambda line: "" if line.job is None else value(line.job)
 
     values: dict[str, Callable[[_Line], str]] = {
-        "i": lambda line: "Weights" if line.job is None else str(line.job.id),
+        "i": lambda line: "Weights" if line.job is None else str(line.job.number),
         "r": of_job(lambda job: job.request.partition),
         "u": of_job(lambda job: job.user),
         "Y": lambda line: "" if line.job is None else str(line.priority),

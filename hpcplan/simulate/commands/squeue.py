@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
@@ -24,7 +25,15 @@ from hpcplan.simulate.commands.job_json import squeue_json
 from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.options import Words, flags, read_words
 from hpcplan.simulate.commands.reply import Call, Refusal
-from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, is_user, live_rows, read_target
+from hpcplan.simulate.commands.rows import (
+    JobRow,
+    Target,
+    ended_rows,
+    in_list_order,
+    is_user,
+    live_rows,
+    read_target,
+)
 from hpcplan.simulate.commands.squeue_fields import fields, long_names
 from hpcplan.simulate.commands.states import read_states
 from hpcplan.simulate.store import Session
@@ -54,8 +63,7 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
         return 0
     clock = Clock(call.env)
     with controller.session() as session:
-        tasks_named = any(target is not None and target.tasks is not None for target in map(read_target, _ids(words)))
-        rows = controller_rows(controller, session, whole_arrays="array" not in words and not tasks_named)
+        rows = controller_rows(controller, session, whole_arrays="array" not in words)
         rows = _chosen(rows, words, call)
         if "start" in words:
             rows = [row for row in rows if row.state is JobState.PENDING]
@@ -65,6 +73,8 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
         if "steps" in words:
             _print_steps(call, rows, words, clock)
             return 0
+        if "array" not in words:
+            rows = _with_split_tasks(rows)
         before, columns = _columns(words, call, fields(session, clock))
         lines = [
             line_of(before, columns, [column.field.value(row) for column in columns])
@@ -82,14 +92,30 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
 def controller_rows(controller: Controller, session: Session, *, whole_arrays: bool = True) -> list[JobRow]:
     """Return what the controller remembers: live jobs, and those that ended in the last five minutes."""
     rows = live_rows(controller, session, whole_arrays=whole_arrays)
-    live = {row.record.job_id for row in rows} | set(session.engine.jobs)
+    live = {job.number for job in session.engine.jobs.values()}
     since = session.engine.now - _MIN_JOB_AGE_S
-    records: dict[int, JobRecord] = {}
+    records: dict[tuple[int, int | None], JobRecord] = {}
     for record in [*reversed(session.engine.ended), *session.accounting.latest_first(since=since)]:
         if record.job_id not in live and (record.end_time or 0) >= since and record.state.final:
-            records.setdefault(record.job_id, record)
+            records.setdefault((record.job_id, record.array_task_id), record)
     rows += ended_rows(controller, session, records.values())
-    return sorted(rows, key=lambda row: row.record.job_id)
+    return in_list_order(rows)
+
+
+def _with_split_tasks(rows: list[JobRow]) -> list[JobRow]:
+    """Return rows with the waiting tasks that have a job id of their own shown with those that have not."""
+    pools = {row.record.array_job_id: row for row in rows if row.tasks and row.state is JobState.PENDING}
+    found: list[JobRow] = []
+    for row in rows:
+        pool = pools.get(row.record.array_job_id)
+        if pool is None or row.state is not JobState.PENDING or row is pool:
+            found.append(row)
+            continue
+        pool.tasks = tuple(sorted({*pool.tasks, *(row.tasks or (row.record.array_task_id or 0,))}))
+        pool.spec = replace(pool.spec, array_limit=None)
+        reasons = dict.fromkeys([*pool.reason.split(","), row.reason])
+        pool.record = replace(pool.record, reason=",".join(reasons))
+    return found
 
 
 def _date(session: Session) -> str:
@@ -137,7 +163,18 @@ def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
         tests.append(lambda row: row.record.user == call.user)
     if nodes := words.last("nodelist"):
         tests.append(lambda row: _on(row, nodes))
-    return [row for row in rows if all(test(row) for test in tests)]
+    return [_narrowed(row, targets) for row in rows if all(test(row) for test in tests)]
+
+
+def _narrowed(row: JobRow, targets: list[Target]) -> JobRow:
+    """Return a row with those tasks alone that were named, where some were."""
+    if not row.tasks or not targets:
+        return row
+    array = row.record.array_job_id
+    tasks = tuple(task for task in row.tasks if any(one.matches(row.record.job_id, array, task) for one in targets))
+    if tasks == row.tasks or len(tasks) > 1:
+        return replace(row, tasks=tasks)
+    return replace(row, tasks=(), record=replace(row.record, array_task_id=tasks[0]))
 
 
 def _on(row: JobRow, nodes: str) -> bool:

@@ -139,7 +139,7 @@ def job_info(call: Call, job: Job, options: Mapping[str, str | None], *, command
     if job.het_id is not None:  # the options are those of all components
         given, per_task = (spec.ntasks or spec.ntasks_per_node) is not None, spec.cpus_per_task > 1
     return JobInfo(
-        base_id=job.id,
+        base_id=job.number,
         command=command,
         submit_line=" ".join([call.command, *call.words]),
         work_dir=spec.work_dir or call.cwd,
