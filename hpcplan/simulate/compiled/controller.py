@@ -10,19 +10,20 @@ from typing import Final
 
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled
+from hpcplan.simulate.compiled.kinds import level, weigh_ever
 from hpcplan.simulate.compiled.layout import (
-    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, COMING,
-    COMPETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET, ENDED_START_S,
-    ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, FIRST_COMING, GIVEN, ID, JOB_SETS, MAIN_DUE_MS,
-    MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER, NOW, N_CLEANING, N_COMING, N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED,
-    N_WAITING, OF_CLOCK, PARTITION, PARTITION_TIER, PERIOD, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S,
-    PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT,
-    TRIGGERED, TURN_MS, UNUSED, WAITING, Floats, Ints, Sets, Stock,
+    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, COMING, COMPETING,
+    DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET, ENDED_START_S, ENDED_TIMED_OUT,
+    END_OVERHEAD_MS, END_TIMES, FIRST_COMING, GIVEN, ID, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR,
+    NEVER, NOW, N_CLEANING, N_COMING, N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK, PARTITION,
+    PARTITION_TIER, PERIOD, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S,
+    PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED,
+    WAITING, Floats, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
 from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS
 from hpcplan.simulate.compiled.starting import hold, place_of
-from hpcplan.simulate.compiled.stock import NOW_IT_IS, give_back, level, weigh
+from hpcplan.simulate.compiled.stock import give_back
 from hpcplan.simulate.compiled.threads import (
     backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
 )  # fmt: skip
@@ -61,7 +62,7 @@ def advance(
             if of[SUBMIT_S, slot] > now:
                 break
             of[_CLOCK, FIRST_COMING] += 1
-            _enqueue(rules, of, sets, stock, factors, slot)
+            _enqueue(rules, of, sets, stock, held, factors, slot)
         _schedule(rules, of, sets, stock, held, factors)
         if watched >= 0 and of[START_S, watched] != NEVER:
             return STARTED
@@ -70,7 +71,7 @@ def advance(
 @compiled
 def submit(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
     """Submit a job at the present time."""
-    _enqueue(rules, of, sets, stock, factors, slot)
+    _enqueue(rules, of, sets, stock, held, factors, slot)
     _schedule(rules, of, sets, stock, held, factors)
 
 
@@ -124,11 +125,11 @@ def _end(rules: Ints, of: Ints) -> None:
 
 
 @compiled
-def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, factors: Floats, slot: int) -> None:
+def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
     of[_CLOCK, CHANGED] = 1
-    if stock is not None:
-        level(rules, of, sets, stock, slot, ALL)
-        weigh(rules, of, sets, stock, slot, ALL, True, NOW_IT_IS)
+    if stock is not None and held is not None:
+        level(rules, of, sets, slot, ALL)
+        weigh_ever(rules, of, sets, stock, held, slot, ALL)
     if of[BLOCKED, slot]:
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot  # by a limit of its partition: it waits for ever, outside the queue
         of[_CLOCK, N_UNUSED] += 1

@@ -18,6 +18,7 @@ __all__ = ["Coming", "Driver", "Ended"]
 _CHUNK: Final = 1024  # jobs; so few that what is worked on stays in the cache
 _SPANS_A_JOB: Final = 2
 _LATEST_S: Final = 2**62
+_MIB: Final = 1024**2
 
 
 class Coming(NamedTuple):
@@ -73,6 +74,7 @@ class Driver:
         self._kinds: dict[tuple[int, ...], int] = {}  # by what they want of each node
         self._stock = None if shared is None else _stock(shared)
         self._held = None if shared is None else _held(shared)
+        self._even = shared is not None and not (shared.countable[0] % shared.units).any()
         self._whole_sockets = shared is not None and shared.whole_sockets
         self._n_factors = factors
         self._wants_nodes = wants_nodes
@@ -90,6 +92,8 @@ class Driver:
             self._of[at.PARTITION_TIER, number] = tier
         self._of[at.OF_CLOCK, at.N_ALTERED] = 1
         self._sets[at.IDLE] = self._sets[at.ALL]
+        if shared is not None:
+            self._of[at.WEIGHTS, : shared.count] = shared.weights
 
     def run(self, coming: Iterator[Coming]) -> Iterator[Ended]:
         """Yield the jobs as they end, of those that are given in the order of submission."""
@@ -156,9 +160,21 @@ class Driver:
         if self._n_factors:
             self._factors[slots] = factors
         if self._stock is not None:
-            more = [(*one, sum(one[6:]), self._kinds[one[3:]]) for one in share]
-            of[at.MAXIMUM : at.KIND + 1, slots] = np.array(more, dtype=np.int64).T
+            more = [
+                (*one, sum(one[6:]), self._kinds[one[3:]], self._is_modest(need, one))
+                for need, one in zip(needs, share, strict=True)
+            ]
+            of[at.MAXIMUM : at.MODEST + 1, slots] = np.array(more, dtype=np.int64).T
         return slots
+
+    def _is_modest(self, need: int, share: tuple[int, ...]) -> bool:
+        """Whether a job fits as soon as so many nodes have room for it: it wants no more CPUs than the least of each.
+
+        Then what any of them offers is enough, as long as memory does not take off parts of what goes together.
+        """
+        most, cpus, spread, node_cpus, _, cpu_memory, *_ = share
+        whole_units = not cpu_memory or (self._even and cpu_memory >= _MIB)
+        return most == need and not spread and 0 < cpus <= need * node_cpus and whole_units
 
     def _taken(self) -> Iterator[Ended]:
         of = self._of
@@ -203,11 +219,16 @@ class Driver:
             ("line_sets", self._lines), ("partition_sets", len(self._partitions)),
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
             ("until_sets", spans), ("job_sets", slots), ("room_sets", self._kinds_room),
+            ("near_sets", self._kinds_room), ("gres_sets", self._kinds_room), ("ever_sets", self._kinds_room),
+            ("stale_sets", self._kinds_room),
         ):  # fmt: skip
             found[name] = rows
             rows += count
-        self._of = np.zeros((len(at.FIELDS), width), np.int64)
-        self._of[:, : before_of.shape[1]] = before_of
+        width = width // 16 * 16 + 24  # an odd number of cache lines, so that a job's rows do not push each other out
+        for number, name in enumerate(("fit_rows", "gres_rows", "order_rows")):
+            found[name] = len(at.FIELDS) + number * self._kinds_room
+        self._of = np.zeros((len(at.FIELDS) + 3 * self._kinds_room, width), np.int64)
+        self._of[: len(at.FIELDS), : before_of.shape[1]] = before_of[: len(at.FIELDS)]
         self._of[at.ROOM_KNOWN] = 0
         self._sets = np.zeros((rows, self._words), np.uint64)
         self._sets[: len(at.FIXED_SETS)] = before_sets[: len(at.FIXED_SETS)] if before else 0
@@ -238,13 +259,14 @@ def _stock(capacity: Capacity) -> at.Ints:
         stock[:, first + at.OF_CPUS], stock[:, first + at.OF_MEMORY] = cpus, memory
         for kind, counts in enumerate(gres):
             stock[:, first + at.OF_GRES + kind] = counts
-    stock[:, at.THREADS], stock[:, at.UNITS], stock[:, at.WEIGHT] = capacity.threads, capacity.units, capacity.weights
+    stock[:, at.THREADS], stock[:, at.UNITS] = capacity.threads, capacity.units
+    stock[:, at.FIRST_ENDING] = -1
     return stock
 
 
 def _held(capacity: Capacity) -> at.Ints:
     """Return room for what jobs hold, chained: a job has a CPU at least of each of its nodes."""
     most = int(capacity.countable[0].sum()) + capacity.count
-    held = np.full((most, 3), -1, np.int64)
+    held = np.full((most, at.HELD_COLUMNS), -1, np.int64)
     held[:-1, at.HELD_NEXT] = np.arange(1, most)
     return held

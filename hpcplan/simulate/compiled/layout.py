@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "AMOUNTS", "CLOCK", "FIELDS", "FIXED_SETS", "GRES_KINDS", "NEVER", "RULES", "STOCK_COLUMNS", "Floats", "Ints",
-    "Sets", "Stock",
+    "AMOUNTS", "CLOCK", "FIELDS", "FIXED_SETS", "GRES_KINDS", "HELD_COLUMNS", "NEVER", "RULES", "STOCK_COLUMNS",
+    "Floats", "Ints", "Sets", "Stock",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
@@ -39,7 +39,8 @@ RULES: Final = (
     "started_ms", "clock_s", "loop_phase_ms", "loop_drift_us", "backfill_phase_ms", "backfill_pass_drift_us",
     "end_overhead_ms", "first_turn_s", "priorities_begin_ms", "nodes", "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
-    "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets",
+    "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "gres_sets", "ever_sets",
+    "stale_sets", "fit_rows", "gres_rows", "order_rows",
 )  # fmt: skip
 (
     BUILTIN, DEFER, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S, DEFAULT_QUEUE_DEPTH,
@@ -49,24 +50,27 @@ RULES: Final = (
     TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US, BACKFILL_PHASE_MS,
     BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS,
     PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS,
-    KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS,
+    KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, GRES_SETS, EVER_SETS,
+    STALE_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS,
 ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
-# a pass has promised, those without jobs, and room to work in.
+# a pass has promised, those without jobs, those that count as lighter for the job that is planned for, and room to work
+# in.
 FIXED_SETS: Final = (
-    "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting",
+    "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting", "neared",
 )  # fmt: skip
-ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING = range(len(FIXED_SETS))
+ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED = range(len(FIXED_SETS))
 
-# Of jobs, by slot.
+# Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
     "id", "submit_s", "run_s", "limit_s", "need", "eligible", "partition", "user", "priority", "given", "blocked",
-    "start_s", "limit_end_s", "began_ms", "timed_out", "backfilled",
+    "start_s", "limit_end_s", "began_ms", "timed_out", "backfilled", "first_word", "last_word",
     # Of jobs that share nodes: what they want in all and of each node (memory in MiB, -1 for all; or in bytes for each
-    # CPU), how many GRES that is, jobs of which kind want the same of a node, and the first of the rows that are held.
+    # CPU), how many GRES that is, jobs of which kind want the same of a node, whether they fit as soon as there are
+    # enough nodes with room for them, and the first of the rows that are held.
     "maximum", "cpus", "spread", "node_cpus", "node_memory", "cpu_memory", "node_gres", "node_gres_2", "node_gres_3",
-    "node_gres_4", "gres_a_node", "kind", "first_held",
+    "node_gres_4", "gres_a_node", "kind", "modest", "first_held",
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
     "waiting", "in_sight", "promised", "unused", "coming",
@@ -79,17 +83,21 @@ FIELDS: Final = (
     # Counts by partition or user in one pass, runs of nodes, tiers of partitions, the clock.
     "looked_at", "tested", "tested_users", "reserved", "run_begins", "run_sizes", "partition_tier",
     # Where jobs share nodes: CPUs and weights of runs, what a job still wants, which nodes have changed, and up to
-    # which change the nodes are known that have room for each kind of job.
-    "run_cpus", "run_weights", "still_wanted", "altered", "room_known",
+    # which change what is known of each kind of job (see kinds.py) holds; the nodes that move in its order, and those
+    # that have been seen.
+    "run_cpus", "run_weights", "still_wanted", "altered", "room_known", "moving", "seen",
+    # Of nodes: weights, how much lighter they count (see Resources.weigh), what they offer to the job looked at.
+    "weights", "near", "offer",
     "clock",
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
-    BEGAN_MS, TIMED_OUT, BACKFILLED, MAXIMUM, CPUS, SPREAD, NODE_CPUS, NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _,
-    GRES_A_NODE, KIND, FIRST_HELD, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES,
-    SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS,
-    SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES,
-    PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED, ROOM_KNOWN, OF_CLOCK,
+    BEGAN_MS, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, NODE_CPUS, NODE_MEMORY, CPU_MEMORY,
+    NODE_GRES, _, _, _, GRES_A_NODE, KIND, MODEST, FIRST_HELD, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES,
+    END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED,
+    ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED,
+    RUN_BEGINS, RUN_SIZES, PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, SEEN,
+    WEIGHTS, NEAR, OFFER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
@@ -99,7 +107,7 @@ CLOCK: Final = (
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
     "competing", "late", "tried", "at_once",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
-    "n_limits", "n_altered", "trial", "unused_held",
+    "n_limits", "n_altered", "unused_held",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
@@ -107,18 +115,19 @@ CLOCK: Final = (
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
-    N_ALTERED, TRIAL, UNUSED_HELD,
+    N_ALTERED, UNUSED_HELD,
 ) = range(len(CLOCK))  # fmt: skip
 
-# Of nodes: amounts that are free now, that there are, and that are free in the trial of the number ``tried_in``; minus
-# the jobs there, and minus those that have it whole. CPUs of a core, CPUs that go to one job together, weights, and how
-# much lighter a node counts (see Resources.weigh). What a node offers to the job that is looked at.
+# Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs
+# of a core, CPUs that go to one job together, and what the job has of it whose limit ends first (-1: none).
 AMOUNTS: Final = ("cpus", "memory", "jobs", "whole", "gres", "gres_2", "gres_3", "gres_4")
 OF_CPUS, OF_MEMORY, OF_JOBS, OF_WHOLE, OF_GRES = range(5)
 GRES_KINDS: Final = len(AMOUNTS) - OF_GRES
-IS_FREE, IN_FULL, IN_TRIAL = (len(AMOUNTS) * number for number in range(3))
-THREADS, UNITS, WEIGHT, NEAR, TRIED_IN, OFFER = range(3 * len(AMOUNTS), 3 * len(AMOUNTS) + 6)
-STOCK_COLUMNS: Final = OFFER + 1
+IS_FREE, IN_FULL = 0, len(AMOUNTS)
+THREADS, UNITS, FIRST_ENDING = range(2 * len(AMOUNTS), 2 * len(AMOUNTS) + 3)
+STOCK_COLUMNS: Final = FIRST_ENDING + 1
 
-# Of what is held: the node, how many CPUs of it, and the row that follows (-1: none).
-HELD_NODE, HELD_CPUS, HELD_NEXT = range(3)
+# Of what is held: the node, the job, how many CPUs and how much memory (MiB), the row that follows of the job's (-1:
+# none), and of the node's.
+HELD_NODE, HELD_SLOT, HELD_CPUS, HELD_MEMORY, HELD_NEXT, HELD_LATER = range(6)
+HELD_COLUMNS: Final = HELD_LATER + 1

@@ -14,16 +14,16 @@ from hpcplan.simulate.compiled.backfill import (
 from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose
 from hpcplan.simulate.compiled.jit import compiled
+from hpcplan.simulate.compiled.kinds import level, weigh_ever
 from hpcplan.simulate.compiled.layout import (
-    ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S,
-    BF_MIN_PRIO_RESERVE, BUSY, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FREE, LOOKED_AT, NEED,
-    NOT_HELD_UP, NOW, OF_CLOCK, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY,
-    SCHED_MAX_JOB_START, SUBMIT_S, TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
+    ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
+    BUSY, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FREE, LOOKED_AT, NEED, NOT_HELD_UP, NOW, OF_CLOCK, PARTITION,
+    PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY, SCHED_MAX_JOB_START, SUBMIT_S, TESTED,
+    TESTED_USERS, TRIED, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_backfill import shared_backfill_pass
 from hpcplan.simulate.compiled.shared_choice import choose_now
 from hpcplan.simulate.compiled.starting import drop_started, find_free, queue_in_sight, start_job
-from hpcplan.simulate.compiled.stock import NOW_IT_IS, level, weigh
 
 __all__ = ["backfill_pass", "main_pass"]
 
@@ -59,7 +59,7 @@ def main_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, whol
         if not whole and tested > rules[DEFAULT_QUEUE_DEPTH]:
             break
         tested += 1
-        if _choose(rules, of, sets, stock, slot):
+        if _choose(rules, of, sets, stock, held, slot):
             start_job(rules, of, sets, stock, held, slot, 0)
             for word in range(words):
                 sets[FREE, word] &= ~sets[BUSY, word]
@@ -74,17 +74,17 @@ def main_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, whol
 
 
 @compiled
-def _choose(rules: Ints, of: Ints, sets: Sets, stock: Stock, slot: int) -> bool:
+def _choose(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> bool:
     """Put nodes that a job would be given now into ``CHOSEN``; whether it fits."""
-    if stock is None:
+    if stock is None or held is None:
         eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
         for word in range(sets.shape[1]):
             sets[POOL, word] = sets[FREE, word] & sets[eligible, word]
         return choose(rules, of, sets, POOL, of[NEED, slot])
-    level(rules, of, sets, stock, slot, ALL)
-    found = choose_now(rules, of, sets, stock, slot, FREE)
+    level(rules, of, sets, slot, ALL)
+    found = choose_now(rules, of, sets, stock, held, slot, FREE)
     if not found:
-        weigh(rules, of, sets, stock, slot, ALL, True, NOW_IT_IS)
+        weigh_ever(rules, of, sets, stock, held, slot, ALL)
     return found
 
 

@@ -1,8 +1,9 @@
 """One pass of the backfill scheduler where jobs share nodes, compiled: :mod:`hpcplan.simulate.exact_backfill` and
 :mod:`hpcplan.simulate.shared_backfill` on arrays; the names are the same.
 
-What changes nothing is left out: of jobs without which leave no trace on the nodes that they are looked at on,
-no end is looked at that comes too late to matter.
+What changes nothing is left out. When enough nodes have room is known from the nodes (:mod:`.kinds`), without letting
+one job end after the other; and where a job would fit too late it is not worked out when, but for the sake of the nodes
+that jobs with GRES are weighed on.
 """
 # ruff: noqa: I001  (long lists of constants)
 
@@ -16,18 +17,19 @@ from hpcplan.simulate.compiled.backfill import (
     begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
 )  # fmt: skip
 from hpcplan.simulate.compiled.bits import common
-from hpcplan.simulate.compiled.jit import compiled, ones
+from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
+from hpcplan.simulate.compiled.kinds import enough_by, find_room, level, weigh_by, weigh_ever
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
-    CHOSEN, CLOCK_S, COMPETING, ELIGIBLE, ELIGIBLE_SETS, FIRST_HELD, FITTING, GRES_A_NODE, HELD_CPUS, HELD_NEXT,
-    HELD_NODE, IDLE, KILL_WAIT_S, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS,
-    N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, POOL, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIAL,
-    TRIED, UNTIL_SETS, USABLE, Ints, Sets,
+    CHOSEN, CLOCK_S, COMPETING, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIRST_WORD, FITTING, FIT_ROWS, GRES_A_NODE, ID,
+    IDLE, JOB_SETS, KILL_WAIT_S, KIND, LAST_WORD, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEARED, NEED,
+    NEVER, NODE_CPUS, NOW, N_LIMITS, N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, POOL, RESERVED,
+    SPAN_ROWS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
 from hpcplan.simulate.compiled.spans import begin_spans, during, take_span
 from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, start_job
-from hpcplan.simulate.compiled.stock import add_held, find_room, fits, level, weigh
+from hpcplan.simulate.compiled.stock import FOREVER, fits_by
 
 __all__ = ["shared_backfill_pass"]
 
@@ -49,7 +51,7 @@ def shared_backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: I
         of[TESTED, :] = 0
         of[TESTED_USERS, :] = 0
     to_the_end = count <= _SHORT and _differ(of, queue, count)
-    last = count - 1 if to_the_end else _last_that_can_start(rules, of, sets, stock, queue, count - 1)
+    last = count - 1 if to_the_end else _last_that_can_start(rules, of, sets, stock, held, queue, count - 1)
     tries = started = place = 0
     while place < count:
         if (place > last and _comes_again(of, sets)) or tries >= rules[BF_MAX_JOB_TEST]:
@@ -71,13 +73,13 @@ def shared_backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: I
             if started == rules[BF_MAX_JOB_START]:
                 break
         if not to_the_end:
-            last = _last_that_can_start(rules, of, sets, stock, queue, last)
+            last = _last_that_can_start(rules, of, sets, stock, held, queue, last)
     if tries < rules[BF_MAX_JOB_TEST]:
         for left in range(place, count):
             slot = of[queue, left]
             if of[GRES_A_NODE, slot]:
                 _room_for(rules, of, sets, slot)
-                weigh(rules, of, sets, stock, slot, USABLE, True, 0)
+                weigh_ever(rules, of, sets, stock, held, slot, USABLE)
     if started:
         drop_started(of)
     return common(sets, PLANNED, IDLE) > 0
@@ -115,12 +117,14 @@ def _room_for(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
 
 
 @compiled
-def _last_that_can_start(rules: Ints, of: Ints, sets: Sets, stock: Ints, queue: int, last: int) -> int:
+def _last_that_can_start(
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, queue: int, last: int
+) -> int:  # fmt: skip
     """Return the last job of a row, from ``last`` downwards, that enough nodes are free and unpromised for."""
     while last >= 0:
         slot = of[queue, last]
         until, eligible = _until(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
-        room, need, there = find_room(rules, of, sets, stock, slot), of[NEED, slot], 0
+        room, need, there = find_room(rules, of, sets, stock, held, slot), of[NEED, slot], 0
         for word in range(sets.shape[1]):
             there += ones(sets[until, word] & sets[eligible, word] & sets[room, word])
             if there >= need:
@@ -135,8 +139,8 @@ def _start(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int
     for word in range(sets.shape[1]):
         sets[FITTING, word] = sets[CHOSEN, word]
     _room_for(rules, of, sets, slot)
-    level(rules, of, sets, stock, slot, USABLE)
-    if not choose_now(rules, of, sets, stock, slot, USABLE):
+    level(rules, of, sets, slot, USABLE)
+    if not choose_now(rules, of, sets, stock, held, slot, USABLE):
         for word in range(sets.shape[1]):
             sets[CHOSEN, word] = sets[FITTING, word]
     start_job(rules, of, sets, stock, held, slot, 1)
@@ -159,6 +163,8 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
     """Return when a job can start, and put its nodes into ``CHOSEN``; -1 if it is not planned for."""
     now, need = of[_CLOCK, NOW], of[NEED, slot]
     limit_s, eligible = of[LIMIT_S, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    for word in range(sets.shape[1]):
+        sets[NEARED, word] = 0
     asked = now
     while asked != NEVER:
         earliest = asked
@@ -193,52 +199,57 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
 
 @compiled
 def _will_run(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, latest: int) -> int:
-    """Return when a job would fit on ``USABLE``, with its nodes in ``CHOSEN``; ``NEVER`` if not, or after ``latest``
-    where nothing hangs on when.
+    """Return when a job would fit on ``USABLE``, with its nodes in ``CHOSEN``; ``NEVER`` if not.
+
+    Where nothing hangs on when, after ``latest``, it is some time after it, without nodes.
     """
-    room = find_room(rules, of, sets, stock, slot)
-    if common(sets, room, USABLE) >= of[NEED, slot] and choose_now(rules, of, sets, stock, slot, USABLE):
+    room = find_room(rules, of, sets, stock, held, slot)
+    if common(sets, room, USABLE) >= of[NEED, slot] and choose_now(rules, of, sets, stock, held, slot, USABLE):
         now: int = of[_CLOCK, NOW]
         return now
-    if not of[GRES_A_NODE, slot] and latest <= of[_CLOCK, NOW]:
-        return NEVER
     return _once_jobs_end(rules, of, sets, stock, held, slot, latest)
 
 
 @compiled
 def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, latest: int) -> int:
     """Do that, if running jobs use up their limits; they go in groups (:mod:`hpcplan.simulate.job_ends`)."""
-    words, ends, gres = sets.shape[1], of[_CLOCK, N_LIMITS], of[GRES_A_NODE, slot]
-    of[_CLOCK, TRIAL] += 1
-    trial, room, there = of[_CLOCK, TRIAL], find_room(rules, of, sets, stock, slot), 0
-    for word in range(words):
-        sets[FITTING, word] = sets[room, word] & sets[USABLE, word]
-        there += ones(sets[FITTING, word])
-    window_s, start, last = _WINDOW_S, NEVER, NEVER  # ``last``: the end of the last job of a group, if there is one
-    for number in range(ends):
-        end = of[LIMIT_ENDS, number]
-        if end > latest and last == NEVER and not gres:
-            return NEVER
-        gained = _let_end(of, sets, stock, held, slot, of[LIMIT_SLOTS, number], trial)
-        if gained < 0:
-            continue
-        there += gained
-        if start == NEVER:
-            start = end + _WINDOW_S - (end + rules[CLOCK_S]) % _WINDOW_S
-        last = end
-        if number + 1 == ends or of[LIMIT_ENDS, number + 1] <= start + window_s:
-            continue
-        if _fits_then(rules, of, sets, stock, slot, there, trial):
-            return _expected_end(rules, of, last)
-        last = NEVER
-        window_s = _wider(rules, window_s)
-        while of[LIMIT_ENDS, number + 1] > start + window_s:
+    unweighed = _some_unweighed(rules, of, sets, slot)
+    enough_s = enough_by(rules, of, sets, stock, held, slot, FOREVER if unweighed else latest)
+    if enough_s > latest and not unweighed:
+        return NEVER
+    ends, number = of[_CLOCK, N_LIMITS], _next_on_usable(rules, of, sets, 0)
+    if number == ends:
+        return NEVER
+    if enough_s != FOREVER:
+        window_s = _WINDOW_S
+        start = of[LIMIT_ENDS, number] + window_s - (of[LIMIT_ENDS, number] + rules[CLOCK_S]) % window_s
+        while start + _wider(rules, window_s) < enough_s:  # before that there is nothing to ask for
             window_s = _wider(rules, window_s)
-    if last != NEVER and _fits_then(rules, of, sets, stock, slot, there, trial):
-        return _expected_end(rules, of, last)
-    if start != NEVER:
-        weigh(rules, of, sets, stock, slot, USABLE, False, trial)
+        while number < ends:
+            while of[LIMIT_ENDS, number] > start + window_s:
+                window_s = _wider(rules, window_s)
+            number = _last_of_group(rules, of, sets, number, start + window_s)
+            if number == ends:
+                break
+            if of[LIMIT_ENDS, number] >= enough_s:
+                expected = _expected_end(rules, of, of[LIMIT_ENDS, number])
+                if _fits_after(rules, of, sets, stock, held, slot, number, enough_s, expected > latest):
+                    return expected
+            number += 1
+    weigh_by(rules, of, sets, stock, held, slot, USABLE, FOREVER, 0)
     return NEVER
+
+
+@compiled
+def _some_unweighed(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
+    """Whether something hangs on when a job fits for it is weighed, then, on nodes that it has not been weighed on."""
+    if not of[GRES_A_NODE, slot]:
+        return False
+    ever = rules[EVER_SETS] + of[KIND, slot]
+    for word in range(sets.shape[1]):  # noqa: SIM110  (numba knows no generators)
+        if sets[USABLE, word] & sets[ever, word] & ~sets[NEARED, word]:
+            return True
+    return False
 
 
 @compiled
@@ -247,30 +258,66 @@ def _wider(rules: Ints, window_s: int) -> int:
 
 
 @compiled
-def _let_end(of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, running: int, trial: int) -> int:
-    """Let a running job have ended, in a trial; return how many more nodes have room, -1 if it had no usable one."""
-    gained, place = -1, of[FIRST_HELD, running]
-    while place >= 0:
-        node = held[place, HELD_NODE]
-        word, bit = node // 64, _ONE << np.uint64(node % 64)
-        if sets[USABLE, word] & bit:
-            gained = max(gained, 0)
-            add_held(of, stock, running, node, held[place, HELD_CPUS], trial)
-            if not sets[FITTING, word] & bit and fits(of, stock, slot, node, trial):
-                sets[FITTING, word] |= bit
-                gained += 1
-        place = held[place, HELD_NEXT]
-    return gained
+def _is_on_usable(rules: Ints, of: Ints, sets: Sets, number: int) -> bool:
+    """Whether a running job has nodes that are usable."""
+    slot = of[LIMIT_SLOTS, number]
+    held = rules[JOB_SETS] + slot
+    for word in range(of[FIRST_WORD, slot], of[LAST_WORD, slot] + 1):  # noqa: SIM110  (numba knows no generators)
+        if sets[held, word] & sets[USABLE, word]:
+            return True
+    return False
 
 
 @compiled
-def _fits_then(rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int, there: int, trial: int) -> bool:
-    if there < of[NEED, slot]:
-        return False  # what it is weighed for now, it is again later, when more nodes are free
-    weigh(rules, of, sets, stock, slot, USABLE, False, trial)
-    for word in range(sets.shape[1]):
-        sets[POOL, word] = sets[FITTING, word]
-    return choose_nodes(of, sets, stock, slot, trial)
+def _next_on_usable(rules: Ints, of: Ints, sets: Sets, number: int) -> int:
+    """Return the first job from this one on that has nodes that are usable, the number of them all if none has."""
+    while number < of[_CLOCK, N_LIMITS] and not _is_on_usable(rules, of, sets, number):
+        number += 1
+    return number
+
+
+@compiled
+def _last_of_group(rules: Ints, of: Ints, sets: Sets, first: int, until_s: int) -> int:
+    """Return the last job of the group that begins with ``first`` and goes up to ``until_s``; their number, if empty.
+
+    If the last one of all that end by then is on other nodes, the group goes on to the next that is on usable ones.
+    """
+    ends = of[_CLOCK, N_LIMITS]
+    last = right(of, LIMIT_ENDS, ends, until_s) - 1
+    found = _next_on_usable(rules, of, sets, last)
+    if found < ends:
+        return found
+    while last >= first and not _is_on_usable(rules, of, sets, last):
+        last -= 1
+    return last if last >= first else ends
+
+
+@compiled
+def _fits_after(
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, number: int, enough_s: int, without: bool
+) -> bool:  # fmt: skip
+    """Whether a job fits once the others have ended up to this one; its nodes are in ``CHOSEN`` unless ``without``."""
+    end, ident = of[LIMIT_ENDS, number], of[ID, of[LIMIT_SLOTS, number]]
+    tied = number + 1 < of[_CLOCK, N_LIMITS] and of[LIMIT_ENDS, number + 1] == end
+    if not (without and of[MODEST, slot] and (end > enough_s or not tied)):
+        fit, there = rules[FIT_ROWS] + of[KIND, slot], 0
+        for word in range(sets.shape[1]):
+            bits, pool = sets[USABLE, word], np.uint64(0)
+            while bits:
+                node = word * 64 + trailing_zeros(bits)
+                if of[fit, node] < end or (
+                    of[fit, node] == end and (not tied or fits_by(of, stock, held, slot, node, end, ident))
+                ):
+                    pool |= bits & (~bits + _ONE)
+                    there += 1
+                bits &= bits - _ONE
+            sets[POOL, word] = pool
+        if there < of[NEED, slot]:
+            return False  # what it is weighed for now, it is again later, when more nodes are free
+        weigh_by(rules, of, sets, stock, held, slot, USABLE, end, ident)
+        return choose_nodes(of, sets, stock, held, slot, end, ident)
+    weigh_by(rules, of, sets, stock, held, slot, USABLE, end, ident)
+    return True
 
 
 @compiled

@@ -13,11 +13,12 @@ import numpy as np
 
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
+from hpcplan.simulate.compiled.kinds import find_room, weigh
 from hpcplan.simulate.compiled.layout import (
-    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, IN_TRIAL, IS_FREE, LIGHT, MAXIMUM, NEAR, NEED, NODE_CPUS, OFFER, OF_GRES,
-    POOL, RUN_BEGINS, RUN_CPUS, RUN_SIZES, RUN_WEIGHTS, SPREAD, STILL_WANTED, THREADS, TRIED_IN, WEIGHT, Ints, Sets,
+    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, LIGHT, MAXIMUM, NEAR, NEAR_SETS, NEED, NEVER, NODE_CPUS, OFFER, OF_GRES,
+    POOL, RUN_BEGINS, RUN_CPUS, RUN_SIZES, RUN_WEIGHTS, SPREAD, STILL_WANTED, THREADS, WEIGHTS, Ints, Sets,
 )  # fmt: skip
-from hpcplan.simulate.compiled.stock import NOW_IT_IS, find_room, offer, weigh
+from hpcplan.simulate.compiled.stock import amount_by, offer
 
 __all__ = ["choose_nodes", "choose_now"]
 
@@ -26,20 +27,22 @@ _NODES, _CPUS, _CPUS_LEFT, _TO_COME, _MOST = range(5)  # what is still wanted, i
 
 
 @compiled
-def choose_now(rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int, mask: int) -> bool:
+def choose_now(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int) -> bool:
     """Put the nodes of a set that a job would be given now into ``CHOSEN``; whether it fits."""
-    weigh(rules, of, sets, stock, slot, mask, False, NOW_IT_IS)
-    room, eligible = find_room(rules, of, sets, stock, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    room, eligible = find_room(rules, of, sets, stock, held, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    weigh(rules, of, sets, slot, mask, rules[NEAR_SETS])
     for word in range(sets.shape[1]):
         sets[POOL, word] = sets[room, word] & sets[mask, word] & sets[eligible, word]
     if common(sets, POOL, POOL) < of[NEED, slot]:
         return False
-    return choose_nodes(of, sets, stock, slot, NOW_IT_IS)
+    return choose_nodes(of, sets, stock, held, slot, NEVER, 0)
 
 
 @compiled
-def choose_nodes(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int) -> bool:
-    """Put the nodes of ``POOL`` that a job would be given into ``CHOSEN``; whether it fits. ``POOL`` is used up."""
+def choose_nodes(
+    of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, until_s: int, until_id: int
+) -> bool:  # fmt: skip
+    """Put the nodes of ``POOL`` that a job would be given then into ``CHOSEN``, and use it up; whether it fits."""
     there = 0
     for word in range(sets.shape[1]):
         bits = sets[POOL, word]
@@ -47,26 +50,28 @@ def choose_nodes(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int) -> bo
             bit = bits & (~bits + _ONE)
             node = word * 64 + trailing_zeros(bits)
             bits ^= bit
-            cpus = offer(of, stock, slot, node, trial)
-            stock[node, OFFER] = cpus
+            cpus = offer(of, stock, held, slot, node, until_s, until_id)
+            of[OFFER, node] = cpus
             if cpus > 0:
                 there += 1
             else:
                 sets[POOL, word] &= ~bit
     if there < of[NEED, slot]:
         return False
-    runs = _runs(of, sets, stock)
+    runs = _runs(of, sets)
     if of[MAXIMUM, slot] == 1 and not of[SPREAD, slot]:
-        return _one_node(of, sets, stock, slot, runs)
+        return _one_node(of, sets, slot, runs)
     if _evaluate(of, sets, stock, slot, runs):
         return True
     if there <= of[NEED, slot]:
         return False
-    return _with_fewer(of, sets, stock, slot, trial, there)
+    return _with_fewer(of, sets, stock, held, slot, there, until_s, until_id)
 
 
 @compiled
-def _with_fewer(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int, there: int) -> bool:
+def _with_fewer(
+    of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, there: int, until_s: int, until_id: int
+) -> bool:  # fmt: skip
     """Try again without the nodes that offer least, as far as there are more than needed."""
     words = sets.shape[1]
     for word in range(words):
@@ -77,7 +82,7 @@ def _with_fewer(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int, there:
         for word in range(words):
             bits = sets[LIGHT, word]
             while bits:
-                one = _size(stock, word * 64 + trailing_zeros(bits), trial)
+                one = _size(of, stock, held, word * 64 + trailing_zeros(bits), until_s, until_id)
                 bits &= bits - _ONE
                 if one > before and (size < 0 or one < size):
                     larger = larger or size >= 0
@@ -91,25 +96,23 @@ def _with_fewer(of: Ints, sets: Sets, stock: Ints, slot: int, trial: int, there:
             bits = sets[POOL, word]
             while bits and there > of[NEED, slot]:
                 bit = bits & (~bits + _ONE)
-                if _size(stock, word * 64 + trailing_zeros(bits), trial) == size:
+                if _size(of, stock, held, word * 64 + trailing_zeros(bits), until_s, until_id) == size:
                     sets[POOL, word] &= ~bit
                     there -= 1
                 bits ^= bit
-        if _evaluate(of, sets, stock, slot, _runs(of, sets, stock)):
+        if _evaluate(of, sets, stock, slot, _runs(of, sets)):
             return True
         if there <= of[NEED, slot]:
             return False
 
 
 @compiled
-def _size(stock: Ints, node: int, trial: int) -> int:
-    first = IN_TRIAL if stock[node, TRIED_IN] == trial else IS_FREE
-    size: int = stock[node, OFFER] + stock[node, first + OF_GRES]
-    return size
+def _size(of: Ints, stock: Ints, held: Ints, node: int, until_s: int, until_id: int) -> int:
+    return of[OFFER, node] + amount_by(of, stock, held, node, OF_GRES, until_s, until_id)
 
 
 @compiled
-def _runs(of: Ints, sets: Sets, stock: Ints) -> int:
+def _runs(of: Ints, sets: Sets) -> int:
     """Find the runs of consecutive nodes of one weight in ``POOL``, lowest first, and return how many there are."""
     found, follows = 0, -1
     for word in range(sets.shape[1]):
@@ -117,19 +120,19 @@ def _runs(of: Ints, sets: Sets, stock: Ints) -> int:
         while bits:
             node = word * 64 + trailing_zeros(bits)
             bits &= bits - _ONE
-            weight = stock[node, WEIGHT] - stock[node, NEAR]
+            weight = of[WEIGHTS, node] - of[NEAR, node]
             if node != follows or weight != of[RUN_WEIGHTS, found - 1]:
                 of[RUN_BEGINS, found], of[RUN_SIZES, found] = node, 0
                 of[RUN_CPUS, found], of[RUN_WEIGHTS, found] = 0, weight
                 found += 1
             of[RUN_SIZES, found - 1] += 1
-            of[RUN_CPUS, found - 1] += stock[node, OFFER]
+            of[RUN_CPUS, found - 1] += of[OFFER, node]
             follows = node + 1
     return found
 
 
 @compiled
-def _one_node(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
+def _one_node(of: Ints, sets: Sets, slot: int, runs: int) -> bool:
     """Do what :func:`_evaluate` does for a job of one node."""
     wanted, best, chosen = of[CPUS, slot], -1, -1
     for run in range(runs):
@@ -138,7 +141,7 @@ def _one_node(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
             or (of[RUN_WEIGHTS, run] == of[RUN_WEIGHTS, best] and of[RUN_CPUS, run] >= of[RUN_CPUS, best])
         ):
             continue
-        tightest = _tightest(of, stock, run, wanted)
+        tightest = _tightest(of, run, wanted)
         if tightest >= 0:
             best, chosen = run, tightest
     if best < 0:
@@ -150,11 +153,11 @@ def _one_node(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
 
 
 @compiled
-def _tightest(of: Ints, stock: Ints, run: int, cpus: int) -> int:
+def _tightest(of: Ints, run: int, cpus: int) -> int:
     """Return the node of a run with the fewest CPUs that has so many, -1 if there is none."""
     found = -1
     for node in range(of[RUN_BEGINS, run], of[RUN_BEGINS, run] + of[RUN_SIZES, run]):
-        if stock[node, OFFER] >= cpus and (found < 0 or stock[node, OFFER] < stock[found, OFFER]):
+        if of[OFFER, node] >= cpus and (found < 0 or of[OFFER, node] < of[OFFER, found]):
             found = node
     return found
 
@@ -209,13 +212,13 @@ def _fill(of: Ints, sets: Sets, stock: Ints, slot: int, run: int) -> None:
     still = STILL_WANTED
     first, beyond = of[RUN_BEGINS, run], of[RUN_BEGINS, run] + of[RUN_SIZES, run]
     if of[still, _NODES] <= 1:
-        single = _tightest(of, stock, run, of[still, _CPUS])
+        single = _tightest(of, run, of[still, _CPUS])
         if single >= 0:
             first, beyond = single, single + 1
     for node in range(first, beyond):
         if of[still, _MOST] <= 0 or (of[still, _NODES] <= 0 and of[still, _CPUS] <= 0):
             break
-        cpus = stock[node, OFFER]
+        cpus = of[OFFER, node]
         if of[still, _MOST] == 1 and cpus < of[still, _CPUS]:
             continue
         if of[NODE_CPUS, slot]:

@@ -8,9 +8,9 @@ from typing import Final
 from hpcplan.simulate.compiled.heaps import push
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
-    ALL, BACKFILLED, BEGAN_MS, BUSY, CHANGED, CHOSEN, END_TIMES, FIRST_TURN_S, FREE, ID, IN_SIGHT, JOB_SETS,
-    LIMIT_END_S, LIMIT_S, NEVER, NOW, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK, OVER_TIME_LIMIT_S, PROMISED, REPEATS,
-    RUN_S, START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING, Ints, Sets, Stock,
+    ALL, BACKFILLED, BEGAN_MS, BUSY, CHANGED, CHOSEN, END_TIMES, FIRST_TURN_S, FIRST_WORD, FREE, ID, IN_SIGHT, JOB_SETS,
+    LAST_WORD, LIMIT_END_S, LIMIT_S, NEVER, NOW, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK, OVER_TIME_LIMIT_S,
+    PROMISED, REPEATS, RUN_S, START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.pace import SUBMITTED_MS
 from hpcplan.simulate.compiled.stock import take
@@ -68,16 +68,21 @@ def start_job(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot
 def hold(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> None:
     """Give a job that has started ``CHOSEN``, until its end."""
     start, nodes = of[START_S, slot], rules[JOB_SETS] + slot
+    of[LIMIT_END_S, slot] = limit_end = start + of[LIMIT_S, slot]
     for word in range(sets.shape[1]):
         sets[nodes, word] = sets[CHOSEN, word]
+        if sets[CHOSEN, word]:
+            of[LAST_WORD, slot] = word
+    of[FIRST_WORD, slot] = 0
+    while not sets[CHOSEN, of[FIRST_WORD, slot]]:
+        of[FIRST_WORD, slot] += 1
     if stock is None or held is None:
         for word in range(sets.shape[1]):
             sets[BUSY, word] |= sets[CHOSEN, word]
     else:
         take(rules, of, sets, stock, held, slot)
-    end, limit_end = start + of[RUN_S, slot], start + of[LIMIT_S, slot]
-    over = limit_end + rules[OVER_TIME_LIMIT_S]
-    of[LIMIT_END_S, slot], of[TIMED_OUT, slot] = limit_end, end > over
+    end, over = start + of[RUN_S, slot], limit_end + rules[OVER_TIME_LIMIT_S]
+    of[TIMED_OUT, slot] = end > over
     if end > over:
         end = min(end, over + (rules[FIRST_TURN_S] - over) % rules[TIME_LIMIT_CHECK_S])
     push(of, END_TIMES, of[_CLOCK, N_RUNNING], end, slot)

@@ -1,7 +1,8 @@
 """What is left of nodes that jobs share, compiled: :mod:`hpcplan.simulate.resources` on arrays; the names are the same.
 
-A trial is a look at how things would be if running jobs had ended: amounts of the nodes that it has not touched are
-those of now. The number of the trial is given as ``trial``; :data:`NOW_IT_IS` is none.
+What running jobs have of a node is chained, those first whose limits end first: so what will be free at some time, if
+they use up their limits, is known from the node alone. Such a time is given as the end (``until_s``) and the ID of the
+last job that has ended, as several may end together; :data:`NEVER` is now.
 """
 # ruff: noqa: I001  (long lists of constants)
 
@@ -14,25 +15,28 @@ import numpy as np
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
-    ALTERED, AMOUNTS, BUSY, CHOSEN, CPUS, CPU_MEMORY, ELIGIBLE, ELIGIBLE_SETS, FIRST_HELD, GRES_A_NODE, GRES_KINDS,
-    HELD_CPUS, HELD_NEXT, HELD_NODE, IDLE, IN_FULL, IN_TRIAL, IS_FREE, KIND, NEAR, NODES, NODE_CPUS, NODE_GRES,
-    NODE_MEMORY, N_ALTERED, OF_CLOCK, OF_CPUS, OF_GRES, OF_JOBS, OF_MEMORY, OF_WHOLE, ROOM_KNOWN, ROOM_SETS,
-    SPREAD, THREADS, TRIED_IN, UNITS, UNUSED_HELD, WHOLE_SOCKETS, Ints, Sets,
+    ALTERED, BUSY, CHOSEN, CPUS, CPU_MEMORY, FIRST_ENDING, FIRST_HELD, GRES_A_NODE, GRES_KINDS, HELD_CPUS, HELD_LATER,
+    HELD_MEMORY, HELD_NEXT, HELD_NODE, HELD_SLOT, ID, IDLE, IN_FULL, IS_FREE, LIMIT_END_S, NEVER, NODES, NODE_CPUS,
+    NODE_GRES, NODE_MEMORY, N_ALTERED, OF_CLOCK, OF_CPUS, OF_GRES, OF_JOBS, OF_MEMORY, OF_WHOLE, SPREAD, THREADS, UNITS,
+    UNUSED_HELD, WHOLE_SOCKETS, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["NOW_IT_IS", "add_held", "find_room", "fits", "give_back", "level", "offer", "take", "weigh"]
+__all__ = [
+    "FOREVER", "amount_by", "cpus_from", "fits_by", "give_back", "gres_from", "has_cpus", "has_gres", "offer", "take",
+]  # fmt: skip
 
-NOW_IT_IS: Final = -1
+FOREVER: Final = 2**62  # of a node that will never have enough
 _ONE: Final = np.uint64(1)
 _MIB: Final = 1024**2
-_AMOUNTS: Final = len(AMOUNTS)
 _CLOCK: Final = OF_CLOCK
 
 
 @compiled
 def _needed_cpus(of: Ints, stock: Ints, slot: int, node: int) -> int:
+    needed: int = of[NODE_CPUS, slot]
     units = stock[node, UNITS]
-    needed: int = -(-of[NODE_CPUS, slot] // units) * units
+    if units > 1:
+        needed = -(-needed // units) * units
     return needed
 
 
@@ -47,110 +51,124 @@ def _needed_memory(of: Ints, stock: Ints, slot: int, node: int) -> int:
 
 
 @compiled
-def _amounts_in(stock: Ints, node: int, trial: int) -> int:
-    """Return the first of the columns that hold what is free of a node."""
-    return IN_TRIAL if stock[node, TRIED_IN] == trial else IS_FREE
-
-
-@compiled
-def fits(of: Ints, stock: Ints, slot: int, node: int, trial: int) -> bool:
-    """Whether a node has what a job takes of one."""
-    first = _amounts_in(stock, node, trial)
-    if stock[node, first + OF_WHOLE]:
-        return False
+def _held_amount(of: Ints, stock: Ints, held: Ints, place: int, amount: int) -> int:
+    """Return how much of an amount a job has of a node."""
+    found, slot = 1, held[place, HELD_SLOT]
     if not of[NODE_CPUS, slot]:
-        idle: bool = stock[node, first + OF_JOBS] == 0
-        return idle
-    if stock[node, first + OF_CPUS] < _needed_cpus(of, stock, slot, node):
-        return False
-    return _has_gres(of, stock, slot, node, first) and (
-        stock[node, first + OF_MEMORY] >= _needed_memory(of, stock, slot, node)
-    )
+        if amount != OF_JOBS and amount != OF_WHOLE:
+            found = stock[held[place, HELD_NODE], IN_FULL + amount]
+    elif amount == OF_CPUS:
+        found = held[place, HELD_CPUS]
+    elif amount == OF_MEMORY:
+        found = held[place, HELD_MEMORY]
+    elif amount == OF_WHOLE:
+        found = 0
+    elif amount >= OF_GRES:
+        found = of[NODE_GRES + amount - OF_GRES, slot]
+    return found
 
 
 @compiled
-def _has_gres(of: Ints, stock: Ints, slot: int, node: int, first: int) -> bool:
-    for kind in range(GRES_KINDS):  # noqa: SIM110  (numba knows no generators)
-        if stock[node, first + OF_GRES + kind] < of[NODE_GRES + kind, slot]:
+def amount_by(of: Ints, stock: Ints, held: Ints, node: int, amount: int, until_s: int, until_id: int) -> int:
+    """Return how much of an amount a node will have left."""
+    left: int = stock[node, IS_FREE + amount]
+    if until_s == NEVER:
+        return left
+    place = stock[node, FIRST_ENDING]
+    while place >= 0:
+        slot = held[place, HELD_SLOT]
+        end = of[LIMIT_END_S, slot]
+        if end > until_s or (end == until_s and of[ID, slot] > until_id):
+            break
+        left += _held_amount(of, stock, held, place, amount)
+        place = held[place, HELD_LATER]
+    return left
+
+
+@compiled
+def _enough_from(of: Ints, stock: Ints, held: Ints, node: int, amount: int, least: int) -> int:
+    """Return the end of the limit after which a node has so much left: ``NEVER``, if it has now."""
+    left = stock[node, IS_FREE + amount]
+    if left >= least:
+        return NEVER
+    place = stock[node, FIRST_ENDING]
+    while place >= 0:
+        left += _held_amount(of, stock, held, place, amount)
+        if left >= least:
+            end: int = of[LIMIT_END_S, held[place, HELD_SLOT]]
+            return end
+        place = held[place, HELD_LATER]
+    return FOREVER
+
+
+@compiled
+def gres_from(of: Ints, stock: Ints, held: Ints, slot: int, node: int) -> int:
+    """Return from when on a node has the GRES and the memory that a job takes of one."""
+    found = _enough_from(of, stock, held, node, OF_MEMORY, _needed_memory(of, stock, slot, node))
+    for kind in range(GRES_KINDS):
+        wanted = of[NODE_GRES + kind, slot]
+        if wanted:
+            found = max(found, _enough_from(of, stock, held, node, OF_GRES + kind, wanted))
+    return found
+
+
+@compiled
+def cpus_from(of: Ints, stock: Ints, held: Ints, slot: int, node: int) -> int:
+    """Return from when on a node has the CPUs that a job takes of one: of one that nobody has whole, or all."""
+    if not of[NODE_CPUS, slot]:
+        return _enough_from(of, stock, held, node, OF_JOBS, 0)
+    alone = _enough_from(of, stock, held, node, OF_WHOLE, 0)
+    return max(alone, _enough_from(of, stock, held, node, OF_CPUS, _needed_cpus(of, stock, slot, node)))
+
+
+@compiled
+def has_cpus(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> bool:
+    """Whether a node will have the CPUs that a job takes of one."""
+    if not of[NODE_CPUS, slot]:
+        return amount_by(of, stock, held, node, OF_JOBS, until_s, until_id) >= 0
+    alone = amount_by(of, stock, held, node, OF_WHOLE, until_s, until_id) >= 0
+    needed = _needed_cpus(of, stock, slot, node)
+    return alone and amount_by(of, stock, held, node, OF_CPUS, until_s, until_id) >= needed
+
+
+@compiled
+def fits_by(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> bool:
+    """Whether a node will have what a job takes of one."""
+    if not has_cpus(of, stock, held, slot, node, until_s, until_id):
+        return False
+    return not of[NODE_CPUS, slot] or has_gres(of, stock, held, slot, node, until_s, until_id)
+
+
+@compiled
+def has_gres(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> bool:
+    """Whether a node will have the GRES and the memory that a job takes of one."""
+    needed = _needed_memory(of, stock, slot, node)
+    if amount_by(of, stock, held, node, OF_MEMORY, until_s, until_id) < needed:
+        return False
+    for kind in range(GRES_KINDS):
+        wanted = of[NODE_GRES + kind, slot]
+        if wanted and amount_by(of, stock, held, node, OF_GRES + kind, until_s, until_id) < wanted:
             return False
     return True
 
 
 @compiled
-def offer(of: Ints, stock: Ints, slot: int, node: int, trial: int) -> int:
+def offer(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> int:
     """Return how many CPUs of a node a job could use."""
     if not of[NODE_CPUS, slot]:
         full: int = stock[node, IN_FULL + OF_CPUS]
         return full
-    first = _amounts_in(stock, node, trial)
-    cpus: int = stock[node, first + OF_CPUS]
+    cpus = amount_by(of, stock, held, node, OF_CPUS, until_s, until_id)
     if of[CPU_MEMORY, slot]:
-        with_memory = stock[node, first + OF_MEMORY] // max(1, of[CPU_MEMORY, slot] // _MIB)
-        units = max(0, -(-(cpus - with_memory) // stock[node, UNITS]))
-        cpus = max(0, cpus - units * stock[node, UNITS])
-        cpus = cpus // of[NODE_CPUS, slot] * of[NODE_CPUS, slot]
+        memory, each = amount_by(of, stock, held, node, OF_MEMORY, until_s, until_id), of[CPU_MEMORY, slot] // _MIB
+        if memory < cpus * max(1, each):
+            units = -(-(cpus - memory // max(1, each)) // stock[node, UNITS])
+            cpus = max(0, cpus - units * stock[node, UNITS])
+        if cpus != of[NODE_CPUS, slot]:
+            cpus = cpus // of[NODE_CPUS, slot] * of[NODE_CPUS, slot]
     if of[GRES_A_NODE, slot] and not of[SPREAD, slot]:
         cpus = min(cpus, _needed_cpus(of, stock, slot, node))
     return cpus
-
-
-@compiled
-def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int) -> int:
-    """Return the row of the nodes that have room for a job of this kind, after bringing it up to date."""
-    kind = of[KIND, slot]
-    row: int = rules[ROOM_SETS] + kind
-    known, altered, nodes = of[ROOM_KNOWN, kind], of[_CLOCK, N_ALTERED], rules[NODES]
-    if known == altered:
-        return row
-    if altered - known >= nodes or not known:
-        for node in range(nodes):
-            _note_room(of, sets, stock, slot, node, row)
-    else:
-        for number in range(known, altered):
-            _note_room(of, sets, stock, slot, of[ALTERED, number % nodes], row)
-    of[ROOM_KNOWN, kind] = altered
-    return row
-
-
-@compiled
-def _note_room(of: Ints, sets: Sets, stock: Ints, slot: int, node: int, row: int) -> None:
-    bit = _ONE << np.uint64(node % 64)
-    if fits(of, stock, slot, node, NOW_IT_IS):
-        sets[row, node // 64] |= bit
-    else:
-        sets[row, node // 64] &= ~bit
-
-
-@compiled
-def weigh(
-    rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int, mask: int, ever: bool, trial: int
-) -> None:  # fmt: skip
-    """Note that a job is looked at on these nodes, or where it could run ``ever``."""
-    count = of[GRES_A_NODE, slot]
-    if not count:
-        return
-    eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
-    for word in range(sets.shape[1]):
-        bits = sets[mask, word] & sets[eligible, word]
-        while bits:
-            node = word * 64 + trailing_zeros(bits)
-            bits &= bits - _ONE
-            first = IN_FULL if ever else _amounts_in(stock, node, trial)
-            if _has_gres(of, stock, slot, node, first) and (
-                ever or stock[node, first + OF_MEMORY] >= _needed_memory(of, stock, slot, node)
-            ):
-                stock[node, NEAR] = count
-
-
-@compiled
-def level(rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int, mask: int) -> None:
-    """Give these nodes of a job their own weights again."""
-    eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
-    for word in range(sets.shape[1]):
-        bits = sets[mask, word] & sets[eligible, word]
-        while bits:
-            stock[word * 64 + trailing_zeros(bits), NEAR] = 0
-            bits &= bits - _ONE
 
 
 @compiled
@@ -165,17 +183,48 @@ def take(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) 
             bits &= bits - _ONE
             cpus = _first_cpus(rules, of, stock, slot, node)
             if left > 0 and of[NODE_CPUS, slot]:
-                extra = max(0, min(left, offer(of, stock, slot, node, NOW_IT_IS) - of[NODE_CPUS, slot]))
+                extra = max(0, min(left, offer(of, stock, held, slot, node, NEVER, 0) - of[NODE_CPUS, slot]))
                 units = stock[node, UNITS]
                 cpus = -(-(of[NODE_CPUS, slot] + extra) // units) * units
                 left -= extra
             place = of[_CLOCK, UNUSED_HELD]
             of[_CLOCK, UNUSED_HELD] = held[place, HELD_NEXT]
-            held[place, HELD_NODE], held[place, HELD_CPUS] = node, cpus
+            held[place, HELD_NODE], held[place, HELD_SLOT], held[place, HELD_CPUS] = node, slot, cpus
+            held[place, HELD_MEMORY] = _needed_memory(of, stock, slot, node)
             held[place, HELD_NEXT] = of[FIRST_HELD, slot]
             of[FIRST_HELD, slot] = place
-            _add(of, stock, slot, node, cpus, IS_FREE, -1)
+            _chain(of, stock, held, place)
+            _add(of, stock, held, place, -1)
             _alter(rules, of, sets, stock, node)
+
+
+@compiled
+def _chain(of: Ints, stock: Ints, held: Ints, place: int) -> None:
+    """Put what a job has of a node where it belongs by the end of its limit."""
+    node, slot = held[place, HELD_NODE], held[place, HELD_SLOT]
+    end, before, later = of[LIMIT_END_S, slot], -1, stock[node, FIRST_ENDING]
+    while later >= 0:
+        other = held[later, HELD_SLOT]
+        if of[LIMIT_END_S, other] > end or (of[LIMIT_END_S, other] == end and of[ID, other] > of[ID, slot]):
+            break
+        before, later = later, held[later, HELD_LATER]
+    held[place, HELD_LATER] = later
+    if before < 0:
+        stock[node, FIRST_ENDING] = place
+    else:
+        held[before, HELD_LATER] = place
+
+
+@compiled
+def _unchain(stock: Ints, held: Ints, place: int) -> None:
+    node, later = held[place, HELD_NODE], held[place, HELD_LATER]
+    before = stock[node, FIRST_ENDING]
+    if before == place:
+        stock[node, FIRST_ENDING] = later
+        return
+    while held[before, HELD_LATER] != place:
+        before = held[before, HELD_LATER]
+    held[before, HELD_LATER] = later
 
 
 @compiled
@@ -194,21 +243,11 @@ def _first_cpus(rules: Ints, of: Ints, stock: Ints, slot: int, node: int) -> int
 
 
 @compiled
-def _add(of: Ints, stock: Ints, slot: int, node: int, cpus: int, first: int, sign: int) -> None:
+def _add(of: Ints, stock: Ints, held: Ints, place: int, sign: int) -> None:
     """Add, or take off, what a job has of a node."""
-    stock[node, first + OF_JOBS] += sign
-    if not of[NODE_CPUS, slot]:
-        stock[node, first + OF_WHOLE] += sign
-        stock[node, first + OF_CPUS] += sign * stock[node, IN_FULL + OF_CPUS]
-        stock[node, first + OF_MEMORY] += sign * stock[node, IN_FULL + OF_MEMORY]
-        for kind in range(OF_GRES, OF_GRES + GRES_KINDS):
-            stock[node, first + kind] += sign * stock[node, IN_FULL + kind]
-        return
-    stock[node, first + OF_CPUS] += sign * cpus
-    stock[node, first + OF_MEMORY] += sign * _needed_memory(of, stock, slot, node)
-    if of[GRES_A_NODE, slot]:
-        for kind in range(GRES_KINDS):
-            stock[node, first + OF_GRES + kind] += sign * of[NODE_GRES + kind, slot]
+    node = held[place, HELD_NODE]
+    for amount in range(OF_GRES + GRES_KINDS):
+        stock[node, IS_FREE + amount] += sign * _held_amount(of, stock, held, place, amount)
 
 
 @compiled
@@ -232,20 +271,11 @@ def give_back(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
     """Take back what a job had."""
     place = of[FIRST_HELD, slot]
     while place >= 0:
-        node, following = held[place, HELD_NODE], held[place, HELD_NEXT]
-        _add(of, stock, slot, node, held[place, HELD_CPUS], IS_FREE, 1)
-        _alter(rules, of, sets, stock, node)
+        following = held[place, HELD_NEXT]
+        _unchain(stock, held, place)
+        _add(of, stock, held, place, 1)
+        _alter(rules, of, sets, stock, held[place, HELD_NODE])
         held[place, HELD_NEXT] = of[_CLOCK, UNUSED_HELD]
         of[_CLOCK, UNUSED_HELD] = place
         place = following
     of[FIRST_HELD, slot] = -1
-
-
-@compiled
-def add_held(of: Ints, stock: Ints, slot: int, node: int, cpus: int, trial: int) -> None:
-    """Let a job have given a node back, in a trial."""
-    if stock[node, TRIED_IN] != trial:
-        stock[node, TRIED_IN] = trial
-        for amount in range(_AMOUNTS):
-            stock[node, IN_TRIAL + amount] = stock[node, IS_FREE + amount]
-    _add(of, stock, slot, node, cpus, IN_TRIAL, 1)

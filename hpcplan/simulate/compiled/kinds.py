@@ -1,0 +1,223 @@
+"""What is known of the nodes for each kind of job, jobs of a kind wanting the same of a node, compiled.
+
+Of each node: from when on it has room for such a job, if running jobs use up their limits (``FIT_ROWS``), and from when
+on the GRES and the memory (``GRES_ROWS``); the nodes in the order of the former (``ORDER_ROWS``) but for those that
+have changed since it was asked for (``STALE_SETS``); and as sets those with room now (``ROOM_SETS``), those with the
+GRES and the memory now (``NEAR_SETS``) or once nobody uses them (``GRES_SETS``), and those with the GRES then
+(``EVER_SETS``). Only nodes are looked at of which something has been given out or back since.
+"""
+# ruff: noqa: I001  (long lists of constants)
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
+from hpcplan.simulate.compiled.layout import (
+    ALTERED, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_KINDS, GRES_ROWS, GRES_SETS, IN_FULL, KIND,
+    MOVING, NEAR, NEARED, NEAR_SETS, NEED, NEVER, NODES, NODE_CPUS, NODE_GRES, N_ALTERED, OF_CLOCK, OF_GRES, ORDER_ROWS,
+    ROOM_KNOWN, ROOM_SETS, SEEN, STALE_SETS, USABLE, Ints, Sets,
+)  # fmt: skip
+from hpcplan.simulate.compiled.stock import FOREVER, cpus_from, gres_from, has_cpus, has_gres
+
+__all__ = ["enough_by", "find_room", "level", "weigh", "weigh_by", "weigh_ever"]
+
+_ONE: Final = np.uint64(1)
+_WORD: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@compiled
+def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) -> int:
+    """Return the row of the nodes that have room for a job now, after bringing what is known of its kind up to date."""
+    kind = of[KIND, slot]
+    row: int = rules[ROOM_SETS] + kind
+    known, altered, nodes = of[ROOM_KNOWN, kind], of[OF_CLOCK, N_ALTERED], rules[NODES]
+    if known == altered:
+        return row
+    if altered - known >= nodes or not known:
+        for node in range(nodes):
+            _note(rules, of, sets, stock, held, slot, node)
+            if not known:
+                of[rules[FIT_ROWS] + kind, node] = FOREVER
+                of[rules[ORDER_ROWS] + kind, node] = node
+    else:
+        for number in range(known, altered):
+            node = of[ALTERED, number % nodes]
+            if not of[SEEN, node]:
+                of[SEEN, node] = 1
+                _note(rules, of, sets, stock, held, slot, node)
+        for number in range(known, altered):
+            of[SEEN, of[ALTERED, number % nodes]] = 0
+    of[ROOM_KNOWN, kind] = altered
+    return row
+
+
+@compiled
+def _note(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, node: int) -> None:
+    kind, word, bit = of[KIND, slot], node // 64, _ONE << np.uint64(node % 64)
+    sets[rules[STALE_SETS] + kind, word] |= bit
+    gres = not of[NODE_CPUS, slot] or has_gres(of, stock, held, slot, node, NEVER, 0)
+    _mark(sets, rules[ROOM_SETS] + kind, word, bit, gres and has_cpus(of, stock, held, slot, node, NEVER, 0))
+    if of[GRES_A_NODE, slot]:
+        if not of[NODE_CPUS, slot]:
+            gres = has_gres(of, stock, held, slot, node, NEVER, 0)
+        _mark(sets, rules[NEAR_SETS] + kind, word, bit, gres)
+        if not of[ROOM_KNOWN, kind]:
+            _mark(sets, rules[EVER_SETS] + kind, word, bit, _has_gres_ever(of, stock, slot, node))
+
+
+@compiled
+def _has_gres_ever(of: Ints, stock: Ints, slot: int, node: int) -> bool:
+    for kind in range(GRES_KINDS):  # noqa: SIM110  (numba knows no generators)
+        if stock[node, IN_FULL + OF_GRES + kind] < of[NODE_GRES + kind, slot]:
+            return False
+    return True
+
+
+@compiled
+def _mark(sets: Sets, row: int, word: int, bit: np.uint64, there: bool) -> None:
+    if there:
+        sets[row, word] |= bit
+    else:
+        sets[row, word] &= ~bit
+
+
+@compiled
+def _put_in_order(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) -> None:
+    """Find out from when on the nodes have room that are not known of, and put them where they belong in the order."""
+    kind = of[KIND, slot]
+    stale, fit, order, kept, count = rules[STALE_SETS] + kind, rules[FIT_ROWS] + kind, rules[ORDER_ROWS] + kind, 0, 0
+    for word in range(sets.shape[1]):
+        bits = sets[stale, word]
+        while bits:
+            node = word * 64 + trailing_zeros(bits)
+            if _find_fit(rules, of, sets, stock, held, slot, node):
+                of[MOVING, count] = node
+                count += 1
+            else:
+                sets[stale, word] &= ~(bits & (~bits + _ONE))
+            bits &= bits - _ONE
+    if not count:
+        return
+    for place in range(rules[NODES]):
+        node = of[order, place]
+        of[order, kept] = node
+        if not sets[stale, node // 64] >> np.uint64(node % 64) & _ONE:
+            kept += 1
+    gap = count // 2
+    while gap:  # Shell's sort
+        for place in range(gap, count):
+            node, at = of[MOVING, place], place
+            while at >= gap and of[fit, of[MOVING, at - gap]] > of[fit, node]:
+                of[MOVING, at] = of[MOVING, at - gap]
+                at -= gap
+            of[MOVING, at] = node
+        gap //= 2
+    kept = rules[NODES] - count
+    while count:
+        node = of[MOVING, count - 1]
+        if kept and of[fit, of[order, kept - 1]] > of[fit, node]:
+            of[order, kept + count - 1] = of[order, kept - 1]
+            kept -= 1
+        else:
+            of[order, kept + count - 1] = node
+            count -= 1
+    for word in range(sets.shape[1]):
+        sets[stale, word] = 0
+
+
+@compiled
+def _find_fit(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, node: int) -> bool:
+    """Find out from when on a node has room for a job; whether that has changed."""
+    kind, gres_s = of[KIND, slot], NEVER
+    if of[GRES_A_NODE, slot] or of[NODE_CPUS, slot]:
+        gres_s = gres_from(of, stock, held, slot, node)
+    if of[GRES_A_NODE, slot]:
+        of[rules[GRES_ROWS] + kind, node] = gres_s
+        _mark(sets, rules[GRES_SETS] + kind, node // 64, _ONE << np.uint64(node % 64), gres_s != FOREVER)
+    fits_s = cpus_from(of, stock, held, slot, node)
+    if of[NODE_CPUS, slot]:
+        fits_s = max(gres_s, fits_s)
+    row = rules[FIT_ROWS] + kind
+    changed: bool = of[row, node] != fits_s
+    of[row, node] = fits_s
+    return changed
+
+
+@compiled
+def enough_by(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, latest: int) -> int:
+    """Return from when on enough nodes of ``USABLE`` have room for a job; after ``latest``, it is some time after it.
+
+    :func:`find_room` has been asked before.
+    """
+    _put_in_order(rules, of, sets, stock, held, slot)
+    need, fit, order = of[NEED, slot], rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot]
+    for place in range(rules[NODES]):
+        node = of[order, place]
+        if sets[USABLE, node // 64] >> np.uint64(node % 64) & _ONE:
+            need -= 1
+        if not need or of[fit, node] > latest:
+            found: int = of[fit, node]
+            return found
+    return FOREVER
+
+
+@compiled
+def weigh_ever(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int) -> None:
+    """Note that a job is looked at where it could run ever."""
+    if of[GRES_A_NODE, slot]:
+        if not of[ROOM_KNOWN, of[KIND, slot]]:
+            find_room(rules, of, sets, stock, held, slot)
+        weigh(rules, of, sets, slot, mask, rules[EVER_SETS])
+
+
+@compiled
+def weigh(rules: Ints, of: Ints, sets: Sets, slot: int, mask: int, first: int) -> None:
+    """Note that a job is looked at on the nodes of a set that are in that of its kind, from ``first`` on."""
+    count = of[GRES_A_NODE, slot]
+    if count:
+        eligible, known = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot], first + of[KIND, slot]
+        for word in range(sets.shape[1]):
+            _set_near(of, word, sets[mask, word] & sets[eligible, word] & sets[known, word], count)
+
+
+@compiled
+def level(rules: Ints, of: Ints, sets: Sets, slot: int, mask: int) -> None:
+    """Give the nodes of a set that a job may have their own weights again."""
+    eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    for word in range(sets.shape[1]):
+        _set_near(of, word, sets[mask, word] & sets[eligible, word], 0)
+
+
+@compiled
+def _set_near(of: Ints, word: int, bits: np.uint64, count: int) -> None:
+    if bits == _WORD:
+        for node in range(64 * word, 64 * word + 64):
+            of[NEAR, node] = count
+        return
+    while bits:
+        of[NEAR, 64 * word + trailing_zeros(bits)] = count
+        bits &= bits - _ONE
+
+
+@compiled
+def weigh_by(
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int, until_s: int, until_id: int
+) -> None:  # fmt: skip
+    """Note that a job is looked at on those nodes of a set that have the GRES then, but for those in ``NEARED``."""
+    count = of[GRES_A_NODE, slot]
+    if not count:
+        return
+    gres, row = rules[GRES_SETS] + of[KIND, slot], rules[GRES_ROWS] + of[KIND, slot]
+    for word in range(sets.shape[1]):
+        bits = sets[mask, word] & sets[gres, word] & ~sets[NEARED, word]
+        while bits:
+            node = word * 64 + trailing_zeros(bits)
+            if of[row, node] < until_s or (
+                of[row, node] == until_s and has_gres(of, stock, held, slot, node, until_s, until_id)
+            ):
+                of[NEAR, node] = count
+                sets[NEARED, word] |= _ONE << np.uint64(node % 64)
+            bits &= bits - _ONE
