@@ -11,6 +11,9 @@ import pytest
 
 from hpcplan.slurm.command import CommandBackend
 from tests.slurm.cluster import SlurmCluster, exclusive, why_not
+from tests.slurm.twin import both, mock_environment
+
+__all__ = ["both", "mock_environment"]  # fixtures
 
 HERE = Path(__file__).parent
 REQUIRED = os.environ.get("HPCPLAN_REQUIRE_SLURM") == "1"

@@ -187,7 +187,7 @@ def _chosen(controller: Controller, session: Session, words: Words, call: Call) 
     rows = _rows(controller, session, start, targets, every="duplicates" in words)
     tests: list[Callable[[JobRow], bool]] = [lambda row: _overlaps(row, start, end, now)]
     if targets:
-        tests.append(lambda row: any(row.is_meant(target) for target in targets))
+        tests.append(lambda row: any(_is_meant(row, target) for target in targets))
     if (states := _states(words)) is not None:
         tests.append(lambda row: any(_was(row.record, state, start, end, now) for state in states))
     users = {*words.every("uid"), *words.every("user")}
@@ -207,6 +207,11 @@ def _chosen(controller: Controller, session: Session, words: Words, call: Call) 
     if nodes := words.last("nodelist"):
         tests.append(lambda row: _on(row, nodes))
     return [row for row in rows if all(test(row) for test in tests)]
+
+
+def _is_meant(row: JobRow, target: Target) -> bool:
+    """Whether a target names a job; a task that waits with others is not found by its number."""
+    return row.is_meant(target) and not (row.tasks and target.tasks is not None)
 
 
 def _rows(

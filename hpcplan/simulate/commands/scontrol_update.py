@@ -37,7 +37,7 @@ _PLAIN: Final = {
     "reqnodelist": "nodelist", "numtasks": "ntasks", "numcpus": "ntasks", "timelimit": "time", "switches": "switches",
     "starttime": "begin", "minmemorynode": "mem", "workdir": "chdir",
 }  # fmt: skip
-_WHILE_RUNNING: Final = frozenset({"name", "comment", "nice", "time_limit_s", "priority"})
+_WHILE_RUNNING: Final = frozenset({"name", "comment", "nice", "time_limit_s", "priority", "array_limit"})
 
 
 def _jobs(session: Session, call: Call, texts: list[str], ended: str, error: str) -> Iterator[tuple[str, Job]]:

@@ -168,12 +168,12 @@ def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
 
 def _narrowed(row: JobRow, targets: list[Target]) -> JobRow:
     """Return a row with those tasks alone that were named, where some were."""
-    if not row.tasks or not targets:
+    array, named = row.record.array_job_id, [one for one in targets if one.tasks is not None]
+    if not row.tasks or not named or any(row.is_meant(one) for one in targets if one not in named):
         return row
-    array = row.record.array_job_id
-    tasks = tuple(task for task in row.tasks if any(one.matches(row.record.job_id, array, task) for one in targets))
-    if tasks == row.tasks or len(tasks) > 1:
-        return replace(row, tasks=tasks)
+    tasks = tuple(task for task in row.tasks if any(one.matches(row.record.job_id, array, task) for one in named))
+    if len(tasks) > 1:
+        return replace(row, tasks=tasks, spec=replace(row.spec, array_limit=None))
     return replace(row, tasks=(), record=replace(row.record, array_task_id=tasks[0]))
 
 
@@ -229,7 +229,9 @@ def _sort_key(row: JobRow, letter: str, known: Any) -> tuple[int, float, str]:
     text = known[letter].value(row)
     if letter == "S":
         return (0, float(text) if text.isdecimal() else math.inf, f"{row.record.job_id:012}")
-    if letter in "iAF":
+    if letter == "i":
+        return (0, float(row.record.submitted_id), "")
+    if letter in "AF":
         return (0, float(row.record.job_id), "")
     return (0, float(text), "") if re.fullmatch(r"\d+", text) else (1, 0.0, text)
 
