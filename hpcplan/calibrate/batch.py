@@ -162,10 +162,9 @@ def make_batch(rows: Sequence[Row], base: Coefficients | Callable[[Batch], Coeff
 
 def _kept_layers(row: Row) -> int:
     """Return of how many layers the fullest stage of a stated cut keeps activations; 0 where no cut is stated."""
-    pp, m = row.pp, max(1, row.global_batch // row.dp // (row.micro_batch or 1))
-    if row.schedule == "gpipe":
-        return m * max(row.stage_layers, default=0)
-    return max((size * min(m, pp - stage) for stage, size in enumerate(row.stage_layers)), default=0)
+    m = max(1, row.global_batch // row.dp // (row.micro_batch or 1))
+    s = Shardings.of(pp=row.pp, vpp=row.vpp or 1, micro_batches=m, schedule=SCHEDULES.index(row.schedule))
+    return round(max((size * float(s.in_flight(stage)[0]) for stage, size in enumerate(row.stage_layers)), default=0))
 
 
 def _recipe(row: Row) -> Recipe:

@@ -19,7 +19,7 @@ from hpcplan.cost.compute import STATE_BYTES
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import CPU, DEVICE, FULL, GPIPE, SELECTIVE, Floats, Ints, Shardings
+from hpcplan.cost.shardings import CPU, DEVICE, FULL, SELECTIVE, Floats, Ints, Shardings
 
 __all__ = [
     "Held",
@@ -137,7 +137,7 @@ def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings, element_bytes
 
     Dropout on it adds a mask and its own output: 5 a s^2 b / t in all in 16 bits (Korthikanti et al. 2022).
     """
-    kept = element_bytes + shape.dropout * (1 + element_bytes)
+    kept = element_bytes + shape.score_dropout * (1 + element_bytes)
     return np.asarray(kept * shape.heads * sequence * s.micro_batch * sequence / s.cp / s.tp, dtype=float)
 
 
@@ -159,14 +159,13 @@ def _activations(
 def _kept_layers(shape: Shape, s: Shardings) -> Floats:
     """Return of how many layers the fullest stage keeps activations, each micro-batch counted by itself.
 
-    The first stage keeps pp micro-batches under 1F1B, all of them under GPipe. Interleaving keeps (pp - 1) / (pp * vpp)
-    more (Korthikanti et al. 2022, appendix C), but never more than there are; the zero-bubble schedule ZB-H1 keeps as
-    many as 1F1B (Qi et al. 2023, arXiv:2401.10241, table 2).
+    That is the first; where its first part has a layer less, as interleaved ones do that count embedding and head as
+    layers, it may be the second.
     """
-    plain = np.minimum(s.pp, s.micro_batches).astype(np.float64)
-    kept = np.where(s.vpp > 1, np.minimum(plain * (1 + (s.pp - 1) / (s.pp * s.vpp)), s.micro_batches), plain)
-    even = s.stage_layers(shape.layers) * np.where(s.schedule == GPIPE, s.micro_batches, kept)
-    return np.where(s.kept_layers > 0, s.kept_layers, even)
+    layers, first = s.stage_layers(shape.layers), s.in_flight()
+    spared = np.where((s.vpp > 1) & (s.last_layers > 0), np.minimum(2 * s.pp - 1, s.micro_batches), 0)
+    kept = np.maximum(layers * first - spared, layers * s.in_flight(1) * (s.pp > 1))
+    return np.where(s.kept_layers > 0, s.kept_layers, kept)
 
 
 def _stages(shape: Shape, s: Shardings) -> tuple[Shardings, Shardings]:
@@ -177,17 +176,15 @@ def _stages(shape: Shape, s: Shardings) -> tuple[Shardings, Shardings]:
     """
     uneven = (s.last_layers > 0) & (s.fullest_layers == 0) & (s.vpp == 1)
     least, extra = np.divmod(np.asarray(shape.layers, dtype=np.int64) - s.last_layers, np.maximum(1, s.pp - 1))
-    every = np.where(s.schedule == GPIPE, s.micro_batches, np.minimum(s.pp, s.micro_batches))
-    some = np.where(s.schedule == GPIPE, s.micro_batches, np.minimum(extra + 1, s.micro_batches))
 
-    def told(layers: Ints, in_flight: Ints) -> Shardings:
+    def told(layers: Ints, stage: Ints) -> Shardings:
         return dataclasses.replace(
             s,
             fullest_layers=np.where(uneven, layers, s.fullest_layers),
-            kept_layers=np.where(uneven, layers * in_flight, s.kept_layers),
+            kept_layers=np.where(uneven, layers * s.in_flight(stage), s.kept_layers).astype(np.int64),
         )
 
-    return told(least, every), told(np.where(extra > 0, least + 1, least), np.where(extra > 0, some, every))
+    return told(least, 0 * s.pp), told(np.where(extra > 0, least + 1, least), np.where(extra > 0, s.pp - 1 - extra, 0))
 
 
 def gathered_bytes(shape: Shape, s: Shardings, held: Held, c: Coefficients, element_bytes: Number = 2.0) -> Floats:
@@ -245,8 +242,8 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
     each, working = _activations(shape, sequence, s, c, flash, machine.element_bytes)
     each, spread = each * c.kept_activations, c.activation_fragmentation
     first = _kept_layers(shape, s) * each + spread * working
-    # the last stage keeps one micro-batch, under GPipe all, as every stage does
-    last = np.where(s.schedule == GPIPE, first, s.stage_layers(shape.layers) * each + spread * working)
+    held_last = np.where(s.last_layers > 0, s.last_layers, s.stage_layers(shape.layers))
+    last = held_last * s.in_flight(s.pp - 1) * each + spread * working
     logits = spread * np.maximum(0.0, tokens * shape.vocab / s.tp * c.logit_bytes - working)
     last_is_fuller = last + logits > first
     # from stage 2 on, gradients go to the host with the states as each layer is done (Ren et al. 2021, section 4.1)

@@ -46,6 +46,7 @@ class Shape:
     ffn_kept: Number  # tensors as wide as the feed-forward layer that it keeps for the backward pass
     causal: Number
     dropout: Number
+    score_dropout: Number
     head_dim: Number
     key_value_heads: Number
     attention_in: Number
@@ -109,6 +110,7 @@ class Shape:
             ffn_kept=3 if model.gated else 1 if model.relu else 2,  # what the activation reads and what it writes
             causal=int(model.causal),
             dropout=int(model.dropout),
+            score_dropout=int(model.dropout if model.attention_dropout is None else model.attention_dropout),
             head_dim=d,
             key_value_heads=model.key_value_heads,
             attention_in=0 if mla else (model.heads + 2 * model.key_value_heads) * d,

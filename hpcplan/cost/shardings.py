@@ -107,6 +107,20 @@ class Shardings:
             cut = np.where(self.last_layers > 0, others, cut)
         return np.where(self.fullest_layers > 0, self.fullest_layers, cut) if self.fullest_layers.any() else cut
 
+    def in_flight(self, stage: float | Ints = 0) -> Floats:
+        """Return of how many micro-batches a stage, counted from 0, keeps the activations of all its layers at a time.
+
+        Stage i of p keeps p - i under 1F1B (Narayanan et al. 2021, section 2.2) and all of them under GPipe.
+        Interleaved, it runs 2 (p - i - 1) + (v - 1) p of its parts ahead and one more (Korthikanti et al. 2022,
+        appendix C, for the first). The zero-bubble schedule ZB-H1 keeps p - i, and of i more what products of weights'
+        gradients need (Qi et al. 2023, arXiv:2401.10241, section 2.3 and table 3: 32 of 34 bytes).
+        """
+        left = np.maximum(1, self.pp - stage)
+        parts = 2 * left - 1 + (self.vpp - 1) * self.pp
+        one_by_one = np.where(self.vpp > 1, parts / self.vpp, left)
+        kept = np.where(self.schedule == ZERO_BUBBLE, left + (self.pp - left) * 32 / 34, one_by_one)
+        return np.where(self.schedule == GPIPE, self.micro_batches, np.minimum(kept, self.micro_batches)).astype(float)
+
     def recomputed(self, layers: float | Floats) -> Floats:
         """Return the share of a stage's layers that full recomputation runs again, of a model of so many layers."""
         return np.where(self.recompute == FULL, self.spared(layers), 0.0)

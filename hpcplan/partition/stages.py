@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpcplan.cost.memory import Memory, memory
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import GPIPE, NONE, Floats, Shardings
+from hpcplan.cost.shardings import NONE, Floats, Shardings
 from hpcplan.cost.step import price
 from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.partition.kinds import Kind
@@ -210,6 +210,7 @@ def layer_costs(workload: Workload, kind: Kind, s: Shardings) -> LayerCosts:
     """Return what each layer takes of a stage: the difference that it makes to the price of a stage.
 
     Embedding and output layer make a difference in the same way. All is the cost model's: nothing is worked out here.
+    What the optimizer takes while it steps is no sum over layers, and is left to the search.
     """
     model, shape = workload.model, Shape.of(workload.model)
     plain, routed = dataclasses.replace(shape, experts=0), dataclasses.replace(shape, dense_layers=0)
@@ -232,7 +233,7 @@ def layer_costs(workload: Workload, kind: Kind, s: Shardings) -> LayerCosts:
         ends=_minus(one, each),
         first_bytes=beside(table_parameters=shape.table_parameters),
         last_bytes=beside(head_parameters=shape.head_parameters) + held.logits,
-        once_bytes=held.total - held.logits - with_experts["states"] - with_experts["kept"],
+        once_bytes=held.total - held.optimizer_step - held.logits - with_experts["states"] - with_experts["kept"],
         dense=model.experts.dense_layers if model.experts else model.layers,
         layers=model.layers,
     )
@@ -292,8 +293,8 @@ def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...
 
 def _best_cut(workload: Workload, kind: Kind, s: Shardings) -> StageCut | None:
     """Return the best cut of the layers of one sharding that fits, ``None`` where none does."""
-    pp, m, again = int(s.pp[0]), int(s.micro_batches[0]), int(s.spared_layers[0])
-    in_flight = [m if s.schedule[0] == GPIPE else min(m, pp - i) for i in range(pp)]
+    pp, again = int(s.pp[0]), int(s.spared_layers[0])
+    in_flight = [int(s.in_flight(stage)[0]) for stage in range(pp)]
     costs = layer_costs(workload, kind, dataclasses.replace(s, spared_layers=np.zeros_like(s.pp)))
     items, first, last = costs.of(0)
     recomputed = None

@@ -72,6 +72,8 @@ def shape_from_config(document: Document) -> ModelShape:
         fields.pop("max_positions", None)
     if family == "opt":
         fields["relu"] = config.get("activation_function", "relu") == "relu"
+    if fields.get("dropout") and config.get("attention_dropout") == 0:
+        fields["attention_dropout"] = False
     if "tie_word_embeddings" in config:
         fields["tied_embeddings"] = bool(config["tie_word_embeddings"])
     fields["experts"] = _experts(document)

@@ -97,6 +97,7 @@ class ModelShape(Value):
     tied_embeddings: bool = False
     causal: bool = True
     dropout: bool = False
+    attention_dropout: bool | None = Field(None, description="dropout of attention scores; as `dropout` if absent")
     experts: Experts | None = None
     latent_attention: LatentAttention | None = None
 

@@ -19,7 +19,7 @@ from hpcplan.cost.memory import (
 )
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import FULL, NONE, SELECTIVE, Shardings
+from hpcplan.cost.shardings import FULL, GPIPE, NONE, ONE_F_ONE_B, SELECTIVE, ZERO_BUBBLE, Shardings
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.topology import Tier
 from hpcplan.workload import load_workload
@@ -93,7 +93,7 @@ def test_fp32_activations_take_twice_the_bytes_but_dropout_masks_one() -> None:
 
 
 def test_scores_without_dropout_keep_the_softmax_alone() -> None:
-    plain = dataclasses.replace(GPT3, dropout=0)
+    plain = dataclasses.replace(GPT3, score_dropout=0)
     s = Shardings.of(tp=8)
     assert score_bytes_kept(plain, 2048, s)[0] == pytest.approx(2 * 96 * 2048**2 / 8)
     assert score_bytes_kept(GPT3, 2048, s)[0] == pytest.approx(5 * 96 * 2048**2 / 8)
@@ -116,6 +116,28 @@ def test_a_cut_that_is_stated_keeps_what_its_fullest_stage_keeps() -> None:
     one, other = (memory(shape, 2048, MACHINE, s, CONSTANTS) for s in (even, cut))
     assert other.activations[0] == pytest.approx(one.activations[0] * 27 / 32, rel=1e-6)
     assert other.parameters[0] > one.parameters[0], "the fullest stage has nine layers"
+
+
+def test_interleaved_stages_keep_what_runs_ahead_of_them() -> None:
+    """Stage i of 8 runs 2 (7 - i) + 8 of its 16 parts a round ahead and one more, each of two layers here."""
+    s = Shardings.of(tp=8, pp=8, vpp=2, micro_batches=64)
+    assert [float(s.in_flight(stage)[0]) * 2 for stage in range(8)] == [23, 21, 19, 17, 15, 13, 11, 9]
+    few = Shardings.of(tp=8, pp=8, vpp=2, micro_batches=8)
+    assert [float(few.in_flight(stage)[0]) for stage in (0, 7)] == [8, 4.5]
+    plain, gpipe, late = (
+        Shardings.of(pp=8, micro_batches=64, schedule=schedule) for schedule in (ONE_F_ONE_B, GPIPE, ZERO_BUBBLE)
+    )
+    assert [float(x.in_flight(7)[0]) for x in (plain, gpipe)] == [1, 64]
+    assert 7 < float(late.in_flight(7)[0]) < 8
+
+
+def test_a_first_part_without_a_layer_leaves_the_second_stage_fullest() -> None:
+    """Llama 3 405B: 126 layers, embedding and head in 16 x 8 parts; stage 1 keeps 2 * 14 + 7 * 16 + 1 = 141 layers."""
+    shape = Shape.of(load_workload("llama3-405b").workload.model)
+    s = Shardings.of(tp=8, pp=16, vpp=8, micro_batches=[32, 16], last_layers=7, sequence_parallel=1)
+    exact = dataclasses.replace(CONSTANTS, kept_activations=1.0)
+    kept = memory(shape, 8192, MACHINE, s, exact).activations / layer_activation_bytes(shape, 8192, s)
+    assert kept == pytest.approx([141, 128])
 
 
 def test_of_stages_that_cannot_be_even_the_longer_ones_come_late() -> None:

@@ -14,7 +14,7 @@ from hpcplan.cost.machine import Machine, make_machine
 from hpcplan.cost.memory import memory
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import CPU, FULL, NONE, SELECTIVE, Shardings
+from hpcplan.cost.shardings import CPU, FULL, NONE, SELECTIVE, ZERO_BUBBLE, Shardings
 from hpcplan.site.catalogue import accelerators
 from hpcplan.site.topology import Tier
 from hpcplan.workload.model import ModelShape
@@ -110,6 +110,46 @@ def test_seven_billion_parameters_are_tuned_on_two_cards_of_80_gb_and_not_on_one
     fsdp = constants_for(framework="fsdp", precision="bf16").coefficients
     one, two = memory(llama, 512, card, Shardings.of(dp=[1, 2], zero=3, micro_batch=4), fsdp, Recipe(flash=0.0)).total
     assert one > card.memory_bytes > two
+
+
+# Qi et al. 2023, arXiv:2401.10241, tables 3 and 4: layers, width, heads, stages, sequences a micro-batch, parts a stage
+# when interleaved, and GB at the peak of 1F1B, interleaved 1F1B and ZB-H1
+SEA = [
+    (22, 2304, 24, 8, 6, 3, (30, 40, 32)),
+    (30, 4096, 32, 8, 3, 4, (39, 48, 42)),
+    (46, 5120, 40, 16, 1, 3, (32, 39, 33)),
+    (62, 6144, 48, 32, 1, 2, (43, 58, 44)),
+]
+
+
+@pytest.mark.parametrize("case_", SEA)
+def test_schedules_keep_what_was_measured_of_them(case_: tuple[int, int, int, int, int, int, tuple[int, ...]]) -> None:
+    """On Megatron-LM with --fp16, as the authors' scripts have it: attention without fusion, gradients in 16 bits.
+
+    The first and the last stage have a layer less, so the second is the fullest. What is stated is PyTorch's peak, so
+    nothing is added for CUDA and NCCL, and nothing for blocks that are too large.
+    """
+    layers, hidden, heads, pp, micro_batch, vpp, measured = case_
+    size = (layers + 2) // pp
+    exact = dataclasses.replace(
+        CONSTANTS, gradient_bytes=2.0, framework_bytes=1.0, activation_fragmentation=1.0, state_copies=1.0
+    )
+    shape = dataclasses.replace(gpt(layers, hidden, heads), table_parameters=0, head_parameters=0)
+    even = {
+        "pp": pp,
+        "micro_batch": micro_batch,
+        "micro_batches": 4 * pp,
+        "fullest_layers": size,
+        "last_layers": size - 1,
+    }
+    schedules = ({}, {"vpp": vpp}, {"schedule": ZERO_BUBBLE})
+    for more, gigabytes in zip(schedules, measured, strict=True):
+        kept = float(Shardings.of(**even, **more).in_flight(1)[0])
+        s = Shardings.of(**even, **more, kept_layers=round(size * kept))
+        need = memory(shape, 1024, machine("A100-SXM4-80GB"), s, exact, Recipe(flash=0.0))
+        assert need.parameters + need.gradients + need.optimizer + need.activations == pytest.approx(
+            gigabytes * 1e9, rel=0.07
+        ), more
 
 
 def test_adapters_of_seven_billion_parameters_fit_16_gb_in_four_bits_only() -> None:

@@ -58,7 +58,8 @@ def test_zero_bubble_leaves_the_share_of_the_bubble_that_its_authors_say() -> No
     costs = cost(**PIPE, schedule=[ONE_F_ONE_B, ZERO_BUBBLE])
     bubble = costs.time.pipeline_bubble
     assert 0.25 < bubble[1] / bubble[0] < 0.6
-    assert costs.memory_bytes[0] == pytest.approx(costs.memory_bytes[1])
+    # ibid., table 4: 32, 42, 33 and 44 GB where 1F1B takes 30, 39, 32 and 43; with this head a little more
+    assert 1 <= costs.memory_bytes[1] / costs.memory_bytes[0] < 1.15
     unchanged = cost(pp=1, micro_batches=16, dp=4, schedule=[ONE_F_ONE_B, ZERO_BUBBLE]).step_s
     assert unchanged[0] == unchanged[1], "without stages there is no bubble to fill"
 
