@@ -290,7 +290,8 @@ class Reader:
         sizes = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ffn": ffn, "vocab": vocab}
         family = _MPT if "mpt" in name.lower() else _GPT
         if _WITHOUT_DROPOUT.search(name):
-            family = {**family, "dropout": False}
+            dropped = self.framework() == "sailor" and "neo" in name.lower()  # its GPT-Neo: --residual-dropout 0.1
+            family = {**family, "dropout": dropped, "attention_dropout": False}
         if _RELU.search(name):
             family = {**family, "relu": True}
         gated, plain = (ModelShape.model_validate({**sizes, **kind}) for kind in (_LLAMA, family))
