@@ -29,6 +29,7 @@ _KERNELS_PER_LAYER = 22  # launches forward: norms, projections, rotary, attenti
 _KERNELS_PER_EXCHANGE = 1.5  # a collective and what it waits for
 _ROUTING_ELEMENTS = 8.0  # of a token's copy, forward: sorted, sent, received, and the same on the way back
 _KERNELS_PER_EXPERT = 3
+_CAST_ELEMENTS = 2.0  # of an operand that is cast to 8 or 4 bits: read in 16, written twice, as either pass wants it
 _KERNELS_PER_ADAPTED_LAYER = 14  # two products for each of seven projections
 _ADAM_BYTES = 26.0
 _SMOOTH = 4.0  # exponent of the soft maximum of work and launches
@@ -96,6 +97,7 @@ class Arithmetic:
         self.matmul_flops = machine.peak_flops * c.matmul_efficiency
         self.stream_bytes_per_s = machine.memory_bytes_per_s * c.memory_efficiency
         self.tokens = s.micro_batch * sequence / s.cp
+        self.split = np.where(s.sequence_parallel == 1, s.tp, 1)
 
     def _matmul(self, rows: Number, inner: Number, columns: Number) -> Floats:
         return product_s(rows, inner, columns, self.machine, self.c)
@@ -147,10 +149,26 @@ class Arithmetic:
     def _streams(self, inner: Number) -> Floats:
         """Forward seconds of norms, residuals, dropout, rotary embedding and activation."""
         shape, s = self.shape, self.shardings
-        split = np.where(s.sequence_parallel == 1, s.tp, 1)
-        replicated = (self.c.stream_elements + 2 * shape.dropout) * shape.hidden / split
+        replicated = (self.c.stream_elements + 2 * shape.dropout) * shape.hidden / self.split
         activation = self.c.activation_elements * inner + shape.attention_in + shape.attention_out
         return self._stream(self.tokens * (replicated + activation / s.tp))
+
+    def _casts(self, inner: Number, copies: Number) -> tuple[Floats, Floats]:
+        """Return seconds to cast operands of 8- and 4-bit products: inputs forward, gradients of outputs backward.
+
+        ``inner`` is the width between a feed-forward's two products, ``copies`` how often it has a token as its input.
+        Under sequence parallelism each rank casts its piece before pieces are gathered, as Transformer Engine does.
+        """
+        shape, machine, tp = self.shape, self.machine, self.shardings.tp
+        narrow = np.asarray(machine.peak_flops) > np.asarray(machine.attention_peak_flops)
+        elements = _CAST_ELEMENTS * self.tokens * narrow
+        replicated = shape.hidden * (1.0 + copies) / self.split
+        inputs = shape.query_rank + shape.key_value_rank + (shape.attention_out + inner) / tp
+        outputs = shape.attention_in + shape.query_up + shape.key_value_up + inner * (shape.ffn_matrices - 1)
+        return (
+            self._stream(elements * (replicated + inputs)),
+            self._stream(elements * (replicated + shape.attention_down + outputs / tp)),
+        )
 
     def _routing(self, copies: Number) -> Floats:
         """Return seconds to sort each token's copies by expert and back, and to copy them into and out of messages."""
@@ -196,6 +214,9 @@ class Arithmetic:
     ) -> LayerTime:
         products, streams = self._projections() + feed_forward, self._streams(inner) + self._routing(copies)
         attention, attention_back = self._attention()
+        shared = self.shape.shared_experts * (np.asarray(copies) > 0)
+        casts, casts_back = self._casts(inner, np.maximum(1.0, copies + shared))
+        streams_back, streams = _BACKWARD_STREAM * streams + casts_back, streams + casts
         adapters, unpacking = side
         kernels = _KERNELS_PER_LAYER + extra_kernels + _KERNELS_PER_ADAPTED_LAYER * (1.0 - self.trained)
         kernels = kernels + _KERNELS_PER_EXCHANGE * np.where(self.shardings.tp > 1, 2.0, 0.0)
@@ -203,9 +224,7 @@ class Arithmetic:
         pruned = products / self.recipe.sparse_speedup
         forward = _soft_maximum(pruned + adapters + unpacking + attention + streams, launch)
         weight = (_BACKWARD_MATMUL - 1.0) * products * self.trained + adapters
-        backward = _soft_maximum(
-            products + adapters + weight + unpacking + attention_back + _BACKWARD_STREAM * streams, 2.0 * launch
-        )
+        backward = _soft_maximum(products + adapters + weight + unpacking + attention_back + streams_back, 2.0 * launch)
         recompute = self.shardings.recompute
         kept = np.minimum(1.0, self.c.selective_kept)
         part = attention + (1.0 - kept) * (forward - attention)

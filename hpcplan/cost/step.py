@@ -222,7 +222,7 @@ def _data_parallel(
     """
     total, after = gradient_exchange(machine, c, s, held, recipe)
     backward = np.where(s.zero == 3, compute_s, compute_s / np.maximum(s.micro_batches, 1) * 2.0 / 3.0)
-    share = np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed)
+    share = np.minimum(1.0, np.where(s.zero == 3, c.sharded_exposed, c.gradient_exposed))
     exposed = share * total + np.maximum(0.0, (1 - share) * total - backward) + after
     return np.where(s.dp * s.cp > 1, exposed, 0.0)
 

@@ -56,6 +56,34 @@ def test_large_products_run_at_the_rate_of_their_precision(precision: Precision,
     assert usual / here == pytest.approx(times, rel=0.01)
 
 
+def test_operands_of_8_bit_products_are_cast_in_either_pass() -> None:
+    """Llama 3 8B: read in 16 bits and written twice in 8, four inputs of a layer and the gradients of five outputs."""
+    narrow = alone("H100-SXM5-80GB", "fp8")
+    spared = dataclasses.replace(
+        narrow, attention_peak_flops=narrow.peak_flops
+    )  # unused by attention that is not fused
+    shape, plain = Shape.of(LLAMA.model_copy(update={"layers": 1})), dataclasses.replace(PRETRAINING, flash=0.0)
+    with_, without = (
+        float(price(shape, 4096, 4, machine, CONSTANTS, Shardings.of(micro_batch=4), plain).time.compute[0])
+        for machine in (narrow, spared)
+    )
+    inputs, outputs = 4096 + 4096 + 4096 + 14336, (4096 + 2 * 1024) + 4096 + 2 * 14336 + 4096
+    moved = 4 * 4096 * (inputs + outputs) * (2 + 1 + 1)
+    taken = moved / (narrow.memory_bytes_per_s * CONSTANTS.memory_efficiency)
+    assert with_ - without == pytest.approx(taken, rel=0.02)
+
+
+def test_no_more_of_an_exchange_is_exposed_than_there_is() -> None:
+    s = Shardings.of(dp=64, micro_batch=1, micro_batches=[1, 8])
+    nodes = make_machine(accelerators()["A100-SXM4-80GB"], "bf16", gpus_per_node=8, link_bytes_per_s=3e11,
+                         link_latency_s=0.0, tiers=[Tier("all", 8, 1e9, 0.0)])  # fmt: skip
+    whole, beyond = (
+        price(Shape.of(LLAMA), 2048, 512, nodes, dataclasses.replace(CONSTANTS, gradient_exposed=share), s).time
+        for share in (1.0, 3.0)
+    )
+    assert beyond.data_parallel == pytest.approx(whole.data_parallel)
+
+
 def test_an_optimizer_step_takes_as_long_as_measured_on_an_h100() -> None:
     """Fused AdamW over 536,870,912 parameters in fp32: 5.74 ms, 28 bytes each where mixed precision moves 26."""
     c = dataclasses.replace(CONSTANTS, memory_efficiency=PRIOR["memory_efficiency"].value)
