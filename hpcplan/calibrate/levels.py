@@ -56,12 +56,14 @@ LEVELS = (
     Level(
         "frameworks",
         {
-            "matmul_efficiency": 0.08, "attention_efficiency": 0.25, "memory_efficiency": 0.1, "kernel_launch_s": 0.5,
+            "matmul_efficiency": 0.08, "attention_efficiency": 0.08, "memory_efficiency": 0.1, "kernel_launch_s": 0.5,
             "gradient_exposed": 0.5, "sharded_exposed": 0.7, "micro_batch_overhead_s": 0.7, "step_overhead_s": 0.7,
             "tensor_exposed": 0.3, "stream_elements": 0.25, "score_bytes": 0.3, "network_efficiency": 0.15,
             "gather_efficiency": 0.4, "expert_exposed": 0.4,
         },
     ),
+    # trainers call the same few kernels for attention; this one has one of its own
+    Level("frameworks", {"attention_efficiency": 0.25}, only=frozenset({"llm-foundry"})),
     Level("precisions", {"matmul_efficiency": 0.15, "stream_elements": 0.3, "matmul_half_rows": 0.3}),
     # a feature moves what it is about, and nothing else
     Level(
@@ -71,6 +73,10 @@ LEVELS = (
     Level("features", {"matmul_efficiency": 0.1}, only=frozenset({"rowwise"})),
     Level("features", {"tensor_exposed": 0.4}, only=frozenset({"async-tp"})),
     Level("features", {"attention_efficiency": 0.15}, only=frozenset({"cudnn-attention"})),
+    Level(
+        "features", {"kernel_launch_s": 0.5, "stream_elements": 0.3, "expert_exposed": 0.4},
+        only=frozenset({"whole-graph"}),
+    ),
     Level(
         "sites",
         {
@@ -107,7 +113,7 @@ def labels(kind: str, row: Row, system: System, inherited: bool = True) -> tuple
         "accelerators": (system.accelerator,),
         "frameworks": lineage(row.framework) if inherited else (row.framework,),
         "precisions": (row.precision,),
-        "features": (*row.features, *implied_features(row.framework, system.family, row.precision)),
+        "features": (*row.features, *implied_features(row.framework, system.family, row.precision, row.features)),
         "sites": (row.site,),
     }[kind]
 

@@ -176,7 +176,9 @@ class Reader:
             measured_s=measured,
             measured_bytes=None if memory is None else memory * unit,
             fitted=False if "oom" in outcome or "memory" in outcome else True if measured else None,
-            features=notes.features(self.said("precision", "notes"), framework, self.said("source")),
+            features=notes.features(
+                self.said("precision", "notes"), framework, self.said("source"), self.said("model")
+            ),
             adapter_rank=rank,
             frozen_bytes=kept,
             stage_layers=self.stage_layers(shape.layers, pp),

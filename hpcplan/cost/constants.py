@@ -172,13 +172,15 @@ _CUDNN_TRAINERS = frozenset({"megatron-lm", "nemo"})
 _AFTER_AMPERE = frozenset({"H100", "B200", "B300", "GB200", "GB300"})
 
 
-def implied_features(framework: str, family: str, precision: str) -> tuple[str, ...]:
+def implied_features(framework: str, family: str, precision: str, stated: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the features that come with a trainer on a chip: files of ``features/`` hold their factors.
 
-    Trainers on Transformer Engine take cuDNN's attention from Hopper on; FlashAttention-2 was not written for it. With
-    products in 8 bits they keep the inputs of products in 8 bits for the backward pass; torchtitan keeps 16.
+    Trainers on Transformer Engine take cuDNN's attention from Hopper on, unless "flash-attention-2", which was not
+    written for such chips, is among the features that are ``stated``. With products in 8 bits they keep the inputs of
+    products in 8 bits for the backward pass; torchtitan keeps 16.
     """
-    fused = framework in _CUDNN_TRAINERS and family in _AFTER_AMPERE and precision not in ("fp32", "tf32")
+    old = "flash-attention-2" in stated
+    fused = not old and framework in _CUDNN_TRAINERS and family in _AFTER_AMPERE and precision not in ("fp32", "tf32")
     narrow = framework in _CUDNN_TRAINERS and precision in ("fp8", "fp4")
     return ("cudnn-attention",) * fused + ("narrow-activations",) * narrow
 
@@ -220,7 +222,7 @@ def constants_for(
     used, contents = [folder / "base.yaml"], [digest(base)]
     parts = [("families", family or ""), ("accelerators", accelerator)]
     parts += [("frameworks", name) for name in lineage(framework)]
-    present = (*features, *implied_features(framework, family or "", precision))
+    present = (*features, *implied_features(framework, family or "", precision, features))
     parts += [("precisions", precision), *(("features", feature) for feature in present), ("sites", site)]
     evidence: tuple[str, ...] = ()
     for kind, name in parts:

@@ -275,6 +275,27 @@ def test_torchtitan_compiles_the_loss_with_the_model_since_spring_2025(
     assert ("compiled-loss" in row.features) is compiled
 
 
+@pytest.mark.parametrize(
+    ("source", "precision", "model", "features"),
+    [
+        ("performance_summary.md (NeMo 24.07)", "fp8", "llama2-7b", ("flash-attention-2",)),
+        ("performance_summary.md (NeMo 24.09)", "fp8", "llama2-7b", ()),
+        ("page [26.06.01 NeMo Container / Pre-Training]", "MXFP8", "DeepSeekV3", ("whole-graph",)),
+        ("page [26.06 NeMo Container / Pre-Training]", "BF16", "DeepSeekV3", ()),
+        ("page [26.04 NeMo Container / Pre-Training]", "MXFP8", "DeepSeekV3", ()),
+        ("page [26.06 NeMo Container / Pre-Training]", "MXFP8", "Kimi_K2", ()),
+        ("page [26.02 NeMo Container / Pre-Training]", "NVFP4", "LLAMA3_70B", ("whole-graph",)),
+        ("Megatron-Bridge as of August", "MXFP8", "DeepSeekV3", ()),
+    ],
+)
+def test_releases_of_nemo_tell_which_attention_it_called_and_what_was_one_graph(
+    tmp_path: Path, source: str, precision: str, model: str, features: tuple[str, ...]
+) -> None:
+    row = one(tmp_path, "site,source,gpus,model,precision", f"dgx-h100,NeMo {source},64,{model},{precision}")
+    assert row.framework == "nemo"
+    assert row.features == features
+
+
 def test_products_scaled_by_rows_are_told_from_those_scaled_by_tensors(tmp_path: Path) -> None:
     header = "site,gpus,model,precision"
     assert "rowwise" in one(tmp_path, header, "dgx-h100,8,llama3-8b,float8 rowwise").features
