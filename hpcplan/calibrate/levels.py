@@ -100,7 +100,8 @@ MEMORY_LEVELS = (
          "selective_kept": 0.4, "kept_activations": 0.15},
         inherited=False,
     ),
-    Level("features", {"activation_fragmentation": 0.25, "logit_bytes": 0.3, "kept_activations": 0.15}),  # fused kernels keep less
+    # fused kernels keep less
+    Level("features", {"activation_fragmentation": 0.25, "logit_bytes": 0.3, "kept_activations": 0.15}),
     Level("sites", {"framework_bytes": 0.3, "activation_fragmentation": 0.1, "logit_bytes": 0.2}),
 )  # fmt: skip
 
