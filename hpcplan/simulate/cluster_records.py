@@ -13,7 +13,9 @@ __all__ = ["node_records", "partition_records"]
 def node_records(engine: Engine) -> list[NodeRecord]:
     """Return every node, by name, with sinfo's word for its state (sinfo(1), NODE STATE CODES)."""
     machine = engine.machine
-    used = _used_cpus(engine)
+    used, completing = _used_cpus(engine), 0
+    for job_id in engine.ending & engine.running.keys():
+        completing |= engine.running[job_id].nodes
     records = []
     for group in machine.groups:
         mask = group.mask
@@ -21,12 +23,12 @@ def node_records(engine: Engine) -> list[NodeRecord]:
             bit = mask & -mask
             mask ^= bit
             name = machine.names[bit.bit_length() - 1]
-            cpus = used.get(bit, group.cpus if engine.busy & bit else 0)
-            state = _state(engine, bit, cpus, group.cpus)
+            cpus = used.get(bit, group.cpus if engine.busy & bit & ~completing else 0)
+            state = _state(engine, bit, cpus, group.cpus, completing=bool(completing & bit))
             record = NodeRecord(
                 name=name,
                 state=_reserved(engine, bit) if state == "idle" else state,
-                flags=("DRAIN",) if engine.drained & bit else (),
+                flags=_flags(engine, bit, completing),
                 partitions=tuple(part.name for part in machine.partitions.values() if part.mask & bit),
                 cpus=group.cpus,
                 cpus_allocated=cpus,
@@ -44,6 +46,8 @@ def _used_cpus(engine: Engine) -> dict[int, int]:
     """Return how many CPUs jobs have on each node that they hold, by its bit."""
     used: dict[int, int] = {}
     for job in engine.running.values():
+        if job.id in engine.ending:
+            continue  # its nodes are given out again when its processes are gone, and are no longer counted as its own
         nodes = job.nodes
         for share in node_shares(job, engine.machine):
             bit = nodes & -nodes
@@ -52,11 +56,18 @@ def _used_cpus(engine: Engine) -> dict[int, int]:
     return used
 
 
-def _state(engine: Engine, bit: int, used: int, cpus: int) -> str:
+def _flags(engine: Engine, bit: int, completing: int) -> tuple[str, ...]:
+    words = {"COMPLETING": completing, "DRAIN": engine.drained}
+    return tuple(word for word, mask in words.items() if mask & bit)
+
+
+def _state(engine: Engine, bit: int, used: int, cpus: int, *, completing: bool) -> str:
     if engine.down & bit:
         return "down"
     if engine.drained & bit:
-        return "draining" if used else "drained"
+        return "draining" if used or completing else "drained"
+    if completing:
+        return "completing"
     return "idle" if not used else "allocated" if used >= cpus else "mixed"
 
 

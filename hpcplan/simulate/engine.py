@@ -21,7 +21,12 @@ __all__ = ["REQUEUE_DELAY_S", "TOP_PRIORITY", "ArrivalSource", "Engine"]
 
 
 class Engine(EventLoop):
-    """A cluster in motion that takes requests."""
+    """A cluster in motion that takes requests.
+
+    ``ending`` are the running jobs that have ended but for processes that are left on their nodes.
+    """
+
+    ending: frozenset[int] = frozenset()
 
     def submit(self, spec: JobSpec, behaviour: Behaviour, user: str, *, background: bool = False) -> int:
         """Queue a job (each task of an array is one) at the present time and return its id.

@@ -109,6 +109,8 @@ def _memory(job: Job, machine: Machine) -> int | None:
     if not job.request.whole:
         return sum(share.memory_bytes for share in node_shares(job, machine)) or None
     asked = job.request.memory_per_node_bytes
+    if asked is None and machine.sharing is not None and not machine.sharing.memory:
+        return None  # slurm.conf(5), SelectTypeParameters: memory is no resource that is given out
     return asked * job.nodes.bit_count() if asked is not None else machine.total(job.nodes, "memory_bytes")
 
 

@@ -65,6 +65,8 @@ class Controller:
         with self._lock, self.store.session() as session:
             session.engine.requeue_delay_s = self.requeue_delay_s
             self.runner.settle(session)
+            ending = (run.job_id for run in self.runner.runs.values() if run.outcome is not None)
+            session.engine.ending = frozenset(ending)
             yield session
             self.runner.settle(session)
 

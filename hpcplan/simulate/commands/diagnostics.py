@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import long_date
-from hpcplan.simulate.commands.options import flags, read_words
+from hpcplan.simulate.commands.options import flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.squeue import controller_rows
@@ -18,6 +18,11 @@ _SSTAT: Final = flags(
     "fields:o format jobs:j", "allsteps:a helpformat:e help:h noconvert noheader:n parsable:p parsable2:P pidformat:i "
     "usage verbose:v version:V"
 )  # fmt: skip
+_SDIAG: Final = flags("sort-by-id:i", "all:a help:h reset:r usage version:V json")
+_SSHARE: Final = flags(
+    "accounts:A clusters:M format:o users:u Users:U",
+    "all:a help:h long:l noheader:n parsable:p parsable2:P usage verbose:v version:V partition:m",
+)
 _SSTAT_FIELDS: Final = [
     "JobID",
     "AveCPU",
@@ -48,6 +53,9 @@ _SSTAT_DEFAULT: Final = "JobID,MaxVMSize,MaxRSS,MaxRSSNode,MaxRSSTask,AveRSS,Min
 def sstat(controller: Controller, connection: Any, call: Call) -> int:
     """Print what running steps use; what a mock cluster does not measure while they run is empty."""
     words = read_words("sstat", call.words, _SSTAT)
+    if "help" in words or "usage" in words:
+        call.reply.say(usage("sstat", _SSTAT))
+        return 0
     if "helpformat" in words:
         call.reply.say(" ".join(_SSTAT_FIELDS))
         return 0
@@ -99,7 +107,10 @@ def sstat(controller: Controller, connection: Any, call: Call) -> int:
 
 def sdiag(controller: Controller, connection: Any, call: Call) -> int:
     """Print the controller's counters."""
-    read_words("sdiag", call.words, flags("sort-by-id:i", "all:a help:h reset:r usage version:V json"))
+    words = read_words("sdiag", call.words, _SDIAG)
+    if "help" in words or "usage" in words:
+        call.reply.say(usage("sdiag", _SDIAG))
+        return 0
     with controller.session() as session:
         now, since = session.engine.now, session.started
         live = list(session.engine.jobs.values())
@@ -127,10 +138,10 @@ def sdiag(controller: Controller, connection: Any, call: Call) -> int:
 
 def sshare(controller: Controller, connection: Any, call: Call) -> int:
     """Print the tree of accounts, of which a mock cluster has one, without shares that differ."""
-    words = read_words(
-        "sshare", call.words, flags("accounts:A clusters:M format:o users:u Users:U",
-        "all:a help:h long:l noheader:n parsable:p parsable2:P usage verbose:v version:V partition:m")
-    )  # fmt: skip
+    words = read_words("sshare", call.words, _SSHARE)
+    if "help" in words or "usage" in words:
+        call.reply.say(usage("sshare", _SSHARE))
+        return 0
     header = ["Account", "User", "RawShares", "NormShares", "RawUsage", "EffectvUsage", "FairShare"]
     rows = [["root", "", "", "", "0", "0.000000", ""], [" root", call.user, "1", "", "0", "0.000000", "0.000000"]]
     lines = [] if "noheader" in words else [header]

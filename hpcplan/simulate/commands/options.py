@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol
 
 from hpcplan.simulate.commands.reply import Refusal
 
-__all__ = ["Flag", "OptionLike", "Words", "flags", "read_components", "read_words"]
+__all__ = ["Flag", "OptionLike", "Words", "flags", "read_components", "read_words", "usage"]
 
 
 class OptionLike(Protocol):
@@ -75,6 +75,16 @@ class Words:
             for item in value.split(",")
             if item.strip()
         ]
+
+
+def usage(command: str, table: Iterable[OptionLike], arguments: str = "") -> str:
+    """Return what ``--help`` and ``--usage`` print: how a command is called, and the options that it takes here."""
+    endings = {"none": "", "required": "=VALUE", "optional": "[=VALUE]"}
+    lines = [
+        f"  {f'-{option.short}, ' if option.short else '    '}--{option.name}{endings[option.argument]}"
+        for option in sorted(table, key=lambda option: option.name)
+    ]
+    return "\n".join([f"Usage: {command} [OPTIONS] {arguments}".rstrip(), "", "Options of this mock cluster:", *lines])
 
 
 _MOST_WORDS: Final = 100_000

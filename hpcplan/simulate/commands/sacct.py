@@ -13,7 +13,7 @@ from typing import Any, Final
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import Clock
 from hpcplan.simulate.commands.job_json import sacct_json
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, is_user, live_rows, read_target
 from hpcplan.simulate.commands.sacct_fields import ALL_FIELDS, Line, fields_of_line, width_of
@@ -48,7 +48,7 @@ def sacct(controller: Controller, connection: Any, call: Call) -> int:
     """Print what accounting knows of jobs and their steps."""
     words = read_words("sacct", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("sacct [<OPTION>]")
+        call.reply.say(usage("sacct", _TABLE))
         return 0
     if "helpformat" in words:
         _help_format(call)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from hpcplan.simulate.account_policy import QosPolicy
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import elapsed
-from hpcplan.simulate.commands.options import flags, read_words
+from hpcplan.simulate.commands.options import flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.squeue_fields import tres_text
 from hpcplan.simulate.live_controller import LiveController
@@ -78,7 +78,7 @@ def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
     """Answer ``show`` and ``list``; nothing can be changed."""
     words = read_words("sacctmgr", call.words, _TABLE)
     if "help" in words or not words.rest:
-        call.reply.say("sacctmgr [<OPTION>] [<COMMAND>]")
+        call.reply.say(usage("sacctmgr", _TABLE, "show ENTITY [KEY=VALUE ...]"))
         return 0
     keyword, *rest = words.rest
     if keyword.lower() not in {"show", "list"}:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.het_groups import environment_of
-from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_components
+from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_components, usage
 from hpcplan.simulate.commands.reaper import MARK
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.srun import ALLOCATION_OPTIONS, PYXIS, await_start, release
@@ -28,7 +28,7 @@ def salloc(controller: Controller, connection: Any, call: Call) -> int:
     parts = read_components("salloc", call.words, _TABLE)
     words = Words([pair for part in reversed(parts) for pair in part.given], parts[-1].rest)
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: salloc [OPTIONS(0)...] [command(0) [args(0)...]]")
+        call.reply.say(usage("salloc", _TABLE, "[COMMAND [ARGUMENT ...]] [: ...]"))
         return 0
     argv = words.rest or [call.env.get("SHELL") or "/bin/sh"]
     with controller.session() as session:

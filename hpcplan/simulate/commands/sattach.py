@@ -8,7 +8,7 @@ from typing import Any, Final
 from hpcplan.hostlist import expand
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.jobfiles import Step
-from hpcplan.simulate.commands.options import flags, read_words
+from hpcplan.simulate.commands.options import flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.store import Session
@@ -26,7 +26,7 @@ def sattach(controller: Controller, connection: Any, call: Call) -> int:
     """Follow a step to its end and return the highest exit code of its tasks."""
     words = read_words("sattach", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say(_USAGE)
+        call.reply.say(usage("sattach", _TABLE, "JOB.STEP"))
         return 0
     if len(words.rest) != 1:
         call.reply.say(_USAGE)

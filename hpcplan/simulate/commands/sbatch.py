@@ -9,7 +9,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.backend import pretended_run
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.options import Flag, OptionLike, Words, read_components, read_words
+from hpcplan.simulate.commands.options import Flag, OptionLike, Words, read_components, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import Target, find_jobs
 from hpcplan.simulate.commands.submission import (
@@ -33,7 +33,6 @@ from hpcplan.slurm.records import JobState
 __all__ = ["sbatch"]
 
 _TABLE: Final[tuple[OptionLike, ...]] = (*OPTIONS, Flag("wrap"))
-_HELP: Final = "Usage: sbatch [OPTIONS(0)...] script [args(0)...]"
 
 
 def sbatch(controller: Controller, connection: Any, call: Call) -> int:
@@ -44,7 +43,7 @@ def sbatch(controller: Controller, connection: Any, call: Call) -> int:
         raise Refusal(error.message, 255) from None
     words = Words([pair for part in reversed(parts) for pair in part.given], parts[-1].rest)
     if "help" in words or "usage" in words:
-        call.reply.say(_HELP)
+        call.reply.say(usage("sbatch", _TABLE, "[SCRIPT [ARGUMENT ...]]"))
         return 0
     typed = [check_values(part, "sbatch") for part in parts]
     text, name, command = _script(call, words, connection)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.options import flags, read_words
+from hpcplan.simulate.commands.options import flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.submission import absolute
@@ -28,7 +28,7 @@ def sbcast(controller: Controller, connection: Any, call: Call) -> int:
     """Copy a file of the submitting host to where the job's nodes have it."""
     words = read_words("sbcast", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: sbcast [OPTIONS] SOURCE DEST")
+        call.reply.say(usage("sbcast", _TABLE, "SOURCE DEST"))
         return 0
     if len(words.rest) != 2:
         raise Refusal(f"Need two file names, have {len(words.rest)} names\n{_TRY}")

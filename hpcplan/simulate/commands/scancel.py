@@ -9,7 +9,7 @@ from typing import Any, Final
 from hpcplan.errors import SlurmError
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.het_groups import components
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import Target, find_jobs, is_user, read_target
 from hpcplan.simulate.commands.signals import signal_number
@@ -34,7 +34,7 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
     """Signal or cancel jobs."""
     words = read_words("scancel", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: scancel [OPTIONS] [job_id[_array_id][.step_id]]")
+        call.reply.say(usage("scancel", _TABLE, "[JOB[_TASK][.STEP] ...]"))
         return 0
     number = _signal(words)
     texts = [text for word in words.rest for text in re.split(r",(?![^\[]*\])", word) if text]

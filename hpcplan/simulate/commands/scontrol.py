@@ -13,9 +13,9 @@ from hpcplan.simulate.commands import scontrol_partitions as partitions
 from hpcplan.simulate.commands import scontrol_reservations as reservations
 from hpcplan.simulate.commands import scontrol_update as update
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import Clock, release
+from hpcplan.simulate.commands.formatting import Clock, elapsed, release
 from hpcplan.simulate.commands.job_json import squeue_json
-from hpcplan.simulate.commands.options import Flag, Words, flags, read_words
+from hpcplan.simulate.commands.options import Flag, Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.scontrol_jobs import block, job_block, step_block
@@ -46,7 +46,7 @@ def scontrol(controller: Controller, connection: Any, call: Call) -> int:
     table = (*_TABLE, Flag("json", argument="none")) if _has_json(version) else _TABLE
     words = read_words("scontrol", call.words, table)
     if "help" in words:
-        call.reply.say("scontrol [<OPTION>] [<COMMAND>]")
+        call.reply.say(usage("scontrol", table, "COMMAND [WORD ...]"))
         return 0
     if not words.rest:
         raise Refusal("scontrol: error: the mock cluster has no interactive mode; give a command")
@@ -310,6 +310,18 @@ def _nothing(controller: Controller, call: Call, words: Words, rest: list[str]) 
     """Commands that ask the daemons for what a mock cluster always does."""
 
 
+def _completing(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
+    """List the jobs that have ended but for processes on their nodes."""
+    with controller.session() as session:
+        for row in controller_rows(controller, session):
+            if row.ending is not None:
+                ended = row.ending[1]
+                call.reply.say(
+                    f"JobId={row.record.job_id} EndTime={Clock(call.env).moment(ended)} "
+                    f"CompletingTime={elapsed(row.now - ended)} Nodes(COMPLETING)={row.record.node_list} "
+                )
+
+
 _ACTIONS: Final[dict[str, Action]] = {
     "show": _show,
     "ping": _ping,
@@ -328,7 +340,7 @@ _ACTIONS: Final[dict[str, Action]] = {
     "delete": _delete,
     "top": update.top,
     "listpids": update.list_pids,
-    "completing": _nothing,
+    "completing": _completing,
     "reconfigure": _nothing,
     "setdebug": _nothing,
 }

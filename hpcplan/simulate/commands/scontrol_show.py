@@ -62,9 +62,10 @@ def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock:
 
 def state_word(node: NodeRecord) -> str:
     """Return ``IDLE+DRAIN`` and the like."""
-    base = {"drained": "IDLE", "draining": "ALLOCATED" if node.cpus_allocated == node.cpus else "MIXED"}
-    words = [base.get(node.state, node.state.upper()), *(flag for flag in node.flags if flag != node.state.upper())]
-    return "+".join(words)
+    used = node.cpus_allocated or 0
+    held = "IDLE" if not used else "ALLOCATED" if used == node.cpus else "MIXED"
+    base = held if node.state in {"drained", "draining", "completing"} else node.state.upper()
+    return "+".join([base, *(flag for flag in node.flags if flag != base)])
 
 
 def gpus_used(session: Session, name: str) -> int:

@@ -24,10 +24,10 @@ from hpcplan.simulate.commands.formatting import (
     spelt_out,
 )
 from hpcplan.simulate.commands.job_json import envelope
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.scontrol_reservations import reservations_of, sinfo_line
-from hpcplan.simulate.commands.scontrol_show import gpus_used, memory_used, nodes_named
+from hpcplan.simulate.commands.scontrol_show import gpus_used, memory_used, nodes_named, state_word
 from hpcplan.simulate.machine import NodeGroupShape, PartitionShape
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import NodeRecord
@@ -79,7 +79,7 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
     """Print partitions and nodes."""
     words = read_words("sinfo", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: sinfo [OPTIONS]")
+        call.reply.say(usage("sinfo", _TABLE))
         return 0
     states = _states(words)
     with controller.session() as session:
@@ -385,7 +385,7 @@ def _json_node(session: Session, node: NodeRecord, group: NodeGroupShape) -> dic
         "active_features": ",".join(node.features), "gres": node.gres or "", "gres_drained": "N/A",
         "gres_used": re.sub(r":\d+$", f":{used}", node.gres) if node.gres else "", "mcs_label": "", "name": node.name,
         "next_state_after_reboot": "invalid", "address": node.name, "hostname": node.name,
-        "state": {"drained": "idle", "draining": "allocated"}.get(node.state, node.state),
+        "state": state_word(node).partition("+")[0].lower(),
         "state_flags": list(flags_), "next_state_after_reboot_flags": [],
         "operating_system": f"{platform.system()} {platform.release()}", "owner": None,
         "partitions": list(node.partitions), "port": 6818, "real_memory": memory, "reason": node.reason or "",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import Field, line_of, read_percent
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.jobs import Job
@@ -44,7 +44,7 @@ def sprio(controller: Controller, connection: Any, call: Call) -> int:
     """Print the parts of waiting jobs' priorities."""
     words = read_words("sprio", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: sprio [OPTIONS]")
+        call.reply.say(usage("sprio", _TABLE))
         return 0
     with controller.session() as session:
         multifactor = getattr(session.engine, "multifactor", None)

@@ -23,7 +23,7 @@ from hpcplan.simulate.commands.formatting import (
 )
 from hpcplan.simulate.commands.job_json import squeue_json
 from hpcplan.simulate.commands.jobfiles import Step
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import (
     JobRow,
@@ -59,7 +59,7 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
     """Print the jobs that the controller knows."""
     words = read_words("squeue", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: squeue [OPTIONS]")
+        call.reply.say(usage("squeue", _TABLE))
         return 0
     clock = Clock(call.env)
     with controller.session() as session:

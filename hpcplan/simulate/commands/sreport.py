@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.options import Words, flags, read_words
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.sacct import moment_of
 from hpcplan.simulate.job_records import live_record
@@ -81,7 +81,7 @@ def sreport(controller: Controller, connection: Any, call: Call) -> int:
     """Print one report."""
     words = read_words("sreport", call.words, _TABLE)
     if "help" in words or "usage" in words:
-        call.reply.say("sreport [<OPTION>] [<COMMAND>]")
+        call.reply.say(usage("sreport", _TABLE, "REPORT [KEY=VALUE ...]"))
         return 0
     if not words.rest:
         call.reply.out += "sreport: "

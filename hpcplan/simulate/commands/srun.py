@@ -10,7 +10,7 @@ from typing import Any, Final
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.het_groups import components, environment_of, read_groups
 from hpcplan.simulate.commands.multi_prog import read_programs
-from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_words
+from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.steps import (
     OpenStep,
@@ -70,7 +70,7 @@ def srun(controller: Controller, connection: Any, call: Call) -> int:
         raise Refusal(error.message, 255) from None
     words = parts[0]
     if "help" in words or "usage" in words:
-        call.reply.say("Usage: srun [OPTIONS(0)... [executable(0) [args(0)...]]]")
+        call.reply.say(usage("srun", _TABLE, "COMMAND [ARGUMENT ...] [: ...]"))
         return 0
     if words.last("mpi") == "list":
         call.reply.say("MPI plugin types are...\n\tnone")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from hpcplan.simulate.commands.dispatch import COMMANDS
 from tests.simulate.commands.conftest import MockSlurm
 
 RULE = "-" * 80
@@ -65,3 +68,23 @@ def test_sattach_follows_a_step_to_its_end(slurm: MockSlurm) -> None:
     assert slurm.run("sattach", "99999.0").stderr == (
         "sattach: error: Could not get job step info: Invalid job id specified\n"
     )
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_says_how_a_command_is_called_and_what_it_takes(slurm: MockSlurm, command: str) -> None:
+    text = slurm.out(command, "--help")
+    assert text.startswith(f"Usage: {command} [OPTIONS]")
+    assert "  -h, --help" in text or "      --help" in text or "  -H, --help" in text
+
+
+def test_nodes_are_completing_while_processes_of_an_ended_job_are_there(slurm: MockSlurm) -> None:
+    job = slurm.submit("-w", "b1", "-J", "stubborn", "trap '' TERM; echo > up; while true; do sleep 0.1; done")
+    slurm.until(lambda: slurm.read("up"))
+    slurm.out("scancel", job)
+    shown = slurm.out("squeue", "-h", "-j", job, "-o", "%t %N")
+    assert shown == "CG b1"
+    assert slurm.out("sinfo", "-h", "-n", "b1", "-o", "%t %T %C") == "comp completing 0/64/0/64"
+    assert "State=IDLE+COMPLETING" in slurm.out("scontrol", "show", "node", "b1")
+    assert "Nodes(COMPLETING)=b1" in slurm.out("scontrol", "completing")
+    slurm.until(lambda: "gone" if not slurm.out("squeue", "-h", "-j", job) else "")
+    assert slurm.out("sinfo", "-h", "-n", "b1", "-o", "%t") == "idle"
