@@ -226,15 +226,26 @@ def _override(loaded: LoadedWorkload, options: dict[str, Any]) -> LoadedWorkload
 
 def show(planned: Planned) -> None:
     """Print the plan as tables for people: the best few, where the winner's time and memory go, the run."""
-    from hpcplan.cli.plan_explain import changes_table, front_table, near_miss_line, terms_table
+    from hpcplan.cli.plan_explain import (
+        changes_table,
+        front_table,
+        fullest_line,
+        near_miss_line,
+        stages_table,
+        terms_table,
+    )
 
     plan = planned.plan
     out = console()
     out.print(_best_table(plan))
     out.print(_breakdown_table(plan))
+    if len(planned.stages) > 1:
+        out.print(fullest_line(planned.stages), markup=False)
     out.print(_run_table(planned))
     out.print(f"Why: {plan.search.why}.", markup=False)
     if planned.explanation is not None:
+        if len(planned.stages) > 1:
+            out.print(stages_table(planned.stages))
         out.print(terms_table(planned.explanation))
         out.print(near_miss_line(planned.explanation), markup=False)
         out.print(changes_table(planned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpcplan.cli.output import table
@@ -9,9 +10,10 @@ from hpcplan.cli.output import table
 if TYPE_CHECKING:
     from hpcplan.partition.explanation import Explanation
     from hpcplan.partition.search import Outcome
+    from hpcplan.partition.stage_memory import StageMemory
     from hpcplan.schedule.planner import Planned
 
-__all__ = ["changes_table", "front_table", "near_miss_line", "terms_table"]
+__all__ = ["changes_table", "front_table", "fullest_line", "near_miss_line", "stages_table", "terms_table"]
 
 
 def terms_table(explanation: Explanation) -> Any:
@@ -28,6 +30,34 @@ def terms_table(explanation: Explanation) -> Any:
     rows.append(("one step", format_duration(best), *_against(best, other if explanation.runner_up else None)))
     title = f"Runner-up: {explanation.runner_up}" if explanation.runner_up else "No other kind of sharding fits"
     return table(title, ("term", ">the best", ">runner-up", ">difference"), rows)
+
+
+def fullest_line(stages: Sequence[StageMemory]) -> str:
+    """Return which GPUs hold most, in a sentence."""
+    from hpcplan.partition.stage_memory import fullest
+    from hpcplan.units import format_bytes
+
+    one = fullest(stages)
+    return (
+        f"Fullest are the GPUs of stage {one.stage + 1} of {len(stages)} (ranks {one.first_rank} to {one.last_rank}): "
+        f"{one.layers} layers, {one.in_flight:g} micro-batches in flight, {format_bytes(one.total_bytes)}."
+    )
+
+
+def stages_table(stages: Sequence[StageMemory]) -> Any:
+    """Return what a GPU of each stage holds; stages that hold the same are one row."""
+    from hpcplan.units import format_bytes
+
+    rows: dict[tuple[object, ...], list[int]] = {}
+    for one in stages:
+        held = (one.layers, f"{one.in_flight:g}", *map(format_bytes, one.terms_bytes.values()))
+        rows.setdefault((*held, format_bytes(one.total_bytes)), []).append(one.stage + 1)
+    names = [f">{name.replace('_', ' ')}" for name in stages[0].terms_bytes]
+    return table(
+        "Memory of a GPU by stage",
+        ("stage", ">layers", ">in flight", *names, ">all"),
+        [(", ".join(map(str, of)), *held) for held, of in rows.items()],
+    )
 
 
 def _against(best_s: float, other_s: float | None) -> tuple[str, str]:

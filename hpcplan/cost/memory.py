@@ -24,6 +24,7 @@ from hpcplan.cost.shardings import CPU, DEVICE, FULL, SELECTIVE, Floats, Ints, S
 __all__ = [
     "Held",
     "Memory",
+    "by_stage",
     "end_parameters",
     "gathered_bytes",
     "held_parameters",
@@ -219,6 +220,28 @@ def memory(
         column = getattr(first, name)
         column[differ] = np.where(more, getattr(longer, name), column[differ])
     return first
+
+
+def by_stage(
+    shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe, layers: Ints
+) -> Memory:
+    """Return the memory of a rank of each stage of one sharding, which have so many layers: arrays of shape (stages,).
+
+    The first stage has the embedding, the last the head and the logits. :func:`memory` is of a rank that has the most
+    of everything, so that no stage needs more.
+    """
+    stage = np.arange(len(layers))
+    each = s.take(np.zeros(len(layers), dtype=np.int64))
+    kept = np.ceil(layers * each.in_flight(stage) - 1e-9).astype(np.int64)
+    each = dataclasses.replace(
+        each, fullest_layers=np.maximum(1, layers), kept_layers=np.maximum(1, kept), last_layers=0 * layers
+    )
+    ends = {
+        "table_parameters": np.where(stage == 0, shape.table_parameters, 0.0),
+        "head_parameters": np.where(stage == len(layers) - 1, shape.head_parameters, 0.0),
+        "vocab": np.where(stage == len(layers) - 1, shape.vocab, 0.0),
+    }
+    return _fullest(dataclasses.replace(shape, **ends), sequence, machine, each, c, recipe)
 
 
 def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe) -> Memory:

@@ -16,6 +16,7 @@ from hpcplan.partition.found import Found, describe, node_count
 from hpcplan.partition.kinds import Kind
 from hpcplan.partition.pricing import Block, blocks, memory_of, price_block
 from hpcplan.partition.search import Outcome, search
+from hpcplan.partition.stage_memory import StageMemory
 from hpcplan.partition.whatif import Change, what_if
 from hpcplan.workload.model import Workload
 
@@ -53,6 +54,7 @@ class Explanation:
     runner_up: str | None
     near_miss: NearMiss | None
     changes: tuple[Change, ...]
+    stages: tuple[StageMemory, ...]
 
 
 def explain(
@@ -62,6 +64,7 @@ def explain(
     nodes: tuple[int, int],
     fixed: Mapping[str, int],
     quantized: Sequence[Kind] = (),
+    stages: tuple[StageMemory, ...] = (),
 ) -> Explanation:
     """Return why the winner won, and what would change it.
 
@@ -72,6 +75,7 @@ def explain(
         nodes: least and most nodes.
         fixed: parts of the sharding that were given.
         quantized: the winner's kind at lower precisions.
+        stages: what a GPU of each of the winner's stages holds.
     """
     others = len(outcome.best) > 1
     terms = tuple(
@@ -89,6 +93,7 @@ def explain(
         runner_up=f"{describe(outcome.best, 1)}, on {node_count(outcome.nodes[1])}" if others else None,
         near_miss=_near_miss(workload, kinds, outcome, nodes, fixed),
         changes=tuple(what_if(workload, outcome, fixed, again, quantized)),
+        stages=stages,
     )
 
 
@@ -149,6 +154,7 @@ def explanation_data(explanation: Explanation) -> dict[str, Any]:
         "runner_up": explanation.runner_up,
         "near_miss": None if miss is None else dataclasses.asdict(miss),
         "changes": [_change_data(change) for change in explanation.changes],
+        "stages": [{**dataclasses.asdict(stage), "memory_bytes": stage.total_bytes} for stage in explanation.stages],
     }
 
 

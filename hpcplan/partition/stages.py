@@ -294,7 +294,7 @@ def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...
 def _best_cut(workload: Workload, kind: Kind, s: Shardings) -> StageCut | None:
     """Return the best cut of the layers of one sharding that fits, ``None`` where none does."""
     pp, again = int(s.pp[0]), int(s.spared_layers[0])
-    in_flight = [int(s.in_flight(stage)[0]) for stage in range(pp)]
+    in_flight = [int(np.ceil(s.in_flight(stage)[0])) for stage in range(pp)]
     costs = layer_costs(workload, kind, dataclasses.replace(s, spared_layers=np.zeros_like(s.pp)))
     items, first, last = costs.of(0)
     recomputed = None

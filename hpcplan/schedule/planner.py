@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hpcplan import __version__
 from hpcplan.cost.constants import Constants, constants_for
 from hpcplan.errors import InputError, nearest
@@ -18,6 +20,7 @@ from hpcplan.partition.kinds import Kind, kinds_of
 from hpcplan.partition.pareto import front_rows
 from hpcplan.partition.placement import placement_of
 from hpcplan.partition.search import Objective, Outcome, search
+from hpcplan.partition.stage_memory import StageMemory, stage_memory
 from hpcplan.plan import Alternative, Plan, Precision, Provenance, Search, Source
 from hpcplan.schedule.assemble import estimate, job, sharding, stages
 from hpcplan.schedule.chain import chain_of, training_of
@@ -43,6 +46,7 @@ class Planned:
     notes: tuple[str, ...]
     outcome: Outcome
     explanation: Explanation | None = None
+    stages: tuple[StageMemory, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data with ``search.seconds``."""
@@ -184,12 +188,15 @@ def make_plan(
             command=command,
         ),
     )
+    held = stage_memory(
+        workload, outcome.winner, outcome.best.take(np.array([0])), shardings[0].layers_of_ranks(workload.model.layers)
+    )
     why: Explanation | None = None
     if explained:
         lower = _lower_precisions(workload, outcome.winner)
         quantized = kinds_of(workload, site.site, topology, (group,), constants_of, lower) if lower else []
-        why = explain(workload, kinds, outcome, span, fixed or {}, quantized)
-    return Planned(plan, outcome.seconds, (*loaded.assumed, *warnings_of(plan)), outcome, why)
+        why = explain(workload, kinds, outcome, span, fixed or {}, quantized, held)
+    return Planned(plan, outcome.seconds, (*loaded.assumed, *warnings_of(plan)), outcome, why, held)
 
 
 def constants_on(workload: Workload, site: Site, folder: Path | None, group: str, precision: Precision) -> Constants:
