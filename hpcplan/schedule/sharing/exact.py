@@ -48,7 +48,9 @@ class _Program:
         return len(self.low) - 1
 
 
-def solve_exactly(problem: Problem, objective: Objective, cutoff: float | None, time_limit_s: float) -> Exact:
+def solve_exactly(
+    problem: Problem, objective: Objective, cutoff: float | None, time_limit_s: float, *, least: float | None = None
+) -> Exact:
     """Return the best schedule that is not worse than ``cutoff``, as far as it is found in time.
 
     Args:
@@ -56,6 +58,8 @@ def solve_exactly(problem: Problem, objective: Objective, cutoff: float | None, 
         objective: what is made least (throughput: most).
         cutoff: the value of a schedule that is known.
         time_limit_s: when to stop looking.
+        least: the best value, where that is known: then the cheapest of the schedules worth it is looked for, and the
+            bound is of its cost (of its node-seconds, where a pool has no price).
     """
     from scipy.optimize import Bounds, milp
 
@@ -84,6 +88,11 @@ def solve_exactly(problem: Problem, objective: Objective, cutoff: float | None, 
         values = [spent(option, "cost") / problem.budget for each in options for option in each]
         program.rows.add(flat, values, -np.inf, 1.0)
     costs, back = _objective(program, problem, objective, options, x, start, runs, scale)
+    if least is not None:
+        at_most = least / back
+        columns = [int(i) for i in np.flatnonzero(costs)]
+        program.rows.add(columns, [float(costs[i]) for i in columns], -np.inf, at_most + 1e-7 * abs(at_most))
+        costs, back = _prices(program, options, x)
     found = milp(
         costs,
         constraints=program.rows.constraint(len(program.low)),
@@ -100,6 +109,17 @@ def solve_exactly(problem: Problem, objective: Objective, cutoff: float | None, 
     chosen = {j: options[j][int(np.argmax(found.x[x[j]]))] for j in range(len(jobs))}
     order = sorted(range(len(jobs)), key=lambda j: (float(found.x[start[j]]), j))
     return Exact(place_in_order(problem, chosen, order), bound, infeasible=False)
+
+
+def _prices(program: _Program, options: list[list[Option]], x: list[list[int]]) -> tuple[Any, float]:
+    """Return the coefficients of the cost, or of node-seconds, and what turns the program's value into it."""
+    priced = all(option.cost is not None for each in options for option in each)
+    values = [[(o.cost or 0.0) if priced else o.nodes * o.run_s for o in each] for each in options]
+    size = max((value for each in values for value in each), default=1.0) or 1.0
+    costs = np.zeros(len(program.low))
+    for columns, each in zip(x, values, strict=True):
+        costs[columns] = [value / size for value in each]
+    return costs, size
 
 
 def _order(

@@ -13,22 +13,34 @@ from hpcplan.schedule.sharing.order import place_pool
 from hpcplan.schedule.sharing.problem import Objective, Option, Placed, Problem, horizon_of, lateness_s, value_of
 from hpcplan.schedule.sharing.relax import usable_options
 
-__all__ = ["Score", "improve", "score"]
+__all__ = ["Score", "improve", "price_of", "score"]
 
-Score = tuple[float, float, float]
+Score = tuple[float, float, float, float]
 _EFFORT = 40_000_000  # of all changes: a pool's jobs are placed anew, each along the others
 _CRITICAL = 0.7  # how often a change begins at what decides the makespan
 
 
 def score(problem: Problem, placed: Sequence[Placed], objective: Objective) -> Score:
-    """Return what is made least: deadlines and budget missed, then the objective, then the mean end."""
+    """Return what is made least, one after another: deadlines and budget missed, the objective, the cost, the mean end.
+
+    Where a pool has no price, node-seconds stand for the cost.
+    """
     value = value_of(problem, placed, objective)
     over = 0.0
     if problem.budget is not None:
         total = sum(each.option.cost or 0.0 for each in placed)
         over = max(0.0, total / problem.budget - 1 - 1e-9) * 1e12  # worse than any lateness
     mean = sum(problem.jobs[each.job].weight * each.end_s for each in placed)
-    return lateness_s(problem, placed) + over, -value if objective == "throughput" else value, mean
+    late = lateness_s(problem, placed) + over
+    return late, -value if objective == "throughput" else value, price_of(problem, placed), mean
+
+
+def price_of(problem: Problem, placed: Sequence[Placed]) -> float:
+    """Return what decides between schedules that are worth the same: their cost; node-seconds if a pool has none."""
+    priced = all(option.cost is not None for job in problem.jobs for option in job.options)
+    return sum(
+        (each.option.cost or 0.0) if priced else each.option.nodes * each.option.run_s for each in placed
+    )  # fmt: skip
 
 
 class _Search:

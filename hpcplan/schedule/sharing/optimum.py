@@ -10,13 +10,14 @@ import math
 from dataclasses import dataclass
 
 from hpcplan.schedule.sharing.exact import MOST_JOBS, solve_exactly
-from hpcplan.schedule.sharing.improve import improve, score
+from hpcplan.schedule.sharing.improve import improve, price_of, score
 from hpcplan.schedule.sharing.problem import Objective, Option, Placed, Problem, value_of
 from hpcplan.schedule.sharing.relax import Relaxed, relax, usable_options
 
 __all__ = ["Solution", "solve"]
 
 _STEPS = 40  # changes tried, a workload and option
+_SAME = 1e-9  # values that differ by less are the same: sums in another order
 _NEAR, _NEARER = 5e-3, 1e-3  # how near to its bound the relaxation's integers must be
 
 
@@ -65,10 +66,24 @@ def solve(
             placed, method = exact.placed, "milp"
         if not exact.infeasible:
             bound = min(bound, exact.bound) if objective == "throughput" else max(bound, exact.bound)
+        if keeps_all or exact.placed is not None:
+            placed = _cheapest(problem, placed, objective, time_limit_s / 2)
     value = value_of(problem, placed, objective)
     gap = 0.0 if proved_none else _gap(value, bound, objective)
     proved = gap <= 1e-6 and not proved_none
     return Solution(placed, value, bound, gap, proved, proved_none, method)
+
+
+def _cheapest(problem: Problem, placed: list[Placed], objective: Objective, time_limit_s: float) -> list[Placed]:
+    """Return the cheapest of the schedules worth as much as this one: of those alike in ends, some may cost more."""
+    if objective == "cost":
+        return placed
+    value = value_of(problem, placed, objective)
+    found = solve_exactly(problem, objective, value, time_limit_s, least=value).placed
+    if found is None or score(problem, found, objective)[0] > score(problem, placed, objective)[0]:
+        return placed
+    as_good = abs(value_of(problem, found, objective) - value) <= _SAME * abs(value)
+    return found if as_good and price_of(problem, found) < price_of(problem, placed) else placed
 
 
 def _gap(value: float, bound: float, objective: Objective) -> float:

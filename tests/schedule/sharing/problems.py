@@ -36,9 +36,12 @@ def problems(draw: st.DrawFn, most_jobs: int = 4, limits: bool = True) -> Proble
     return Problem(pools, tuple(jobs), budget=budget, horizon_s=25.0)
 
 
-def brute_force(problem: Problem, objective: Objective) -> float | None:
-    """Return the best value over all choices of options and all orders, ``None`` where no schedule keeps the limits."""
-    best: float | None = None
+def brute_force(problem: Problem, objective: Objective) -> tuple[float, float] | None:
+    """Return the best value over all choices of options and all orders, and what it costs at least.
+
+    ``None`` where no schedule keeps the limits.
+    """
+    found: list[tuple[float, float]] = []
     sign = -1 if objective == "throughput" else 1
     indices = range(len(problem.jobs))
     for options in itertools.product(*(job.options for job in problem.jobs)):
@@ -48,8 +51,11 @@ def brute_force(problem: Problem, objective: Objective) -> float | None:
             if lateness_s(problem, placed) or (problem.budget is not None and cost > problem.budget):
                 continue
             value = value_of(problem, placed, objective)
-            best = value if best is None or sign * value < sign * best else best
-    return best
+            found.append((sign * value, cost))
+    if not found:
+        return None
+    best = min(value for value, _ in found)
+    return sign * best, min(cost for value, cost in found if value <= best + 1e-9 * abs(best))
 
 
 def capacity_kept(problem: Problem, taken: list[tuple[str, int, float, float]]) -> bool:
