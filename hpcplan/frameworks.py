@@ -59,6 +59,8 @@ class ShardingLike(Protocol):
     @property
     def recompute_layers(self) -> int | None: ...
     @property
+    def recompute_block(self) -> int | None: ...
+    @property
     def sequence_parallel(self) -> bool: ...
     @property
     def precision(self) -> str: ...
@@ -82,7 +84,8 @@ class Traits:
     ``tasks`` is what Slurm starts: one task a ``node``, whose launcher starts the workers, or one a ``gpu``. ``hybrid``
     are the ZeRO stages that it can divide over groups of ranks. ``some_layers`` says which of a rank's layers it can
     recompute in full where it is not all: ``any`` number of them, as many of each virtual stage (``chunk``), or every
-    n-th (``nth``). ``capacity`` says whether its experts can be given a capacity factor.
+    n-th (``nth``). ``blocks``: several of them can share one checkpoint (``pipeline``: in a pipeline only).
+    ``capacity`` says whether its experts can be given a capacity factor.
     """
 
     title: str
@@ -98,6 +101,7 @@ class Traits:
     offload: frozenset[str] = frozenset({"none", "cpu"})
     hybrid: frozenset[int] = frozenset()
     some_layers: SomeLayers | None = None
+    blocks: Literal["always", "pipeline"] | None = None
     capacity: bool = False
     rule: Rule = _anything
 
@@ -147,7 +151,7 @@ def _own(title: str, versions: str, tasks: Literal["node", "gpu"], command: tupl
     """Return a launcher of trainers that do all of it themselves."""
     return Traits(
         title, versions, tasks, command, schedules=_ALL_SCHEDULES, offload=_ALL_OFFLOAD, hybrid=frozenset({1, 2, 3}),
-        some_layers="any", capacity=True,
+        some_layers="any", blocks="always", capacity=True,
     )  # fmt: skip
 
 
@@ -156,17 +160,17 @@ FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "megatron-lm": Traits(
         "Megatron-LM", "Core 0.9 and later; hybrid sharding 0.10, uneven stages 0.13, ZeRO 2 and 3 0.14, fp4 0.15",
         "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS, hybrid=frozenset({1, 2, 3}),
-        some_layers="chunk", capacity=True,
+        some_layers="chunk", blocks="always", capacity=True,
     ),
     "nemo": Traits(
         "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS,
-        hybrid=frozenset({1, 2, 3}), some_layers="chunk", capacity=True,
+        hybrid=frozenset({1, 2, 3}), some_layers="chunk", blocks="always", capacity=True,
     ),
     "deepspeed": Traits(
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
         axes=frozenset({"tp", "pp", "ep"}), recompute=frozenset({"none", "full"}),
         precision=frozenset({"fp32", "fp16", "bf16"}), sequence_parallel="never", offload=_ALL_OFFLOAD,
-        hybrid=frozenset({3}), rule=_deepspeed,
+        hybrid=frozenset({3}), blocks="pipeline", rule=_deepspeed,
     ),
     "torchtitan": Traits(
         "torchtitan", "0.2 (TOML)", "node", ("-m", "torchtitan.train"), zero=frozenset({0, 2, 3}),
@@ -242,7 +246,16 @@ def _groups(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
 
 
 def _layers(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
-    """Yield what is wrong with the recomputation of some layers only."""
+    """Yield what is wrong with the recomputation of some layers only, or of several together."""
+    if (s.recompute_block or 1) > 1:
+        if s.recompute != "full" or s.recompute_layers is not None:
+            yield (
+                "recompute_block",
+                f"{traits.title} can have layers share a checkpoint where all are recomputed in full",
+            )
+        elif traits.blocks is None or (traits.blocks == "pipeline" and s.pp == 1):
+            where = " without a pipeline" if traits.blocks else ""
+            yield "recompute_block", f"{traits.title} recomputes layer by layer{where}"
     if s.recompute_layers is None:
         return
     if s.recompute != "full":

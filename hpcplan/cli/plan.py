@@ -269,6 +269,7 @@ def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]
 
     s = sharding
     recompute = s.recompute if s.recompute_layers is None else f"{s.recompute} of {layer_count(s.recompute_layers)}"
+    recompute += f" in blocks of {s.recompute_block}" if s.recompute_block else ""
     recompute += " + SP" if s.sequence_parallel else ""
     recompute += f" + {s.offload} offload" if s.offload != "none" else ""
     return (

@@ -145,16 +145,16 @@ def score_bytes_kept(shape: Shape, sequence: Number, s: Shardings, element_bytes
 def _activations(
     shape: Shape, sequence: Number, s: Shardings, c: Coefficients, flash: Number, element_bytes: Number
 ) -> tuple[Floats, Floats]:
-    """Return the activations that a layer keeps of a micro-batch, and those of the one layer that is at work."""
+    """Return the activations that a layer keeps of a micro-batch, and those of the layers that are at work."""
     scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s, element_bytes))
     tensors = layer_activation_bytes(shape, sequence, s, element_bytes)
     whole = np.where(s.recompute == SELECTIVE, tensors * c.selective_kept, tensors + scores)
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     entry = element_bytes * s.micro_batch * sequence / s.cp * shape.hidden / split
-    share = s.spared(shape.layers)
-    kept = share * entry + (1.0 - share) * whole
+    share, (checkpoints, together) = s.spared(shape.layers), s.blocks(shape.layers)
+    kept = share * entry * checkpoints + (1.0 - share) * whole
     again = np.where(s.recompute == SELECTIVE, scores + tensors * np.maximum(0.0, 1 - c.selective_kept), 0.0)
-    return kept, np.where(s.recompute == FULL, whole, again)
+    return kept, np.where(s.recompute == FULL, whole * together, again)
 
 
 def _kept_layers(shape: Shape, s: Shardings) -> Floats:

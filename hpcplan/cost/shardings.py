@@ -52,7 +52,8 @@ class Shardings:
     that is stated in full is ``fullest_layers``, those of the largest stage (with ``last_layers``, those of the last),
     and ``kept_layers``, of how many layers the fullest stage keeps activations, each micro-batch counted by itself.
     Full recomputation is of all layers, or of ``spared_layers`` of each stage where that is not 0; without it these are
-    layers whose activations wait on the host, which is taken to cost no time. ZeRO divides over all dp x cp ranks, or
+    layers whose activations wait on the host, which is taken to cost no time. Of all layers, ``recompute_block``
+    neighbours share one checkpoint and are run again together (0 is 1). ZeRO divides over all dp x cp ranks, or
     over groups of ``shard_group`` of them that are copies of each other (hybrid sharding) where that is not 0.
     """
 
@@ -74,10 +75,11 @@ class Shardings:
     kept_layers: Ints = None  # type: ignore[assignment]
     spared_layers: Ints = None  # type: ignore[assignment]
     shard_group: Ints = None  # type: ignore[assignment]
+    recompute_block: Ints = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         for name in ("schedule", "offload", "last_layers", "fullest_layers", "kept_layers", "spared_layers",
-                     "shard_group"):  # fmt: skip
+                     "shard_group", "recompute_block"):  # fmt: skip
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros_like(self.tp))
 
@@ -130,6 +132,16 @@ class Shardings:
         some = np.minimum(1.0, self.spared_layers / self.stage_layers(layers))
         return np.where((self.recompute == FULL) & (self.spared_layers == 0), 1.0, some)
 
+    def blocks(self, layers: float | Floats) -> tuple[Floats, Floats]:
+        """Return the checkpoints a layer of full recomputation, and of how many layers it holds all tensors at a time.
+
+        Each virtual stage is cut by itself, and its last block may be shorter (``uniform`` in Megatron-LM).
+        """
+        part = np.ceil(self.stage_layers(layers) / self.vpp)
+        size = np.where((self.recompute == FULL) & (self.spared_layers == 0), np.maximum(1, self.recompute_block), 1)
+        size = np.minimum(size, part)
+        return np.ceil(part / size) / part, size.astype(float)
+
     def __len__(self) -> int:
         return len(self.tp)
 
@@ -141,7 +153,7 @@ class Shardings:
     def of(cls, **fields: int | list[int]) -> Shardings:
         """Return shardings from scalars and lists; a scalar is repeated, and what is not given is 1 (0 for flags)."""
         zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload", "last_layers",
-                "fullest_layers", "kept_layers", "spared_layers", "shard_group"}  # fmt: skip
+                "fullest_layers", "kept_layers", "spared_layers", "shard_group", "recompute_block"}  # fmt: skip
         names = [field.name for field in dataclasses.fields(cls)]
         columns = [np.atleast_1d(np.asarray(fields.get(n, 0 if n in zero else 1), dtype=np.int64)) for n in names]
         return cls(**dict(zip(names, np.broadcast_arrays(*columns), strict=True)))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import CPU, DEVICE, NONE, NVME, Floats, Ints, Shardings
+from hpcplan.cost.shardings import CPU, DEVICE, FULL, NONE, NVME, Floats, Ints, Shardings
 from hpcplan.partition.candidates import SMALL, Columns, Space, distinct, expand, frames_of, keep, sizes_of
-from hpcplan.partition.levers import LEVERS, SOME, Fits, layer_choices, settle
+from hpcplan.partition.levers import ALL, LEVERS, SOME, Fits, layer_choices, settle
 
 __all__ = ["Exchange", "Family", "enumerate_families", "enumerate_shardings", "families"]
 
@@ -79,6 +79,7 @@ def _levers(space: Space, zero: int, choices: int) -> list[int]:
         and where in places
         and (choices > 0 if layers == SOME else not fixed.get("recompute_layers"))
         and fixed.get("recompute", again) == again
+        and (fixed.get("recompute_block", 1) == 1 or (again == FULL and layers == ALL and can.blocks is not None))
         and fixed.get("offload", where) == where
     ]
 
@@ -127,6 +128,11 @@ def _families(
     skipped = grouped = 0
     levers = _Levers(space, frames)
     frames |= {"choices": levers.choices, "fitting": levers.sizes(frames)}
+    block = space.fixed.get("recompute_block", 1)
+    if block > 1:  # 1 is left out, as it is the same as none
+        frames["recompute_block"] = np.full_like(frames["tp"], block)
+        if space.capabilities.blocks == "pipeline":
+            frames = keep(frames, frames["pp"] > 1)
     if exchange is not None and len(frames["tp"]):
         best = _best_groups(frames, exchange)
         grouped = int(levers.shardings_of(frames)[~best].sum())

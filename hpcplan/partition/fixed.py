@@ -24,10 +24,17 @@ def _count_or_all(word: str) -> int:
     return count
 
 
+def _at_least_one(word: str) -> int:
+    if int(word) < 1:
+        raise ValueError(word)
+    return int(word)
+
+
 _READ: Mapping[str, Callable[[str], int]] = {
     **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
     "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
     "recompute_layers": _count_or_all,
+    "recompute_block": _at_least_one,
     "shard_group": _count_or_all,
     "sequence_parallel": _FLAG.__getitem__,
     "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
@@ -60,5 +67,7 @@ def spelled(name: str, value: int) -> str:
     """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
     if name in ("recompute_layers", "shard_group") and value == 0:
         return _ALL
+    if name == "recompute_block":
+        return str(max(1, value))
     known: tuple[str, ...] = _WORDS.get(name, ())
     return known[value] if 0 <= value < len(known) else str(value)

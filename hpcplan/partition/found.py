@@ -161,6 +161,7 @@ def describe(s: Shardings, i: int) -> str:
     groups = f" in groups of {s.shard_group[i]}" if s.shard_group[i] else ""
     words += [f"dp {s.dp[i]}", f"micro-batch {s.micro_batch[i]}", f"ZeRO {s.zero[i]}{groups}"]
     some = f" of {layer_count(s.spared_layers[i])} a rank" if s.spared_layers[i] else ""
-    words += [f"recompute {RECOMPUTE[s.recompute[i]]}{some}"]
+    blocks = f" in blocks of {s.recompute_block[i]}" if s.recompute_block[i] > 1 else ""
+    words += [f"recompute {RECOMPUTE[s.recompute[i]]}{some}{blocks}"]
     words += [f"optimizer on {OFFLOAD[s.offload[i]]}"] if s.offload[i] != DEVICE else []
     return ", ".join(words)

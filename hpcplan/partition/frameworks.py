@@ -49,6 +49,7 @@ class Capabilities:
     hybrid: frozenset[int] = frozenset()  # ZeRO stages that go with groups of ranks that are copies of each other
     hybrid_alone: bool = False  # these go with data parallelism alone
     least_replicas: int = 1  # of data-parallel ranks, in such a group
+    blocks: str | None = None  # whether layers recomputed in full can share a checkpoint: "always", or in a "pipeline"
     some_layers: SomeLayers | None = None  # which can be recomputed in full, where not all are
 
     def copies(self, ep: int) -> bool:
@@ -97,5 +98,6 @@ def capabilities(framework: Framework) -> Capabilities:
         "precisions": traits.precision,
         "hybrid": traits.hybrid,
         "some_layers": traits.some_layers,
+        "blocks": traits.blocks,
     }
     return Capabilities(**{**common, **_MORE[framework]})

@@ -276,7 +276,7 @@ def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...
 
     Interleaved parts have as many each, or the first and the last one fewer; plain stages are cut by
     :func:`cut_layers` within the memory that the search grants, and as the search priced them where that finds no cut,
-    or where which layers are recomputed depends on how many a rank has.
+    or where which layers are recomputed, or in what blocks, depends on how many a rank has.
     """
     layers, pp, vpp = workload.model.layers, int(s.pp[0]), int(s.vpp[0])
     if pp == 1 or (vpp > 1 and layers % (pp * vpp) == 0):
@@ -285,7 +285,8 @@ def stage_layers(workload: Workload, kind: Kind, s: Shardings) -> tuple[int, ...
         size = (layers + 2) // (pp * vpp)
         return (size - 1, *[size] * (pp * vpp - 2), size - 1)
     cut = None
-    if not s.spared_layers[0] or FRAMEWORKS[workload.request.framework].some_layers != "nth":
+    every_nth = s.spared_layers[0] and FRAMEWORKS[workload.request.framework].some_layers == "nth"
+    if not every_nth and s.recompute_block[0] <= 1:
         cut = _best_cut(workload, kind, s)
     sizes = cut.sizes if cut is not None else _as_priced(layers, pp, int(s.last_layers[0]))
     return () if len(set(sizes)) == 1 else sizes

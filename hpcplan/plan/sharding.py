@@ -52,6 +52,9 @@ class Sharding(Value):
     recompute_layers: PositiveInt | None = Field(
         None, description="of each rank's layers, how many are recomputed in full; all if absent"
     )
+    recompute_block: PositiveInt | None = Field(
+        None, description="of layers recomputed in full, how many neighbours share one checkpoint; 1 if absent"
+    )
     sequence_parallel: bool
     schedule: Literal["1f1b", "gpipe", "zero-bubble"] = "1f1b"
     offload: Literal["none", "cpu", "nvme"] = Field(

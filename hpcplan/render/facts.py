@@ -14,6 +14,7 @@ def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
         "STAGE_LAYERS": " ".join(map(str, sharding.stage_layers)) or None,
         "SHARD_GROUP": sharding.shard_group,
         "RECOMPUTE_LAYERS": sharding.recompute_layers,
+        "RECOMPUTE_BLOCK": sharding.recompute_block,
         "CAPACITY_FACTOR": plan.job.model_arguments.get("capacity_factor"),
     }
     of_data: dict[str, object] = {} if data is None else {"DATA_MANIFEST": data.manifest, "DATA_LANES": data.lanes}

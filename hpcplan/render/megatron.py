@@ -257,9 +257,9 @@ def _memory(plan: Plan) -> Iterator[Option]:
 
 
 def recompute_method(sharding: Sharding) -> tuple[str, int]:
-    """Return how layers are recomputed in full: all of them one by one, or so many of each virtual stage."""
+    """Return how layers are recomputed in full: all, in blocks of so many, or so many of each virtual stage."""
     if sharding.recompute_layers is None:
-        return "uniform", 1
+        return "uniform", sharding.recompute_block or 1
     return "block", sharding.recompute_layers // sharding.vpp
 
 

@@ -220,6 +220,24 @@ def test_stage_3_by_the_parameter_holds_a_matrix_at_a_time() -> None:
     assert single == pytest.approx(whole / 4)
 
 
+def test_blocks_of_layers_share_a_checkpoint_and_are_at_work_together() -> None:
+    """Megatron-LM's --recompute-method uniform --recompute-num-layers N, with ten layers a stage."""
+    shape = dataclasses.replace(LLAMA, layers=40, vocab=1000)
+    block = [0, 1, 2, 4, 10, 99]
+    s = Shardings.of(
+        tp=8, pp=4, micro_batch=2, micro_batches=16, recompute=FULL, sequence_parallel=1, recompute_block=block
+    )
+    exact = dataclasses.replace(CONSTANTS, kept_activations=1.0, activation_fragmentation=1.0)
+    entry, whole = 2 * 2 * 8192 * 4096 / 8, layer_activation_bytes(shape, 8192, s)[0]
+    need = memory(shape, 8192, MACHINE, s, exact)
+    checkpoints, together = np.array([10, 10, 5, 3, 1, 1]), np.array([1, 1, 2, 4, 10, 10])
+    assert need.activations == pytest.approx(4 * checkpoints * entry + together * whole)
+    parts = Shardings.of(pp=4, vpp=5, micro_batches=16, recompute=FULL, recompute_block=4)
+    assert [float(x[0]) for x in parts.blocks(40)] == [0.5, 2.0], "a virtual stage of two layers is one block"
+    some = Shardings.of(recompute=[NONE, FULL], spared_layers=[0, 4], recompute_block=4)
+    assert some.blocks(40)[1].tolist() == [1, 1], "only where all layers are recomputed"
+
+
 def test_layers_spared_of_keeping_their_activations_make_room() -> None:
     s = Shardings.of(micro_batch=2, recompute=FULL, spared_layers=[1, 16, 32, 0])
     kept = memory(LLAMA, 8192, MACHINE, s, CONSTANTS).activations

@@ -249,7 +249,26 @@ def test_a_capacity_factor_is_refused_where_experts_are_given_none() -> None:
     assert fast < run("mixtral-8x7b", (8, 8), fixed=alone).costs.step_s[0]
 
 
-@pytest.mark.parametrize("word", ["shard_group=all", "recompute_layers=all", "shard_group=8", "recompute_layers=3"])
+def test_blocks_of_recomputed_layers_are_kept_where_they_are_given() -> None:
+    workload = changed("llama3-70b", training={"global_batch": 256})
+    fixed = parse_fixed(("tp=8", "pp=4", "vpp=1", "micro_batch=2", "zero=1", "offload=none", "cp=1", "recompute=full"))
+    one, four = (
+        search(workload, kinds(workload), nodes=(8, 8), fixed=fixed | parse_fixed((word, "recompute_layers=all")))
+        for word in ("recompute_block=1", "recompute_block=4")
+    )
+    assert (one.best.recompute_block[0], four.best.recompute_block[0]) == (0, 4)
+    assert four.costs.step_s[0] == pytest.approx(one.costs.step_s[0]), "as much is run again"
+    assert four.costs.memory.activations[0] != one.costs.memory.activations[0]
+    assert "recompute full in blocks of 4" in describe(four.best, 0)
+    titan = changed("llama3-70b", request={"framework": "torchtitan"})
+    with pytest.raises(InfeasibleError, match="recompute_block"):
+        search(titan, kinds(titan), nodes=(8, 8), fixed=parse_fixed(("recompute_block=4",)))
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["shard_group=all", "recompute_layers=all", "shard_group=8", "recompute_layers=3", "recompute_block=2"],
+)
 def test_groups_and_layers_are_fixed_and_spelled_alike(word: str) -> None:
     name, _, value = word.partition("=")
     assert spelled(name, parse_fixed((word,))[name]) == value

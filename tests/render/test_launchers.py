@@ -195,6 +195,14 @@ def test_some_layers_are_recomputed_as_each_framework_counts_them() -> None:
     assert titan(zero=3, recompute="full")["activation_checkpoint"] == {"mode": "full"}
 
 
+def test_layers_share_a_checkpoint_as_each_framework_says_it() -> None:
+    found = megatron_options(pp=4, vpp=5, recompute="full", recompute_block=2)
+    assert (found["--recompute-method"], found["--recompute-num-layers"]) == (("uniform",), ("2",))
+    assert bridge(pp=4, recompute="full", recompute_block=5)["model.recompute_num_layers"] == "5"
+    pipeline = deepspeed(pp=4, recompute="full", recompute_block=5)["pipeline"]
+    assert pipeline == {"stages": 4, "activation_checkpoint_interval": 5}
+
+
 def test_a_capacity_factor_reaches_the_experts() -> None:
     model = MOE | {"capacity_factor": 1.25}
     assert megatron_options(ep=8, model=model)["--moe-expert-capacity-factor"] == ("1.25",)
@@ -242,6 +250,9 @@ def test_the_mesh_of_jax_is_in_the_order_of_ranks() -> None:
         ("nemo", {"recompute": "selective", "recompute_layers": 7}, "plan.recompute_layers"),
         ("torchtitan", {"pp": 4, "zero": 3, "recompute": "full", "recompute_layers": 9}, "plan.recompute_layers"),
         ("deepspeed", {"recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),
+        ("deepspeed", {"recompute": "full", "recompute_block": 2}, "plan.recompute_block"),
+        ("torchtitan", {"zero": 3, "recompute": "full", "recompute_block": 2}, "plan.recompute_block"),
+        ("megatron-lm", {"recompute": "selective", "recompute_block": 2}, "plan.recompute_block"),
         ("deepspeed", {"zero": 2, "shard_group": 8}, "plan.shard_group"),
         ("deepspeed", {"zero": 3, "tp": 2, "shard_group": 8}, "plan.shard_group"),
         ("accelerate", {"zero": 2, "recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),

@@ -212,7 +212,7 @@ def as_the_cost_model_has_it(s: Sharding, layers: int) -> Shardings:
         micro_batches=s.micro_batches, zero=s.zero, sequence_parallel=int(s.sequence_parallel),
         recompute=RECOMPUTE.index(s.recompute), schedule=SCHEDULES.index(s.schedule),
         spared_layers=s.recompute_layers or 0, shard_group=s.shard_group or 0,
-        fullest_layers=max(s.layers_of_ranks(layers)),
+        fullest_layers=max(s.layers_of_ranks(layers)), recompute_block=s.recompute_block or 0,
     )  # fmt: skip
 
 

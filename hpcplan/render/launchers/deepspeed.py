@@ -51,7 +51,7 @@ def config(plan: Plan) -> dict[str, Any]:
     if sharding.pp > 1:
         content["pipeline"] = {
             "stages": sharding.pp,
-            "activation_checkpoint_interval": int(sharding.recompute == "full"),
+            "activation_checkpoint_interval": (sharding.recompute_block or 1) if sharding.recompute == "full" else 0,
         }
     if sharding.ep > 1 and experts:
         content["expert_parallel"] = {"enabled": True, "autoep_size": sharding.ep}

@@ -62,6 +62,7 @@ def mesh(plan: Plan) -> dict[str, Any]:
     chosen = {
         "shard_group": sharding.shard_group,
         "remat_layers": sharding.recompute_layers,
+        "remat_block": sharding.recompute_block,
         "capacity_factor": plan.job.model_arguments.get("capacity_factor"),
     }
     return decided | {name: value for name, value in chosen.items() if value is not None}
