@@ -41,7 +41,8 @@ class Arrivals:
     """Past submissions, in order. A future is made of days of the past, moved to the present.
 
     Copying whole days keeps bursts, hours and what users submit together (a block bootstrap: Künsch, Ann. Stat. 17(3),
-    1989). A day begins at the same hour, give or take two; in a history of less than two days, anywhere.
+    1989). A day begins at the same hour, give or take two; in a history of less than two days, anywhere. What was
+    submitted in a few hours is expected for as long again, and from then on once a day.
 
     How much comes of them is the demand's to say (:mod:`.demand`): :class:`~.load_days.LoadDays` draws, by partition,
     which day it is like and how much more or less of it comes, and what it draws is what the demand's interval shows.
@@ -111,8 +112,11 @@ class Arrivals:
         while end is None or time < end:
             length_s = DAY_S if end is None else min(DAY_S, end - time)
             if known.days.count < 2:
-                length_s = max(1, min(length_s, (now_s - self._times[0]) // 2))
-                start = int(random.integers(self._times[0], now_s - length_s + 1))
+                span_s = now_s - self._times[0]
+                if time - now_s >= span_s:
+                    span_s = max(span_s, DAY_S)
+                length_s = max(1, min(length_s, span_s // 2))
+                start = now_s - int(random.integers(length_s, span_s + 1))
                 first, last = bisect_left(self._times, start), bisect_left(self._times, start + length_s)
                 last = last if most is None else min(last, first + most)
                 yield [(time + job.submit_s - start, job) for job in self._past[first:last]]
@@ -125,10 +129,11 @@ class Arrivals:
         return self._at(now_s).days if self._past and now_s > self._times[0] else None
 
     def usual(self, now_s: int) -> list[float]:
-        """Return the node-seconds submitted in a day at all times of the history alike, by partition."""
+        """Return the node-seconds of the next day by partition, of a history of less than two days."""
         known = self._at(now_s)
         spent = np.bincount(known.days.parts[known.users], weights=known.spent, minlength=len(self._names))
-        day: list[float] = (spent / (now_s - self._times[0]) * DAY_S).tolist()
+        span_s = now_s - self._times[0]
+        day: list[float] = (spent * (2 - span_s / DAY_S if span_s < DAY_S else DAY_S / span_s)).tolist()
         return day
 
     def _day(
