@@ -59,6 +59,8 @@ class ShardingLike(Protocol):
     @property
     def recompute_layers(self) -> int | None: ...
     @property
+    def secondary_group(self) -> int | None: ...
+    @property
     def recompute_block(self) -> int | None: ...
     @property
     def sequence_parallel(self) -> bool: ...
@@ -85,7 +87,8 @@ class Traits:
     are the ZeRO stages that it can divide over groups of ranks. ``some_layers`` says which of a rank's layers it can
     recompute in full where it is not all: ``any`` number of them, as many of each virtual stage (``chunk``), or every
     n-th (``nth``). ``blocks``: several of them can share one checkpoint (``pipeline``: in a pipeline only).
-    ``capacity`` says whether its experts can be given a capacity factor.
+    ``secondary``: groups can keep weights once more beside ZeRO 3. ``capacity`` says whether its experts can be given a
+    capacity factor.
     """
 
     title: str
@@ -102,6 +105,7 @@ class Traits:
     hybrid: frozenset[int] = frozenset()
     some_layers: SomeLayers | None = None
     blocks: Literal["always", "pipeline"] | None = None
+    secondary: bool = False
     capacity: bool = False
     rule: Rule = _anything
 
@@ -170,7 +174,7 @@ FRAMEWORKS: Final[dict[Framework, Traits]] = {
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
         axes=frozenset({"tp", "pp", "ep"}), recompute=frozenset({"none", "full"}),
         precision=frozenset({"fp32", "fp16", "bf16"}), sequence_parallel="never", offload=_ALL_OFFLOAD,
-        hybrid=frozenset({3}), blocks="pipeline", rule=_deepspeed,
+        hybrid=frozenset({3}), blocks="pipeline", secondary=True, rule=_deepspeed,
     ),
     "torchtitan": Traits(
         "torchtitan", "0.2 (TOML)", "node", ("-m", "torchtitan.train"), zero=frozenset({0, 2, 3}),
@@ -230,7 +234,14 @@ def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
 
 def _groups(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
     """Yield what is wrong with hybrid sharding: groups that are no copies, or that the framework cannot make."""
-    group, replicas = s.shard_group, s.dp * s.cp
+    group, replicas, second = s.shard_group, s.dp * s.cp, s.secondary_group
+    if second is not None:
+        if not traits.secondary:
+            yield "secondary_group", f"{traits.title} keeps weights once, divided as ZeRO says"
+        elif s.zero != 3 or group is not None or s.tp * s.pp * s.ep > 1:
+            yield "secondary_group", f"{traits.title} keeps weights once more beside ZeRO 3 alone"
+        elif second < 2 or second >= replicas or replicas % second:
+            yield "secondary_group", f"{traits.title} has several groups of as many ranks, which {second} do not make"
     if group is None:
         return
     if s.zero not in traits.hybrid:

@@ -274,10 +274,15 @@ def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]
     recompute += f" + {s.offload} offload" if s.offload != "none" else ""
     return (
         s.nodes, s.tp, s.pp, s.vpp, s.cp, s.ep, s.dp, s.micro_batch,
-        s.zero if s.shard_group is None else f"{s.zero} in {s.shard_group}s", recompute,
+        _zero(s), recompute,
         format_duration(estimate.iter_time_s), format_bytes(estimate.memory_bytes), f"{estimate.mfu:.1%}",
         format_count(estimate.tokens_per_s), why,
     )  # fmt: skip
+
+
+def _zero(s: Sharding) -> str:
+    groups = f" in {s.shard_group}s" if s.shard_group else ""
+    return f"{s.zero}{groups}" + (f", hpZ in {s.secondary_group}s" if s.secondary_group else "")
 
 
 def _breakdown_table(plan: Plan) -> Any:

@@ -257,6 +257,10 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
     whole = np.where(kept_whole, held.dense + held.experts, 0.0)
     whole_gradients = np.where(kept_whole, sum(trained), 0.0)
     weights = machine.element_bytes * divided(*trained, 3)
+    if s.secondary_group.any():
+        copy = (s.zero == 3) & (s.secondary_group > 0)
+        dense, experts = np.maximum(1, s.secondary_group), np.maximum(1, s.secondary_group // s.ep)
+        weights = weights + np.where(copy, machine.element_bytes * (trained[0] / dense + trained[1] / experts), 0.0)
     if np.any(np.asarray(recipe.adapter_rank) > 0):
         frozen = recipe.frozen_bytes * divided(held.dense, held.experts, 3)
         weights = weights + np.where(np.asarray(recipe.adapter_rank) > 0, frozen, 0.0)

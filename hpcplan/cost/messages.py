@@ -81,8 +81,9 @@ class Gather:
     """All-gathers (or reduce-scatters) of ``total_bytes`` over groups of ``size`` ranks ``stride`` apart, a step.
 
     Where ``both`` is set each is a reduce-scatter and an all-gather: an all-reduce. ``axis`` is ``dp`` for the ranks
-    that ZeRO divides over and ``rdp`` for groups that are copies of each other, ``edp`` and ``redp`` for experts.
-    ``sharded`` marks those of ZeRO stage 3, which are slower than others.
+    that ZeRO divides over, ``rdp`` for groups that are copies of each other and ``sdp`` for those that keep weights
+    once more; ``edp``, ``redp`` and ``sedp`` are those of experts. ``sharded`` marks those of ZeRO stage 3, which are
+    slower than others.
     """
 
     axis: str
@@ -101,7 +102,8 @@ def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) 
     gathers parameters for the forward and the backward pass, of every micro-batch; in a pipeline it gathers and reduces
     once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights have no gradients, but
     stage 3 gathers them as they are kept. With hybrid sharding (Zhao et al. 2023, arXiv:2304.11277, section 3.2.2) that
-    is among the ranks of a group, whose reduced gradients are then summed over the groups.
+    is among the ranks of a group, whose reduced gradients are then summed over the groups. Where groups keep weights
+    once more, the backward pass gathers them there (Wang et al. 2023, arXiv:2306.10209, section 3.2).
     """
     whole, whole_of_experts = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
     fully = s.zero == 3
@@ -119,7 +121,11 @@ def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) 
             continue
         size = np.where(s.zero == 0, all_ranks, shards)
         yield Gather(f"{prefix}dp", size, stride, c.gradient_bytes * trained, reduced, fully)
-        yield Gather(f"{prefix}dp", size, stride, 2.0 * trained, gathered, fully)
+        again = np.where(fully & (s.secondary_group > 0) & (s.pp == 1), batches, 0)
+        yield Gather(f"{prefix}dp", size, stride, 2.0 * trained, gathered - again, fully)
+        if again.any():
+            near = np.minimum(size, np.maximum(1, s.secondary_group // (s.ep if prefix else 1)))
+            yield Gather(f"s{prefix}dp", near, stride, 2.0 * trained, again, fully)
         if adapters.any():
             kept = np.where(adapters, recipe.frozen_bytes * frozen, 0.0)
             yield Gather(f"{prefix}dp", size, stride, kept, np.where(fully, 2.0 * batches, 0.0), fully)

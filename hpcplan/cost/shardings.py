@@ -54,7 +54,9 @@ class Shardings:
     Full recomputation is of all layers, or of ``spared_layers`` of each stage where that is not 0; without it these are
     layers whose activations wait on the host, which is taken to cost no time. Of all layers, ``recompute_block``
     neighbours share one checkpoint and are run again together (0 is 1). ZeRO divides over all dp x cp ranks, or
-    over groups of ``shard_group`` of them that are copies of each other (hybrid sharding) where that is not 0.
+    over groups of ``shard_group`` of them that are copies of each other (hybrid sharding) where that is not 0. With
+    stage 3, groups of ``secondary_group`` neighbours keep 16-bit weights once more, from which the backward pass
+    gathers them (hpZ; Wang et al. 2023, arXiv:2306.10209, section 3.2), where that is not 0.
     """
 
     tp: Ints
@@ -76,10 +78,11 @@ class Shardings:
     spared_layers: Ints = None  # type: ignore[assignment]
     shard_group: Ints = None  # type: ignore[assignment]
     recompute_block: Ints = None  # type: ignore[assignment]
+    secondary_group: Ints = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         for name in ("schedule", "offload", "last_layers", "fullest_layers", "kept_layers", "spared_layers",
-                     "shard_group", "recompute_block"):  # fmt: skip
+                     "shard_group", "recompute_block", "secondary_group"):  # fmt: skip
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros_like(self.tp))
 
@@ -153,7 +156,8 @@ class Shardings:
     def of(cls, **fields: int | list[int]) -> Shardings:
         """Return shardings from scalars and lists; a scalar is repeated, and what is not given is 1 (0 for flags)."""
         zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload", "last_layers",
-                "fullest_layers", "kept_layers", "spared_layers", "shard_group", "recompute_block"}  # fmt: skip
+                "fullest_layers", "kept_layers", "spared_layers", "shard_group", "recompute_block",
+                "secondary_group"}  # fmt: skip
         names = [field.name for field in dataclasses.fields(cls)]
         columns = [np.atleast_1d(np.asarray(fields.get(n, 0 if n in zero else 1), dtype=np.int64)) for n in names]
         return cls(**dict(zip(names, np.broadcast_arrays(*columns), strict=True)))

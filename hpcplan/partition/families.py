@@ -128,6 +128,12 @@ def _families(
     skipped = grouped = 0
     levers = _Levers(space, frames)
     frames |= {"choices": levers.choices, "fitting": levers.sizes(frames)}
+    if second := space.fixed.get("secondary_group", 0):
+        frames["secondary_group"] = np.full_like(frames["tp"], second)
+        replicas, alone = frames["dp"] * frames["cp"], frames["tp"] * frames["pp"] * frames["ep"] == 1
+        several = (replicas % second == 0) & (replicas > second) & (second > 1)
+        able = space.capabilities.secondary & alone & several & (frames["zero"] == 3) & (frames["shard_group"] == 0)
+        frames = keep(frames, able)
     block = space.fixed.get("recompute_block", 1)
     if block > 1:  # 1 is left out, as it is the same as none
         frames["recompute_block"] = np.full_like(frames["tp"], block)

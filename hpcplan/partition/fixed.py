@@ -14,7 +14,7 @@ COLUMNS: Mapping[str, str] = {"recompute_layers": "spared_layers"}
 
 _FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
 _WORDS = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD, "sequence_parallel": ("off", "on")}
-_ALL = "all"  # 0 in the columns of shardings
+_ALL, _NONE = "all", "none"  # 0 in the columns of shardings
 
 
 def _count_or_all(word: str) -> int:
@@ -22,6 +22,10 @@ def _count_or_all(word: str) -> int:
     if count < 0 or (count == 0 and word != _ALL):
         raise ValueError(word)
     return count
+
+
+def _count_or_none(word: str) -> int:
+    return 0 if word == _NONE else _at_least_one(word)
 
 
 def _at_least_one(word: str) -> int:
@@ -36,6 +40,7 @@ _READ: Mapping[str, Callable[[str], int]] = {
     "recompute_layers": _count_or_all,
     "recompute_block": _at_least_one,
     "shard_group": _count_or_all,
+    "secondary_group": _count_or_none,
     "sequence_parallel": _FLAG.__getitem__,
     "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
     "offload": {word: i for i, word in enumerate(OFFLOAD)}.__getitem__,
@@ -67,6 +72,8 @@ def spelled(name: str, value: int) -> str:
     """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
     if name in ("recompute_layers", "shard_group") and value == 0:
         return _ALL
+    if name == "secondary_group" and value == 0:
+        return _NONE
     if name == "recompute_block":
         return str(max(1, value))
     known: tuple[str, ...] = _WORDS.get(name, ())

@@ -159,6 +159,7 @@ def describe(s: Shardings, i: int) -> str:
     words += [f"cp {s.cp[i]}"] if s.cp[i] > 1 else []
     words += [f"ep {s.ep[i]}"] if s.ep[i] > 1 else []
     groups = f" in groups of {s.shard_group[i]}" if s.shard_group[i] else ""
+    groups += f" with hpZ in {s.secondary_group[i]}s" if s.secondary_group[i] else ""
     words += [f"dp {s.dp[i]}", f"micro-batch {s.micro_batch[i]}", f"ZeRO {s.zero[i]}{groups}"]
     some = f" of {layer_count(s.spared_layers[i])} a rank" if s.spared_layers[i] else ""
     blocks = f" in blocks of {s.recompute_block[i]}" if s.recompute_block[i] > 1 else ""

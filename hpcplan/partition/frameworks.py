@@ -50,6 +50,7 @@ class Capabilities:
     hybrid_alone: bool = False  # these go with data parallelism alone
     least_replicas: int = 1  # of data-parallel ranks, in such a group
     blocks: str | None = None  # whether layers recomputed in full can share a checkpoint: "always", or in a "pipeline"
+    secondary: bool = False  # whether groups can keep weights once more beside ZeRO 3
     some_layers: SomeLayers | None = None  # which can be recomputed in full, where not all are
 
     def copies(self, ep: int) -> bool:
@@ -99,5 +100,6 @@ def capabilities(framework: Framework) -> Capabilities:
         "hybrid": traits.hybrid,
         "some_layers": traits.some_layers,
         "blocks": traits.blocks,
+        "secondary": traits.secondary,
     }
     return Capabilities(**{**common, **_MORE[framework]})

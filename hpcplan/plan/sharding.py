@@ -48,6 +48,9 @@ class Sharding(Value):
     shard_group: PositiveInt | None = Field(
         None, description="data-parallel ranks that ZeRO divides over, in groups that are copies; all if absent"
     )
+    secondary_group: PositiveInt | None = Field(
+        None, description="neighbouring ranks that keep 16-bit weights once more beside ZeRO 3 (hpZ); none if absent"
+    )
     recompute: Recompute
     recompute_layers: PositiveInt | None = Field(
         None, description="of each rank's layers, how many are recomputed in full; all if absent"

@@ -13,6 +13,7 @@ def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
     chosen: dict[str, object] = {
         "STAGE_LAYERS": " ".join(map(str, sharding.stage_layers)) or None,
         "SHARD_GROUP": sharding.shard_group,
+        "SECONDARY_GROUP": sharding.secondary_group,
         "RECOMPUTE_LAYERS": sharding.recompute_layers,
         "RECOMPUTE_BLOCK": sharding.recompute_block,
         "CAPACITY_FACTOR": plan.job.model_arguments.get("capacity_factor"),

@@ -37,7 +37,8 @@ def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
     return Sharding(
         tp=int(s.tp[i]), pp=int(s.pp[i]), vpp=int(s.vpp[i]), dp=int(s.dp[i]), cp=int(s.cp[i]), ep=int(s.ep[i]),
         micro_batch=int(s.micro_batch[i]), micro_batches=int(s.micro_batches[i]), zero=int(s.zero[i]),
-        shard_group=int(s.shard_group[i]) or None, recompute=RECOMPUTE[int(s.recompute[i])],
+        shard_group=int(s.shard_group[i]) or None, secondary_group=int(s.secondary_group[i]) or None,
+        recompute=RECOMPUTE[int(s.recompute[i])],
         recompute_layers=int(s.spared_layers[i]) or None, recompute_block=int(s.recompute_block[i]) or None,
         sequence_parallel=bool(s.sequence_parallel[i]), schedule=SCHEDULES[int(s.schedule[i])],
         offload=OFFLOAD[int(s.offload[i])], stage_layers=stage_layers(workload, kind, s.take(np.array([i]))),

@@ -220,6 +220,17 @@ def test_stage_3_by_the_parameter_holds_a_matrix_at_a_time() -> None:
     assert single == pytest.approx(whole / 4)
 
 
+def test_a_second_partition_of_the_weights_is_two_bytes_over_its_group() -> None:
+    """ZeRO++ (Wang et al. 2023, arXiv:2306.10209, section 3.2): 16-bit weights once more, over the ranks of a node."""
+    s = Shardings.of(dp=64, micro_batches=4, zero=[3, 3, 3, 2], secondary_group=[0, 8, 16, 8])
+    need = memory(LLAMA, 8192, MACHINE, s, CONSTANTS)
+    whole = parameters(LLAMA_MODEL)
+    assert need.parameters == pytest.approx(
+        2 * whole * np.array([1 / 64, 1 / 64 + 1 / 8, 1 / 64 + 1 / 16, 1]), rel=1e-3
+    )
+    assert len(set(need.gradients[:3])) == len(set(need.optimizer[:3])) == 1
+
+
 def test_blocks_of_layers_share_a_checkpoint_and_are_at_work_together() -> None:
     """Megatron-LM's --recompute-method uniform --recompute-num-layers N, with ten layers a stage."""
     shape = dataclasses.replace(LLAMA, layers=40, vocab=1000)

@@ -25,6 +25,7 @@ from hpcplan.partition.search import Outcome, search
 from hpcplan.site import load_site
 from hpcplan.site.topology import build_topology
 from hpcplan.workload import Workload, load_workload
+from hpcplan.workload.arithmetic import parameters
 from tests.partition.brute_force import rules
 
 CONSTANTS = constants_for(accelerator="H100-SXM5-80GB", framework="megatron-lm", precision="bf16", site="superpod-h100")
@@ -249,6 +250,24 @@ def test_a_capacity_factor_is_refused_where_experts_are_given_none() -> None:
     assert fast < run("mixtral-8x7b", (8, 8), fixed=alone).costs.step_s[0]
 
 
+def test_groups_that_keep_weights_once_more_gather_them_near() -> None:
+    """Half of what is gathered stays in a node, for a copy of the weights over its eight accelerators."""
+    workload = changed("llama3-70b", training={"global_batch": 64}, request={"framework": "deepspeed"})
+    fixed = parse_fixed(("zero=3", "tp=1", "pp=1", "ep=1", "micro_batch=1", "recompute=full", "shard_group=all"))
+    plain, copied = (
+        search(workload, kinds(workload), nodes=(8, 8), fixed=fixed | parse_fixed((word, "offload=none")))
+        for word in ("secondary_group=none", "secondary_group=8")
+    )
+    assert copied.best.secondary_group[0] == 8
+    assert copied.costs.time.data_parallel[0] < plain.costs.time.data_parallel[0]
+    more = copied.costs.memory_bytes[0] - plain.costs.memory_bytes[0]
+    assert more == pytest.approx(2 * parameters(workload.model) / 8, rel=0.01)
+    assert "ZeRO 3 with hpZ in 8s" in describe(copied.best, 0)
+    megatron = changed("llama3-70b", training={"global_batch": 64})
+    with pytest.raises(InfeasibleError, match="secondary_group"):
+        search(megatron, kinds(megatron), nodes=(8, 8), fixed=parse_fixed(("secondary_group=8",)))
+
+
 def test_blocks_of_recomputed_layers_are_kept_where_they_are_given() -> None:
     workload = changed("llama3-70b", training={"global_batch": 256})
     fixed = parse_fixed(("tp=8", "pp=4", "vpp=1", "micro_batch=2", "zero=1", "offload=none", "cp=1", "recompute=full"))
@@ -267,7 +286,15 @@ def test_blocks_of_recomputed_layers_are_kept_where_they_are_given() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["shard_group=all", "recompute_layers=all", "shard_group=8", "recompute_layers=3", "recompute_block=2"],
+    [
+        "shard_group=all",
+        "recompute_layers=all",
+        "shard_group=8",
+        "recompute_layers=3",
+        "recompute_block=2",
+        "secondary_group=8",
+        "secondary_group=none",
+    ],
 )
 def test_groups_and_layers_are_fixed_and_spelled_alike(word: str) -> None:
     name, _, value = word.partition("=")

@@ -195,6 +195,11 @@ def test_some_layers_are_recomputed_as_each_framework_counts_them() -> None:
     assert titan(zero=3, recompute="full")["activation_checkpoint"] == {"mode": "full"}
 
 
+def test_weights_are_kept_once_more_by_groups_of_deepspeed() -> None:
+    assert deepspeed(zero=3, secondary_group=8)["zero_optimization"]["zero_hpz_partition_size"] == 8
+    assert "zero_hpz_partition_size" not in deepspeed(zero=3)["zero_optimization"]
+
+
 def test_layers_share_a_checkpoint_as_each_framework_says_it() -> None:
     found = megatron_options(pp=4, vpp=5, recompute="full", recompute_block=2)
     assert (found["--recompute-method"], found["--recompute-num-layers"]) == (("uniform",), ("2",))
@@ -251,6 +256,9 @@ def test_the_mesh_of_jax_is_in_the_order_of_ranks() -> None:
         ("torchtitan", {"pp": 4, "zero": 3, "recompute": "full", "recompute_layers": 9}, "plan.recompute_layers"),
         ("deepspeed", {"recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),
         ("deepspeed", {"recompute": "full", "recompute_block": 2}, "plan.recompute_block"),
+        ("deepspeed", {"zero": 2, "secondary_group": 8}, "plan.secondary_group"),
+        ("deepspeed", {"zero": 3, "secondary_group": 7}, "plan.secondary_group"),
+        ("megatron-lm", {"zero": 3, "secondary_group": 8}, "plan.secondary_group"),
         ("torchtitan", {"zero": 3, "recompute": "full", "recompute_block": 2}, "plan.recompute_block"),
         ("megatron-lm", {"recompute": "selective", "recompute_block": 2}, "plan.recompute_block"),
         ("deepspeed", {"zero": 2, "shard_group": 8}, "plan.shard_group"),

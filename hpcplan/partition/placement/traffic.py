@@ -189,7 +189,7 @@ def _gradients(estimated_s: float, arithmetic_s: float, v: _Volumes) -> TrafficT
         size, times, total = (float(values[0]) for values in (gather.size, gather.times, gather.total_bytes))
         times *= 2 if gather.both else 1
         if size > 1 and times * total > 0:
-            of_axis = sums.setdefault(cast(ExchangeAxis, gather.axis), [0.0, 0.0])
+            of_axis = sums.setdefault(cast(ExchangeAxis, gather.axis.removeprefix("s")), [0.0, 0.0])
             of_axis[0] += times * total * (size - 1) / size
             of_axis[1] += times
     exchanges = tuple(
@@ -213,6 +213,7 @@ def as_the_cost_model_has_it(s: Sharding, layers: int) -> Shardings:
         recompute=RECOMPUTE.index(s.recompute), schedule=SCHEDULES.index(s.schedule),
         spared_layers=s.recompute_layers or 0, shard_group=s.shard_group or 0,
         fullest_layers=max(s.layers_of_ranks(layers)), recompute_block=s.recompute_block or 0,
+        secondary_group=s.secondary_group or 0,
     )  # fmt: skip
 
 

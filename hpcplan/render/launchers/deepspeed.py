@@ -3,7 +3,8 @@
 ``tensor_parallel`` is DeepSpeed's automatic tensor parallelism; with a pipeline the trainer's own ``PipelineModule``
 splits, from ``HPCPLAN_TP`` and ``HPCPLAN_PP``. ``expert_parallel`` came with 0.19. Activations are recomputed where
 the trainer calls ``deepspeed.checkpointing`` or Hugging Face's ``gradient_checkpointing_enable``. Groups of ranks that
-are copies of each other are those of MiCS (``deepspeed/runtime/zero/mics.py``; Zhang et al. 2022, arXiv:2205.00119).
+are copies of each other are those of MiCS (``deepspeed/runtime/zero/mics.py``; Zhang et al. 2022, arXiv:2205.00119),
+groups that keep weights once more those of ZeRO++ (``zero_hpz_partition_size``; Wang et al. 2023, arXiv:2306.10209).
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def _zero(plan: Plan) -> dict[str, Any]:
         content["stage3_gather_16bit_weights_on_model_save"] = False
     if plan.plan.shard_group is not None:
         content["mics_shard_size"] = plan.plan.shard_group
+    if plan.plan.secondary_group is not None:
+        content["zero_hpz_partition_size"] = plan.plan.secondary_group
     device = {"cpu": "cpu", "nvme": "nvme"}.get(plan.plan.offload)
     if device is not None:
         place: dict[str, Any] = {"device": device, "pin_memory": True}
