@@ -51,6 +51,11 @@ class Controller:
         self._speed = 1.0
         self._ended = False
 
+    @property
+    def default_account(self) -> str:
+        """The account of jobs that name none: the first one given, else that which every cluster has."""
+        return self.accounts[0] if self.accounts else "root"
+
     def wake(self) -> None:
         """Let the thread look at once: something has happened."""
         self._woken.set()

@@ -20,8 +20,8 @@ _SSTAT: Final = flags(
 )  # fmt: skip
 _SDIAG: Final = flags("sort-by-id:i", "all:a help:h reset:r usage version:V json")
 _SSHARE: Final = flags(
-    "accounts:A clusters:M format:o users:u Users:U",
-    "all:a help:h long:l noheader:n parsable:p parsable2:P usage verbose:v version:V partition:m",
+    "accounts:A clusters:M format:o users:u",
+    "all:a help:h long:l noheader:n parsable:p parsable2:P usage verbose:v version:V partition:m Users:U",
 )
 _SSTAT_FIELDS: Final = [
     "JobID",
@@ -144,6 +144,8 @@ def sshare(controller: Controller, connection: Any, call: Call) -> int:
         return 0
     header = ["Account", "User", "RawShares", "NormShares", "RawUsage", "EffectvUsage", "FairShare"]
     rows = [["root", "", "", "", "0", "0.000000", ""], [" root", call.user, "1", "", "0", "0.000000", "0.000000"]]
+    if "Users" in words:
+        rows = [["root", *rows[1][1:]]]
     lines = [] if "noheader" in words else [header]
     if "parsable" in words or "parsable2" in words:
         for row in [*lines, *rows]:

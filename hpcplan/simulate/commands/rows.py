@@ -213,8 +213,13 @@ def live_rows(controller: Controller, session: Session, *, whole_arrays: bool = 
     return rows
 
 
+def _with_account(record: JobRecord, controller: Controller) -> JobRecord:
+    """Return a record on the account that its user has by default, if it names none."""
+    return record if record.account else replace(record, account=controller.default_account)
+
+
 def _live(controller: Controller, session: Session, job: Job, reason: str | None) -> JobRow:
-    record = live_record(job, session.engine, reason)
+    record = _with_account(live_record(job, session.engine, reason), controller)
     run = controller.runner.runs.get(job.id)
     state = record.state
     if job.running and run is not None and run.outcome is not None:
@@ -243,10 +248,10 @@ def ended_rows(controller: Controller, session: Session, records: Iterable[JobRe
             first = together[record.job_id]
             first.tasks = tuple(sorted({*first.tasks, task}))
             continue
-        row = _ended(controller, session, record)
+        row = _ended(controller, session, _with_account(record, controller))
         if task is not None:
             row.tasks = (task,)
-            row.record = replace(record, array_task_id=None)
+            row.record = replace(row.record, array_task_id=None)
             together[record.job_id] = row
         rows.append(row)
     return rows

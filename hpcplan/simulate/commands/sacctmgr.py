@@ -172,7 +172,7 @@ def _rows(controller: Controller, session: Session, call: Call, kind: str, *, as
         rows = [{"account": name, "descr": name, "org": name} for name in accounts]
         return [*rows, {"account": "root", "descr": "default root account", "org": "root"}]
     base = {"cluster": cluster, "share": "1", "qos": qos}
-    default = accounts[0] if accounts else "root"
+    default = controller.default_account
     if kind == "users":
         of_each = [*accounts, "root"] if assoc else [default]
         about = {**base, "defaultaccount": default, "admin": "None"}

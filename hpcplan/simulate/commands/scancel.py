@@ -99,6 +99,8 @@ def _one(
         if target.step is not None:
             message = f"scancel: error: Kill job error on job step id {text}: Invalid job id specified"
             call.reply.complain(message, 1)
+        elif number is not None or "batch" in words:
+            call.reply.complain(f"scancel: error: Kill job error on job id {text}: Invalid job id specified", 1)
         elif "verbose" in words:  # without it, scancel says nothing of a job that is not there
             known = 0 < target.job_id < session.engine.next_id
             why = "Job/step already completing or completed" if known else "Invalid job id specified"

@@ -134,10 +134,11 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
     ]
     if detail and record.start_time is not None and record.node_list:
         cpus = max(1, (record.cpus or 1) // max(1, nodes))
-        gres = f"gpu:{row.gpus_per_node}(IDX:0-{row.gpus_per_node - 1})" if row.gpus_per_node else ""
+        gpus = (record.gpus or 0) // max(1, nodes)
+        gres = f"gpu:{gpus}(IDX:0-{gpus - 1})" if gpus else ""
         memory = (record.memory_bytes or 0) // 1024**2 // max(1, nodes)
-        if row.gpus_per_node:
-            lines.append(f"JOB_GRES=gpu:{row.gpus_per_node * nodes}")
+        if gpus:
+            lines.append(f"JOB_GRES=gpu:{gpus * nodes}")
         lines.append(f"  Nodes={record.node_list} CPU_IDs=0-{cpus - 1} Mem={memory} GRES={gres}")
     memory_word = "MinMemoryCPU" if spec.memory_per_cpu_bytes else "MinMemoryNode"
     memory_bytes = spec.memory_per_cpu_bytes or spec.memory_per_node_bytes

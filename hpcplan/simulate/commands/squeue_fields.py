@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from hpcplan.simulate.commands.formatting import Clock, Field, limit, mebibytes, short_time
@@ -83,9 +84,9 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "Z": ("WORK_DIR", lambda row: row.record.work_dir or ""),
         # of --Format alone
         "tres-alloc": ("TRES_ALLOC", lambda row: tres_text(row.record.tres, short=True)),
-        "stdout": ("STDOUT", lambda row: row.path("std_out")),
-        "stderr": ("STDERR", lambda row: row.path("std_err")),
-        "stdin": ("STDIN", lambda row: row.path("std_in")),
+        "stdout": ("STDOUT", lambda row: _pattern(row, "std_out")),
+        "stderr": ("STDERR", lambda row: _pattern(row, "std_err")),
+        "stdin": ("STDIN", lambda row: _pattern(row, "std_in")),
         "eligibletime": ("ELIGIBLE_TIME", lambda row: clock.moment(row.record.eligible_time)),
         "numtasks": ("TASKS", lambda row: str(row.info.ntasks if row.info else 1)),
         "cpus-per-task": ("CPUS_PER_TASK", lambda row: str(row.spec.cpus_per_task)),
@@ -131,6 +132,15 @@ def _tres_value(name: str, value: int) -> str:
         return str(value)
     size = value // _MIB
     return f"{size // 1024}G" if size % 1024 == 0 else f"{size}M"
+
+
+def _pattern(row: JobRow, which: str) -> str:
+    """Return a job's file as squeue has it: as it was given, its %-codes and all."""
+    info = row.info
+    if info is None:
+        return ""
+    given = getattr(info, which) or info.std_out
+    return str(Path(info.work_dir) / (given or f"slurm-{row.record.job_id}.out"))
 
 
 def _gres(row: JobRow) -> str:
