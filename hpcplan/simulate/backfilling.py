@@ -96,6 +96,7 @@ def preempt_for(controller: Controller, job: Job, usable: int) -> int:
         return nodes  # those that it has had stopped may be on their way out still
     if chosen:
         controller._preempting[job.id] = controller.now
+        nodes = fits(chosen)  # those that it will have, no longer the first of all that it might
     for one in chosen:
         one = controller.jobs.get(one.het_id or one.id, one)
         if one.id not in controller.running:

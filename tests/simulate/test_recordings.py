@@ -19,9 +19,9 @@ COMPLETING = {
     "defaults": (0.25, 0.4, 0.015),  # one job, for 15 ms: with its end 15 ms later all others come out (defaults.again)
     "fair-share": (1.0, 0.94, 0.005),
     "fair-share-2": (0.52, 0.6, 0.015),
-    "grace": (0.91, 0.95, 0.006),  # one more decision that another hangs on: its cause is not found
     "minutes-end-2": (1.0, 0.62, 0.005),  # of two jobs that were stopped in the same moment
     "grace-requeue": (0.95, 1, 0.005),
+    "grace-requeue.again": (0.95, 1, 0.005),
     "preempt-requeue": (0.57, 0.71, 0.06),
     "tiers-shared-2.again": (1.0, 0.89, 0.005),
     "tree-cons.again": (0.56, 0.54, 0.06),  # a look 5 ms after the end of a job
