@@ -1,6 +1,6 @@
 """Slurm's scheduling of a long trace in compiled code, where numba is installed and the trace is of the usual kind.
 
-The usual kind: whole nodes (select/linear), or shares of nodes (select/cons_tres) but with LLN and ``OverSubscribe``,
+The usual kind: whole nodes (select/linear), or shares of nodes (select/cons_tres) but with ``OverSubscribe``,
 without switches, reservations, preemption, QOS, accounts and fair share; and jobs that ask for nodes, tasks, CPUs,
 memory, GRES, a limit, a partition, features and a priority at most. The result is the same as
 :class:`~hpcplan.simulate.controller.Controller` gives; everything else is left to it.
@@ -53,7 +53,7 @@ _HARMLESS: Final = frozenset(
 )  # fmt: skip
 _unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
 _DEFAULTS: Final = _unusual(JobSpec())
-_GRES_KINDS: Final = 4  # kinds of GRES that compiled code counts, GPUs among them
+_GRES_KINDS: Final = 8  # kinds of GRES that compiled code counts, GPUs among them
 _MIB: Final = 1024**2
 FEW: Final = 2000  # jobs; so few are done before numba is loaded
 
@@ -72,7 +72,7 @@ def usual_shares(cluster: SlurmCluster) -> bool:
     return (
         sharing.cpus
         and cluster.settings.consumable
-        and not (sharing.least_loaded or any(part.least_loaded or part.jobs_per_resource > 1 for part in parts))
+        and not any(part.jobs_per_resource > 1 for part in parts)
         and len(kinds) < _GRES_KINDS
         and _is_simple(cluster)
     )
@@ -179,6 +179,7 @@ class _Source:
         self._partitions = {name: number for number, name in enumerate(cluster.machine.partitions)}
         self._factors = factors
         self._known: dict[int, tuple[Request, list[float]]] = {}
+        self._shares: dict[int, tuple[Request, tuple[int, ...]]] = {}
         self._users: dict[str, int] = {}
         self._count_users = cluster.settings.bf_max_job_user > 0
         self._by_default = 0  # jobs so far whose priority goes down from job to job
@@ -216,14 +217,21 @@ class _Source:
 
     def _share(self, request: Request) -> tuple[int, ...]:
         """Return what a job wants that shares nodes, as :class:`~.compiled.driver.Coming` has it."""
+        known = self._shares.get(id(request))
+        if known is not None and known[0] is request:
+            return known[1]
         gres = dict(request.node_gres)
         counts = [request.node_gpus, *(gres.get(name, 0) for name in self._gres or ())]
         memory = request.node_memory_bytes
-        return (
-            request.maximum, request.cpus, int(request.spread), request.node_cpus,
+        share = (
+            request.maximum, request.cpus, int(request.spread), int(request.least_loaded), request.node_cpus,
             -1 if memory is None else -(-memory // _MIB), request.memory_per_cpu_bytes,
             *counts, *[0] * (_GRES_KINDS - len(counts)),
         )  # fmt: skip
+        if len(self._shares) >= _REMEMBERED:
+            self._shares.clear()
+        self._shares[id(request)] = request, share
+        return share
 
     def _parts(self, spec: JobSpec, request: Request) -> list[float]:
         """Return what the factors other than age add to the priority of jobs that ask for this."""

@@ -106,7 +106,7 @@ def shared_machine(draw: random.Random, nodes: int) -> Machine:
     of, cut, threads = draw.choice, draw.randrange(1, nodes), draw.choice([1, 1, 2])
     sharing = Sharing(
         memory=of([True, False]), default_memory_per_cpu_bytes=of([None, 1000 * MIB]), sockets=of([False, False, True]),
-        max_memory_per_cpu_bytes=of([None, None, 2000 * MIB]),
+        least_loaded=of([False, False, False, True]), max_memory_per_cpu_bytes=of([None, None, 2000 * MIB]),
     )  # fmt: skip
     groups = (
         NodeGroupShape(
@@ -115,7 +115,8 @@ def shared_machine(draw: random.Random, nodes: int) -> Machine:
         ),
         NodeGroupShape(
             (1 << nodes) - (1 << cut), of([4, 16]), 16000 * MIB, gpus=4, threads_per_core=threads,
-            cpus_per_socket=of([4, 0]), other_gres=(("nvme", 1),),
+            cpus_per_socket=of([4, 0]),
+            other_gres=(("nvme", 1), *of([(), tuple((f"gres{number}", 2) for number in range(6))])),
         ),
     )  # fmt: skip
     everything = (1 << nodes) - 1
@@ -123,7 +124,7 @@ def shared_machine(draw: random.Random, nodes: int) -> Machine:
         "all": PartitionShape("all", everything, default=True, exclusive=False, max_time_s=of([None, 3600])),
         "some": PartitionShape(
             "some", draw.getrandbits(nodes) or 1, priority_tier=of([1, 2]), exclusive=of([False, False, True]),
-            max_nodes=of([None, None, 3]),
+            max_nodes=of([None, None, 3]), least_loaded=of([False, False, True]),
         ),
     }  # fmt: skip
     return Machine(tuple(f"n{number}" for number in range(1, nodes + 1)), groups, parts, sharing)
@@ -140,7 +141,10 @@ def shares(draw: random.Random, nodes: int) -> Iterator[TraceJob]:
         memory = of([
             {}, {}, {"memory_per_cpu_bytes": of([500, 1500]) * MIB}, {"memory_per_node_bytes": of([0, 1000]) * MIB},
         ])  # fmt: skip
-        gres = of([{}, {}, {"gpus_per_node": of([1, 2, 4])}, {"gpus": of([1, 3])}, {"other_gres": (("nvme", 1),)}])
+        gres = of([
+            {}, {}, {"gpus_per_node": of([1, 2, 4])}, {"gpus": of([1, 3])},
+            {"other_gres": (of([("nvme", 1), ("gres5", 2)]),)},
+        ])  # fmt: skip
         asks = of([
             None, {"ntasks": tasks, "cpus_per_task": of([1, 1, 2, 3]), **memory, **of([{}, gres])},
             {"nodes_min": width, "ntasks_per_node": of([None, 1, 2]), "cpus_per_task": of([1, 3]), **memory, **gres},
@@ -169,12 +173,13 @@ def test_every_row_is_that_of_the_controller_in_python_where_jobs_share_nodes(se
     assert compiled == plain
 
 
-@pytest.mark.parametrize("what", [{"least_loaded": True}, {"jobs_per_resource": 2}])
-def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python(what: dict[str, int]) -> None:
+def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> None:
     usual = shared_machine(random.Random(1), 5)
-    parts = {name: replace(part, **what) for name, part in usual.partitions.items()}  # type: ignore[arg-type]
     assert usual_shares(SlurmCluster(usual, SlurmSettings(consumable=True)))
+    parts = {name: replace(part, jobs_per_resource=2) for name, part in usual.partitions.items()}
     assert not usual_shares(SlurmCluster(replace(usual, partitions=parts), SlurmSettings(consumable=True)))
+    many = replace(usual.groups[0], other_gres=tuple((f"gres{number}", 1) for number in range(8)))
+    assert not usual_shares(SlurmCluster(replace(usual, groups=(many,)), SlurmSettings(consumable=True)))
 
 
 @pytest.mark.parametrize(

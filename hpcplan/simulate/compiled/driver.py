@@ -26,8 +26,8 @@ class Coming(NamedTuple):
 
     ``priority`` is ``None`` where factors make it: ``factors`` are those that do not change, times their weights, first
     as they count at submission and then as they do later. ``share`` is what a job wants that shares nodes: the most
-    nodes, CPUs, whether it spreads, and of each node CPUs (0: it is given whole), memory in MiB (-1: all), memory in
-    bytes for each CPU, and counts of GRES.
+    nodes, CPUs, whether it spreads, whether it goes where most CPUs are free, and of each node CPUs (0: it is given
+    whole), memory in MiB (-1: all), memory in bytes for each CPU, and counts of GRES.
     """
 
     number: int
@@ -94,6 +94,7 @@ class Driver:
         self._sets[at.IDLE] = self._sets[at.ALL]
         if shared is not None:
             self._of[at.WEIGHTS, : shared.count] = shared.weights
+            self._of[at.OF_CLOCK, at.N_GRES] = len(shared.countable[2])
 
     def run(self, coming: Iterator[Coming]) -> Iterator[Ended]:
         """Yield the jobs as they end, of those that are given in the order of submission."""
@@ -133,7 +134,7 @@ class Driver:
             if job.eligible not in self._eligible:
                 self._eligible[job.eligible] = len(self._eligible)
             if job.share:
-                self._kinds.setdefault(job.share[3:], len(self._kinds))
+                self._kinds.setdefault(job.share[4:], len(self._kinds))
         users = max((job.user for job in chunk), default=0) + 1
         self._users = max(users, self._users)
         clock = self._of[at.OF_CLOCK]
@@ -161,7 +162,7 @@ class Driver:
             self._factors[slots] = factors
         if self._stock is not None:
             more = [
-                (*one, sum(one[6:]), self._kinds[one[3:]], self._is_modest(need, one))
+                (*one, sum(one[7:]), self._kinds[one[4:]], self._is_modest(need, one))
                 for need, one in zip(needs, share, strict=True)
             ]
             of[at.MAXIMUM : at.MODEST + 1, slots] = np.array(more, dtype=np.int64).T
@@ -172,7 +173,7 @@ class Driver:
 
         Then what any of them offers is enough, as long as memory does not take off parts of what goes together.
         """
-        most, cpus, spread, node_cpus, _, cpu_memory, *_ = share
+        most, cpus, spread, _, node_cpus, _, cpu_memory, *_ = share
         whole_units = not cpu_memory or (self._even and cpu_memory >= _MIB)
         return most == need and not spread and 0 < cpus <= need * node_cpus and whole_units
 

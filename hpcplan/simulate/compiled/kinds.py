@@ -16,8 +16,8 @@ import numpy as np
 
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
-    ALTERED, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_KINDS, GRES_ROWS, GRES_SETS, IN_FULL, KIND,
-    MOVING, NEAR, NEARED, NEAR_SETS, NEED, NEVER, NODES, NODE_CPUS, NODE_GRES, N_ALTERED, OF_CLOCK, OF_GRES, ORDER_ROWS,
+    ALTERED, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_ROWS, GRES_SETS, IN_FULL, KIND, MOVING,
+    NEAR, NEARED, NEAR_SETS, NEED, NEVER, NODES, NODE_CPUS, NODE_GRES, N_ALTERED, N_GRES, OF_CLOCK, OF_GRES, ORDER_ROWS,
     ROOM_KNOWN, ROOM_SETS, SEEN, STALE_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.stock import FOREVER, cpus_from, gres_from, has_cpus, has_gres
@@ -70,7 +70,7 @@ def _note(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
 
 @compiled
 def _has_gres_ever(of: Ints, stock: Ints, slot: int, node: int) -> bool:
-    for kind in range(GRES_KINDS):  # noqa: SIM110  (numba knows no generators)
+    for kind in range(of[OF_CLOCK, N_GRES]):
         if stock[node, IN_FULL + OF_GRES + kind] < of[NODE_GRES + kind, slot]:
             return False
     return True

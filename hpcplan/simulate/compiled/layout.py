@@ -69,8 +69,9 @@ FIELDS: Final = (
     # Of jobs that share nodes: what they want in all and of each node (memory in MiB, -1 for all; or in bytes for each
     # CPU), how many GRES that is, jobs of which kind want the same of a node, whether they fit as soon as there are
     # enough nodes with room for them, and the first of the rows that are held.
-    "maximum", "cpus", "spread", "node_cpus", "node_memory", "cpu_memory", "node_gres", "node_gres_2", "node_gres_3",
-    "node_gres_4", "gres_a_node", "kind", "modest", "first_held",
+    "maximum", "cpus", "spread", "least_loaded", "node_cpus", "node_memory", "cpu_memory", "node_gres", "node_gres_2",
+    "node_gres_3", "node_gres_4", "node_gres_5", "node_gres_6", "node_gres_7", "node_gres_8", "gres_a_node", "kind",
+    "modest", "first_held",
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
     "waiting", "in_sight", "promised", "unused", "coming",
@@ -92,12 +93,12 @@ FIELDS: Final = (
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
-    BEGAN_MS, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, NODE_CPUS, NODE_MEMORY, CPU_MEMORY,
-    NODE_GRES, _, _, _, GRES_A_NODE, KIND, MODEST, FIRST_HELD, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES,
-    END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED,
-    ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED,
-    RUN_BEGINS, RUN_SIZES, PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, SEEN,
-    WEIGHTS, NEAR, OFFER, OF_CLOCK,
+    BEGAN_MS, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS, NODE_MEMORY,
+    CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _, GRES_A_NODE, KIND, MODEST, FIRST_HELD, WAITING, IN_SIGHT, PROMISED,
+    UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT,
+    ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS,
+    RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING,
+    SEEN, WEIGHTS, NEAR, OFFER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
@@ -107,7 +108,7 @@ CLOCK: Final = (
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
     "competing", "late", "tried", "at_once",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
-    "n_limits", "n_altered", "unused_held",
+    "n_limits", "n_altered", "n_gres", "unused_held",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
@@ -115,12 +116,14 @@ CLOCK: Final = (
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
-    N_ALTERED, UNUSED_HELD,
+    N_ALTERED, N_GRES, UNUSED_HELD,
 ) = range(len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs
 # of a core, CPUs that go to one job together, and what the job has of it whose limit ends first (-1: none).
-AMOUNTS: Final = ("cpus", "memory", "jobs", "whole", "gres", "gres_2", "gres_3", "gres_4")
+AMOUNTS: Final = (
+    "cpus", "memory", "jobs", "whole", "gres", "gres_2", "gres_3", "gres_4", "gres_5", "gres_6", "gres_7", "gres_8",
+)  # fmt: skip
 OF_CPUS, OF_MEMORY, OF_JOBS, OF_WHOLE, OF_GRES = range(5)
 GRES_KINDS: Final = len(AMOUNTS) - OF_GRES
 IS_FREE, IN_FULL = 0, len(AMOUNTS)

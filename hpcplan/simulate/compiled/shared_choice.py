@@ -15,8 +15,8 @@ from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.kinds import find_room, weigh
 from hpcplan.simulate.compiled.layout import (
-    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, LIGHT, MAXIMUM, NEAR, NEAR_SETS, NEED, NEVER, NODE_CPUS, OFFER, OF_GRES,
-    POOL, RUN_BEGINS, RUN_CPUS, RUN_SIZES, RUN_WEIGHTS, SPREAD, STILL_WANTED, THREADS, WEIGHTS, Ints, Sets,
+    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, LEAST_LOADED, LIGHT, MAXIMUM, NEAR, NEAR_SETS, NEED, NEVER, NODE_CPUS, OFFER,
+    OF_GRES, POOL, RUN_BEGINS, RUN_CPUS, RUN_SIZES, RUN_WEIGHTS, SPREAD, STILL_WANTED, THREADS, WEIGHTS, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.stock import amount_by, offer
 
@@ -59,7 +59,7 @@ def choose_nodes(
     if there < of[NEED, slot]:
         return False
     runs = _runs(of, sets)
-    if of[MAXIMUM, slot] == 1 and not of[SPREAD, slot]:
+    if of[MAXIMUM, slot] == 1 and not (of[SPREAD, slot] or of[LEAST_LOADED, slot]):
         return _one_node(of, sets, slot, runs)
     if _evaluate(of, sets, stock, slot, runs):
         return True
@@ -174,6 +174,8 @@ def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
     of[still, _MOST] = most
     of[still, _CPUS] = of[still, _CPUS_LEFT] = of[CPUS, slot]
     of[still, _TO_COME] = least
+    if of[LEAST_LOADED, slot]:
+        return _take_least_loaded(of, sets, stock, slot, least - asked)
     while of[still, _MOST] > 0:
         run = _best(of, runs, least - asked)
         if run < 0:
@@ -221,13 +223,42 @@ def _fill(of: Ints, sets: Sets, stock: Ints, slot: int, run: int) -> None:
         cpus = of[OFFER, node]
         if of[still, _MOST] == 1 and cpus < of[still, _CPUS]:
             continue
-        if of[NODE_CPUS, slot]:
-            left = of[still, _CPUS_LEFT] - max(0, of[still, _TO_COME] - 1) * stock[node, THREADS]
-            if cpus > left:
-                cpus = max(left, of[NODE_CPUS, slot])
-        of[still, _CPUS] -= cpus
-        of[still, _CPUS_LEFT] -= cpus
-        of[still, _NODES] -= 1
-        of[still, _TO_COME] -= 1
-        of[still, _MOST] -= 1
-        sets[CHOSEN, node // 64] |= _ONE << np.uint64(node % 64)
+        _take(of, sets, stock, slot, node)
+
+
+@compiled
+def _take(of: Ints, sets: Sets, stock: Ints, slot: int, node: int) -> None:
+    still, cpus = STILL_WANTED, of[OFFER, node]
+    if of[NODE_CPUS, slot]:
+        left = of[still, _CPUS_LEFT] - max(0, of[still, _TO_COME] - 1) * stock[node, THREADS]
+        if cpus > left:
+            cpus = max(left, of[NODE_CPUS, slot])
+    of[still, _CPUS] -= cpus
+    of[still, _CPUS_LEFT] -= cpus
+    of[still, _NODES] -= 1
+    of[still, _TO_COME] -= 1
+    of[still, _MOST] -= 1
+    sets[CHOSEN, node // 64] |= _ONE << np.uint64(node % 64)
+
+
+@compiled
+def _take_least_loaded(of: Ints, sets: Sets, stock: Ints, slot: int, spare: int) -> bool:
+    """Take nodes with the most CPUs, of those of the least weight, whatever stands between them."""
+    still = STILL_WANTED
+    while of[still, _MOST] > 0 and not (of[still, _NODES] <= 0 and of[still, _CPUS] <= 0):
+        best = -1
+        for word in range(sets.shape[1]):
+            bits = sets[POOL, word] & ~sets[CHOSEN, word]
+            while bits:
+                node = word * 64 + trailing_zeros(bits)
+                bits &= bits - _ONE
+                if best < 0:
+                    best = node
+                    continue
+                heavier = of[WEIGHTS, node] - of[NEAR, node] - of[WEIGHTS, best] + of[NEAR, best]
+                if heavier < 0 or (not heavier and of[OFFER, node] > of[OFFER, best]):
+                    best = node
+        if best < 0:
+            break
+        _take(of, sets, stock, slot, best)
+    return of[still, _CPUS] <= 0 and of[still, _NODES] + spare <= 0

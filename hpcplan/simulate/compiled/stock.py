@@ -15,9 +15,9 @@ import numpy as np
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
-    ALTERED, BUSY, CHOSEN, CPUS, CPU_MEMORY, FIRST_ENDING, FIRST_HELD, GRES_A_NODE, GRES_KINDS, HELD_CPUS, HELD_LATER,
-    HELD_MEMORY, HELD_NEXT, HELD_NODE, HELD_SLOT, ID, IDLE, IN_FULL, IS_FREE, LIMIT_END_S, NEVER, NODES, NODE_CPUS,
-    NODE_GRES, NODE_MEMORY, N_ALTERED, OF_CLOCK, OF_CPUS, OF_GRES, OF_JOBS, OF_MEMORY, OF_WHOLE, SPREAD, THREADS, UNITS,
+    ALTERED, BUSY, CHOSEN, CPUS, CPU_MEMORY, FIRST_ENDING, FIRST_HELD, GRES_A_NODE, HELD_CPUS, HELD_LATER, HELD_MEMORY,
+    HELD_NEXT, HELD_NODE, HELD_SLOT, ID, IDLE, IN_FULL, IS_FREE, LIMIT_END_S, NEVER, NODES, NODE_CPUS, NODE_GRES,
+    NODE_MEMORY, N_ALTERED, N_GRES, OF_CLOCK, OF_CPUS, OF_GRES, OF_JOBS, OF_MEMORY, OF_WHOLE, SPREAD, THREADS, UNITS,
     UNUSED_HELD, WHOLE_SOCKETS, Ints, Sets,
 )  # fmt: skip
 
@@ -105,7 +105,7 @@ def _enough_from(of: Ints, stock: Ints, held: Ints, node: int, amount: int, leas
 def gres_from(of: Ints, stock: Ints, held: Ints, slot: int, node: int) -> int:
     """Return from when on a node has the GRES and the memory that a job takes of one."""
     found = _enough_from(of, stock, held, node, OF_MEMORY, _needed_memory(of, stock, slot, node))
-    for kind in range(GRES_KINDS):
+    for kind in range(of[_CLOCK, N_GRES]):
         wanted = of[NODE_GRES + kind, slot]
         if wanted:
             found = max(found, _enough_from(of, stock, held, node, OF_GRES + kind, wanted))
@@ -145,7 +145,7 @@ def has_gres(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: i
     needed = _needed_memory(of, stock, slot, node)
     if amount_by(of, stock, held, node, OF_MEMORY, until_s, until_id) < needed:
         return False
-    for kind in range(GRES_KINDS):
+    for kind in range(of[_CLOCK, N_GRES]):
         wanted = of[NODE_GRES + kind, slot]
         if wanted and amount_by(of, stock, held, node, OF_GRES + kind, until_s, until_id) < wanted:
             return False
@@ -246,7 +246,7 @@ def _first_cpus(rules: Ints, of: Ints, stock: Ints, slot: int, node: int) -> int
 def _add(of: Ints, stock: Ints, held: Ints, place: int, sign: int) -> None:
     """Add, or take off, what a job has of a node."""
     node = held[place, HELD_NODE]
-    for amount in range(OF_GRES + GRES_KINDS):
+    for amount in range(OF_GRES + of[_CLOCK, N_GRES]):
         stock[node, IS_FREE + amount] += sign * _held_amount(of, stock, held, place, amount)
 
 
