@@ -43,6 +43,7 @@ ABOUT = {
     "gres-other": "GPUs and other GRES, cores",
     "least-loaded": "CPUs shared, the least loaded nodes first (CR_LLN)",
     "limits": "whole nodes, limits of QOS, a partition's QOS, accounts and users",
+    "lln-partition": "CPUs shared, the least loaded nodes first (LLN of the partition)",
     "memory": "memory and cores shared",
     "minutes": "whole nodes, limits on minutes of QOS, accounts and users",
     "minutes-end": "whole nodes, minutes of QOS and accounts used up while jobs run",
@@ -71,7 +72,7 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "builtin", "defaults", "fair-share", "fair-share-2", "favour-small", "gpus", "least-loaded", "mixed", "partitions",
+    "builtin", "defaults", "fair-share", "fair-share-2", "favour-small", "gpus", "least-loaded", "lln-partition", "mixed", "partitions",
     "preempt-qos-2", "preempt-requeue", "qos-limits-2", "sockets", "tiers-shared-2", "tree-cons", "tree-tiers",
     "weights",
 }  # fmt: skip
