@@ -176,10 +176,15 @@ def test_the_page_of_exit_codes_has_each_of_them() -> None:
 
 def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_no_others(plans: ModuleType) -> None:
     data = DataShards(manifest="shards.jsonl", sha256="0" * 64, files=1, lanes=1, tokens=1, imbalance=0)
-    uneven = plans.sharding(stage_layers=(4,) * 20)
+    uneven = plans.sharding(stage_layers=(4,) * 20, recompute="full", recompute_block=2)
+    deep, copied = (
+        framework_plan("deepspeed", "superpod"),
+        {"tp": 1, "pp": 1, "dp": 32, "zero": 3, "secondary_group": 8, "micro_batches": 4},
+    )
+    twice = deep.model_copy(update={"plan": deep.plan.model_copy(update=copied)})
     made = (
         plans.plan(data_shards=data, plan=uneven), plans.torchrun_plan(), framework_plan("jax", "superpod"),
-        pooled_plan("srun"), staged_plan("superpod"), hybrid_plan("srun"),
+        pooled_plan("srun"), staged_plan("superpod"), hybrid_plan("srun"), twice,
     )  # fmt: skip
     scripts = "\n".join("\n".join(render_plan(plan).values()) for plan in made)
     lines = "\n".join(re.findall(r"^ *export (.*)", scripts, re.MULTILINE))
