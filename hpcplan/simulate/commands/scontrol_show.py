@@ -171,6 +171,7 @@ def config_lines(controller: Controller, session: Session, clock: Clock) -> list
         "ProctrackType": "proctrack/linuxproc",
         "SchedulerType": "sched/builtin" if settings.policy == "fcfs" else "sched/backfill",
         "SelectType": "select/cons_tres",
+        "SelectTypeParameters": "CR_CPU_MEMORY" if machine.sharing is None or machine.sharing.memory else "CR_CPU",
         "SlurmUser": f"root({os.getuid()})",
         "SlurmctldHost[0]": host,
         "SLURM_CONF": str(controller.store.directory / "machine.json"),
