@@ -4,7 +4,7 @@
 below the others in robust units (median and median absolute deviation; Iglewicz & Hoaglin 1993, section 3.3: beyond
 3.5) and by more than a tenth as well, since machines that are very much alike have a very small deviation. A link is
 judged by what is left when each node's own speed is taken out (median polish; Tukey 1977, chapter 11), so that one slow
-node is not taken for many slow links.
+node is not taken for many slow links; and by all the times that it was measured, since others use the machine too.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _SCHEMA = "hpcplan-bench/1"
 _FAR = 3.5  # robust standard deviations
 _MUCH = 0.10  # share below the median
 _MAD = 0.6745  # median absolute deviation of a normal distribution, in standard deviations
+_CHANCE = 0.05  # that any link would be named without cause
 _FEW = 4  # values, below which nothing can be said to be an outlier
 
 
@@ -111,6 +112,16 @@ class Bench:
             for pair in rank["pairs"]:
                 rates[rank["rank"], pair["other"]] = pair["bytes"] / pair["best_s"]
         return np.asarray(np.fmin(rates, rates.T))  # the slower direction; NaN only where neither was measured
+
+    def sweeps(self) -> list[Array]:
+        """Return the same of each time that all pairs were gone through; earlier releases did so once."""
+        count = min((len(pair.get("sweeps_s", ())) for rank in self.ranks for pair in rank["pairs"]), default=0)
+        found = [np.full((len(self.ranks), len(self.ranks)), np.nan) for _ in range(count)]
+        for rank in self.ranks:
+            for pair in rank["pairs"]:
+                for rates, taken_s in zip(found, pair.get("sweeps_s", ()), strict=False):
+                    rates[rank["rank"], pair["other"]] = pair["bytes"] / taken_s
+        return [np.asarray(np.fmin(rates, rates.T)) for rates in found] or [self.pairs()]
 
     def storage(self) -> dict[str, float]:
         """Return what all nodes together wrote and read, bytes/s; empty where that was not measured."""
@@ -209,7 +220,7 @@ def slow_ones(bench: Bench) -> list[Slow]:
         found += slow_of(list(rates), list(rates.values()), what)
     matrix = bench.pairs()
     if len(bench.ranks) >= _FEW:
-        found += _slow_links(bench, matrix)
+        found += _slow_links(bench, matrix, bench.sweeps())
     return sorted(found, key=lambda each: each.share)
 
 
@@ -264,8 +275,26 @@ def polish(matrix: Array, rounds: int = 10) -> tuple[Array, Array]:
     return level, matrix - middle - level[:, None] - level[None, :]
 
 
-def _slow_links(bench: Bench, rates: Array) -> list[Slow]:
-    """Return slow nodes by all of their links, and slow links by themselves; links inside nodes are another kind."""
+def _luck(sweeps: Sequence[Array], here: Sequence[int], other: Array) -> Array:
+    """Return how likely some link would by chance be as slow in its best sweep as each one is.
+
+    If all links were alike, one sweep would be as low as that as often as the sweeps of all links are, and all of them
+    by the power of their number; of all links the lowest one is looked at (Bonferroni's bound).
+    """
+    pairs = np.nonzero(np.tri(len(here), k=-1))
+    left = np.array([polish(np.log(np.where(other, np.nan, rates))[np.ix_(here, here)])[1] for rates in sweeps])
+    known = left[:, pairs[0], pairs[1]].ravel()
+    known = np.sort(known[~np.isnan(known)])
+    below = (1 + np.searchsorted(known, left.max(axis=0), side="right")) / (1 + len(known))
+    return np.asarray(len(known) / len(sweeps) * below ** len(sweeps))
+
+
+def _slow_links(bench: Bench, rates: Array, sweeps: Sequence[Array]) -> list[Slow]:
+    """Return slow nodes by all of their links, and slow links by themselves; links inside nodes are another kind.
+
+    ``rates`` are the best of all sweeps. A link is slow if it is by those, and would hardly be as slow in every sweep
+    by chance: what disturbs it for a while is not the link.
+    """
     hosts = np.array(bench.hosts)
     inside = hosts[:, None] == hosts[None, :]
     found: list[Slow] = []
@@ -279,9 +308,12 @@ def _slow_links(bench: Bench, rates: Array) -> list[Slow]:
         middle = float(np.nanmedian(logs))
         found += slow_of([bench.hosts[i] for i in here], list(np.exp(middle + level)), f"all {what}")
         pairs = [(a, b) for a in range(len(here)) for b in range(a) if not np.isnan(left[a, b])]
+        luck = _luck(sweeps, here.tolist(), other) if len(sweeps) > 1 else None
         names = [f"{bench.hosts[here[b]]} - {bench.hosts[here[a]]}" for a, b in pairs]
         for each in slow_of(names, [float(np.exp(left[a, b])) for a, b in pairs], what):
             a, b = pairs[names.index(each.where)]
+            if luck is not None and luck[a, b] > _CHANCE:
+                continue
             found.append(Slow(each.where, what, float(rates[here[a], here[b]]), each.share, each.deviations))
     unique: dict[tuple[str, str], Slow] = {}
     for each in found:  # of several ranks on a node, the worst

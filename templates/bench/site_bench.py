@@ -29,6 +29,7 @@ SIZES = tuple(2**power for power in (12, 16, 18, 20, 22, 24, 26, 28))
 SEQUENCES = (2048, 8192, 16384)
 ATTENTION_TOKENS = 16384
 PATIENCE_S = 300.0
+SWEEPS = 10  # of all pairs: a slow link is slow in all of them
 
 
 def best_of(function, repeats, sync=lambda: None):
@@ -402,22 +403,34 @@ def collectives(links, groups, sizes, repeats):
                 }
 
 
-def pairs(links, small, large, repeats):
-    """Yield rate and latency between this process and each other one."""
-    for pair_round in rounds_of(links.ranks):
-        links.barrier()
-        for pair in pair_round:
-            if links.rank in pair:
-                other = pair[0] if links.rank == pair[1] else pair[1]
-                _, ping_s = best_of(lambda other=other: links.send_and_back(other, small), 3 * repeats)
-                best, median = best_of(lambda other=other: links.send_and_back(other, large), repeats)
-                yield {
-                    "other": other,
-                    "bytes": large,
-                    "best_s": best / 2,
-                    "median_s": median / 2,
-                    "latency_s": ping_s / 2,
-                }
+def pairs(links, small, large, repeats, count):
+    """Return rate and latency between this process and each other one.
+
+    All pairs are gone through again and again, as what disturbs one is over when its turn comes again; ``sweeps_s`` are
+    the times of each, ``best_s`` is the least and ``median_s`` the median of them.
+    """
+    sweeps, pings = {}, {}
+    for _ in range(count):
+        for pair_round in rounds_of(links.ranks):
+            links.barrier()
+            for pair in pair_round:
+                if links.rank in pair:
+                    other = pair[0] if links.rank == pair[1] else pair[1]
+                    _, ping_s = best_of(lambda other=other: links.send_and_back(other, small), repeats)
+                    best, _ = best_of(lambda other=other: links.send_and_back(other, large), max(1, repeats // 3))
+                    sweeps.setdefault(other, []).append(best / 2)
+                    pings.setdefault(other, []).append(ping_s / 2)
+    return [
+        {
+            "other": other,
+            "bytes": large,
+            "best_s": min(times),
+            "median_s": float(np.median(times)),
+            "latency_s": min(pings[other]),
+            "sweeps_s": times,
+        }
+        for other, times in sweeps.items()
+    ]
 
 
 def storage(folder, megabytes):
@@ -526,7 +539,7 @@ def measure(options):
         links.barrier()
         result["collectives"] = list(collectives(links, groups, sizes, repeats))
         links.barrier()
-        result["pairs"] = list(pairs(links, 8, sizes[-2], max(2, repeats // 2)))
+        result["pairs"] = pairs(links, 8, sizes[-2], max(2, repeats // 2), SWEEPS // 2 if options.quick else SWEEPS)
         links.barrier()
         links.close()
     if options.rank == mine[0] and options.storage:

@@ -147,6 +147,26 @@ def test_a_slow_node_and_a_slow_link_are_told_apart(tmp_path: Path) -> None:
     }
 
 
+def test_what_disturbs_a_link_for_a_while_is_not_the_link(tmp_path: Path) -> None:
+    """Every pair is measured again and again: a third of all transfers take up to four times as long."""
+    chance = np.random.default_rng(3)
+    times = np.exp(0.1 * chance.standard_normal((10, 8, 8)))
+    times = np.where(chance.random(times.shape) < 1 / 3, times * chance.uniform(1.2, 4.0, times.shape), times)
+    times = np.maximum(times, times.transpose(0, 2, 1))
+    files = made(8)
+    for data in files:
+        for pair in data["pairs"]:
+            a, b = data["rank"], pair["other"]
+            slow = 3.0 if {a, b} == {1, 6} else 1.0
+            pair["sweeps_s"] = (slow * pair["best_s"] * times[:, a, b]).tolist()
+            pair["best_s"] = min(pair["sweeps_s"])
+    assert [each.where for each in slow_ones(bench_of(tmp_path, files))] == ["n1 - n6"]
+    for data in files:  # one sweep alone names another one
+        for pair in data["pairs"]:
+            pair["best_s"] = pair.pop("sweeps_s")[0]
+    assert [each.where for each in slow_ones(bench_of(tmp_path, files))] == ["n2 - n3"]
+
+
 def test_nodes_that_are_alike_are_not_slow(tmp_path: Path) -> None:
     chance = np.random.default_rng(1)
     files = made(16)
