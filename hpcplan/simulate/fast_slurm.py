@@ -98,7 +98,7 @@ def numba_is_there(tell: Callable[[str], None], *, shared: bool = False) -> bool
     from hpcplan.simulate.compiled.jit import is_cold
 
     if is_cold("shared_backfill" if shared else "backfill"):
-        tell("compiling the scheduler, once for this version: some ten seconds to a minute")
+        tell("compiling the scheduler, once for this version: some ten seconds to a good minute")
     return True
 
 

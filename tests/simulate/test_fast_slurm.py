@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -141,7 +142,7 @@ def shares(draw: random.Random, nodes: int) -> Iterator[TraceJob]:
         memory = of([
             {}, {}, {"memory_per_cpu_bytes": of([500, 1500]) * MIB}, {"memory_per_node_bytes": of([0, 1000]) * MIB},
         ])  # fmt: skip
-        gres = of([
+        gres: dict[str, Any] = of([
             {}, {}, {"gpus_per_node": of([1, 2, 4])}, {"gpus": of([1, 3])},
             {"other_gres": (of([("nvme", 1), ("gres5", 2)]),)},
         ])  # fmt: skip
