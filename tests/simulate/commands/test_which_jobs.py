@@ -96,3 +96,31 @@ def test_sinfo_puts_nodes_of_several_sizes_in_one_line_and_shows_the_least(slurm
     assert slurm.out(*ask, "%P|%G").split() == ["debug|gpu:h100:8", "debug|(null)"]
     assert slurm.out(*ask, "%n").split() == [*(f"b{node}" for node in range(1, 7)), "s1", "s2"]
     assert slurm.out("sinfo", "-h", "-o", "%D") == "8", "each node once, in however many partitions it is"
+
+
+def test_of_an_array_the_waiting_tasks_are_one_row_and_share_its_job_id(slurm: MockSlurm) -> None:
+    array = int(slurm.submit("-H", "-a", "1-4%2", "-t", "5", "true"))
+    assert slurm.out("squeue", "-h", "-j", f"{array}_1,{array}_3", "-o", "%i %A") == f"{array}_[1,3] {array}"
+    slurm.out("scontrol", "update", f"jobid={array}_2", "timelimit=7")
+    following = int(slurm.submit("-H", "true"))
+    assert slurm.out("squeue", "-h", "-r", "-n", "wrap", "-j", f"{array}_2", "-o", "%A %l") == f"{array + 1} 7:00"
+    assert following == array + 2
+    listed = ("sacct", "-n", "-P", "-X", "-j", f"{array}", "-o", "JobID,JobIDRaw")
+    assert slurm.out(*listed).split() == [f"{array}_2|{array + 1}", f"{array}_[1,3-4%2]|{array}"]
+    slurm.out("scancel", f"{array}", f"{following}")
+    assert slurm.out(*listed).split() == [f"{array}_2|{array + 1}", f"{array}_[1,3-4%2]|{array}"]
+
+
+def test_a_job_is_shown_with_its_default_account_and_its_file_as_given(slurm: MockSlurm) -> None:
+    job = slurm.submit("-H", "-o", "out.%j", "true")
+    shown = slurm.out("squeue", "-h", "-j", job, "-O", "account:20,stdout:200").split()
+    assert shown == ["root", str(slurm.folder / "out.%j")]
+    slurm.out("scancel", job)
+
+
+def test_a_signal_to_a_job_that_is_not_there_is_an_error_and_its_cancellation_is_none(slurm: MockSlurm) -> None:
+    assert slurm.run("scancel", "999999").returncode == 0
+    answer = slurm.run("scancel", "-s", "USR1", "999999")
+    assert (answer.returncode, answer.stderr.strip()) == (
+        1, "scancel: error: Kill job error on job id 999999: Invalid job id specified",
+    )  # fmt: skip
