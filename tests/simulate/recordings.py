@@ -72,10 +72,9 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "builtin", "defaults", "fair-share", "fair-share-2", "favour-small", "gpus", "least-loaded", "lln-partition", "mixed",
-    "partitions",
-    "preempt-qos-2", "preempt-requeue", "qos-limits-2", "sockets", "tiers-shared-2", "tree-cons", "tree-tiers",
-    "weights",
+    "builtin", "defaults", "fair-share", "fair-share-2", "favour-small", "gpus", "least-loaded", "lln-partition",
+    "mixed", "partitions", "preempt-qos-2", "preempt-requeue", "qos-limits-2", "sockets", "tiers-shared-2", "tree-cons",
+    "tree-tiers", "weights",
 }  # fmt: skip
 
 
