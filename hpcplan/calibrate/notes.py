@@ -13,6 +13,7 @@ __all__ = [
     "drops_tokens",
     "features",
     "is_hybrid_sharded",
+    "micro_batches",
     "recomputed_layers",
     "release",
     "schedule",
@@ -31,7 +32,8 @@ _WHOLE_GRAPHS = (
     ("mxfp8", re.compile(r"deepseek|qwen|gpt[-_ ]?oss"), (26, 6)),
     ("nvfp4", re.compile(r"llama"), (26, 2)),
 )
-_LOSS_COMPILED = "202504"  # torchtitan compiles the loss with the model again since pull request 1033
+_LOSS_COMPILED = "202504"  # torchtitan compiles the loss with the model again since pull request 1033,
+_PARTS_AS_STAGES = "202501"  # and cuts batches into as many parts as there are stages of all ranks since 781
 
 
 def accumulated(words: str) -> int | None:
@@ -91,18 +93,25 @@ def release(source: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def features(words: str, framework: str, source: str, model: str = "") -> tuple[str, ...]:
-    """Return what the text says of the trainer that changes its speed: files of that name hold the factors.
+def micro_batches(source: str, ranks: int, stages: int) -> int:
+    """Return the micro-batches that torchtitan cuts a batch into by default: by pipeline ranks, later by all stages."""
+    return stages if _since(_PARTS_AS_STAGES, source) else ranks
 
-    What ``source`` dates by no month is taken to be of a new trainer.
-    """
+
+def _since(month: str, source: str) -> bool:
+    """Tell whether a source is of that month or later, as what bears no month is taken to be."""
+    found = _MONTH.search(source)
+    return not found or found[1] + found[2] >= month
+
+
+def features(words: str, framework: str, source: str, model: str = "") -> tuple[str, ...]:
+    """Return what the text says of the trainer that changes its speed: files of that name hold the factors."""
     text = words.replace("asynctp", "async tp")
     marks = {"compile": "torch.compile", "async-tp": "async tp", "rowwise": "rowwise"}
     found = [name for name, mark in marks.items() if mark in text]
     if framework == "nemo":
         found += _of_release(release(source), text, model)
-    month = _MONTH.search(source)
-    if framework == "torchtitan" and "compile" in found and (not month or month[1] + month[2] >= _LOSS_COMPILED):
+    if framework == "torchtitan" and "compile" in found and _since(_LOSS_COMPILED, source):
         found.append("compiled-loss")
     return tuple(found)
 

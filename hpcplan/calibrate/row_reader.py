@@ -167,7 +167,7 @@ class Reader:
             cp=cp,
             ep=min(self.whole("ep", 1) or 1, dp * cp),
             dp=dp,
-            micro_batch=self.micro_batch(framework, pp * (vpp or 1), batch // dp),
+            micro_batch=self.micro_batch(framework, pp, vpp or 1, batch // dp),
             schedule=notes.schedule(self.said("notes")),
             zero=zero,
             recompute=recompute,
@@ -236,13 +236,12 @@ class Reader:
             return 1  # torchtitan interleaves where told to; the tables of trainers before fused attention say so
         return None
 
-    def micro_batch(self, framework: str, stages: int, share: int) -> int | None:
+    def micro_batch(self, framework: str, pp: int, vpp: int, share: int) -> int | None:
         stated = self.whole("micro_batch")
-        if stated is None and framework == "torchtitan" and stages > 1 and share % stages == 0:
-            self.notes.append(
-                f"micro_batch {share // stages} assumed: torchtitan cuts a batch into as many parts as there are stages"
-            )
-            return share // stages
+        parts = notes.micro_batches(self.said("source"), pp, pp * vpp)
+        if stated is None and framework == "torchtitan" and pp > 1 and share % parts == 0:
+            self.notes.append(f"micro_batch {share // parts} assumed: torchtitan cuts a batch into {parts} by default")
+            return share // parts
         return stated
 
     def precision(self) -> Precision:

@@ -216,8 +216,11 @@ def test_notes_name_the_schedule_and_what_torchtitan_does_by_default(tmp_path: P
     line = "selene,torchtitan,64,llama3-8b,4096,64,8,4,1,2,bf16,9,schedule {}"
     interleaved, plain = (one(tmp_path, header, line.format(name)) for name in ("Interleaved 1F1B", "1F1B"))
     assert (interleaved.vpp, plain.vpp) == (2, 1)
-    # torchtitan's build_pipeline_schedule: as many micro-batches as there are stages, of all ranks together
+    # torchtitan's build_pipeline_schedule: as many micro-batches as there are stages, of all ranks together; before
+    # its pull request 781 of January 2025 as many as ranks
     assert (interleaved.micro_batch, plain.micro_batch) == (64 // 2 // (4 * 2), 64 // 2 // 4)
+    older = one(tmp_path, header, line.replace("torchtitan", "torchtitan 202412").format("Interleaved 1F1B"))
+    assert older.micro_batch == 64 // 2 // 4
     assert one(tmp_path, header, line.format("GPipe")).schedule == "gpipe"
     assert one(tmp_path, header, line.format("ZB-H1")).schedule == "zero-bubble"
 
