@@ -76,6 +76,7 @@ def _common(job: Any, state: JobState, gpus: int | None) -> dict[str, Any]:
         "qos": job.qos,
         "comment": values.text(job.comment or ""),
         "array_task_id": job.array_task_id,
+        "array_tasks_waiting": _waiting_tasks(job),
         "submit_time": job.submit_time or None,
         "eligible_time": job.eligible_time or None,
         "time_limit_s": _minutes(job.time_limit),
@@ -186,3 +187,9 @@ def _partition(partition: Any) -> PartitionRecord:
         default_time_s=_minutes(partition.default_time),
         max_nodes=partition.max_nodes if isinstance(partition.max_nodes, int) else None,
     )
+
+
+def _waiting_tasks(job: Any) -> str | None:
+    """Return the tasks that a record of an array stands for, in Slurm's notation."""
+    waiting = getattr(job, "array_tasks_waiting", None)
+    return values.text(str(waiting)) if waiting and job.array_task_id is None else None

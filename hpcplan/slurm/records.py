@@ -115,14 +115,24 @@ _COMPACT = {
 }  # fmt: skip
 
 
+def _tasks(part: str) -> int:
+    """Return how many tasks ``3``, ``2-5`` or ``0-8:2`` is; none for what Slurm cut off (``...``)."""
+    span, _, step = part.partition(":")
+    first, _, last = span.partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal():
+        return 0
+    return len(range(int(first), int(last or first) + 1, int(step) if step.isdecimal() and int(step) else 1))
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """One job (one attempt of it, where it was requeued) as the controller or accounting knows it.
 
     ``job_id`` is unique only together with ``cluster`` and ``submit_time``: Slurm reuses ids, and a requeued job gets a
     new submission time. A component of a heterogeneous job is a record of its own: ``het_job_id`` is the id of the
-    whole, which its first component has, ``het_offset`` its place from 0. ``max_rss_bytes`` is the peak of all tasks
-    together, as well as it is known; ``gpu_utilisation`` a fraction from 0 to 1.
+    whole, which its first component has, ``het_offset`` its place from 0. Tasks of an array that wait together are one
+    record: ``array_tasks_waiting`` names them in Slurm's notation (``2-5,8%2``). ``max_rss_bytes`` is the peak of all
+    tasks together, as well as it is known; ``gpu_utilisation`` a fraction from 0 to 1.
     """
 
     job_id: int
@@ -137,6 +147,7 @@ class JobRecord:
     comment: str | None = None
     array_job_id: int | None = None
     array_task_id: int | None = None
+    array_tasks_waiting: str | None = None
     het_job_id: int | None = None
     het_offset: int | None = None
     dependency: str | None = None
@@ -165,6 +176,13 @@ class JobRecord:
     def submitted_id(self) -> int:
         """The id that the submission was answered with: a job's own, its array's, or its heterogeneous job's."""
         return self.array_job_id or self.het_job_id or self.job_id
+
+    @property
+    def jobs_waiting(self) -> int:
+        """How many jobs the record stands for while it waits: of an array's tasks as many as may run at once."""
+        tasks, _, at_once = (self.array_tasks_waiting or "").partition("%")
+        count = sum(_tasks(part) for part in tasks.split(","))
+        return max(1, min(count, int(at_once)) if at_once.isdecimal() and int(at_once) else count)
 
     def is_among(self, job_ids: Collection[int]) -> bool:
         """Whether one of these ids means it: its own, or that of the array or heterogeneous job that it is part of."""

@@ -141,6 +141,7 @@ def _record(row: Mapping[str, str]) -> JobRecord:
         comment=values.text(row["Comment"]),
         array_job_id=int(array) if underscore else None,
         array_task_id=int(task) if task.isdecimal() else None,
+        array_tasks_waiting=task.strip("[]") if task.startswith("[") else None,
         het_job_id=int(het) if plus else None,
         het_offset=int(offset) if plus else None,
         submit_time=values.stamp(row["Submit"]),

@@ -65,6 +65,7 @@ def _record(row: Mapping[str, str]) -> JobRecord:
         comment=values.text(row["comment"]),
         array_job_id=int(row["arrayjobid"]) if task is not None else None,
         array_task_id=int(task) if task is not None and task.isdecimal() else None,
+        array_tasks_waiting=task if task is not None and not task.isdecimal() else None,
         het_job_id=het_job_id,
         het_offset=None if het_job_id is None else values.number(row["hetjoboffset"]),
         dependency=values.text(row["dependency"]),

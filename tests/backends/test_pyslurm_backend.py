@@ -145,6 +145,7 @@ def test_array_tasks_name_their_array(backend_with: Callable[..., PyslurmBackend
     waiting, task = backend_with(jobs=jobs).jobs([34, 35])
     assert (task.array_job_id, task.array_task_id) == (34, 1)
     assert (waiting.array_job_id, waiting.array_task_id) == (34, None)
+    assert (task.array_tasks_waiting, waiting.array_tasks_waiting) == (None, "2-3")
 
 
 @pytest.mark.parametrize("word", ["hetjob", "heterogeneous"])

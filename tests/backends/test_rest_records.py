@@ -142,6 +142,12 @@ def test_a_node_that_drains_is_not_usable(state: dict[str, Any]) -> None:
     assert (node.memory_bytes, node.partitions, node.reason) == (GIB, ("batch",), "fan")
 
 
+def test_waiting_tasks_of_an_array_are_named_in_both_shapes() -> None:
+    (queued,) = records.queued({"jobs": [NEW | {"array_job_id": number(34), "array_task_string": "2-3%1"}]})
+    (stored,) = records.stored({"jobs": [STORED | {"array": {"job_id": 34, "task_id": None, "task": "2-3%1"}}]})
+    assert (queued.array_tasks_waiting, stored.array_tasks_waiting) == ("2-3%1", "2-3%1")
+
+
 def test_partitions_of_both_shapes() -> None:
     flat = {"name": "batch", "nodes": "n[1-8]", "total_nodes": 8, "state": "UP", "flags": ["default"],
             "max_time_limit": 60, "default_time_limit": None, "maximum_nodes_per_job": -1}  # fmt: skip

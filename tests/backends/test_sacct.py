@@ -114,6 +114,7 @@ def test_array_tasks_name_their_array() -> None:
     task, waiting = read({**JOB, "JobIDRaw": "35", "JobID": "34_1"}, {**JOB, "JobIDRaw": "34", "JobID": "34_[2-3%1]"})
     assert (task.job_id, task.array_job_id, task.array_task_id) == (35, 34, 1)
     assert (waiting.job_id, waiting.array_job_id, waiting.array_task_id) == (34, 34, None)
+    assert (task.array_tasks_waiting, waiting.array_tasks_waiting) == (None, "2-3%1")
 
 
 def test_components_of_a_heterogeneous_job_name_it_and_their_place() -> None:

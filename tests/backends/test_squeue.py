@@ -73,6 +73,15 @@ def test_array_tasks_name_their_array() -> None:
     assert (task.job_id, task.array_job_id, task.array_task_id) == (35, 34, 1)
     waiting = read(jobid="34", arrayjobid="34", arraytaskid="2-3%1", state="PENDING", nodelist="")
     assert (waiting.array_job_id, waiting.array_task_id) == (34, None)
+    assert (task.array_tasks_waiting, waiting.array_tasks_waiting) == (None, "2-3%1")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "jobs"),
+    [("2-5", 4), ("1,3-7:2", 4), ("0-99%8", 8), ("3", 1), ("0-3%10", 4), ("1-4,...", 4), ("...", 1), (None, 1)],
+)
+def test_waiting_tasks_of_an_array_are_as_many_jobs_as_may_run_at_once(waiting: str | None, jobs: int) -> None:
+    assert JobRecord(34, JobState.PENDING, array_tasks_waiting=waiting).jobs_waiting == jobs
 
 
 @pytest.mark.parametrize(

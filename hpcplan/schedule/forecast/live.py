@@ -51,7 +51,7 @@ def snapshot_of_backend(backend: Backend, *, history_s: int = HISTORY_S, policy:
         elif job.pending and _is_held(record):
             left_out += 1
         elif job.running or record.state.waiting:
-            jobs.append(job)
+            jobs += _tasks_of(job, record)
     info = backend.ping()
     source = f"{info.backend}: {info.cluster}" if info.cluster else info.backend
     if not shared:
@@ -158,6 +158,14 @@ def _shared(machine: Machine, records: Sequence[JobRecord]) -> bool:
     sized = [record for record in records if record.start_time is not None and record.cpus and record.nodes]
     partial = sum((record.cpus or 0) < (record.nodes or 0) * least for record in sized)
     return bool(sized) and partial > _SHARED * len(sized)
+
+
+def _tasks_of(job: QueueJob, record: JobRecord) -> list[QueueJob]:
+    """Return a job; of tasks of an array that wait together, one for each of those that may run at once."""
+    if not job.pending:
+        return [job]
+    more = [job.model_copy(update={"label": f"{job.label}.task{n}"}) for n in range(2, record.jobs_waiting + 1)]
+    return [job, *more]
 
 
 def _is_held(record: JobRecord) -> bool:

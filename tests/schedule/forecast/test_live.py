@@ -57,6 +57,13 @@ PENDING = record(2, JobState.PENDING, reason="Resources", priority=10)
 ENDED = record(3, JobState.COMPLETED, start_time=NOW - 400, end_time=NOW - 100, name="train-7")
 
 
+def test_each_waiting_task_of_an_array_is_a_job_of_the_queue() -> None:
+    array = record(2, JobState.PENDING, reason="Priority", priority=9, array_job_id=2, array_tasks_waiting="3-8%4")
+    found = snapshot_of_backend(Queue([RUNNING, array]))  # type: ignore[arg-type]
+    assert [job.label for job in found.pending] == ["2", "2.task2", "2.task3", "2.task4"]
+    assert {(job.width, job.priority, job.limit_s) for job in found.pending} == {(2, 9, 3600)}
+
+
 def test_running_waiting_and_ended_jobs_are_told_apart() -> None:
     held = record(4, JobState.PENDING, reason="Dependency", priority=0)
     never = record(5, JobState.CANCELLED)
