@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from hpcplan.cost.money import money
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.plan import Plan
 from hpcplan.schedule.finish_option import Candidate, Option, candidate, longest_s, places, shorter_s, sizes
@@ -103,6 +104,8 @@ def plan_for_finish(
     workload = loaded.workload
     request = workload.request.model_copy(update={"deadline_s": None})
     loaded = dataclasses.replace(loaded, workload=workload.model_copy(update={"request": request}))
+    if criterion == "cost":
+        _need_prices(loaded, site.site)
     known = KnownQueue(queue, site.site, seed)
     with Workers(known, processes if known.costly else 1) as workers:
         race = Race(known, criterion, deadline_s, workers, lambda: each(_stand(race, known)))
@@ -123,6 +126,22 @@ def plan_for_finish(
     )
     ordered = tuple(sorted(options, key=lambda one: (one.partition, one.qos or "", one.nodes, -one.limit_s)))
     return FinishPlan(planned, best, ordered, criterion, known.now_s)
+
+
+def _need_prices(loaded: LoadedWorkload, site: Site) -> None:
+    """Refuse to look for the cheapest among nodes of which some have no price."""
+    asked = {name for name, _ in places(loaded, site) if name in site.partitions}
+    groups = {group for name in asked for group in site.partitions[name].nodes}
+    missing = sorted(
+        group
+        for group in groups
+        if site.node_groups[group].accelerators is not None and money(site, group, 1.0) is None
+    )
+    if missing:
+        raise InputError(
+            f"site {site.name!r} has no price of {', '.join(missing)} to tell what is cheapest by",
+            hint="price_per_hour of the node group, or the site's price of energy and the group's power",
+        )
 
 
 def _enter(
@@ -176,10 +195,6 @@ def _best(
                 f"{format_duration(deadline_s)}"
             )
     if criterion == "cost":
-        if any(one.cost is None for one in chosen):
-            raise InputError(
-                "the site has no prices to tell what is cheapest by", hint="price_per_hour of its node groups"
-            )
         return min(chosen, key=lambda one: (one.cost or 0.0, one.finish.quantile_s(0.9), one.nodes))
     level = level_of(criterion)
     return min(chosen, key=lambda one: (one.finish.quantile_s(level), one.nodes, -one.limit_s))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcplan.errors import InfeasibleError
+from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.plan import Segment
 from hpcplan.schedule.chain_waits import ChainWaits, drawn_waits
 from hpcplan.schedule.finish import REQUEUE_S, Chain, Finish, one_way, simulate_chain
@@ -226,6 +226,18 @@ def test_the_cheapest_within_a_deadline_is_chosen_and_an_impossible_one_is_refus
     assert cheap.best.finish.quantile_s(0.9) <= late_s
     with pytest.raises(InfeasibleError, match="the deadline binds"):
         planned(None, deadline_s=600.0)
+
+
+def test_the_cheapest_is_not_looked_for_among_nodes_without_a_price() -> None:
+    loaded = load_site("superpod-h100")
+    groups = {
+        name: group.model_copy(update={"price_per_hour": None, "power_w": None})
+        for name, group in loaded.site.node_groups.items()
+    }
+    free = dataclasses.replace(loaded, site=loaded.site.model_copy(update={"node_groups": groups}))
+    with pytest.raises(InputError, match="'superpod-h100' has no price of dgx to tell") as caught:
+        plan_for_finish(load_workload("llama3-8b"), free, None, criterion="cost")
+    assert "price_per_hour" in (caught.value.hint or "")
 
 
 def waits_of(known: Queue) -> KnownQueue:
