@@ -46,7 +46,6 @@ def main() -> None:
     target = TimeTarget(batch)
     weights = group_weights(groups)
     design = design_for(target)
-    everything = fit(target, start, design, weights)
     sites = np.array([row.site for row in rows])
     print(f"{'site':22}{'runs':>6}{'before':>9}{'after':>9}{'least':>8}{'most':>8}{'fell in':>10}")
     sums = np.zeros(3)
@@ -54,9 +53,8 @@ def main() -> None:
         here = np.flatnonzero(sites == site)
         if len(here) < options.least or (options.sites and site not in options.sites):
             continue
-        known = np.where([kind == "sites" and label == site for kind, label, _ in design.names], 0.0, everything)
         others = np.where(sites == site, 0.0, weights)
-        values = fit(target, start, design, others, start=known, steps=6)
+        values = fit(target, start, design, others)  # from the prior: a fit of all would know the site
         base = batch.coefficients(start, design.logs(values))
         own = make_batch([rows[i] for i in here], Coefficients(**{n: prior.constants[n].value for n in NAMES}))
         of_site = Coefficients(**{name: getattr(base, name)[here] for name in NAMES})
