@@ -132,8 +132,9 @@ def _seen(batch: Batch, folder: Path | None) -> frozenset[str]:
 def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
     constants = _constants(batch, folder)
     costs = batch.price(_columns(constants))
-    steps, memory = _corrected(batch, constants, costs.step_s), costs.memory_bytes
-    widths = _half_widths(batch, constants)
+    at = places(batch.shape, batch.sequence, batch.shardings)
+    steps, memory = _corrected(constants, at, costs.step_s), costs.memory_bytes
+    widths = _half_widths(constants, at)
     known = _seen(batch, folder)
     capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
     result: list[Prediction] = []
@@ -157,9 +158,8 @@ def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
     return result
 
 
-def _corrected(batch: Batch, constants: Sequence[Constants], step_s: Array) -> Array:
+def _corrected(constants: Sequence[Constants], at: Array, step_s: Array) -> Array:
     """Return step times with the corrections that measured runs of each row's site add."""
-    at = places(batch.shape, batch.sequence, batch.shardings)
     result = step_s.copy()
     for i, each in enumerate(constants):
         if each.corrected is not None:
@@ -167,9 +167,8 @@ def _corrected(batch: Batch, constants: Sequence[Constants], step_s: Array) -> A
     return result
 
 
-def _half_widths(batch: Batch, constants: Sequence[Constants]) -> list[float]:
+def _half_widths(constants: Sequence[Constants], at: Array) -> list[float]:
     """Return the half-width of each row's interval, as a share of its step time."""
-    at = places(batch.shape, batch.sequence, batch.shardings)
     nears = [each.corrected for each in constants]
     nearest = [
         1.0 if near is None else near.correction.nearest(at[[i]], near.trainer)[0] for i, near in enumerate(nears)
