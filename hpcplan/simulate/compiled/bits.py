@@ -7,7 +7,7 @@ import numpy as np
 from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
 from hpcplan.simulate.compiled.layout import RUN_BEGINS, RUN_SIZES, Ints, Sets
 
-__all__ = ["add_best_fit", "common", "is_empty"]
+__all__ = ["add_best_fit", "common", "is_empty", "mark"]
 
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -29,6 +29,15 @@ def is_empty(sets: Sets, row: int) -> bool:
         if sets[row, word]:
             return False
     return True
+
+
+@compiled
+def mark(sets: Sets, row: int, word: int, bit: np.uint64, there: bool) -> None:
+    """Put a node into a row, or take it out."""
+    if there:
+        sets[row, word] |= bit
+    else:
+        sets[row, word] &= ~bit
 
 
 @compiled

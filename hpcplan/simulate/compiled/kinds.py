@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from hpcplan.simulate.compiled.bits import mark
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
     ALTERED, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_ROWS, GRES_SETS, IN_FULL, KIND, MOVING,
@@ -59,13 +60,13 @@ def _note(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
     kind, word, bit = of[KIND, slot], node // 64, _ONE << np.uint64(node % 64)
     sets[rules[STALE_SETS] + kind, word] |= bit
     gres = not of[NODE_CPUS, slot] or has_gres(of, stock, held, slot, node, NEVER, 0)
-    _mark(sets, rules[ROOM_SETS] + kind, word, bit, gres and has_cpus(of, stock, held, slot, node, NEVER, 0))
+    mark(sets, rules[ROOM_SETS] + kind, word, bit, gres and has_cpus(of, stock, held, slot, node, NEVER, 0))
     if of[GRES_A_NODE, slot]:
         if not of[NODE_CPUS, slot]:
             gres = has_gres(of, stock, held, slot, node, NEVER, 0)
-        _mark(sets, rules[NEAR_SETS] + kind, word, bit, gres)
+        mark(sets, rules[NEAR_SETS] + kind, word, bit, gres)
         if not of[ROOM_KNOWN, kind]:
-            _mark(sets, rules[EVER_SETS] + kind, word, bit, _has_gres_ever(of, stock, slot, node))
+            mark(sets, rules[EVER_SETS] + kind, word, bit, _has_gres_ever(of, stock, slot, node))
 
 
 @compiled
@@ -74,14 +75,6 @@ def _has_gres_ever(of: Ints, stock: Ints, slot: int, node: int) -> bool:
         if stock[node, IN_FULL + OF_GRES + kind] < of[NODE_GRES + kind, slot]:
             return False
     return True
-
-
-@compiled
-def _mark(sets: Sets, row: int, word: int, bit: np.uint64, there: bool) -> None:
-    if there:
-        sets[row, word] |= bit
-    else:
-        sets[row, word] &= ~bit
 
 
 @compiled
@@ -136,7 +129,7 @@ def _find_fit(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
         gres_s = gres_from(of, stock, held, slot, node)
     if of[GRES_A_NODE, slot]:
         of[rules[GRES_ROWS] + kind, node] = gres_s
-        _mark(sets, rules[GRES_SETS] + kind, node // 64, _ONE << np.uint64(node % 64), gres_s != FOREVER)
+        mark(sets, rules[GRES_SETS] + kind, node // 64, _ONE << np.uint64(node % 64), gres_s != FOREVER)
     fits_s = cpus_from(of, stock, held, slot, node)
     if of[NODE_CPUS, slot]:
         fits_s = max(gres_s, fits_s)

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.bits import common, mark
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
     ALTERED, BUSY, CHOSEN, CPUS, CPU_MEMORY, FIRST_ENDING, FIRST_HELD, GRES_A_NODE, HELD_CPUS, HELD_LATER, HELD_MEMORY,
@@ -256,14 +256,8 @@ def _alter(rules: Ints, of: Ints, sets: Sets, stock: Ints, node: int) -> None:
     of[ALTERED, of[_CLOCK, N_ALTERED] % rules[NODES]] = node
     of[_CLOCK, N_ALTERED] += 1
     word, bit = node // 64, _ONE << np.uint64(node % 64)
-    if stock[node, IS_FREE + OF_CPUS] <= 0 or stock[node, IS_FREE + OF_WHOLE] < 0:
-        sets[BUSY, word] |= bit
-    else:
-        sets[BUSY, word] &= ~bit
-    if stock[node, IS_FREE + OF_JOBS] == 0:
-        sets[IDLE, word] |= bit
-    else:
-        sets[IDLE, word] &= ~bit
+    mark(sets, BUSY, word, bit, stock[node, IS_FREE + OF_CPUS] <= 0 or stock[node, IS_FREE + OF_WHOLE] < 0)
+    mark(sets, IDLE, word, bit, stock[node, IS_FREE + OF_JOBS] == 0)
 
 
 @compiled
