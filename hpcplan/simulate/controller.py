@@ -63,7 +63,7 @@ class Controller(Turns):
         self._submit_limits = policy if has_submit_limits(policy) else None
         self._limits = LimitKeeper(policy, cluster.machine, self.settings) if policy.qos or policy.accounts else None
         self._licensed: dict[int, Job] = {}  # jobs with licences whose end is not yet seen
-        self._stopped: set[int] = set()  # jobs that the controller has stopped and that are not yet gone
+        self._told: set[int] = set()  # jobs that have ended, of which nodes will tell when they are gone
         self._at_once = False
         self._preempting: dict[int, int] = {}  # when a waiting job had others stopped
         self._preemption = Preemption(cluster.machine, self.settings, policy)
@@ -192,9 +192,11 @@ class Controller(Turns):
             at_ms = self._main.turn(self.now * 1000) % 1000 if by_check else self._turn_ms
             # a recording does not tell of the look itself, but of the pass that follows when they are gone
             lag_ms = at_ms + (0 if by_check and self._moments is not None else KILLED_MS)
-            self._stopped.add(job.id)
+            self._told.add(job.id)
         else:
             lag_ms = began_ms + self.settings.end_overhead_ms
+            if self.settings.nodes_tell:
+                self._told.add(job.id)
         seen_ms = self.now * 1000 + lag_ms
         if self._moments is not None:
             seen_ms = self._moments.seen_ms(job, self.now) or seen_ms
@@ -204,14 +206,11 @@ class Controller(Turns):
         if self._multifactor is not None and self._multifactor.fair_share is not None:
             self._multifactor.fair_share.ended(job, self.now)
 
-    def _clean_up(self, ended: tuple[int, int, int]) -> None:
-        """Let nodes be given out again."""
+    def _clean_up(self, ended: tuple[int, int, int]) -> bool:
+        """Let nodes be given out again; whether the main scheduler looks at once, as a node has told of it."""
         _, job_id, nodes = ended
         if self._limits is not None:
             self._limits.ended(job_id, self.now)
-        if job_id in self._stopped:
-            self._stopped.remove(job_id)
-            self._at_once = self._moments is None and not self.settings.defer
         if job_id in self._licensed:
             self._count_licenses(self._licensed.pop(job_id), 1)
         if self._resources is None:
@@ -220,6 +219,9 @@ class Controller(Turns):
             self._resources.give_back(self._holdings.pop(job_id))
             self.busy = self._resources.full()
         del self._promised[bisect_left(self._promised, ended)]
+        told = job_id in self._told
+        self._told.discard(job_id)
+        return told and not self.settings.defer
 
     # what else than nodes a job needs ---------------------------------------------------------------------------------
 

@@ -25,6 +25,10 @@ class SlurmSettings:
     Counts of 0 are no limit. Without slurmdbd the thread that works priorities out anew does not run (measured), so
     that they are not ``priority_recalculated`` while jobs wait: age counts for nothing.
 
+    ``nodes_tell`` is whether each node has something to do after a job, and tells the controller when it is done: run
+    the ``Epilog``, or end the step that ``PrologFlags`` has given the allocation. (A SPANK plugin's epilog, which
+    slurm.conf does not name, counts as well.)
+
     The last fields are not Slurm's, and were measured on slurmctld 22.05.8. The controller began ``started_s`` and
     ``started_ms`` on the trace's clock, and its periods count from there; the trace's clock is ``clock_s`` (unix
     seconds) behind the controller's, which is what ``bf_resolution`` rounds. It holds running jobs against their limits
@@ -58,6 +62,7 @@ class SlurmSettings:
     max_switch_wait_s: int = 300
     over_time_limit_s: int = 0
     kill_wait_s: int = 30
+    nodes_tell: bool = False
     priority_weight_age: int = 0
     priority_weight_job_size: int = 0
     priority_weight_partition: int = 0
@@ -156,6 +161,9 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
     found["preempt_mode"] = values.get("preemptmode", "off").lower().replace("gang", "").strip(",") or "off"
     found["priority_weight_tres"] = _counts(values.get("priorityweighttres", ""), "=")
     found["licenses"] = _counts(values.get("licenses", ""), ":")
+    found["nodes_tell"] = bool(values.get("epilog", "").strip()) or bool(
+        {"contain", "x11"} & set(values.get("prologflags", "").lower().replace(" ", "").split(","))
+    )
     found |= _own_keys(values)
     assert found.keys() <= {field.name for field in fields(SlurmSettings)}
     settings = SlurmSettings(**found)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["BackfillThread", "MainThread"]
 
 _SHORT_SLEEP_MS: Final = 1001
-_BEGINS_MS: Final = 45  # how long after its start slurmctld counts ``sched_interval`` from (measured on 22.05.8)
+_WORKS_MS: Final = 65  # how long after waking the loop comes to its turn (measured on 22.05.8)
 _LONG: Final = 1000  # intervals; where in a second a loop was after so long is nobody's to know
 
 
@@ -111,7 +111,7 @@ class MainThread:
         self._delay_s = settings.batch_sched_delay_s
         self._turn_us = 1_000_000 + settings.loop_drift_us
         self._first_us = (settings.started_s * 1000 + settings.started_ms + settings.loop_phase_ms) * 1000
-        began_ms = settings.started_s * 1000 + settings.started_ms + min(_BEGINS_MS, settings.loop_phase_ms)
+        began_ms = self._first_us // 1000 - min(_WORKS_MS, settings.loop_phase_ms)
         self._last_whole_s = self._last_s = began_ms // 1000
         self._batch_ms: int | None = None
         self._wanted = False  # whether a pass over the whole queue can find anything new

@@ -6,8 +6,12 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
   (the submission of a batch job starts nothing by itself);
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`);
-- once jobs are gone that it has stopped itself, at their limits or for others: the head of the queue, at once (unless
-  ``defer`` is among the parameters).
+- once the last node of a job tells by itself that the job is gone: the head of the queue, at once (unless ``defer`` is
+  among the parameters). The loop is then not asked for another pass. Nodes tell where there is something to do when a
+  job has ended: the job was stopped, at its limit or for another one; or there is an ``Epilog`` to run, or a step of
+  the allocation's to end (``PrologFlags=Contain``). Else they answer to the controller's word that the job is over, and
+  it is the loop that is asked for a pass. (On a real one some ends of the second kind come to be of the first, where a
+  job's last process lives for a moment longer than its script: 12 % of 2,294 recorded ones.)
 
 Each of the two threads has its turn at some moment within a second (:mod:`.threads`), and sees the ends of jobs before
 that moment only: the nodes of a job can be given out, and jobs that depend on it start, at the second of its end or at
@@ -27,6 +31,7 @@ from hpcplan.slurm.records import JobState
 
 if TYPE_CHECKING:
     from hpcplan.simulate.limits import LimitKeeper
+    from hpcplan.simulate.moments import Moments
     from hpcplan.simulate.multifactor import Multifactor
     from hpcplan.simulate.reservations import Reservations
     from hpcplan.simulate.slurm_settings import SlurmSettings
@@ -49,7 +54,8 @@ class Turns(Engine):
     _switch_waits: list[tuple[int, int]]  # (until when a job waits for few switches, its id)
     _turn_ms: int  # how far into the present second it is
     _triggered: bool
-    _at_once: bool  # the main scheduler looks as soon as the jobs are gone that the controller has stopped
+    _at_once: bool  # whether the main scheduler looks now, a node having told that a job is gone
+    _moments: Moments | None
     _unseen: int  # of ``changes``, ends when they happen and not when they are seen
     _visible_changes: int
     _first_turn: int
@@ -57,8 +63,8 @@ class Turns(Engine):
     _looked_at_limits: int  # when the minutes of groups were last held against jobs that run
 
     @abstractmethod
-    def _clean_up(self, ended: tuple[int, int, int]) -> None:
-        """Let nodes be given out again."""
+    def _clean_up(self, ended: tuple[int, int, int]) -> bool:
+        """Let nodes be given out again; whether the main scheduler looks at once, as a node has told of it."""
 
     @abstractmethod
     def _main_pass(self, *, whole: bool) -> bool:
@@ -169,13 +175,14 @@ class Turns(Engine):
     def _see_ends(self, until_ms: int) -> None:
         """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
         while self._completing and self._completing[0][0] <= until_ms:
-            self._clean_up(heapq.heappop(self._completing)[1])
+            at_once = self._clean_up(heapq.heappop(self._completing)[1])
             self.changes += 1
-            self._triggered = True
+            self._at_once |= at_once
+            self._triggered |= not at_once
 
     def _look_at_once(self) -> None:
-        """Have a pass of the main scheduler as soon as jobs are gone that it has stopped."""
-        if self._at_once and self.queue:
+        """Have a pass of the main scheduler as soon as nodes tell that jobs are gone."""
+        if self._at_once and self.queue and self._moments is None:
             self._main_pass(whole=False)
         self._at_once = False
 

@@ -31,7 +31,7 @@ NEVER: Final = -(2**62)  # a time that is not set
 
 # The fields of SlurmSettings that count, and what follows from them; counts of sets, and the rows where they begin.
 RULES: Final = (
-    "builtin", "defer", "by_id", "multifactor", "recalculated", "sched_interval_s", "batch_sched_delay_s",
+    "builtin", "defer", "nodes_tell", "by_id", "multifactor", "recalculated", "sched_interval_s", "batch_sched_delay_s",
     "default_queue_depth", "partition_job_depth", "sched_max_job_start", "bf_interval_s", "bf_resolution_s",
     "bf_window_s", "bf_max_job_test", "bf_max_job_start", "bf_max_job_part", "bf_max_job_user",
     "bf_job_part_count_reserve", "bf_min_age_reserve_s", "bf_min_prio_reserve", "over_time_limit_s",
@@ -43,10 +43,10 @@ RULES: Final = (
     "stale_sets", "fit_rows", "gres_rows", "order_rows",
 )  # fmt: skip
 (
-    BUILTIN, DEFER, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S, DEFAULT_QUEUE_DEPTH,
-    PARTITION_JOB_DEPTH, SCHED_MAX_JOB_START, BF_INTERVAL_S, BF_RESOLUTION_S, BF_WINDOW_S, BF_MAX_JOB_TEST,
-    BF_MAX_JOB_START, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE, BF_MIN_AGE_RESERVE_S,
-    BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S, PRIORITY_CALC_PERIOD_S,
+    BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
+    DEFAULT_QUEUE_DEPTH, PARTITION_JOB_DEPTH, SCHED_MAX_JOB_START, BF_INTERVAL_S, BF_RESOLUTION_S, BF_WINDOW_S,
+    BF_MAX_JOB_TEST, BF_MAX_JOB_START, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE,
+    BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S, PRIORITY_CALC_PERIOD_S,
     TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US, BACKFILL_PHASE_MS,
     BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS,
     PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS,
