@@ -16,7 +16,7 @@ from hpcplan.calibrate.hardware import site_name
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
 from hpcplan.cost.machine import Machine, machine_of, slowest
-from hpcplan.cost.memory import memory
+from hpcplan.cost.memory import Memory, by_stage, memory
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import NONE, RECOMPUTE, SCHEDULES, SELECTIVE, Floats, Ints, Shardings
@@ -86,10 +86,54 @@ class Batch:
             self.recipe,
         )
 
+    def memory_bytes(self, c: Coefficients) -> tuple[Floats, Floats]:
+        """Return the memory of every row as its own figure counts it, and what the card holds, in bytes.
+
+        Where a row states its cut into stages, that is of its fullest one.
+        """
+
+        def held(c: Coefficients) -> Memory:
+            return memory(self.shape, self.sequence, self.machine, self.shardings, c, self.recipe)
+
+        reported, card = _figures(self.rows, c, held)
+        cut = [i for i, row in enumerate(self.rows) if row.stage_layers]
+        if cut:
+            counts = np.array([len(self.rows[i].stage_layers) for i in cut])
+            every, begins = np.repeat(cut, counts), np.cumsum(counts) - counts
+            layers = np.concatenate([np.array(self.rows[i].stage_layers) for i in cut])
+            found = self.take(every)._stages(c.take(every) if np.ndim(c.link_efficiency) else c, layers, begins)
+            reported[cut], card[cut] = (np.maximum.reduceat(values, begins) for values in found)
+        return reported, card
+
+    def _stages(self, c: Coefficients, layers: Ints, begins: Ints) -> tuple[Floats, Floats]:
+        """Return the same of stages, one a row, of so many layers; ``begins`` are the rows of first stages."""
+        stage = np.arange(len(layers)) - np.repeat(begins, np.diff(begins, append=len(layers)))
+
+        def held(c: Coefficients) -> Memory:
+            return by_stage(
+                self.shape, self.sequence, self.machine, self.shardings, c, self.recipe, stage, layers
+            )  # fmt: skip
+
+        return _figures(self.rows, c, held)
+
     def coefficients(self, base: Coefficients, logs: NDArray[np.float64]) -> Coefficients:
         """Return ``base`` times the exponential of ``logs``, of shape (rows, constants)."""
         factors = np.exp(logs)
         return Coefficients(**{name: getattr(base, name) * factors[:, i] for i, name in enumerate(NAMES)})
+
+
+def _figures(rows: Sequence[Row], c: Coefficients, held: Callable[[Coefficients], Memory]) -> tuple[Floats, Floats]:
+    """Return the memory of rows as their figures count it, and what the card holds.
+
+    A figure may be what the allocator reserved, without CUDA's context and NCCL's buffers, or what it had handed out at
+    the most: tensors alone, without what fragments.
+    """
+    found, counted = held(c), np.array([row.memory_counted for row in rows])
+    reported = np.where(counted == "card", found.total, found.reserved)
+    if np.any(counted == "allocated"):
+        tensors = held(dataclasses.replace(c, activation_fragmentation=np.ones_like(c.activation_fragmentation)))
+        reported = np.where(counted == "allocated", tensors.reserved - tensors.framework, reported)
+    return reported, found.total
 
 
 @cache
@@ -245,8 +289,11 @@ def _infer_micro_batch(batch: Batch, base: Coefficients) -> Batch:
 
 
 def _infer_virtual_stages(batch: Batch, base: Coefficients) -> Batch:
-    """Infer the fastest interleaving that divides a stage's layers and whose micro-batches divide by the stages."""
-    open_ = np.array([row.vpp is None for row in batch.rows])
+    """Infer the fastest interleaving that divides a stage's layers and whose micro-batches divide by the stages.
+
+    A cut that is stated by stages is taken to be of plain ones.
+    """
+    open_ = np.array([row.vpp is None and not row.stage_layers for row in batch.rows])
     s = batch.shardings
     held = np.ceil(batch.shape.layers / s.pp)
     can = open_ & (s.micro_batches % s.pp == 0)

@@ -6,13 +6,16 @@ Tables say in notes what has no column. Each function looks for one thing in tha
 from __future__ import annotations
 
 import re
+from typing import Literal, TypeAlias
 
 __all__ = [
+    "Counted",
     "accumulated",
     "capacity_factor",
     "drops_tokens",
     "features",
     "is_hybrid_sharded",
+    "memory_counted",
     "micro_batches",
     "recomputed_layers",
     "release",
@@ -20,6 +23,8 @@ __all__ = [
     "shard_group",
     "stage_layers",
 ]
+
+Counted: TypeAlias = Literal["card", "reserved", "allocated"]
 
 _ACCUMULATED = re.compile(r"(?:micro_num|(?:gradient[ _]?)?accumulation(?:[ _]steps)?|grad_accum)\s*[=:]?\s*(\d+)")
 _CUT = re.compile(r"(?:layers[ _-]per[ _-]stage|stage[ _-]layers)\s*[=:]?\s*[\[(]([\d,\s]+)[\])]")
@@ -75,6 +80,14 @@ def capacity_factor(words: str) -> float | None:
     return (float(found[1]) or None) if found else None
 
 
+def memory_counted(words: str) -> Counted:
+    """Return what a memory is of: the card, or what PyTorch's allocator reserved or handed out at the most."""
+    found = re.search(r"max_memory_(reserved|allocated)", words)
+    if found is None:
+        return "card"
+    return "reserved" if found[1] == "reserved" else "allocated"
+
+
 def drops_tokens(words: str) -> bool:
     """Tell whether tokens beyond the experts' capacity are dropped."""
     return bool(re.search(r"token[-_ ]?drop", words))
@@ -107,7 +120,8 @@ def _since(month: str, source: str) -> bool:
 def features(words: str, framework: str, source: str, model: str = "") -> tuple[str, ...]:
     """Return what the text says of the trainer that changes its speed: files of that name hold the factors."""
     text = words.replace("asynctp", "async tp")
-    marks = {"compile": "torch.compile", "async-tp": "async tp", "rowwise": "rowwise"}
+    marks = {"compile": "torch.compile", "async-tp": "async tp", "rowwise": "rowwise",
+             "half-gradients": "gradients in 16 bits"}  # fmt: skip
     found = [name for name, mark in marks.items() if mark in text]
     if framework == "nemo":
         found += _of_release(release(source), text, model)

@@ -60,17 +60,22 @@ def calibrate(
     runs = measured_runs(tables, folder)
     batch, groups = runs.batch, runs.tables
     time = hold_out(TimeTarget(batch), runs.base, runs.weights, seed=seed, on_site=on_site)
-    sized = np.where([bool(row.measured_bytes) for row in batch.rows], 1.0, group_weights(groups))
+    told = [bool(row.measured_bytes) for row in batch.rows]
+    sized = np.where(told, 1.0, group_weights(groups))
     memory = hold_out(MemoryTarget(batch), runs.base, sized, seed=seed, on_site=on_site)
     sites = [row.site for row in batch.rows]
+    reported, card = batch.memory_bytes(runs.base)
+    beyond = np.where(told, card - reported, 0.0)
     return Calibration(
         batch=batch,
         tables=groups,
         time=time,
         memory=memory,
         left_out=runs.left_out,
-        by_table=tuple(_accuracy(name, _where(groups, name), batch, time, memory) for name in dict.fromkeys(groups)),
-        by_site=tuple(_accuracy(name, _where(sites, name), batch, time, memory) for name in sorted(set(sites))),
+        by_table=tuple(
+            _accuracy(name, _where(groups, name), batch, time, memory, beyond) for name in dict.fromkeys(groups)
+        ),
+        by_site=tuple(_accuracy(name, _where(sites, name), batch, time, memory, beyond) for name in sorted(set(sites))),
     )
 
 
@@ -116,16 +121,17 @@ def _where(names: Sequence[str], name: str) -> list[int]:
     return [i for i, each in enumerate(names) if each == name]
 
 
-def _accuracy(group: str, index: list[int], batch: Batch, time: Held, memory: Held) -> Accuracy:
+def _accuracy(group: str, index: list[int], batch: Batch, time: Held, memory: Held, beyond: Array) -> Accuracy:
     pairs = ((time.calibrated, memory.calibrated), (time.unseen, memory.unseen))
-    calibrated, unseen = (score(group, _predictions(index, batch, *pair)) for pair in pairs)
+    calibrated, unseen = (score(group, _predictions(index, batch, *pair, beyond)) for pair in pairs)
     draws = zip(time.three_rows, memory.three_rows, strict=True)
-    three = [prediction for pair in draws for prediction in _predictions(index, batch, *pair)]
+    three = [prediction for pair in draws for prediction in _predictions(index, batch, *pair, beyond)]
     return Accuracy(group, calibrated, unseen, score(group, three))
 
 
-def _predictions(index: list[int], batch: Batch, time: Array, memory: Array) -> list[Prediction]:
-    capacity = np.broadcast_to(batch.machine.memory_bytes, (len(batch),))
+def _predictions(index: list[int], batch: Batch, time: Array, memory: Array, beyond: Array) -> list[Prediction]:
+    """Return predictions; ``beyond`` is what the card holds that a row's figure of memory does not count, in bytes."""
+    capacity = np.broadcast_to(batch.machine.memory_bytes, (len(batch),)) - beyond
     result: list[Prediction] = []
     for i in index:
         step_s = None if np.isnan(time[i]) else float(np.exp(time[i]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hpcplan.calibrate import notes
 from hpcplan.calibrate.hardware import peak_flops
+from hpcplan.calibrate.notes import Counted
 from hpcplan.errors import InputError
 from hpcplan.plan import Precision
 from hpcplan.workload.arithmetic import model_flops_per_token, parameters
@@ -63,6 +64,7 @@ class Row:
     shard_group: int = 0  # ranks that ZeRO divides over, where these are not all replicas
     recompute_layers: int = 0  # of each stage, where full recomputation is of some layers only
     memory_unit: float = 1e9  # bytes of what the table calls a GB of memory
+    memory_counted: Counted = "card"  # what its memory is of: the card, or the trainer's allocator
 
 
 _PRECISIONS: dict[str, Precision] = {
@@ -148,6 +150,7 @@ class Reader:
         flash = self.flash(precision, framework)
         measured = self.measured_s(shape, sequence, batch, gpus, recompute, precision)
         memory, unit = self.measured("mem_GB"), self.memory_unit(framework)
+        counted = "reserved" if framework == "torchtitan" else notes.memory_counted(self.said("notes"))
         outcome = self.cell.get("outcome", "").lower()
         rank, kept = self.adapters()
         vpp = self.virtual_stages(pp, flash, framework)
@@ -185,14 +188,15 @@ class Reader:
             recompute_layers=notes.recomputed_layers(self.said("recompute")),
             shard_group=self.shard_group(gpus, tp),
             memory_unit=unit,
+            memory_counted=counted,
             notes=tuple(self.notes),
         )
 
     def memory_unit(self, framework: str) -> float:
-        """Return the bytes of a GB in this row's memory: torchtitan logs and reports GiB."""
+        """Return the bytes of a GB in this row's memory: torchtitan logs and reports GiB (components/metrics.py)."""
         if framework != "torchtitan":
             return 1e9
-        self.notes.append("memory in GiB, which torchtitan logs")
+        self.notes.append("memory in GiB, and what PyTorch reserved, as torchtitan logs it")
         return float(2**30)
 
     def said(self, *names: str) -> str:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from hpcplan.calibrate.batch import Batch
 from hpcplan.calibrate.levels import LEVELS, MEMORY_LEVELS, Level
 from hpcplan.cost.coefficients import Coefficients
-from hpcplan.cost.memory import memory
 
 __all__ = ["Array", "MemoryTarget", "Target", "TimeTarget"]
 
@@ -79,9 +78,9 @@ class MemoryTarget(Target):
         self.failed = np.array([row.fitted is False for row in batch.rows])
 
     def predict(self, c: Coefficients) -> Array:
-        """Return the logarithm of the bytes."""
-        b = self.batch
-        return np.asarray(np.log(memory(b.shape, b.sequence, b.machine, b.shardings, c, b.recipe).total), dtype=float)
+        """Return the logarithm of the bytes: as a measured row's figure counts them, else of the card."""
+        reported, card = self.batch.memory_bytes(c)
+        return np.asarray(np.log(np.where(np.isnan(self.measured), card, reported)), dtype=float)
 
     def residual(self, predicted: Array) -> Array:
         """Return log(predicted / measured) over the noise, or how far the wrong side of the capacity it is."""

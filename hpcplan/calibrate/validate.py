@@ -29,7 +29,10 @@ ADDED = ("predicted_iter_time_s", "predicted_mem_GB", "low", "high", "error_pct"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row of a table, priced; everything is ``None`` but the note where it could not be."""
+    """One row of a table, priced; everything is ``None`` but the note where it could not be.
+
+    ``memory_bytes`` is as the row's own figure counts it; ``fits`` is of all that the card has to hold.
+    """
 
     note: str
     row: Row | None = None
@@ -131,9 +134,10 @@ def _seen(batch: Batch, folder: Path | None) -> frozenset[str]:
 
 def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
     constants = _constants(batch, folder)
-    costs = batch.price(_columns(constants))
+    c = _columns(constants)
+    costs, (reported, memory) = batch.price(c), batch.memory_bytes(c)
     at = places(batch.shape, batch.sequence, batch.shardings)
-    steps, memory = _corrected(constants, at, costs.step_s), costs.memory_bytes
+    steps = _corrected(constants, at, costs.step_s)
     widths = _half_widths(constants, at)
     known = _seen(batch, folder)
     capacity = np.broadcast_to(batch.machine.memory_bytes, memory.shape)
@@ -150,7 +154,7 @@ def _predictions(batch: Batch, folder: Path | None) -> list[Prediction]:
         notes += constants[i].evidence
         result.append(
             Prediction(
-                row=row, step_s=step, memory_bytes=float(memory[i]),
+                row=row, step_s=step, memory_bytes=float(reported[i]),
                 low_s=step / (1 + widths[i]), high_s=step * (1 + widths[i]),
                 fits=fits, fitted_on=seen, note="; ".join(notes),
             )

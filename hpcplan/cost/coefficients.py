@@ -56,7 +56,9 @@ class Coefficients:
     state_copies: Number  # optimizer states as kept over 12 bytes a parameter: fp32 gradients, flat buffers, copies
     step_bytes: Number  # a parameter that a rank steps, only meanwhile: fp32 gradients, square roots of moments
     selective_kept: Number  # share of the activations that selective recomputation keeps (scores are never kept)
-    framework_bytes: Number  # CUDA context, NCCL, cuBLAS and framework, per rank
+    framework_bytes: Number  # what the trainer's allocator holds beyond its tensors, however small these are
+    context_bytes: Number  # CUDA's context and kernels, which no allocator counts
+    nccl_bytes: Number  # NCCL's buffers, the same, where there are several ranks
     kept_activations: Number  # what is kept for the backward pass over the tensors that fused kernels keep
     activation_fragmentation: Number  # what the allocator holds over the layer at work, logits and gathered weights
     gathered_layers: Number  # whose weights ZeRO stage 3 and FSDP hold whole at a time: the running and the next

@@ -59,7 +59,7 @@ class Memory:
 
     ``logits`` is what they take beyond the tensors of the layer at work, which are gone while the loss is computed, and
     ``optimizer_step`` what the optimizer's own tensors take beyond activations, logits and gathered weights, which are
-    gone while it steps.
+    gone while it steps. ``context`` is what the card holds beside what the trainer's allocator does.
     """
 
     parameters: Floats
@@ -70,6 +70,7 @@ class Memory:
     logits: Floats
     buffers: Floats
     framework: Floats
+    context: Floats
 
     @property
     def total(self) -> Floats:
@@ -83,7 +84,13 @@ class Memory:
             + self.logits
             + self.buffers
             + self.framework
+            + self.context
         )
+
+    @property
+    def reserved(self) -> Floats:
+        """What the trainer's allocator holds: all but CUDA's context and NCCL's buffers."""
+        return self.total - self.context
 
 
 def end_parameters(shape: Shape, s: Shardings) -> Floats:
@@ -223,23 +230,29 @@ def memory(
 
 
 def by_stage(
-    shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe, layers: Ints
+    shape: Shape,
+    sequence: Number,
+    machine: Machine,
+    s: Shardings,
+    c: Coefficients,
+    recipe: Recipe,
+    stage: Ints,
+    layers: Ints,
 ) -> Memory:
-    """Return the memory of a rank of each stage of one sharding, which have so many layers: arrays of shape (stages,).
+    """Return the memory of a rank of some stages, each counted from 0 and of so many layers: one row a stage.
 
     The first stage has the embedding, the last the head and the logits. :func:`memory` is of a rank that has the most
     of everything, so that no stage needs more.
     """
-    stage = np.arange(len(layers))
-    each = s.take(np.zeros(len(layers), dtype=np.int64))
-    kept = np.ceil(layers * each.in_flight(stage) - 1e-9).astype(np.int64)
+    kept = np.ceil(layers * s.in_flight(stage) - 1e-9).astype(np.int64)
     each = dataclasses.replace(
-        each, fullest_layers=np.maximum(1, layers), kept_layers=np.maximum(1, kept), last_layers=0 * layers
+        s, fullest_layers=np.maximum(1, layers), kept_layers=np.maximum(1, kept), last_layers=0 * layers
     )
+    last = stage == s.pp - 1
     ends = {
         "table_parameters": np.where(stage == 0, shape.table_parameters, 0.0),
-        "head_parameters": np.where(stage == len(layers) - 1, shape.head_parameters, 0.0),
-        "vocab": np.where(stage == len(layers) - 1, shape.vocab, 0.0),
+        "head_parameters": np.where(last, shape.head_parameters, 0.0),
+        "vocab": np.where(last, shape.vocab, 0.0),
     }
     return _fullest(dataclasses.replace(shape, **ends), sequence, machine, each, c, recipe)
 
@@ -280,6 +293,7 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
     buffers = spread * (gathered + passed)
     stepped = np.where(s.offload == DEVICE, divided(*trained, 1), 0.0)
+    links = np.where(machine.through_host, _WITHOUT_LINKS, 1.0) * np.ones(len(s))
     return Memory(
         parameters=weights,
         gradients=c.gradient_bytes * np.maximum(divided(*trained, 2), whole_gradients) * on_device,
@@ -288,7 +302,8 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
         activations=np.where(last_is_fuller, last, first),
         logits=np.where(last_is_fuller, logits, 0.0),
         buffers=machine.element_bytes * whole + buffers,
-        framework=c.framework_bytes * np.where(machine.through_host, _WITHOUT_LINKS, 1.0) * np.ones(len(s)),
+        framework=c.framework_bytes * links,
+        context=(c.context_bytes + np.where(s.gpus > 1, c.nccl_bytes, 0.0)) * links,
     )
 
 

@@ -39,8 +39,9 @@ class StageMemory:
 def stage_memory(workload: Workload, kind: Kind, s: Shardings, layers: Sequence[int]) -> tuple[StageMemory, ...]:
     """Return the memory of each stage of one sharding whose stages have so many layers."""
     sequence, count = workload.training.sequence_length, np.asarray(layers, dtype=np.int64)
+    stages, each = np.arange(len(count)), s.take(np.zeros(len(count), dtype=np.int64))
     held = by_stage(
-        Shape.of(workload.model), sequence, kind.machine, s, kind.coefficients, kind.recipe, count
+        Shape.of(workload.model), sequence, kind.machine, each, kind.coefficients, kind.recipe, stages, count
     )  # fmt: skip
     ranks = int(s.gpus[0] // s.pp[0])
     return tuple(

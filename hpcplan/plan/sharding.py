@@ -107,6 +107,7 @@ class MemoryBreakdown(Value):
     logits_bytes: Amount
     buffers_bytes: Amount
     framework_bytes: Amount
+    context_bytes: Amount = 0
 
 
 class Breakdown(Value):

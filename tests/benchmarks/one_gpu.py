@@ -265,7 +265,9 @@ def row(run: Run, site: str, hardware: str, device: torch.device) -> dict[str, o
         "zero": "0" if run.lora else "fsdp2(3)",
         "recompute": "full" if run.recompute else "none", "precision": "bf16",
     }  # fmt: skip
-    words = f"PyTorch {torch.__version__}; " + (f"LoRA of rank {RANK}" if run.lora else "FSDP2 over one rank")
+    words = f"PyTorch {torch.__version__}; max_memory_reserved; " + (
+        f"LoRA of rank {RANK}" if run.lora else "FSDP2 over one rank"
+    )
     words += "; torch.compile" if run.compiled else ""
     try:
         found = trained(run, device)

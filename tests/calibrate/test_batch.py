@@ -64,6 +64,38 @@ def test_cut_and_groups_of_a_row_reach_its_sharding(tmp_path: Path) -> None:
     assert (s.shard_group[0], s.shards[0], s.spared_layers[0]) == (4, 4, 3)
 
 
+def test_a_figure_of_the_allocator_is_less_than_what_the_card_holds(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    header = "site,source,gpus,model,seq,global_batch,micro_batch,tp,pp,dp,zero,recompute,mem_GB,notes"
+    run = "dgx-h100,{},8,llama3-8b,8192,8,1,1,1,8,fsdp,full,40,{}"
+    runs = [("torchtitan", ""), *(("own", f"max_memory_{word}") for word in ("reserved", "allocated")), ("own", "")]
+    path.write_text("\n".join([header, *(run.format(*each) for each in runs)]) + "\n")
+    made = make_batch([row for row in read_rows(path).rows if isinstance(row, Row)], constants_for().coefficients)
+    c = constants_for().coefficients
+    reported, card = made.memory_bytes(c)
+    assert np.all(card == card[0]), "it is the same run"
+    outside = float(c.context_bytes) + float(c.nccl_bytes)
+    assert reported[[0, 1]] == pytest.approx(card[[0, 1]] - outside)
+    assert reported[2] < reported[1] - float(c.framework_bytes) * 0.99
+    assert reported[3] == card[3]
+
+
+def test_memory_of_a_run_that_states_its_cut_is_that_of_its_fullest_stage(tmp_path: Path) -> None:
+    """The first stage has the table, but half of the layers of the second; the last has head and logits."""
+    path = tmp_path / "runs.csv"
+    shape = "layers,hidden,heads,ffn,vocab"
+    header = f"site,source,gpus,model,{shape},seq,global_batch,micro_batch,tp,pp,dp,recompute,notes"
+    run = 'selene,megatron,8,gpt,24,2560,20,10240,50272,2048,16,1,1,4,2,none,"layers_per_stage=[{}]"'
+    path.write_text("\n".join([header, run.format("4, 8, 6, 6"), run.format("8, 4, 6, 6")]) + "\n")
+    made = make_batch([row for row in read_rows(path).rows if isinstance(row, Row)], constants_for().coefficients)
+    c = constants_for().coefficients
+    reported, card = made.memory_bytes(c)
+    everything = made.price(c).memory_bytes
+    assert reported[0] < everything[0] - 1e9, "no stage has the most of everything"
+    assert np.all(card <= everything)
+    assert reported[1] > reported[0]
+
+
 def test_the_micro_batch_is_the_fastest_that_fits(tmp_path: Path) -> None:
     run = "selene,8,gpt3-5b,2048,512,{},8,1,1,1,full,fp16,10"
     made = batch(tmp_path, run.format(""), run.format(1))

@@ -23,6 +23,17 @@ def test_steps_on_one_accelerator_are_predicted_without_having_seen_any(chip: st
 
 
 @pytest.mark.parametrize("chip", ["h100", "h200"])
+def test_memory_on_one_accelerator_has_no_buffers_of_nccl(chip: str) -> None:
+    _, found = predict_table(Path(__file__).with_name(f"measured_one_{chip}.csv"))
+    off = [
+        (p.memory_bytes or 0.0) / p.row.measured_bytes - 1 for p in found if p.row is not None and p.row.measured_bytes
+    ]
+    assert len(off) > 30
+    assert np.mean(np.abs(off)) < 0.10
+    assert abs(np.median(off)) < 0.04
+
+
+@pytest.mark.parametrize("chip", ["h100", "h200"])
 def test_what_ran_out_of_memory_and_what_did_not_is_told_but_for_rows_at_the_edge(chip: str) -> None:
     _, found = predict_table(Path(__file__).with_name(f"measured_one_{chip}.csv"))
     capacity = {"h100": 85.9e9, "h200": 141e9}[chip]

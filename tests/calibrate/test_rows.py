@@ -243,6 +243,16 @@ def test_memory_is_read_in_the_unit_of_its_trainer(tmp_path: Path) -> None:
     assert not any("GiB" in note for note in other.notes)
 
 
+def test_what_a_memory_counts_is_read_from_its_trainer_or_from_notes(tmp_path: Path) -> None:
+    header = "site,source,gpus,model,zero,mem_GB,notes"
+    line = "dgx-h100,{},8,llama3-8b,3,60,{}"
+    assert one(tmp_path, header, line.format("torchtitan/page", "")).memory_counted == "reserved"
+    assert one(tmp_path, header, line.format("megatron", "by nvidia-smi")).memory_counted == "card"
+    for word in ("reserved", "allocated"):
+        read = one(tmp_path, header, line.format("megatron", f"torch.cuda.max_memory_{word}()"))
+        assert read.memory_counted == word
+
+
 @pytest.mark.parametrize("words", ["micro_num=4", "gradient accumulation 4", "grad_accum: 4", "accumulation_steps=4"])
 def test_a_batch_that_is_not_stated_follows_from_accumulation(tmp_path: Path, words: str) -> None:
     header = "site,gpus,model,micro_batch,dp,notes"

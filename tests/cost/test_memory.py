@@ -56,6 +56,17 @@ def test_plain_attention_keeps_5_a_s_squared_over_t_more() -> None:
     assert need[0] - need[1] == pytest.approx(np.array([96 * one_layer, one_layer]))
 
 
+def test_the_card_holds_what_no_allocator_counts() -> None:
+    """CUDA's context on any accelerator, NCCL's buffers where there are several, less of both without links."""
+    s = Shardings.of(dp=[1, 8])
+    need = memory(LLAMA, 4096, MACHINE, s, CONSTANTS)
+    assert need.total - need.reserved == pytest.approx(
+        [float(CONSTANTS.context_bytes), float(CONSTANTS.context_bytes) + float(CONSTANTS.nccl_bytes)]
+    )
+    over_pcie = memory(LLAMA, 4096, dataclasses.replace(MACHINE, through_host=1.0), s, CONSTANTS)
+    assert np.all(over_pcie.context < need.context)
+
+
 @pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b", "deepseek-v3", "bert-large"])
 def test_one_rank_holds_the_whole_model(name: str) -> None:
     shape = load_workload(name).workload.model

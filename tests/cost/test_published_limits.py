@@ -132,7 +132,13 @@ def test_schedules_keep_what_was_measured_of_them(case_: tuple[int, int, int, in
     layers, hidden, heads, pp, micro_batch, vpp, measured = case_
     size = (layers + 2) // pp
     exact = dataclasses.replace(
-        CONSTANTS, gradient_bytes=2.0, framework_bytes=1.0, activation_fragmentation=1.0, state_copies=1.0
+        CONSTANTS,
+        gradient_bytes=2.0,
+        framework_bytes=1.0,
+        context_bytes=1.0,
+        nccl_bytes=1.0,
+        activation_fragmentation=1.0,
+        state_copies=1.0,
     )
     shape = dataclasses.replace(gpt(layers, hidden, heads), table_parameters=0, head_parameters=0)
     even = {
@@ -159,12 +165,11 @@ def test_adapters_of_seven_billion_parameters_fit_16_gb_in_four_bits_only() -> N
     Sequences are not stated; 512 are taken. On one A100 of 40 GB they state 2 and 24.
     """
     llama = Shape.of(ModelShape(layers=32, hidden=4096, heads=32, ffn=11008, vocab=32000))
-    alone = dataclasses.replace(CONSTANTS, framework_bytes=2e9)  # one card: no NCCL
     lora, qlora = Recipe(flash=0.0, adapter_rank=16), Recipe(flash=0.0, adapter_rank=16, frozen_bytes=0.516)
 
     def needs(chip: str, recipe: Recipe, batch: int) -> float:
         s = Shardings.of(recompute=FULL, micro_batch=batch)
-        return float(memory(llama, 512, machine(chip), s, alone, recipe).total[0])
+        return float(memory(llama, 512, machine(chip), s, CONSTANTS, recipe).total[0])
 
     small, large = (accelerators()[chip].memory_bytes for chip in ("V100-SXM2-16GB", "A100-SXM4-40GB"))
     assert needs("V100-SXM2-16GB", qlora, 8) < small
