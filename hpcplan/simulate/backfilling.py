@@ -31,7 +31,8 @@ def backfill(controller: Controller) -> tuple[bool, bool]:
     if exact or settings.consumable:
         pass_ = _exact_pass(controller, available, running)
     else:
-        pass_ = BackfillPass(settings, placement, now, controller.free, available, running)
+        pass_ = BackfillPass(settings, placement, now, available & ~controller.busy, available, running)
+    pass_.completing = controller._completing.nodes
     queue = controller._ordered()
     if controller._constrained or controller._several_partitions:
         pass_.may_start = controller._may_backfill
@@ -56,7 +57,7 @@ def _exact_pass(controller: Controller, available: int, running: Ends) -> ExactB
     if controller._resources is None:
         from hpcplan.simulate.exact_backfill import WholeNodesPass
 
-        pass_ = WholeNodesPass(settings, placement, now, controller.free, available, running)
+        pass_ = WholeNodesPass(settings, placement, now, available & ~controller.busy, available, running)
     else:
         from hpcplan.simulate.shared_backfill import SharedBackfillPass
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcplan.simulate.backfilling import backfill
 from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS
+from hpcplan.simulate.completing import Completing
 from hpcplan.simulate.dependents import History
 from hpcplan.simulate.limits import LimitKeeper
 from hpcplan.simulate.main_pass import main_pass
@@ -30,6 +31,7 @@ from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
     from hpcplan.simulate.account_policy import AccountPolicy
+    from hpcplan.simulate.completing import EndedJob
     from hpcplan.simulate.engine import ArrivalSource
     from hpcplan.simulate.jobs import Job, JobSpec, Request
     from hpcplan.simulate.resources import Holding, Resources
@@ -78,7 +80,7 @@ class Controller(Turns):
         self._began_ms: dict[int, int] = {}  # how far into its second each running job was started
         self._turn_ms = 0
         self._promised: list[tuple[int, int, int]] = []  # (end by limit, job, nodes) of what runs or completes, sorted
-        self._completing = []
+        self._completing = Completing()
         self._switch_waits = []
         self._triggered = False
         self._moments = cluster.moments
@@ -185,29 +187,35 @@ class Controller(Turns):
         assert job.start_time is not None
         began_ms = self._began_ms.pop(job.id, 0)
         self._unseen += 1
+        settings = self.settings
+        cleanup_ms = settings.cleanup_ms
+        if settings.nodes_tell:
+            cleanup_ms = settings.epilog_ms + job.nodes.bit_count() * settings.epilog_msg_us // 1000
+        told = settings.nodes_tell
         if state is JobState.REQUEUED:
-            lag_ms = 1000
+            over_ms, cleanup_ms = self._turn_ms, 1000 - self._turn_ms
         elif state in (JobState.PREEMPTED, JobState.TIMEOUT):
             by_check = state is JobState.TIMEOUT or (job.grace_end is not None and self.end_of(job)[0] == self.now)
-            at_ms = self._main.turn(self.now * 1000) % 1000 if by_check else self._turn_ms
+            over_ms = self._main.turn(self.now * 1000) % 1000 if by_check else self._turn_ms
             # a recording does not tell of the look itself, but of the pass that follows when they are gone
-            lag_ms = at_ms + (0 if by_check and self._moments is not None else KILLED_MS)
-            self._told.add(job.id)
+            cleanup_ms = 0 if by_check and self._moments is not None else max(KILLED_MS, cleanup_ms)
+            told = True
         else:
-            lag_ms = began_ms + self.settings.end_overhead_ms
-            if self.settings.nodes_tell:
-                self._told.add(job.id)
-        seen_ms = self.now * 1000 + lag_ms
+            over_ms = began_ms + settings.end_overhead_ms
+        if told and not settings.defer:
+            self._told.add(job.id)
+        over_ms += self.now * 1000
         if self._moments is not None:
-            seen_ms = self._moments.seen_ms(job, self.now) or seen_ms
-        heapq.heappush(self._completing, (seen_ms, (job.limit_end, job.id, job.nodes)))
+            over_ms, gone_ms = self._moments.end_of(job, self.now) or (over_ms, None)
+            cleanup_ms = cleanup_ms if gone_ms is None else max(0, gone_ms - over_ms)
+        self._completing.add(over_ms, cleanup_ms, (job.limit_end, job.id, job.nodes))
         if job.spec.licenses:
             self._licensed[job.id] = job
         if self._multifactor is not None and self._multifactor.fair_share is not None:
             self._multifactor.fair_share.ended(job, self.now)
 
-    def _clean_up(self, ended: tuple[int, int, int]) -> bool:
-        """Let nodes be given out again; whether the main scheduler looks at once, as a node has told of it."""
+    def _over(self, ended: EndedJob) -> None:
+        """Let others count on what a job held; its nodes stay closed until they are clean."""
         _, job_id, nodes = ended
         if self._limits is not None:
             self._limits.ended(job_id, self.now)
@@ -219,9 +227,17 @@ class Controller(Turns):
             self._resources.give_back(self._holdings.pop(job_id))
             self.busy = self._resources.full()
         del self._promised[bisect_left(self._promised, ended)]
-        told = job_id in self._told
-        self._told.discard(job_id)
-        return told and not self.settings.defer
+
+    def _is_told(self, ended: EndedJob) -> bool:
+        """Whether it was a node that told that a job is gone, which has the main scheduler look at once."""
+        told = ended[1] in self._told
+        self._told.discard(ended[1])
+        return told
+
+    @property
+    def free(self) -> int:
+        """The mask of the nodes on which jobs can start now."""
+        return super().free & ~self._completing.nodes
 
     # what else than nodes a job needs ---------------------------------------------------------------------------------
 
@@ -277,7 +293,7 @@ class Controller(Turns):
         elif self._turn_ms < SUBMITTED_MS:
             queue = [job for job in queue if job.submit_time < self.now]
         if self._completing:
-            unseen = {job_id for _, (_, job_id, _) in self._completing}
+            unseen = self._completing.job_ids
             queue = [job for job in queue if job.dependency is None or not job.dependency.hangs_on(unseen)]
         if self._several_partitions:
             queue = [one for job in queue for one in alone(job)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from bisect import insort
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,23 +16,16 @@ __all__ = ["restore_saved", "saved"]
 
 def saved(controller: Controller) -> dict[str, Any]:
     """Return what has to be saved beside the jobs so that the future stays the same, as data for JSON."""
-    ending = [
-        [
-            seen_ms,
-            limit_end,
-            hex(nodes),
-            job_id,
-            None if (one := controller._holdings.get(job_id)) is None else one.saved(),
-        ]
-        for seen_ms, (limit_end, job_id, nodes) in controller._completing
-    ]
+    ended = sorted(controller._completing.job_ids & controller._holdings.keys())
     fair_share = controller._multifactor.fair_share if controller._multifactor is not None else None
     return {
         "triggered": controller._triggered,
         "untold": controller.changes - controller._unseen != controller._visible_changes,
         "threads": [controller._main.saved(), controller._backfill.saved()],
         "began_ms": sorted(controller._began_ms.items()),
-        "completing": ending,
+        "completing": controller._completing.saved(),
+        "told": sorted(controller._told),
+        "holdings": [[job_id, controller._holdings[job_id].saved()] for job_id in ended],
         "switch_waits": controller._switch_waits,
         "reservations": [one.as_dict() for one in controller.reservations.by_name.values()],
         "period": controller._multifactor.period if controller._multifactor is not None else None,
@@ -52,16 +44,17 @@ def restore_saved(controller: Controller, data: Mapping[str, Any]) -> None:
     controller._switch_waits = [(until, job_id) for until, job_id in data["switch_waits"]]
     controller.reservations = Reservations(Reservation.from_dict(one) for one in data["reservations"])
     controller._next_reservation = controller.reservations.next_change(controller.now)
-    for seen_ms, limit_end, mask, job_id, holding in data["completing"]:
-        ended = (limit_end, job_id, int(mask, 16))
-        heapq.heappush(controller._completing, (seen_ms, ended))
+    controller._told = set(data["told"])
+    holdings = dict(data["holdings"])
+    for ended in controller._completing.restore(data["completing"]):
         insort(controller._promised, ended)
+        _, job_id, nodes = ended
         if controller._resources is None:
-            controller.busy |= ended[2]
+            controller.busy |= nodes
         else:
             from hpcplan.simulate.resources import Holding
 
-            controller._holdings[job_id] = Holding.from_saved(holding)
+            controller._holdings[job_id] = Holding.from_saved(holdings[job_id])
             controller._resources.take(controller._holdings[job_id])
             controller.busy = controller._resources.full()
     if controller._multifactor is not None:

@@ -170,7 +170,10 @@ class ExactBackfillPass(BackfillPass):
                     self.competing |= start > found[0]
                     slot = Slot(start, start + request.limit_s, chosen)
                     if start <= now:
-                        return tried, slot
+                        if not chosen & self.completing:
+                            return tried, slot
+                        start, later = now + 1, None
+                        slot = Slot(start, start + request.limit_s, chosen)
                     if now_only:
                         return tried, None
                     if later is not None and start > later:
@@ -213,7 +216,7 @@ class WholeNodesPass(ExactBackfillPass):
 
     def still_fits(self, job: Job, slot: Slot) -> bool:
         """Whether a job can be started on the nodes of a slot as things are now."""
-        return not slot.nodes & ~self._free
+        return not slot.nodes & (~self._free | self.completing)
 
     def _started(self, job: Job, slot: Slot) -> None:
         self._free &= ~slot.nodes
@@ -223,7 +226,7 @@ class WholeNodesPass(ExactBackfillPass):
         return self.placement.plan(request, nodes & self._free)
 
     def _to_start(self, job: Job, slot: Slot) -> int:
-        return self.placement.choose(job.request, self._room_for(job) & self._free) or slot.nodes
+        return self.placement.choose(job.request, self._room_for(job) & self._free & ~self.completing) or slot.nodes
 
     def _once_jobs_end(self, request: Request, nodes: int) -> tuple[int, int] | None:
         level = nodes & self._free

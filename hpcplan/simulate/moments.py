@@ -26,8 +26,9 @@ __all__ = ["Moments", "RecordedBackfill", "RecordedMain", "read_moments"]
 class Moments:
     """Milliseconds on the trace's clock, which is ``clock_s`` (unix seconds) behind the controller's.
 
-    ``main`` says of each turn too whether it was over the whole queue; ``submits``, ``starts`` and ``ends``, by the
-    names of jobs, when the controller took a job in, when it started it and when it saw its end.
+    ``main`` says of each turn too whether it was over the whole queue; ``submits``, ``starts``, ``ends`` and ``gone``,
+    by the names of jobs, when the controller took a job in, when it started it, when it heard that it was over and, of
+    some, by when it had heard that their nodes were clean.
     """
 
     clock_s: int
@@ -37,17 +38,21 @@ class Moments:
     submits: Mapping[str, int] = field(default_factory=dict)
     starts: Mapping[str, int] = field(default_factory=dict)
     ends: Mapping[str, int] = field(default_factory=dict)
+    gone: Mapping[str, int] = field(default_factory=dict)
 
     def is_there(self, job: Job, at_ms: int) -> bool:
         """Whether a job that is submitted in this second has come by then."""
         return self.submits.get(job.spec.name, at_ms) <= at_ms
 
-    def seen_ms(self, job: Job, now: int) -> int | None:
-        """Return when the controller sees the end of a job that ends now, ``None`` if it ran at another time."""
-        started, seen = self.starts.get(job.spec.name), self.ends.get(job.spec.name)
-        if started is None or seen is None or started // 1000 != job.start_time or seen < now * 1000:
+    def end_of(self, job: Job, now: int) -> tuple[int, int | None] | None:
+        """Return when the controller heard that a job is over that ends now, and that its nodes are clean, if known.
+
+        ``None`` if it ran at another time.
+        """
+        started, over = self.starts.get(job.spec.name), self.ends.get(job.spec.name)
+        if started is None or over is None or started // 1000 != job.start_time or over < now * 1000:
             return None
-        return seen
+        return over, self.gone.get(job.spec.name)
 
 
 def read_moments(path: Path) -> Moments:
@@ -61,6 +66,7 @@ def read_moments(path: Path) -> Moments:
         return Moments(
             data["clock_s"], data["started_ms"], tuple((at, bool(whole)) for at, whole in data["main"]),
             tuple(data["backfill"]), data["submits"], data["starts"], data["ends"],
+            data.get("gone", {}),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(Problem(f"is no record of a controller's moments: {error!r}", file=str(path))) from None

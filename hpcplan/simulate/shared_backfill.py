@@ -54,13 +54,14 @@ class SharedBackfillPass(ExactBackfillPass):
                 self._resources.weigh(job.request, self._room_for(job), ever=True)
 
     def _to_start(self, job: Job, slot: Slot) -> int:
-        nodes = self._room_for(job)
+        nodes = self._room_for(job) & ~self.completing
         self._resources.level(job.request, nodes)
         return self._fitting(job.request, nodes) or slot.nodes
 
     def still_fits(self, job: Job, slot: Slot) -> bool:
         """Whether a job can be started on the nodes of a slot as things are now."""
-        return self._resources.choose(job.request, self.placement, slot.nodes) == slot.nodes
+        nodes = slot.nodes & ~self.completing
+        return self._resources.choose(job.request, self.placement, nodes) == slot.nodes
 
     def _started(self, job: Job, slot: Slot) -> None:
         self._room.clear()

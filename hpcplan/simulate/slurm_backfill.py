@@ -57,6 +57,7 @@ class BackfillPass:
         self.promised_nodes = 0
         self._late = False  # whether what was found last is later than running jobs leave the nodes
         self._tried = False  # whether enough nodes were unpromised for the job at any time that it was tried
+        self.completing = 0  # free nodes on which no job may start yet
         self._free = free
         self._ends = running
         self._end_times = [end for end, _, _ in running]
@@ -126,7 +127,7 @@ class BackfillPass:
 
     def still_fits(self, job: Job, slot: Slot) -> bool:
         """Whether a job can be started on the nodes of a slot as things are now."""
-        return not slot.nodes & ~self._free_for(job.request)
+        return not slot.nodes & (~self._free_for(job.request) | self.completing)
 
     def _started(self, job: Job, slot: Slot) -> None:
         """Count a job among the running ones."""
@@ -214,8 +215,15 @@ class BackfillPass:
                     continue
                 if start > self.now + self.settings.bf_window_s:
                     return None
-            slot = Slot(start, start + limit_s, self._choose(request, left, later=start > self.now))
-            if start <= self.now or not self._overlaps(self._rounded(slot)):
+            planned = self.placement.plan(request, left) if start > self.now or self.completing else 0
+            if start <= self.now:
+                if not planned & self.completing:
+                    return Slot(start, start + limit_s, self.placement.choose(request, left & ~self.completing))
+                if now_only:
+                    return None
+                start += 1
+            slot = Slot(start, start + limit_s, planned)
+            if not self._overlaps(self._rounded(slot)):
                 return slot
             asked = max(start, earliest + 1)
         return None
@@ -236,9 +244,6 @@ class BackfillPass:
             if pool & unpromised[position + 1] & ~unpromised[position]:
                 return self._begins[position + 1]
         return None
-
-    def _choose(self, request: Request, pool: int, *, later: bool) -> int:
-        return self.placement.plan(request, pool) if later else self.placement.choose(request, pool)
 
     def _down(self, time: int) -> int:
         """Return the last multiple of the resolution up to ``time``, on the controller's clock."""

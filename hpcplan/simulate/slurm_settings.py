@@ -34,9 +34,10 @@ class SlurmSettings:
     seconds) behind the controller's, which is what ``bf_resolution`` rounds. It holds running jobs against their limits
     every ``time_limit_check_s`` (``PERIODIC_TIMEOUT``, compiled in). Its loop comes to its first turn
     ``loop_phase_ms`` into a second; it sleeps a second and then works, so that it falls back by ``loop_drift_us`` a
-    second; so does the backfill thread, ``backfill_pass_drift_us`` a pass. Launching and cleaning up a job take
+    second; so does the backfill thread, ``backfill_pass_drift_us`` a pass. Launching a job and hearing of its end take
     ``end_overhead_ms``, which is why a turn at the second of its end sees the end of a long job and not that of a
-    short one.
+    short one. Then its nodes take ``cleanup_ms`` to answer; where they tell by themselves, ``epilog_ms`` and one after
+    the other, each ``EpilogMsgTime`` (``epilog_msg_us``, microseconds) later.
     """
 
     builtin: bool = False
@@ -63,6 +64,7 @@ class SlurmSettings:
     over_time_limit_s: int = 0
     kill_wait_s: int = 30
     nodes_tell: bool = False
+    epilog_msg_us: int = 2000
     priority_weight_age: int = 0
     priority_weight_job_size: int = 0
     priority_weight_partition: int = 0
@@ -90,7 +92,9 @@ class SlurmSettings:
     loop_drift_us: int = 2000
     backfill_phase_ms: int = 80
     backfill_pass_drift_us: int = 2000
-    end_overhead_ms: int = 60
+    end_overhead_ms: int = 50
+    cleanup_ms: int = 10
+    epilog_ms: int = 22
 
     @property
     def priorities_begin_ms(self) -> int:

@@ -30,6 +30,7 @@ from hpcplan.simulate.several_partitions import without_switches
 from hpcplan.slurm.records import JobState
 
 if TYPE_CHECKING:
+    from hpcplan.simulate.completing import Completing, EndedJob
     from hpcplan.simulate.limits import LimitKeeper
     from hpcplan.simulate.moments import Moments
     from hpcplan.simulate.multifactor import Multifactor
@@ -50,7 +51,7 @@ class Turns(Engine):
     _multifactor: Multifactor | None
     _limits: LimitKeeper | None
     _next_reservation: int | None
-    _completing: list[tuple[int, tuple[int, int, int]]]  # ends not yet seen: when, in ms, and of what
+    _completing: Completing
     _switch_waits: list[tuple[int, int]]  # (until when a job waits for few switches, its id)
     _turn_ms: int  # how far into the present second it is
     _triggered: bool
@@ -63,8 +64,12 @@ class Turns(Engine):
     _looked_at_limits: int  # when the minutes of groups were last held against jobs that run
 
     @abstractmethod
-    def _clean_up(self, ended: tuple[int, int, int]) -> bool:
-        """Let nodes be given out again; whether the main scheduler looks at once, as a node has told of it."""
+    def _over(self, ended: EndedJob) -> None:
+        """Let others count on what a job held; its nodes stay closed until they are clean."""
+
+    @abstractmethod
+    def _is_told(self, ended: EndedJob) -> bool:
+        """Whether it was a node that told that a job is gone, which has the main scheduler look at once."""
 
     @abstractmethod
     def _main_pass(self, *, whole: bool) -> bool:
@@ -84,8 +89,8 @@ class Turns(Engine):
         times = [self._switch_waits[0][0]] if self._switch_waits else []
         if self._limits_end_jobs and self.running:
             times.append(self._next_look_at_limits())
-        if self._completing:
-            times.append(max(self.now, self._completing[0][0] // 1000))
+        if (heard_ms := self._completing.next_ms) is not None:
+            times.append(max(self.now, heard_ms // 1000))
         if self._next_reservation is not None:
             times.append(max(self.now, self._next_reservation))
         if self.queue and (due_ms := self._priorities_due_ms(self.now * 1000)) is not None:
@@ -136,7 +141,7 @@ class Turns(Engine):
         batch, self._triggered = self._triggered, False
         priorities = self._priorities_due_ms(now_ms)
         while True:
-            end = self._completing[0][0] if self._completing else None
+            end = self._completing.next_ms
             due = (end, submitted, priorities, main.due_ms, backfill.due_ms)
             moments = [time for time in due if time is not None]
             at = min(moments, default=now_ms + 1000)
@@ -173,10 +178,14 @@ class Turns(Engine):
         self._main.changed(at_ms, batch=batch)
 
     def _see_ends(self, until_ms: int) -> None:
-        """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
-        while self._completing and self._completing[0][0] <= until_ms:
-            at_once = self._clean_up(heapq.heappop(self._completing)[1])
+        """Take note of the jobs that the controller hears of by then: that they are over, or their nodes clean."""
+        while (heard := self._completing.hear(until_ms)) is not None:
+            ended, clean = heard
             self.changes += 1
+            if not clean:
+                self._over(ended)
+                continue
+            at_once = self._is_told(ended)
             self._at_once |= at_once
             self._triggered |= not at_once
 

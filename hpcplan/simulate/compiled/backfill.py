@@ -10,11 +10,11 @@ from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose, plan
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S,
-    BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S, BF_WINDOW_S, CHOSEN, CLOCK_S, COMPETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS,
-    FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODES, NOW,
-    N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED,
-    RESERVED, SPAN_ROWS, SPAN_SETS, SUBMIT_S, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER, Ints, Sets,
+    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
+    BF_RESOLUTION_S, BF_WINDOW_S, BUSY, CHOSEN, CLOCK_S, COMPETING, COMPLETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE,
+    ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODES, NOW, N_LEVELS,
+    N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED,
+    SPAN_ROWS, SPAN_SETS, SUBMIT_S, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER, Ints, Sets,
 )  # fmt: skip
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
 
 @compiled
 def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
-    """Set a pass up; ``FREE`` holds the free nodes."""
+    """Set a pass up: ``FREE`` are the nodes that no job holds, also those on which none may start yet."""
     clock = OF_CLOCK
+    for word in range(sets.shape[1]):
+        sets[FREE, word] = sets[ALL, word] & ~sets[BUSY, word]
     of[clock, N_SPANS], of[clock, N_LEVELS] = 1, 0
     of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = down(rules, of[clock, NOW]), 0, rules[NODES]
     for word in range(sets.shape[1]):
@@ -124,8 +126,21 @@ def find(rules: Ints, of: Ints, sets: Sets, slot: int, now_only: bool) -> int:
             if overlaps(rules, of, sets, start, start + limit_s):
                 asked = max(start, earliest + 1)
                 continue
-        else:
+        elif is_empty(sets, COMPLETING):
             choose(rules, of, sets, POOL, need)
+        else:
+            plan(of, sets, POOL, need)
+            if not common(sets, CHOSEN, COMPLETING):
+                for word in range(sets.shape[1]):
+                    sets[POOL, word] &= ~sets[COMPLETING, word]
+                choose(rules, of, sets, POOL, need)
+                return start
+            if now_only:
+                return -1
+            start += 1
+            if overlaps(rules, of, sets, start, start + limit_s):
+                asked = max(start, earliest + 1)
+                continue
         return start
     return -1
 

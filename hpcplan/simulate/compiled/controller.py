@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.kinds import level, weigh_ever
 from hpcplan.simulate.compiled.layout import (
-    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, COMING, COMPETING,
-    DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET, ENDED_START_S, ENDED_TIMED_OUT,
-    END_OVERHEAD_MS, END_TIMES, FIRST_COMING, GIVEN, ID, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR,
-    NEVER, NODES_TELL, NOW, N_CLEANING, N_COMING, N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK,
-    PARTITION, PARTITION_TIER, PERIOD, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S,
-    PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED,
-    WAITING, Floats, Ints, Sets, Stock,
+    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, CLEANUP_MS, COMING,
+    COMPETING, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET,
+    ENDED_START_S, ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FIRST_COMING, GIVEN, ID,
+    IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER, NODES_TELL, NOW, N_CLEANING, N_COMING,
+    N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK, PARTITION, PARTITION_TIER, PERIOD,
+    PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED,
+    RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, WAITING, Floats,
+    Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
 from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS
@@ -109,7 +111,7 @@ def _earlier(first: int, second: int) -> int:
 
 @compiled
 def _end(rules: Ints, of: Ints) -> None:
-    """Take the job that ends first out of what runs; its nodes are given back once that has been seen."""
+    """Take the job that ends first out of what runs; the controller hears of it a bit later."""
     slot = pop(of, END_TIMES, of[_CLOCK, N_RUNNING])
     of[_CLOCK, N_RUNNING] -= 1
     place, now = of[_CLOCK, N_ENDED], of[_CLOCK, NOW]
@@ -117,10 +119,11 @@ def _end(rules: Ints, of: Ints) -> None:
     of[ENDED_TIMED_OUT, place], of[ENDED_BACKFILLED, place] = of[TIMED_OUT, slot], of[BACKFILLED, slot]
     of[ENDED_SET, place] = slot
     of[_CLOCK, N_ENDED] = place + 1
-    lag_ms = of[BEGAN_MS, slot] + rules[END_OVERHEAD_MS]
+    over_ms = of[BEGAN_MS, slot] + rules[END_OVERHEAD_MS]
     if of[TIMED_OUT, slot]:
-        lag_ms = turn(rules, now * 1000) % 1000 + KILLED_MS
-    push(of, SEEN_TIMES, of[_CLOCK, N_CLEANING], now * 1000 + lag_ms, slot)
+        over_ms = turn(rules, now * 1000) % 1000
+    of[IS_OVER, slot] = 0
+    push(of, SEEN_TIMES, of[_CLOCK, N_CLEANING], now * 1000 + over_ms, slot)
     of[_CLOCK, N_CLEANING] += 1
 
 
@@ -242,25 +245,55 @@ def _tell(rules: Ints, of: Ints, at_ms: int, batch: int) -> None:
 
 @compiled
 def _see_ends(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, until_ms: int) -> None:
-    """Let the nodes of jobs be given out again whose ends the controller has seen by then."""
+    """Take note of the jobs that the controller hears of by then: that they are over, or their nodes clean."""
     while of[_CLOCK, N_CLEANING] and of[SEEN_TIMES, 0] <= until_ms:
+        at_ms = of[SEEN_TIMES, 0]
         slot = pop(of, SEEN_TIMES, of[_CLOCK, N_CLEANING])
         of[_CLOCK, N_CLEANING] -= 1
-        if stock is None or held is None:
-            for word in range(sets.shape[1]):
-                sets[BUSY, word] &= ~sets[rules[JOB_SETS] + slot, word]
-        else:
-            give_back(rules, of, sets, stock, held, slot)
-        last = of[_CLOCK, N_PROMISED] - 1
-        for place in range(place_of(of, slot) - 1, last):
-            of[PROMISED, place] = of[PROMISED, place + 1]
-        of[_CLOCK, N_PROMISED] = last
+        of[_CLOCK, CHANGED] = 1
+        if not of[IS_OVER, slot]:
+            _over(rules, of, sets, stock, held, slot)
+            push(of, SEEN_TIMES, of[_CLOCK, N_CLEANING], at_ms + _cleanup_ms(rules, of, sets, slot), slot)
+            of[_CLOCK, N_CLEANING] += 1
+            continue
+        for word in range(sets.shape[1]):
+            sets[COMPLETING, word] = 0
+        for place in range(of[_CLOCK, N_CLEANING]):
+            other = of[SEEN_SLOTS, place]
+            for word in range(sets.shape[1] if of[IS_OVER, other] else 0):
+                sets[COMPLETING, word] |= sets[rules[JOB_SETS] + other, word]
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot
         of[_CLOCK, N_UNUSED] += 1
         at_once = (of[TIMED_OUT, slot] or rules[NODES_TELL]) and not rules[DEFER]
-        of[_CLOCK, CHANGED] = 1
         of[_CLOCK, AT_ONCE] |= at_once
         of[_CLOCK, TRIGGERED] |= not at_once
+
+
+@compiled
+def _over(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> None:
+    """Let others count on what a job held; its nodes stay closed until they are clean."""
+    of[IS_OVER, slot] = 1
+    for word in range(sets.shape[1]):
+        sets[COMPLETING, word] |= sets[rules[JOB_SETS] + slot, word]
+    if stock is None or held is None:
+        for word in range(sets.shape[1]):
+            sets[BUSY, word] &= ~sets[rules[JOB_SETS] + slot, word]
+    else:
+        give_back(rules, of, sets, stock, held, slot)
+    last = of[_CLOCK, N_PROMISED] - 1
+    for place in range(place_of(of, slot) - 1, last):
+        of[PROMISED, place] = of[PROMISED, place + 1]
+    of[_CLOCK, N_PROMISED] = last
+
+
+@compiled
+def _cleanup_ms(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
+    """Return how long it takes from the end of a job until the controller has heard from all its nodes."""
+    cleanup_ms: int = rules[CLEANUP_MS]
+    if rules[NODES_TELL]:
+        nodes = common(sets, rules[JOB_SETS] + slot, rules[JOB_SETS] + slot)
+        cleanup_ms = rules[EPILOG_MS] + nodes * rules[EPILOG_MSG_US] // 1000
+    return max(KILLED_MS, cleanup_ms) if of[TIMED_OUT, slot] else cleanup_ms
 
 
 @compiled

@@ -37,7 +37,8 @@ RULES: Final = (
     "bf_job_part_count_reserve", "bf_min_age_reserve_s", "bf_min_prio_reserve", "over_time_limit_s",
     "priority_weight_age", "priority_max_age_s", "priority_calc_period_s", "time_limit_check_s", "started_s",
     "started_ms", "clock_s", "loop_phase_ms", "loop_drift_us", "backfill_phase_ms", "backfill_pass_drift_us",
-    "end_overhead_ms", "first_turn_s", "priorities_begin_ms", "nodes", "lines", "line_sets", "partitions",
+    "end_overhead_ms", "cleanup_ms", "epilog_ms", "epilog_msg_us", "first_turn_s", "priorities_begin_ms", "nodes",
+    "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
     "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "gres_sets", "ever_sets",
     "stale_sets", "fit_rows", "gres_rows", "order_rows",
@@ -46,26 +47,29 @@ RULES: Final = (
     BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
     DEFAULT_QUEUE_DEPTH, PARTITION_JOB_DEPTH, SCHED_MAX_JOB_START, BF_INTERVAL_S, BF_RESOLUTION_S, BF_WINDOW_S,
     BF_MAX_JOB_TEST, BF_MAX_JOB_START, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE,
-    BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S, PRIORITY_CALC_PERIOD_S,
-    TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US, BACKFILL_PHASE_MS,
-    BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, FIRST_TURN_S, PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS,
-    PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS, JOB_SETS, ELIGIBLE_SETS,
-    KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, GRES_SETS, EVER_SETS,
+    BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S,
+    PRIORITY_CALC_PERIOD_S, TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US,
+    BACKFILL_PHASE_MS, BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, CLEANUP_MS, EPILOG_MS, EPILOG_MSG_US, FIRST_TURN_S,
+    PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS, PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS,
+    JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, GRES_SETS, EVER_SETS,
     STALE_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS,
 ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
-# a pass has promised, those without jobs, those that count as lighter for the job that is planned for, and room to work
-# in.
+# a pass has promised, those without jobs, those that count as lighter for the job that is planned for, room to work in,
+# and the nodes of jobs that are over and not yet clean.
 FIXED_SETS: Final = (
     "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting", "neared",
+    "completing",
 )  # fmt: skip
-ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED = range(len(FIXED_SETS))
+(
+    ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED, COMPLETING,
+) = range(len(FIXED_SETS))  # fmt: skip
 
 # Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
     "id", "submit_s", "run_s", "limit_s", "need", "eligible", "partition", "user", "priority", "given", "blocked",
-    "start_s", "limit_end_s", "began_ms", "timed_out", "backfilled", "first_word", "last_word",
+    "start_s", "limit_end_s", "began_ms", "is_over", "timed_out", "backfilled", "first_word", "last_word",
     # Of jobs that share nodes: what they want in all and of each node (memory in MiB, -1 for all; or in bytes for each
     # CPU), how many GRES that is, jobs of which kind want the same of a node, whether they fit as soon as there are
     # enough nodes with room for them, and the first of the rows that are held.
@@ -75,7 +79,7 @@ FIELDS: Final = (
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
     "waiting", "in_sight", "promised", "unused", "coming",
-    # Heaps of (time, slot): when jobs end, and when the controller has seen it (ms).
+    # Heaps of (time, slot): when jobs end, and when the controller hears of it, then of their nodes (ms).
     "end_times", "end_slots", "seen_times", "seen_slots",
     # Jobs that have ended, to be taken away.
     "ended_id", "ended_start_s", "ended_end_s", "ended_timed_out", "ended_backfilled", "ended_set",
@@ -93,12 +97,12 @@ FIELDS: Final = (
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
-    BEGAN_MS, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS, NODE_MEMORY,
-    CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _, GRES_A_NODE, KIND, MODEST, FIRST_HELD, WAITING, IN_SIGHT, PROMISED,
-    UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT,
-    ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED, TESTED_USERS,
-    RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING,
-    SEEN, WEIGHTS, NEAR, OFFER, OF_CLOCK,
+    BEGAN_MS, IS_OVER, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS,
+    NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _, GRES_A_NODE, KIND, MODEST, FIRST_HELD, WAITING, IN_SIGHT,
+    PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S,
+    ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED,
+    TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED,
+    ROOM_KNOWN, MOVING, SEEN, WEIGHTS, NEAR, OFFER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.

@@ -110,7 +110,6 @@ def _whole_nodes_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
     now = of[_CLOCK, NOW]
     queue, count = queue_in_sight(of)
     in_sight = min(count, rules[BF_MAX_JOB_TEST])
-    find_free(sets)
     begin_pass(rules, of, sets)
     last = last_that_can_start(rules, of, sets, queue, count - 1)
     counted = rules[BF_MAX_JOB_PART] > 0 or rules[BF_MAX_JOB_USER] > 0

@@ -21,10 +21,10 @@ from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
 from hpcplan.simulate.compiled.kinds import enough_by, find_room, level, weigh_by, weigh_ever
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
-    CHOSEN, CLOCK_S, COMPETING, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIRST_WORD, FITTING, FIT_ROWS, GRES_A_NODE, ID,
-    IDLE, JOB_SETS, KILL_WAIT_S, KIND, LAST_WORD, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEARED, NEED,
-    NEVER, NODE_CPUS, NOW, N_LIMITS, N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, POOL, RESERVED,
-    SPAN_ROWS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, Ints, Sets,
+    CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIRST_WORD, FITTING, FIT_ROWS,
+    GRES_A_NODE, ID, IDLE, JOB_SETS, KILL_WAIT_S, KIND, LAST_WORD, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS,
+    MODEST, NEARED, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS, N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED,
+    POOL, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
 from hpcplan.simulate.compiled.spans import begin_spans, during, take_span
@@ -139,6 +139,8 @@ def _start(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int
     for word in range(sets.shape[1]):
         sets[FITTING, word] = sets[CHOSEN, word]
     _room_for(rules, of, sets, slot)
+    for word in range(sets.shape[1]):
+        sets[USABLE, word] &= ~sets[COMPLETING, word]
     level(rules, of, sets, slot, USABLE)
     if not choose_now(rules, of, sets, stock, held, slot, USABLE):
         for word in range(sets.shape[1]):
@@ -184,7 +186,9 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
         of[_CLOCK, COMPETING] |= start < earliest
         start = max(start, earliest)
         if start <= now:
-            return start
+            if not common(sets, CHOSEN, COMPLETING):
+                return start
+            start, later = now + 1, NEVER
         if now_only:
             return -1
         if later != NEVER and start > later:

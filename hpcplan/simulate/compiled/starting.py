@@ -8,9 +8,10 @@ from typing import Final
 from hpcplan.simulate.compiled.heaps import push
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
-    ALL, BACKFILLED, BEGAN_MS, BUSY, CHANGED, CHOSEN, END_TIMES, FIRST_TURN_S, FIRST_WORD, FREE, ID, IN_SIGHT, JOB_SETS,
-    LAST_WORD, LIMIT_END_S, LIMIT_S, NEVER, NOW, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK, OVER_TIME_LIMIT_S,
-    PROMISED, REPEATS, RUN_S, START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING, Ints, Sets, Stock,
+    ALL, BACKFILLED, BEGAN_MS, BUSY, CHANGED, CHOSEN, COMPLETING, END_TIMES, FIRST_TURN_S, FIRST_WORD, FREE, ID,
+    IN_SIGHT, JOB_SETS, LAST_WORD, LIMIT_END_S, LIMIT_S, NEVER, NOW, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK,
+    OVER_TIME_LIMIT_S, PROMISED, REPEATS, RUN_S, START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING,
+    Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.pace import SUBMITTED_MS
 from hpcplan.simulate.compiled.stock import take
@@ -53,7 +54,7 @@ def place_of(of: Ints, slot: int) -> int:
 def find_free(sets: Sets) -> None:
     """Put the nodes on which jobs can start now into ``FREE``."""
     for word in range(sets.shape[1]):
-        sets[FREE, word] = sets[ALL, word] & ~sets[BUSY, word]
+        sets[FREE, word] = sets[ALL, word] & ~(sets[BUSY, word] | sets[COMPLETING, word])
 
 
 @compiled
