@@ -82,7 +82,7 @@ class Controller(Turns):
         self._promised: list[tuple[int, int, int]] = []  # (end by limit, job, nodes) of what runs or completes, sorted
         self._completing = Completing()
         self._switch_waits = []
-        self._triggered = False
+        self._triggered = self._passed_over = False
         self._moments = cluster.moments
         self._main, self._backfill = MainThread(self.settings), BackfillThread(self.settings)
         if self._moments is not None:

@@ -20,6 +20,7 @@ def saved(controller: Controller) -> dict[str, Any]:
     fair_share = controller._multifactor.fair_share if controller._multifactor is not None else None
     return {
         "triggered": controller._triggered,
+        "passed_over": controller._passed_over,
         "untold": controller.changes - controller._unseen != controller._visible_changes,
         "threads": [controller._main.saved(), controller._backfill.saved()],
         "began_ms": sorted(controller._began_ms.items()),
@@ -36,6 +37,7 @@ def saved(controller: Controller) -> dict[str, Any]:
 def restore_saved(controller: Controller, data: Mapping[str, Any]) -> None:
     """Go on from what :func:`saved` gave, the jobs having been restored."""
     controller._triggered = data["triggered"]
+    controller._passed_over = data["passed_over"]
     controller._unseen = 0  # changes count from zero in each process
     controller._visible_changes = -1 if data["untold"] else controller.changes
     controller._main.restore(data["threads"][0])

@@ -90,10 +90,11 @@ class RecordedMain(MainThread):
         """Return the first turn at ``at_ms`` or later in which it had a pass."""
         return next((at for at, _ in self._turns if at >= at_ms), at_ms)
 
-    def changed(self, at_ms: int, *, batch: bool) -> None:
+    def changed(self, at_ms: int, *, batch: bool) -> list[int]:
         """Pass over the turns of earlier seconds, in which no job waited."""
         while self.due_ms is not None and self.due_ms // 1000 < at_ms // 1000:
             self.passed(truncated=True)
+        return []
 
     def passed(self, *, truncated: bool) -> None:
         """Go on to the next turn."""

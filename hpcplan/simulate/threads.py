@@ -11,7 +11,8 @@ of backfill itself leaves behind: idle nodes promised to a job, such promises ta
 that is promised nodes for later than running jobs leave them, because others have been promised them before. Where jobs
 compete for nodes it therefore has a pass every ``bf_interval``, else soon after something happens.
 
-Passes that can find nothing new are had here without anybody being asked for them: they count for the clock alone.
+Passes that can find nothing new are had here without anybody being asked for them: they count for the clock alone, and
+those of the main loop that pass jobs over as a reason for backfill to look again.
 """
 
 from __future__ import annotations
@@ -137,8 +138,12 @@ class MainThread:
             if self.due_ms is None or whole_ms <= self.due_ms:
                 self.due_ms, self.due_whole = whole_ms, True
 
-    def changed(self, at_ms: int, *, batch: bool) -> None:
-        """Note a change; ``batch``, if it is one that the loop is told of: a submission, or an end."""
+    def changed(self, at_ms: int, *, batch: bool) -> list[int]:
+        """Note a change; ``batch``, if it is one that the loop is told of: a submission, or an end.
+
+        Returns the moments before it at which the loop passed over a queue in which nothing had changed.
+        """
+        repeated: list[int] = []
         idle_s = at_ms // 1000 - self._last_whole_s
         if idle_s > _LONG * self._interval_s:
             self._last_whole_s += (idle_s // self._interval_s - 1) * self._interval_s
@@ -146,10 +151,12 @@ class MainThread:
         self._wanted = True
         self._arm()
         while self.due_ms is not None and self.due_ms < at_ms:
+            repeated.append(self.due_ms)
             self.passed(truncated=True)
         if batch and self._batch_ms is None:
             self._batch_ms = at_ms
             self._arm()
+        return repeated
 
     def passed(self, *, truncated: bool) -> None:
         """Note the pass that was due; ``truncated``: whether it left jobs out that one over the whole queue tries."""

@@ -55,6 +55,7 @@ class Turns(Engine):
     _switch_waits: list[tuple[int, int]]  # (until when a job waits for few switches, its id)
     _turn_ms: int  # how far into the present second it is
     _triggered: bool
+    _passed_over: bool  # whether the last pass passed jobs over because their partition was held up
     _at_once: bool  # whether the main scheduler looks now, a node having told that a job is gone
     _moments: Moments | None
     _unseen: int  # of ``changes``, ends when they happen and not when they are seen
@@ -173,9 +174,12 @@ class Turns(Engine):
 
     def _tell(self, at_ms: int, *, batch: bool) -> None:
         """Tell both threads of a change; ``batch``, if it is a submission or an end."""
-        if not self.settings.builtin:
-            self._backfill.changed(at_ms)
-        self._main.changed(at_ms, batch=batch)
+        repeated = self._main.changed(at_ms, batch=batch)
+        if self.settings.builtin:
+            return
+        for again_ms in repeated if self._passed_over else ():
+            self._backfill.touched(again_ms)
+        self._backfill.changed(at_ms)
 
     def _see_ends(self, until_ms: int) -> None:
         """Take note of the jobs that the controller hears of by then: that they are over, or their nodes clean."""
@@ -192,16 +196,18 @@ class Turns(Engine):
     def _look_at_once(self) -> None:
         """Have a pass of the main scheduler as soon as nodes tell that jobs are gone."""
         if self._at_once and self.queue and self._moments is None:
-            self._main_pass(whole=False)
+            self._passed_over = self._main_pass(whole=False)
+            if self._passed_over:
+                self._backfill.touched(self.now * 1000 + self._turn_ms)
         self._at_once = False
 
     def _main_turn(self) -> None:
         """Have the pass of the main loop that is due."""
         truncated = not self._main.due_whole and self.settings.default_queue_depth + 1 < len(self.queue)
-        passed_over = self._main_pass(whole=self._main.due_whole) if self.queue else False
+        self._passed_over = self._main_pass(whole=self._main.due_whole) if self.queue else False
         at_ms = self._main.due_ms
         self._main.passed(truncated=truncated)
-        if passed_over and at_ms is not None:
+        if self._passed_over and at_ms is not None:
             self._backfill.touched(at_ms)
 
     def _priorities_due_ms(self, at_ms: int) -> int | None:

@@ -17,7 +17,7 @@ from hpcplan.simulate.compiled.layout import (
     COMPETING, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET,
     ENDED_START_S, ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FIRST_COMING, GIVEN, ID,
     IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER, NODES_TELL, NOW, N_CLEANING, N_COMING,
-    N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK, PARTITION, PARTITION_TIER, PERIOD,
+    N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK, PARTITION, PARTITION_TIER, PASSED_OVER, PERIOD,
     PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED,
     RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, WAITING, Floats,
     Ints, Sets, Stock,
@@ -217,7 +217,9 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, fact
         if at == end:
             _see_ends(rules, of, sets, stock, held, at)
             if of[_CLOCK, AT_ONCE] and of[_CLOCK, N_WAITING]:
-                main_pass(rules, of, sets, stock, held, 0)
+                of[_CLOCK, PASSED_OVER] = main_pass(rules, of, sets, stock, held, 0)
+                if of[_CLOCK, PASSED_OVER]:
+                    backfill_touched(rules, of, now_ms + of[_CLOCK, TURN_MS])
             of[_CLOCK, AT_ONCE] = 0
         elif at == submitted:
             _tell(rules, of, at, batch)
@@ -238,9 +240,9 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, fact
 @compiled
 def _tell(rules: Ints, of: Ints, at_ms: int, batch: int) -> None:
     """Tell both threads of a change; ``batch``, if it is a submission or an end."""
+    main_changed(rules, of, at_ms, batch)
     if not rules[BUILTIN]:
         backfill_changed(rules, of, at_ms)
-    main_changed(rules, of, at_ms, batch)
 
 
 @compiled
@@ -300,10 +302,10 @@ def _cleanup_ms(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
 def _main_turn(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock) -> None:
     """Have the pass of the main loop that is due."""
     truncated = not of[_CLOCK, MAIN_DUE_WHOLE] and rules[DEFAULT_QUEUE_DEPTH] + 1 < of[_CLOCK, N_WAITING]
-    passed_over = False
+    of[_CLOCK, PASSED_OVER] = 0
     if of[_CLOCK, N_WAITING]:
-        passed_over = main_pass(rules, of, sets, stock, held, of[_CLOCK, MAIN_DUE_WHOLE])
+        of[_CLOCK, PASSED_OVER] = main_pass(rules, of, sets, stock, held, of[_CLOCK, MAIN_DUE_WHOLE])
     at_ms = of[_CLOCK, MAIN_DUE_MS]
     main_passed(rules, of, truncated)
-    if passed_over:
+    if of[_CLOCK, PASSED_OVER]:
         backfill_touched(rules, of, at_ms)

@@ -110,7 +110,7 @@ CLOCK: Final = (
     "now", "changed", "triggered", "turn_ms", "period", "more", "first_coming",
     "last_whole_s", "last_s", "batch_ms", "wanted", "main_due_ms", "main_due_whole",
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
-    "competing", "late", "tried", "at_once",
+    "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits", "n_altered", "n_gres", "unused_held",
 )  # fmt: skip
@@ -118,7 +118,7 @@ CLOCK: Final = (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
     LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS, MAIN_DUE_WHOLE,
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
-    COMPETING, LATE, TRIED, AT_ONCE,
+    COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
     N_ALTERED, N_GRES, UNUSED_HELD,
 ) = range(len(CLOCK))  # fmt: skip

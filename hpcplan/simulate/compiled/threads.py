@@ -11,8 +11,9 @@ from typing import Final
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
     BACKFILL_CHANGED_S, BACKFILL_DUE_MS, BACKFILL_LAST_S, BACKFILL_PASS_DRIFT_US, BACKFILL_WAKE_MS, BATCH_MS,
-    BATCH_SCHED_DELAY_S, BF_INTERVAL_S, COMPETING, LAST_S, LAST_WHOLE_S, LOOP_DRIFT_US, LOOP_PHASE_MS, MAIN_DUE_MS,
-    MAIN_DUE_WHOLE, NEVER, OF_CLOCK, PLANNED_IDLE, REPEATS, SCHED_INTERVAL_S, STARTED_MS, STARTED_S, WANTED, Ints,
+    BATCH_SCHED_DELAY_S, BF_INTERVAL_S, BUILTIN, COMPETING, LAST_S, LAST_WHOLE_S, LOOP_DRIFT_US, LOOP_PHASE_MS,
+    MAIN_DUE_MS, MAIN_DUE_WHOLE, NEVER, OF_CLOCK, PASSED_OVER, PLANNED_IDLE, REPEATS, SCHED_INTERVAL_S, STARTED_MS,
+    STARTED_S, WANTED, Ints,
 )  # fmt: skip
 
 __all__ = ["backfill_changed", "backfill_passed", "backfill_touched", "main_changed", "main_passed", "turn"]
@@ -88,7 +89,10 @@ def _arm(rules: Ints, of: Ints) -> None:
 
 @compiled
 def main_changed(rules: Ints, of: Ints, at_ms: int, batch: int) -> None:
-    """Note a change; ``batch``, if it is one that the loop is told of: a submission, or an end."""
+    """Note a change; ``batch``, if it is one that the loop is told of: a submission, or an end.
+
+    Where the loop passed over a queue in which nothing had changed, backfill is told of that.
+    """
     every = rules[SCHED_INTERVAL_S]
     idle_s = at_ms // 1000 - of[_CLOCK, LAST_WHOLE_S]
     if idle_s > _LONG * every:
@@ -97,6 +101,8 @@ def main_changed(rules: Ints, of: Ints, at_ms: int, batch: int) -> None:
     of[_CLOCK, WANTED] = 1
     _arm(rules, of)
     while of[_CLOCK, MAIN_DUE_MS] != NEVER and of[_CLOCK, MAIN_DUE_MS] < at_ms:
+        if of[_CLOCK, PASSED_OVER] and not rules[BUILTIN]:
+            backfill_touched(rules, of, of[_CLOCK, MAIN_DUE_MS])
         main_passed(rules, of, True)
     if batch and of[_CLOCK, BATCH_MS] == NEVER:
         of[_CLOCK, BATCH_MS] = at_ms
