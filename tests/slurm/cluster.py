@@ -6,6 +6,9 @@ By hand, from the top of the checkout:
     python -m tests.slurm.cluster shell    start it, open a shell in it, stop it when the shell ends
     python -m tests.slurm.cluster down     stop it, and clear away what a crashed run left
 
+It is the Slurm of PATH, or with ``HPCPLAN_SLURM_PREFIX=/opt/slurm`` the one whose programs are in ``bin`` and ``sbin``
+there: any release from 22.05 on, built with ``--enable-multiple-slurmd``.
+
 One such cluster fits on a machine. Everything is in one temporary folder and on ports of its own, but for munge, whose
 socket Slurm's clients look for in one place alone: a munged that answers there is used, else one is started.
 """
@@ -16,6 +19,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -33,12 +37,22 @@ from tests.slurm import config
 DIRECTORY = Path(tempfile.gettempdir()) / "hpcplan-slurm-test"
 LOCK = Path("/run/hpcplan-slurm-test.lock")
 MUNGE_SOCKET = Path("/run/munge/munge.socket.2")
-PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_PREFIX = os.environ.get("HPCPLAN_SLURM_PREFIX")
+_OWN = [f"{_PREFIX}/bin", f"{_PREFIX}/sbin"] if _PREFIX else []
+PATH = os.pathsep.join([*_OWN, os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 PROGRAMS = {
     "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "sacctmgr": "slurm-wlm",
     "slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server",
     "munged": "munge", "munge": "munge", "slurmrestd": "slurmrestd",
 }  # fmt: skip
+
+
+def release() -> tuple[int, int]:
+    """Return the release of the Slurm under test: (22, 5) of 22.05.8."""
+    command = (shutil.which("slurmctld", path=PATH) or "slurmctld", "-V")
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    year, month = re.findall(r"\d+", answer)[:2]
+    return int(year), int(month)
 
 
 _PLUGINS = {"slurm-wlm-mysql-plugin", "slurm-wlm-jwt-plugin"}
@@ -63,6 +77,7 @@ class SlurmCluster:
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self.directory = directory
+        self.release = release()
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_SLURM_PREFIXES)},
             "PATH": PATH,
@@ -78,7 +93,7 @@ class SlurmCluster:
         for folder in ("state", "spool", "log", "run", "jobs"):
             (self.directory / folder).mkdir()
         ports, password = config.free_ports(), secrets.token_hex(16)
-        config.write(self.directory, ports, password)
+        config.write(self.directory, ports, password, self.release)
         (self.directory / "settings.json").write_text(
             json.dumps({"mariadb_port": ports.mariadb, "slurmrestd_port": ports.slurmrestd})
         )
@@ -166,7 +181,8 @@ class SlurmCluster:
         folder.mkdir(exist_ok=True)
         shutil.chown(folder, "nobody", "nogroup")
         user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        command = ["slurmrestd", "-s", "openapi/v0.0.38,openapi/dbv0.0.38", "-f", self.env["SLURM_CONF"], "-a"]
+        serves = ["-s", "openapi/v0.0.38,openapi/dbv0.0.38"] if self.release < (23, 2) else []
+        command = ["slurmrestd", *serves, "-f", self.env["SLURM_CONF"], "-a"]
         self.rest_socket.unlink(missing_ok=True)
         address = self.rest_url.removeprefix("http://")
         self._spawn("slurmrestd-jwt", [*command, "rest_auth/jwt", address], env={"SLURM_JWT": "daemon"}, **user)

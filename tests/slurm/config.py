@@ -47,8 +47,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def write(directory: Path, ports: Ports, password: str) -> None:
-    """Write slurm.conf and its companions into ``directory/etc``."""
+def write(directory: Path, ports: Ports, password: str, release: tuple[int, int]) -> None:
+    """Write slurm.conf and its companions into ``directory/etc``, for a release of Slurm."""
     etc = directory / "etc"
     etc.mkdir()
     (etc / "slurm.conf").write_text(_slurm_conf(directory, ports))
@@ -60,6 +60,8 @@ def write(directory: Path, ports: Ports, password: str) -> None:
     (etc / "topology.conf").write_text(
         "SwitchName=leaf0 Nodes=n[0-3]\nSwitchName=leaf1 Nodes=n[4-7]\nSwitchName=spine Switches=leaf[0-1]\n"
     )
+    if release >= (23, 11):  # before, nothing asks for cgroups that the plugins of this slurm.conf do not ask for
+        (etc / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
     (etc / "jwt.key").touch(mode=0o600)
     (etc / "jwt.key").write_bytes(secrets.token_bytes(32))
     slurmdbd = etc / "slurmdbd.conf"

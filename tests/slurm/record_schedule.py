@@ -5,11 +5,11 @@ By hand, as root, from the top of the checkout:
     python -m tests.slurm.record_schedule JOBS.csv SCHEDULING.conf -o RECORDED.csv
 
 JOBS.csv has the columns job, submit_s, nodes, run_s, time_limit_min, and may have partition, priority, cpus, gres,
-features, switches, dependency (``afterok:JOB``), qos, account, user, nice, reservation. SCHEDULING.conf holds the lines
-of slurm.conf that say how jobs are scheduled, with NodeName and PartitionName. Files beside it are used if they are
-there: ``topology.conf``; ``accounting.txt``, commands for sacctmgr, one a line, which gets a slurmdbd started, and
-``accounts.cfg`` and ``qos.txt`` written for the simulator; ``reservations.txt``, as scontrol shows them, a line each,
-with times in seconds from the first second of the jobs' clock.
+features, switches, segment, dependency (``afterok:JOB``), qos, account, user, nice, reservation. SCHEDULING.conf holds
+the lines of slurm.conf that say how jobs are scheduled, with NodeName and PartitionName. Files beside it are used if
+they are there: ``topology.conf`` or ``.yaml``; ``accounting.txt``, commands for sacctmgr, one a line, which gets a
+slurmdbd started, and ``accounts.cfg`` and ``qos.txt`` written for the simulator; ``reservations.txt``, as scontrol has
+them, a line each, with times in seconds from the first second of the jobs' clock.
 Whatever lets many nodes run on one machine is added here. munged must answer.
 """
 
@@ -35,9 +35,9 @@ from pathlib import Path
 
 from hpcplan.hostlist import expand
 from tests.slurm import record_accounting
+from tests.slurm.cluster import PATH, release
 
 _PREFIXES = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SCONTROL", "SALLOC")
-_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _FOR_EVER = {"PartitionTimeLimit", "PartitionNodeLimit", "DependencyNeverSatisfied"}  # such jobs are left waiting
 _RECORDED = ("start_s", "end_s", "state", "nodelist")
 
@@ -97,7 +97,7 @@ def _gres(text: str, nodes: list[str]) -> str:
 
 
 @contextmanager
-def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
+def cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     """Run slurmctld and the slurmds of ``conf``; yields the environment in which Slurm's commands find them."""
     for name in ("etc", "state", "jobs"):
         (folder / name).mkdir()
@@ -110,12 +110,15 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
     }  # fmt: skip
     text, nodes = _configuration(folder, conf.read_text(), accounting if commands.exists() else {})
     (folder / "etc" / "slurm.conf").write_text(text)
-    if (topology := conf.with_name("topology.conf")).exists():
-        shutil.copy(topology, folder / "etc" / "topology.conf")
+    for topology in (conf.with_name("topology.conf"), conf.with_name("topology.yaml")):
+        if topology.exists():
+            shutil.copy(topology, folder / "etc" / topology.name)
+    if release() >= (23, 11):
+        (folder / "etc" / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
     if "gres" in text.lower():
         (folder / "etc" / "gres.conf").write_text(_gres(text, nodes))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
-    env = {**kept, "PATH": _PATH, "SLURM_CONF": str(folder / "etc" / "slurm.conf")}
+    env = {**kept, "PATH": PATH, "SLURM_CONF": str(folder / "etc" / "slurm.conf")}
     log = (folder / "daemons.out").open("ab")
     daemons = []
 
@@ -132,7 +135,7 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
         for node in nodes:
             spawn("slurmd", "-D", "-N", node)
         deadline = time.monotonic() + 60
-        while _run(env, "sinfo", "-h", "-N", "-o", "%N %T").count(" idle") < len(nodes):
+        while run(env, "sinfo", "-h", "-N", "-o", "%N %T").count(" idle") < len(nodes):
             if time.monotonic() > deadline:
                 raise SystemExit(f"the nodes do not come up: see {folder}")
             time.sleep(0.5)
@@ -145,7 +148,7 @@ def _cluster(folder: Path, conf: Path) -> Iterator[dict[str, str]]:
         log.close()
 
 
-def _run(env: Mapping[str, str], *command: str) -> str:
+def run(env: Mapping[str, str], *command: str) -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60).stdout
 
 
@@ -154,7 +157,7 @@ def _options(row: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
     whole = not row.get("cpus") and not row.get("gres")
     for column, option in {
         "time_limit_min": "time", "partition": "partition", "priority": "priority", "features": "constraint",
-        "switches": "switches",
+        "switches": "switches", "segment": "segment",
         "gres": "gres", "cpus": "cpus-per-task", "mem": "mem", "qos": "qos", "account": "account",
         "nice": "nice", "reservation": "reservation", "user": "uid",
     }.items():  # fmt: skip
@@ -179,7 +182,7 @@ def _reserve(env: Mapping[str, str], file: Path, begin: float) -> None:
         given = dict(word.split("=", 1) for word in line.split())
         for key in ("StartTime", "EndTime"):
             given[key] = datetime.fromtimestamp(begin + float(given[key])).isoformat()
-        answer = _run(env, "scontrol", "create", "reservation", *(f"{key}={value}" for key, value in given.items()))
+        answer = run(env, "scontrol", "create", "reservation", *(f"{key}={value}" for key, value in given.items()))
         print(answer.strip(), file=sys.stderr)
 
 
@@ -190,7 +193,7 @@ def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], 
     """
     with jobs.open(newline="") as stream:
         rows = [dict(row) for row in csv.DictReader(stream)]
-    with _cluster(folder, conf) as env:
+    with cluster(folder, conf) as env:
         ids: dict[str, str] = {}
         if conf.with_name("accounting.txt").exists():
             record_accounting.dump(env, conf.parent)
@@ -207,7 +210,7 @@ def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], 
             ids[row["job"]] = answer.stdout.strip()
             if answer.returncode:
                 print(f"job {row['job']}: {answer.stderr.strip()}", file=sys.stderr)
-        while any(_may_start(reason) for reason in _run(env, "squeue", "-h", "-o", "%r").split()):
+        while any(_may_start(reason) for reason in run(env, "squeue", "-h", "-o", "%r").split()):
             time.sleep(2)
         time.sleep(2)
     return _merge(rows, ids, folder / "jobcomp", begin), _moments(folder / "ctld.log", ids, begin, started)
