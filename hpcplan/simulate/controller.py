@@ -144,10 +144,24 @@ class Controller(Turns):
         if self._resources is not None and not was_queued:
             self._resources.level(job.request, self.available)
             self._resources.weigh(job.request, self.available, ever=True)
-        if not was_queued and job.eligible_time == job.submit_time == self.now:
-            self._triggered = True
-            if job.request.switches:
-                heapq.heappush(self._switch_waits, (self.now + self._switch_wait_s(job), job.id))
+        if not was_queued and job.eligible_time == job.submit_time == self.now and job.request.switches:
+            heapq.heappush(self._switch_waits, (self.now + self._switch_wait_s(job), job.id))
+        if not was_queued and job.eligible_time is not None and job.begin_time == self.now:
+            self._time_has_come()
+
+    def _time_has_come(self) -> None:
+        """Let a job wait whose begin has come, or that was requeued: of that no thread is told (measured on 22.05.8).
+
+        The next pass of the main loop over the whole queue finds it.
+        """
+        self._unseen += 1
+        self._main.changed(self.now * 1000, batch=False)
+        if self._moments is not None:  # passes of earlier seconds, in which no job waited
+            self._backfill.touched(self.now * 1000)
+
+    def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
+        self._triggered = True  # whether or not it may start yet
+        return super()._queue_new(jobs, submissions)
 
     def _switch_wait_s(self, job: Job) -> int:
         """Return how long a job insists on its number of switches: ``--switches=N@TIME``, capped by the controller."""

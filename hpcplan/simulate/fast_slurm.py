@@ -86,6 +86,7 @@ def _is_simple(cluster: SlurmCluster) -> bool:
         and not (settings.multifactor and settings.priority_weight_fair_share)
         and cluster.moments is None
         and settings.preempt_type == "none"
+        and not settings.complete_wait_s
         and all(part.up for part in cluster.machine.partitions.values())
     )
 

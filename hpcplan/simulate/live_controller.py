@@ -39,6 +39,9 @@ class LiveController(LiveEngine, Controller):
         self._tiers = {name: part.priority_tier for name, part in self.machine.partitions.items()}
         self._one_tier = len(set(self._tiers.values())) == 1
 
+    def _time_has_come(self) -> None:
+        """Look at once, as after any other change."""
+
     def _give_back(self, job: Job, state: JobState) -> None:
         super()._give_back(job, state)
         self._see_ends(self.now * 1000 + 2000)

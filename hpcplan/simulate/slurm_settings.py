@@ -65,6 +65,7 @@ class SlurmSettings:
     kill_wait_s: int = 30
     nodes_tell: bool = False
     epilog_msg_us: int = 2000
+    complete_wait_s: int = 0
     priority_weight_age: int = 0
     priority_weight_job_size: int = 0
     priority_weight_partition: int = 0
@@ -169,6 +170,8 @@ def scheduling(values: Mapping[str, str]) -> SlurmSettings:
         {"contain", "x11"} & set(values.get("prologflags", "").lower().replace(" ", "").split(","))
     )
     found |= _own_keys(values)
+    if "reduce_completing_frag" in values.get("schedulerparameters", "").lower():
+        found["complete_wait_s"] = 0  # it then holds back parts of the cluster at most
     assert found.keys() <= {field.name for field in fields(SlurmSettings)}
     settings = SlurmSettings(**found)
     return with_slurmdbd(settings) if values.get("accountingstoragetype", "").lower().endswith("slurmdbd") else settings
@@ -218,7 +221,8 @@ def _own_keys(values: Mapping[str, str]) -> dict[str, Any]:
         ("overtimelimit", "over_time_limit_s", 60), ("killwait", "kill_wait_s", 1),
         ("priorityweightage", "priority_weight_age", 1), ("priorityweightjobsize", "priority_weight_job_size", 1),
         ("priorityweightpartition", "priority_weight_partition", 1), ("priorityweightqos", "priority_weight_qos", 1),
-        ("priorityweightfairshare", "priority_weight_fair_share", 1),
+        ("priorityweightfairshare", "priority_weight_fair_share", 1), ("epilogmsgtime", "epilog_msg_us", 1),
+        ("completewait", "complete_wait_s", 1),
     ):  # fmt: skip
         if key in values:
             if values[key].lower() in {"unlimited", "infinite"} and key == "overtimelimit":

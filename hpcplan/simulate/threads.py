@@ -87,6 +87,11 @@ class BackfillThread:
         self._wake_ms = self.due_ms + self._sleep_ms
         self.due_ms = None
 
+    def postponed(self) -> None:
+        """Note that the pass that was due was not had: it asks again in a second."""
+        assert self.due_ms is not None
+        self.due_ms = self._wake_ms = self.due_ms + _SHORT_SLEEP_MS
+
     def queue_is_empty(self) -> None:
         """Note that no job waits any more: the next pass promises nothing."""
         self._repeats = False

@@ -6,6 +6,8 @@ When slurmctld 22.05 looks at the queue, as far as whole seconds show it:
   (the submission of a batch job starts nothing by itself);
 - every ``sched_interval``: the whole queue. Both stop, partition by partition, at the first job that has to wait;
 - every ``bf_interval`` while jobs wait: the backfill scheduler (:mod:`.slurm_backfill`);
+- none of them looks while a job is completing, where there is a ``CompleteWait``: a pass of the main scheduler is left
+  out, one of backfill comes a second later;
 - once the last node of a job tells by itself that the job is gone: the head of the queue, at once (unless ``defer`` is
   among the parameters). The loop is then not asked for another pass. Nodes tell where there is something to do when a
   job has ended: the job was stopped, at its limit or for another one; or there is an ``Epilog`` to run, or a step of
@@ -160,6 +162,8 @@ class Turns(Engine):
                 priorities = None
             elif at == main.due_ms:
                 self._main_turn()
+            elif self._held_back:
+                backfill.postponed()
             else:
                 planned_idle, competing = self._backfill_pass() if self.queue else (False, False)
                 backfill.passed(planned_idle=planned_idle, competing=competing)
@@ -195,14 +199,22 @@ class Turns(Engine):
 
     def _look_at_once(self) -> None:
         """Have a pass of the main scheduler as soon as nodes tell that jobs are gone."""
-        if self._at_once and self.queue and self._moments is None:
+        if self._at_once and self.queue and self._moments is None and not self._held_back:
             self._passed_over = self._main_pass(whole=False)
             if self._passed_over:
                 self._backfill.touched(self.now * 1000 + self._turn_ms)
         self._at_once = False
 
+    @property
+    def _held_back(self) -> bool:
+        """Whether no pass is had because of ``CompleteWait``; nodes are clean long before it is over."""
+        return bool(self.settings.complete_wait_s and self._completing.nodes and self._moments is None)
+
     def _main_turn(self) -> None:
         """Have the pass of the main loop that is due."""
+        if self._held_back:
+            self._main.passed(truncated=True)
+            return
         truncated = not self._main.due_whole and self.settings.default_queue_depth + 1 < len(self.queue)
         self._passed_over = self._main_pass(whole=self._main.due_whole) if self.queue else False
         at_ms = self._main.due_ms

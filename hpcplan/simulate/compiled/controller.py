@@ -129,7 +129,7 @@ def _end(rules: Ints, of: Ints) -> None:
 
 @compiled
 def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
-    of[_CLOCK, CHANGED] = 1
+    of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 1
     if stock is not None and held is not None:
         level(rules, of, sets, slot, ALL)
         weigh_ever(rules, of, sets, stock, held, slot, ALL)
@@ -141,7 +141,6 @@ def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, facto
         of[PRIORITY, slot] = _priority(rules, of, factors, slot, 0, of[_CLOCK, NOW])
     _insert(rules, of, slot, of[_CLOCK, N_WAITING])
     of[_CLOCK, N_WAITING] += 1
-    of[_CLOCK, TRIGGERED] = 1
 
 
 @compiled
