@@ -101,6 +101,9 @@ class SlurmCluster:
         self._create_database(password)
         self.start_daemon("slurmdbd")
         self._register()
+        if self.release >= (23, 11):  # which does not start again without the file of usage that it writes when it ends
+            self.start_daemon("slurmctld")
+            self.stop_daemon("slurmctld")
         for daemon in ("slurmctld", *(f"slurmd-{node}" for node in self.nodes)):
             self.start_daemon(daemon)
         self.wait_until(self.is_ready, "every node is idle")

@@ -47,11 +47,15 @@ def decisions(env: Mapping[str, str], count: int, seed: int, options: tuple[str,
         if said is not None:
             given = set(expand(run(env, "squeue", "-h", "-j", said[1], "-o", "%N").strip()))
             running[said[1]] = given
-        elif "busy" not in answer:
+        elif "timed out" not in answer and "busy" not in answer:
             print(" ".join(words), "->", answer.strip())
             continue
         told += 1
-        yield {"free": compress(free), "nodes": wanted, "segment": segment, "options": more, "given": compress(given)}
+        yield {"free": _written(free), "nodes": wanted, "segment": segment, "options": more, "given": _written(given)}
+
+
+def _written(names: set[str]) -> str:
+    return compress(sorted(names, key=lambda name: (len(name), name)))
 
 
 def _width(draw: random.Random, nodes: int) -> int:

@@ -6,10 +6,11 @@ with commas, and fields of partitions moved into groups with 23.02.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hpcplan.documents import parse_document
+from hpcplan.documents import Document, parse_document
 from hpcplan.errors import InputError
 from hpcplan.hostlist import compress
 from hpcplan.site.importers.findings import Budget, Place
@@ -35,12 +36,27 @@ def json_lines(text: str, label: str) -> Iterator[ConfLine]:
     version = _version(value)
     if version is not None:
         yield _line({"slurm_version": version}, place)
-    for kind, make in (("nodes", _node), ("partitions", _partition), ("sinfo", _sinfo)):
-        rows = value.get(kind)
-        for number, row in enumerate(rows if isinstance(rows, list) else []):
-            if not isinstance(row, dict):
-                raise InputError(document.problem((kind, number), "must be a mapping"))
-            yield from make(row, Place(label, None, place.budget))
+    lines = _rows(document, value, "sinfo", _sinfo, place)
+    yield from sorted(lines, key=_order)  # nodes in different states are in different rows
+    for kind, make in (("nodes", _node), ("partitions", _partition)):
+        yield from _rows(document, value, kind, make, place)
+
+
+def _rows(
+    document: Document, value: Mapping[str, Any], kind: str,
+    make: Callable[[Mapping[str, Any], Place], Iterator[ConfLine]], place: Place,
+) -> Iterator[ConfLine]:  # fmt: skip
+    rows = value.get(kind)
+    for number, row in enumerate(rows if isinstance(rows, list) else []):
+        if not isinstance(row, dict):
+            raise InputError(document.problem((kind, number), "must be a mapping"))
+        yield from make(row, Place(place.file, None, place.budget))
+
+
+def _order(line: ConfLine) -> tuple[bool, list[tuple[int, str]]]:
+    """Return a key that puts n2 before n10, and what is no node last, as it came."""
+    parts = re.split(r"(\d+)", line.pairs.get("nodename", ""))
+    return "nodename" not in line.pairs, [(int(part[:18]) if part.isdecimal() else -1, part) for part in parts]
 
 
 def _line(pairs: Mapping[str, Any], place: Place) -> ConfLine:
@@ -173,4 +189,5 @@ def _sinfo(row: Mapping[str, Any], place: Place) -> Iterator[ConfLine]:
     partition = row.get("partition")
     if isinstance(partition, dict) and partition.get("name"):
         for line in _partition(partition, place):
-            yield ConfLine(place, {**({"nodes": compress(names)} if names else {}), **line.pairs}, {})
+            nodes = line.pairs.get("nodes") or compress(names)
+            yield ConfLine(place, {**line.pairs, **({"nodes": nodes} if nodes else {})}, {})

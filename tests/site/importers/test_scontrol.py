@@ -194,6 +194,24 @@ def test_sinfo_tables(table: str) -> None:
     assert found.default_partition() == "gpu"
 
 
+def sinfo_row(names: list[str], state: str) -> dict[str, Any]:
+    """Return a row of ``sinfo --json`` as Slurm 25.11 has it: nodes of one partition that are alike."""
+    return {
+        "node": {"state": [state]}, "nodes": {"nodes": names, "total": len(names)},
+        "cpus": {"minimum": 8, "maximum": 8}, "memory": {"minimum": 1024, "maximum": 1024},
+        "gres": {"total": "gpu:4", "used": "gpu:0"}, "features": {"total": "a100", "active": "a100"},
+        "partition": PARTITIONS_2405 | {"nodes": {"configured": "g[1-10]", "total": 10}},
+    }  # fmt: skip
+
+
+def test_rows_of_sinfo_s_json_are_one_partition_and_one_group_in_the_order_of_names() -> None:
+    rows = [sinfo_row(["g3", "g10"], "MIXED"), sinfo_row([f"g{number}" for number in (1, 2, *range(4, 10))], "IDLE")]
+    found = site(json.dumps({"sinfo": rows, "meta": {"slurm": {"release": "25.11.7"}}}))
+    assert [(group.nodes, group.cpus) for group in found.node_groups.values()] == [("g[1-10]", 8)]
+    gpu = found.partitions["gpu"]
+    assert (gpu.max_time_s, gpu.default_time_s, gpu.max_nodes, found.slurm.version) == (3600, 1800, 2, "25.11.7")
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "hello\nworld\n", '{"jobs": [], "meta": {"slurm": {"release": "24.05.3"}}}', "{", "[]",
