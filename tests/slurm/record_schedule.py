@@ -32,6 +32,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hpcplan.hostlist import expand
 from tests.slurm import record_accounting
@@ -39,6 +40,7 @@ from tests.slurm.cluster import PATH, release
 
 _PREFIXES = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SINFO", "SCANCEL", "SCONTROL", "SALLOC")
 _FOR_EVER = {"PartitionTimeLimit", "PartitionNodeLimit", "DependencyNeverSatisfied"}  # such jobs are left waiting
+_SOON_MS = 15  # nodes are clean so soon after a job of which they do not tell
 _RECORDED = ("start_s", "end_s", "state", "nodelist")
 
 
@@ -78,7 +80,7 @@ def _configuration(folder: Path, text: str, accounting: Mapping[str, str]) -> tu
         "SlurmdLogFile": f"{folder}/%n.log", "JobCompLoc": f"{folder}/jobcomp", "JobCompType": "jobcomp/filetxt",
         "ClusterName": "recording", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none",
         "ReturnToService": "2", "MpiDefault": "none", "SwitchType": "switch/none",
-        "SlurmdParameters": "config_overrides", "SlurmctldDebug": "debug", "DebugFlags": "Backfill",
+        "SlurmdParameters": "config_overrides", "SlurmctldDebug": "debug2", "DebugFlags": "Backfill",
         "AccountingStorageType": "accounting_storage/none", **accounting,
     }  # fmt: skip
     added = [f"{key}={value}" for key, value in own.items() if key.lower() not in given]
@@ -186,7 +188,7 @@ def _reserve(env: Mapping[str, str], file: Path, begin: float) -> None:
         print(answer.strip(), file=sys.stderr)
 
 
-def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], dict[str, object]]:
+def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Submit the jobs at their times and return their rows with what became of them; times from the first second.
 
     And the moments at which the controller looked: see :mod:`hpcplan.simulate.moments`.
@@ -213,10 +215,12 @@ def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], 
         while any(_may_start(reason) for reason in run(env, "squeue", "-h", "-o", "%r").split()):
             time.sleep(2)
         time.sleep(2)
-    return _merge(rows, ids, folder / "jobcomp", begin), _moments(folder / "ctld.log", ids, begin, started)
+    rows, moments = _merge(rows, ids, folder / "jobcomp", begin), _moments(folder / "ctld.log", ids, begin, started)
+    moments["gone"] = _seen_clean(moments, rows) | moments["gone"]
+    return rows, moments
 
 
-def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) -> dict[str, object]:
+def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) -> dict[str, Any]:
     """Return when the controller's threads had their turns and saw jobs start and end, in milliseconds."""
     names = {job_id: job for job, job_id in ids.items()}
     main: list[list[int]] = []
@@ -224,6 +228,7 @@ def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) ->
     submits: dict[str, int] = {}
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
+    gone: dict[str, int] = {}
     for line in log.read_text(errors="replace").splitlines():
         match = re.match(r"\[(\S+)\] (.*)", line)
         if match is None:
@@ -239,8 +244,26 @@ def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) ->
             starts[names.get(job[1] or job[2], "")] = at
         elif (job := re.search(r"_job_complete: JobId=(\d+) done", words)) is not None:
             ends[names.get(job[1], "")] = at
+        elif (job := re.search(r"_slurm_rpc_epilog_complete: JobId=(\d+) ", words)) is not None:
+            gone[names.get(job[1], "")] = at  # each node tells; the last one counts
     return {"clock_s": int(begin), "started_ms": round(started * 1000), "main": main, "backfill": backfill,
-            "submits": submits, "starts": starts, "ends": ends}  # fmt: skip
+            "submits": submits, "starts": starts, "ends": ends, "gone": gone}  # fmt: skip
+
+
+def _seen_clean(moments: Mapping[str, Any], rows: list[dict[str, str]]) -> dict[str, int]:
+    """Return by when nodes were clean, of jobs after which another one was started there at once: at that look."""
+    nodes = {row["job"]: set(expand(row["nodelist"])) for row in rows if row["nodelist"]}
+    looks = sorted([at for at, _ in moments["main"]] + moments["backfill"])
+    found = {}
+    for job, over in moments["ends"].items():
+        soon = [
+            at for other, at in moments["starts"].items()
+            if other != job and 0 <= at - over <= _SOON_MS and nodes.get(other, set()) & nodes.get(job, set())
+        ]  # fmt: skip
+        look = max((at for at in looks if soon and at <= min(soon)), default=over - 1)
+        if look >= over:
+            found[job] = look
+    return found
 
 
 def _merge(rows: list[dict[str, str]], ids: Mapping[str, str], completed: Path, begin: float) -> list[dict[str, str]]:
