@@ -80,7 +80,7 @@ class Controller(Turns):
         self._began_ms: dict[int, int] = {}  # how far into its second each running job was started
         self._turn_ms = 0
         self._promised: list[tuple[int, int, int]] = []  # (end by limit, job, nodes) of what runs or completes, sorted
-        self._completing = Completing()
+        self._completing = Completing(self.settings.epilog_msg_us if self.settings.nodes_tell else 0)
         self._switch_waits = []
         self._triggered = self._passed_over = False
         self._moments = cluster.moments

@@ -45,6 +45,7 @@ class LiveController(LiveEngine, Controller):
     def _give_back(self, job: Job, state: JobState) -> None:
         super()._give_back(job, state)
         self._see_ends(self.now * 1000 + 2000)
+        self._completing.look(self.now * 1000 + 2000)
 
     def _tell(self, at_ms: int, *, batch: bool) -> None:
         """Have the main scheduler look after any change, and backfill where a heterogeneous job waits for it."""

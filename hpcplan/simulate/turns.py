@@ -153,6 +153,9 @@ class Turns(Engine):
             self._turn_ms = max(0, at - now_ms)
             if at == end:
                 self._see_ends(at)
+            if end is not None:
+                self._completing.look(at)
+            if at == end:
                 self._look_at_once()
             elif at == submitted:
                 self._tell(at, batch=batch)

@@ -86,3 +86,17 @@ def test_a_promise_holds_its_nodes_for_a_resolution_at_least_and_the_end_of_one_
     assert space.during(0b111, 30, 90) == (0b111, None)
     assert space.overlaps(Slot(10, 25, 0b001))
     assert not space.overlaps(Slot(30, 50, 0b001))
+
+
+def test_passes_of_the_main_loop_over_a_queue_that_stays_as_it_is_are_told_of_at_the_next_change() -> None:
+    thread = MainThread(SETTINGS)
+    assert thread.changed(500, batch=True) == []
+    thread.passed(truncated=False)
+    assert [at // 1000 for at in thread.changed(50_000, batch=True)] == [15, 30, 45]
+
+
+def test_a_backfill_pass_that_completewait_holds_back_comes_a_second_later() -> None:
+    thread = BackfillThread(SETTINGS)
+    due_ms = next_pass(thread, 1_000)
+    thread.postponed()
+    assert thread.due_ms == due_ms + 1001

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled
@@ -23,7 +25,7 @@ from hpcplan.simulate.compiled.layout import (
     Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
-from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS
+from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS, UNSURE_MS
 from hpcplan.simulate.compiled.starting import hold, place_of
 from hpcplan.simulate.compiled.stock import give_back
 from hpcplan.simulate.compiled.threads import (
@@ -37,6 +39,7 @@ FEED: Final = 1  # more jobs have to be given before it can go on
 LATE: Final = 2  # what happens next happens too late
 STARTED: Final = 3  # the job that is watched has started
 _CLOCK: Final = OF_CLOCK
+_ONE: Final = np.uint64(1)
 
 
 @compiled
@@ -215,6 +218,9 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, fact
         of[_CLOCK, TURN_MS] = max(0, at - now_ms)
         if at == end:
             _see_ends(rules, of, sets, stock, held, at)
+        if end != NEVER:
+            _find_completing(rules, of, sets, at)
+        if at == end:
             if of[_CLOCK, AT_ONCE] and of[_CLOCK, N_WAITING]:
                 of[_CLOCK, PASSED_OVER] = main_pass(rules, of, sets, stock, held, 0)
                 if of[_CLOCK, PASSED_OVER]:
@@ -257,12 +263,6 @@ def _see_ends(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, unti
             push(of, SEEN_TIMES, of[_CLOCK, N_CLEANING], at_ms + _cleanup_ms(rules, of, sets, slot), slot)
             of[_CLOCK, N_CLEANING] += 1
             continue
-        for word in range(sets.shape[1]):
-            sets[COMPLETING, word] = 0
-        for place in range(of[_CLOCK, N_CLEANING]):
-            other = of[SEEN_SLOTS, place]
-            for word in range(sets.shape[1] if of[IS_OVER, other] else 0):
-                sets[COMPLETING, word] |= sets[rules[JOB_SETS] + other, word]
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot
         of[_CLOCK, N_UNUSED] += 1
         at_once = (of[TIMED_OUT, slot] or rules[NODES_TELL]) and not rules[DEFER]
@@ -274,8 +274,6 @@ def _see_ends(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, unti
 def _over(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> None:
     """Let others count on what a job held; its nodes stay closed until they are clean."""
     of[IS_OVER, slot] = 1
-    for word in range(sets.shape[1]):
-        sets[COMPLETING, word] |= sets[rules[JOB_SETS] + slot, word]
     if stock is None or held is None:
         for word in range(sets.shape[1]):
             sets[BUSY, word] &= ~sets[rules[JOB_SETS] + slot, word]
@@ -285,6 +283,27 @@ def _over(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: in
     for place in range(place_of(of, slot) - 1, last):
         of[PROMISED, place] = of[PROMISED, place + 1]
     of[_CLOCK, N_PROMISED] = last
+
+
+@compiled
+def _find_completing(rules: Ints, of: Ints, sets: Sets, at_ms: int) -> None:
+    """Put the nodes that are not clean at a moment into ``COMPLETING``."""
+    for word in range(sets.shape[1]):
+        sets[COMPLETING, word] = 0
+    for place in range(of[_CLOCK, N_CLEANING]):
+        slot = of[SEEN_SLOTS, place]
+        if not of[IS_OVER, slot]:
+            continue
+        nodes, clean = rules[JOB_SETS] + slot, 0
+        if rules[NODES_TELL] and rules[EPILOG_MSG_US]:
+            waiting = -(-(of[SEEN_TIMES, place] - at_ms + UNSURE_MS) * 1000 // rules[EPILOG_MSG_US])
+            clean = common(sets, nodes, nodes) - waiting
+        for word in range(sets.shape[1]):
+            bits = sets[nodes, word]
+            while bits and clean > 0:
+                bits &= bits - _ONE
+                clean -= 1
+            sets[COMPLETING, word] |= bits
 
 
 @compiled
