@@ -30,6 +30,8 @@ _ALL_RECOMPUTE: Final = frozenset({"none", "selective", "full"})
 _ALL_AXES: Final = frozenset({"tp", "pp", "vpp", "cp", "ep"})
 _ALL_SCHEDULES: Final = frozenset({"1f1b", "gpipe", "zero-bubble"})
 _ALL_OFFLOAD: Final = frozenset({"none", "cpu", "nvme"})
+_ALL_MLP: Final = frozenset({"none", "activation", "all"})
+_ALL_CONTEXT: Final = frozenset({"p2p", "all_gather", "a2a"})
 _ALL_PRECISIONS: Final = frozenset({"fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"})
 
 
@@ -70,6 +72,12 @@ class ShardingLike(Protocol):
     def schedule(self) -> str: ...
     @property
     def offload(self) -> str: ...
+    @property
+    def recompute_mlp(self) -> str: ...
+    @property
+    def context_exchange(self) -> str: ...
+    @property
+    def quantized(self) -> str: ...
 
 
 Rule = Callable[[ShardingLike], Iterator[Refusal]]
@@ -87,8 +95,9 @@ class Traits:
     are the ZeRO stages that it can divide over groups of ranks. ``some_layers`` says which of a rank's layers it can
     recompute in full where it is not all: ``any`` number of them, as many of each virtual stage (``chunk``), or every
     n-th (``nth``). ``blocks``: several of them can share one checkpoint (``pipeline``: in a pipeline only).
-    ``secondary``: groups can keep weights once more beside ZeRO 3. ``capacity`` says whether its experts can be given a
-    capacity factor.
+    ``secondary``: beside ZeRO 3 groups can keep weights once more, and what is sent can be quantized. ``recompute_mlp``
+    and ``context_exchange`` are what it has of these; ``activation`` says in which layers it can recompute that alone.
+    ``capacity`` says whether its experts can be given a capacity factor.
     """
 
     title: str
@@ -106,6 +115,9 @@ class Traits:
     some_layers: SomeLayers | None = None
     blocks: Literal["always", "pipeline"] | None = None
     secondary: bool = False
+    recompute_mlp: frozenset[str] = frozenset({"none"})
+    activation: Literal["all", "experts"] = "all"
+    context_exchange: frozenset[str] = frozenset({"p2p"})
     capacity: bool = False
     rule: Rule = _anything
 
@@ -155,20 +167,23 @@ def _own(title: str, versions: str, tasks: Literal["node", "gpu"], command: tupl
     """Return a launcher of trainers that do all of it themselves."""
     return Traits(
         title, versions, tasks, command, schedules=_ALL_SCHEDULES, offload=_ALL_OFFLOAD, hybrid=frozenset({1, 2, 3}),
-        some_layers="any", blocks="always", capacity=True,
+        some_layers="any", blocks="always", recompute_mlp=_ALL_MLP, context_exchange=_ALL_CONTEXT, capacity=True,
     )  # fmt: skip
 
 
 _MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp8", "fp4"})
 FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "megatron-lm": Traits(
-        "Megatron-LM", "Core 0.9 and later; hybrid sharding 0.10, uneven stages 0.13, ZeRO 2 and 3 0.14, fp4 0.15",
+        "Megatron-LM",
+        "Core 0.9 and later; hybrid sharding 0.10, MLPs recomputed 0.12, uneven stages 0.13, ZeRO 2, 3 0.14, fp4 0.15",
         "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS, hybrid=frozenset({1, 2, 3}),
-        some_layers="chunk", blocks="always", capacity=True,
+        some_layers="chunk", blocks="always", recompute_mlp=_ALL_MLP, activation="experts",
+        context_exchange=_ALL_CONTEXT, capacity=True,
     ),
     "nemo": Traits(
         "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS,
-        hybrid=frozenset({1, 2, 3}), some_layers="chunk", blocks="always", capacity=True,
+        hybrid=frozenset({1, 2, 3}), some_layers="chunk", blocks="always", recompute_mlp=_ALL_MLP,
+        activation="experts", context_exchange=_ALL_CONTEXT, capacity=True,
     ),
     "deepspeed": Traits(
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
@@ -229,12 +244,31 @@ def refusals(framework: Framework, sharding: ShardingLike) -> Iterator[Refusal]:
         yield "sequence_parallel", f"{traits.title} always splits the sequence with tensor parallelism"
     if traits.sequence_parallel == "never" and sharding.sequence_parallel:
         yield "sequence_parallel", f"{traits.title} cannot split the sequence with tensor parallelism"
+    yield from _recomputed_mlp(traits, sharding)
+    if sharding.cp > 1 and sharding.context_exchange not in traits.context_exchange:
+        choices = " or ".join(sorted(traits.context_exchange))
+        yield "context_exchange", f"{traits.title} has no {sharding.context_exchange} in context parallelism; {choices}"
+    if sharding.cp == 1 and sharding.context_exchange != "p2p":
+        yield "context_exchange", f"{traits.title} exchanges nothing without context parallelism (cp 1)"
     yield from ((field, f"{traits.title}: {message}") for field, message in traits.rule(sharding))
+
+
+def _recomputed_mlp(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
+    """Yield what is wrong with the recomputation of feed-forward layers or experts by themselves."""
+    if s.recompute_mlp not in traits.recompute_mlp:
+        yield "recompute_mlp", f"{traits.title} has no option that recomputes {s.recompute_mlp} of an MLP by itself"
+    elif s.recompute_mlp != "none" and s.recompute == "full":
+        yield "recompute_mlp", f"{traits.title} recomputes MLPs already where it recomputes layers in full"
 
 
 def _groups(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
     """Yield what is wrong with hybrid sharding: groups that are no copies, or that the framework cannot make."""
     group, replicas, second = s.shard_group, s.dp * s.cp, s.secondary_group
+    if s.quantized != "none":
+        if not traits.secondary:
+            yield "quantized", f"{traits.title} sends weights and gradients as they are"
+        elif s.zero != 3 or group is not None or s.tp * s.pp * s.ep > 1:
+            yield "quantized", f"{traits.title} quantizes what ZeRO 3 alone sends"
     if second is not None:
         if not traits.secondary:
             yield "secondary_group", f"{traits.title} keeps weights once, divided as ZeRO says"

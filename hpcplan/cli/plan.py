@@ -270,19 +270,25 @@ def _row(sharding: Sharding, estimate: Estimate, why: str) -> tuple[object, ...]
     s = sharding
     recompute = s.recompute if s.recompute_layers is None else f"{s.recompute} of {layer_count(s.recompute_layers)}"
     recompute += f" in blocks of {s.recompute_block}" if s.recompute_block else ""
+    recompute += f" + MLP {s.recompute_mlp}" if s.recompute_mlp != "none" else ""
     recompute += " + SP" if s.sequence_parallel else ""
     recompute += f" + {s.offload} offload" if s.offload != "none" else ""
     return (
-        s.nodes, s.tp, s.pp, s.vpp, s.cp, s.ep, s.dp, s.micro_batch,
+        s.nodes, s.tp, s.pp, s.vpp, _context(s), s.ep, s.dp, s.micro_batch,
         _zero(s), recompute,
         format_duration(estimate.iter_time_s), format_bytes(estimate.memory_bytes), f"{estimate.mfu:.1%}",
         format_count(estimate.tokens_per_s), why,
     )  # fmt: skip
 
 
+def _context(s: Sharding) -> str:
+    return str(s.cp) if s.context_exchange == "p2p" else f"{s.cp} ({s.context_exchange})"
+
+
 def _zero(s: Sharding) -> str:
     groups = f" in {s.shard_group}s" if s.shard_group else ""
-    return f"{s.zero}{groups}" + (f", hpZ in {s.secondary_group}s" if s.secondary_group else "")
+    groups += f", hpZ in {s.secondary_group}s" if s.secondary_group else ""
+    return f"{s.zero}{groups}" + (f", {s.quantized} quantized" if s.quantized != "none" else "")
 
 
 def _breakdown_table(plan: Plan) -> Any:

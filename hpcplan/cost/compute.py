@@ -15,7 +15,17 @@ from hpcplan.cost.coefficients import Coefficients
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import CPU, FULL, NVME, SELECTIVE, Floats, Shardings
+from hpcplan.cost.shardings import (
+    ACTIVATION,
+    CPU,
+    FULL,
+    MLP,
+    NVME,
+    RING,
+    SELECTIVE,
+    Floats,
+    Shardings,
+)
 
 __all__ = ["STATE_BYTES", "Arithmetic", "LayerTime", "attention_rate", "attention_s", "product_s"]
 
@@ -124,7 +134,10 @@ class Arithmetic:
         scores = self.tokens * self.sequence * shape.heads / s.tp
         flops = 2.0 * scores * shape.score_width
         visible = flops * (1.0 - 0.5 * shape.causal)
-        length = self.sequence / s.cp * (2.0 - shape.causal)  # without the mask a row sees twice as many keys
+        # a rank has its part of keys and values at a time on the ring, and else all of them
+        length = (
+            self.sequence / np.where(s.context_exchange == RING, s.cp, 1) * (2.0 - shape.causal)
+        )  # without the mask a row sees twice as many keys
         flash, flash_back = attention_s(visible, shape.head_dim, length, self.machine, self.c)
         products = flops / (self.matmul_flops * shape.head_dim / (shape.head_dim + self.c.matmul_half_width))
         traffic = scores * self.c.score_bytes * (self.machine.element_bytes / 2.0) / self.stream_bytes_per_s
@@ -230,6 +243,12 @@ class Arithmetic:
         part = attention + (1.0 - kept) * (forward - attention)
         share = self.shardings.recomputed(self.shape.layers)
         again = np.select([recompute == FULL, recompute == SELECTIVE], [share * forward, part], 0.0)
+        if self.shardings.recompute_mlp.any():
+            activation = self._stream(self.tokens * self.c.activation_elements * inner / self.shardings.tp)
+            everything = activation + feed_forward / self.recipe.sparse_speedup + self._routing(copies)
+            formed = np.where(self.shardings.mlp_again(MLP), everything, activation)
+            more = np.where(self.shardings.mlp_again(ACTIVATION), formed, 0.0)
+            again = np.maximum(again, np.minimum(again + more, forward))  # no more than the whole layer
         return LayerTime(forward, backward, again, weight)
 
     def head(self) -> LayerTime:

@@ -19,7 +19,21 @@ from hpcplan.cost.compute import STATE_BYTES
 from hpcplan.cost.machine import Machine
 from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import CPU, DEVICE, FULL, SELECTIVE, Floats, Ints, Shardings
+from hpcplan.cost.shardings import (
+    ACTIVATION,
+    ALL_GATHER,
+    ALL_TO_ALL,
+    CPU,
+    DEVICE,
+    FULL,
+    GRADIENTS,
+    MLP,
+    SELECTIVE,
+    WEIGHTS,
+    Floats,
+    Ints,
+    Shardings,
+)
 
 __all__ = [
     "Held",
@@ -30,6 +44,7 @@ __all__ = [
     "held_parameters",
     "host_bytes",
     "layer_activation_bytes",
+    "least_blocks",
     "memory",
     "score_bytes_kept",
 ]
@@ -122,21 +137,24 @@ def held_parameters(shape: Shape, s: Shardings, recipe: Recipe = PRETRAINING) ->
 
 
 def layer_activation_bytes(shape: Shape, sequence: Number, s: Shardings, element_bytes: Number = 2.0) -> Floats:
-    """Return the bytes that one layer keeps for the backward pass of one micro-batch, without recomputation or scores.
+    """Return the bytes that one layer keeps for the backward pass of one micro-batch, without scores.
 
+    Nothing is recomputed but what ``recompute_mlp`` says: the output of the activation, which is formed again from what
+    it reads, or all that the feed-forward layer or the experts keep beside their input.
     For a GPT layer with tensor and sequence parallelism this is 34 sbh/t in 16 bits (Korthikanti et al. 2022, equation
     4, less the attention term); dropout masks take a byte an element in any precision.
     """
     tokens = s.micro_batch * sequence / s.cp
-    sparse = shape.sparse_layers / shape.layers
+    sparse, spared = shape.sparse_layers / shape.layers, np.minimum(1.0, np.asarray(shape.ffn_kept) - 1.0)
     copies = shape.experts_per_token * shape.busiest_expert(1.0)
     wide = shape.expert_ffn * (copies + shape.shared_experts)
     inner = (1 - sparse) * shape.ffn + sparse * wide
-    routed = sparse * shape.hidden * copies  # each token's at its experts
+    routed = np.where(s.mlp_again(MLP), 0.0, sparse * shape.hidden * copies)  # each token's at its experts
+    kept = np.where(s.mlp_again(MLP), 0.0, shape.ffn_kept - spared * s.mlp_again(ACTIVATION))
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     replicated = (4 * element_bytes + 2 * shape.dropout) * shape.hidden / split
     attention = shape.attention_in + shape.query_up + shape.key_value_up + shape.attention_out
-    sharded = element_bytes * (attention + inner * shape.ffn_kept + routed) / s.tp
+    sharded = element_bytes * (attention + inner * kept + routed) / s.tp
     return tokens * (replicated + sharded)
 
 
@@ -154,14 +172,17 @@ def _activations(
 ) -> tuple[Floats, Floats]:
     """Return the activations that a layer keeps of a micro-batch, and those of the layers that are at work."""
     scores = np.where(np.asarray(flash) > 0, 0.0, score_bytes_kept(shape, sequence, s, element_bytes))
-    tensors = layer_activation_bytes(shape, sequence, s, element_bytes)
+    tensors, formed = layer_activation_bytes(shape, sequence, s, element_bytes), np.zeros(len(s))
+    if s.recompute_mlp.any():
+        everything = dataclasses.replace(s, recompute_mlp=np.zeros_like(s.tp))
+        formed = layer_activation_bytes(shape, sequence, everything, element_bytes) - tensors
     whole = np.where(s.recompute == SELECTIVE, tensors * c.selective_kept, tensors + scores)
     split = np.where(s.sequence_parallel == 1, s.tp, 1)
     entry = element_bytes * s.micro_batch * sequence / s.cp * shape.hidden / split
     share, (checkpoints, together) = s.spared(shape.layers), s.blocks(shape.layers)
     kept = share * entry * checkpoints + (1.0 - share) * whole
     again = np.where(s.recompute == SELECTIVE, scores + tensors * np.maximum(0.0, 1 - c.selective_kept), 0.0)
-    return kept, np.where(s.recompute == FULL, whole * together, again)
+    return kept, np.where(s.recompute == FULL, whole * together, again + formed)
 
 
 def _kept_layers(shape: Shape, s: Shardings) -> Floats:
@@ -201,13 +222,26 @@ def gathered_bytes(shape: Shape, s: Shardings, held: Held, c: Coefficients, elem
     The running layer and the next are gathered (Zhao et al. 2023, arXiv:2304.11277, section 3.3), and so are embedding
     and head, which belong to the root and stay until the backward pass is through; a layer's gradients are there whole
     in the weights' precision, and once more on their way to be reduced. ``gathered_layers`` below 2 are those of
-    trainers that gather parameter by parameter.
+    trainers that gather parameter by parameter. What is sent in fewer bits is there in both.
     """
     ends = end_parameters(shape, s)
     layer = (held.dense + held.experts - ends) / s.stage_layers(shape.layers)
-    at_work = layer * (2.0 * element_bytes + element_bytes + c.gradient_bytes)
+    narrow = 1.0 * (s.quantized & WEIGHTS > 0) + 0.5 * (s.quantized & GRADIENTS > 0)  # as it is sent, beside
+    at_work = layer * (2.0 * element_bytes + element_bytes + c.gradient_bytes + narrow)
     whole = (ends * element_bytes + at_work) * np.minimum(1.0, c.gathered_layers / 2.0)
     return np.where((s.zero == 3) & (s.pp == 1) & (s.shards > 1), whole, 0.0)
+
+
+def _context_buffers(shape: Shape, tokens: Floats, s: Shardings, element_bytes: Number) -> Floats:
+    """Return what context-parallel ranks hold of the layer at work beside their own part of it.
+
+    Gathered, the keys and values of all ranks and their gradients (Llama team 2024, arXiv:2407.21783, section 3.3.2);
+    with all-to-alls, queries, keys, values and outputs as sent and as received.
+    """
+    gathered = 2.0 * tokens * s.cp * shape.key_value_width / s.tp
+    swapped = tokens * (shape.heads * shape.head_dim + shape.key_value_width + shape.attention_out) / s.tp
+    held = np.select([s.context_exchange == ALL_GATHER, s.context_exchange == ALL_TO_ALL], [gathered, swapped], 0.0)
+    return np.asarray(np.where(s.cp > 1, element_bytes * held, 0.0))
 
 
 def memory(
@@ -291,6 +325,8 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
     gathered = gathered_bytes(shape, s, held, c, machine.element_bytes)
     kept = np.where(np.asarray(machine.element_bytes) == 4, STATE_BYTES - 4, STATE_BYTES)  # fp32 weights need no copy
     passed = np.where(s.gpus > 1, 2.0 * 2.0 * tokens * shape.hidden, 0.0)
+    if s.context_exchange.any():
+        passed = passed + _context_buffers(shape, tokens, s, machine.element_bytes)
     buffers = spread * (gathered + passed)
     stepped = np.where(s.offload == DEVICE, divided(*trained, 1), 0.0)
     links = np.where(machine.through_host, _WITHOUT_LINKS, 1.0) * np.ones(len(s))
@@ -305,6 +341,37 @@ def _fullest(shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: 
         framework=c.framework_bytes * links,
         context=(c.context_bytes + np.where(s.gpus > 1, c.nccl_bytes, 0.0)) * links,
     )
+
+
+def least_blocks(
+    shape: Shape, sequence: Number, machine: Machine, s: Shardings, c: Coefficients, recipe: Recipe = PRETRAINING
+) -> Ints:
+    """Return in what blocks layers that are all recomputed in full need least memory, the smallest; 0 for one by one.
+
+    Of p layers, k blocks keep k inputs, and ceil(p / k) layers are at work together: all k are looked at.
+    """
+    parts, place = np.unique(np.ceil(s.stage_layers(shape.layers) / s.vpp).astype(np.int64), return_inverse=True)
+    tried = [sorted({-(-int(part) // blocks) for blocks in range(1, int(part) + 1)}) for part in parts]
+    most = max(map(len, tried), default=1)
+    sizes = np.array([each + each[-1:] * (most - len(each)) for each in tried], dtype=np.int64).reshape(-1, most)[place]
+    one = dataclasses.replace(s, recompute_block=np.zeros_like(s.tp))
+    logits = (s.micro_batch * sequence / s.cp * shape.vocab / s.tp * c.logit_bytes)[:, None]
+    worst = np.zeros(sizes.shape)
+    for each in _stages(shape, one) if s.last_layers.any() else (one,):
+        need = _fullest(shape, sequence, machine, each, c, recipe)
+        entry, layer = _activations(shape, sequence, each, c, recipe.flash, machine.element_bytes)
+        held = each.stage_layers(shape.layers)
+        held_last = np.where(s.last_layers > 0, s.last_layers, held) * s.in_flight(s.pp - 1)
+        mine = np.ceil(held / s.vpp)[:, None]
+        own = np.minimum(sizes, mine)
+        kept = (entry * c.kept_activations)[:, None] * np.ceil(mine / own) / mine
+        working = c.activation_fragmentation * layer[:, None] * own
+        first = _kept_layers(shape, each)[:, None] * kept + working
+        last = held_last[:, None] * kept + np.maximum(working, c.activation_fragmentation * logits)
+        rest = need.total - need.activations - need.logits - need.optimizer_step
+        worst = np.maximum(worst, rest[:, None] + np.maximum(first, last))
+    best = sizes[np.arange(len(s)), worst.argmin(axis=1)] if len(s) else s.tp
+    return np.where(best > 1, best, 0)
 
 
 def host_bytes(shape: Shape, machine: Machine, s: Shardings, recipe: Recipe = PRETRAINING) -> Floats:

@@ -16,7 +16,7 @@ from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import Floats, Ints, Shardings
+from hpcplan.cost.shardings import GRADIENTS, MLP, WEIGHTS, Floats, Ints, Shardings
 
 __all__ = [
     "RING_PASSES",
@@ -28,9 +28,12 @@ __all__ = [
     "hop_bytes",
     "hops",
     "ring_bytes",
+    "swapped_bytes",
     "tensor_reductions",
 ]
 
+_UNPACKED_BYTES = 3.0  # of a weight that comes in 8 bits: read, and written in 16
+_PACKED_BYTES = 4.0  # of a gradient: read in 16 bits and written in 4, read as received, added up and written
 RING_PASSES = 3  # of keys and values, a layer and micro-batch: forward, and twice as much backward
 
 
@@ -44,9 +47,10 @@ def tensor_reductions(shape: Shape, s: Shardings, backward: Number = 1.0) -> Flo
 
     Two all-reduces forward and two backward (Shoeybi et al. 2019, section 3); with sequence parallelism each becomes a
     reduce-scatter and an all-gather of the same volume, and inputs that were kept in pieces are gathered once more
-    (Korthikanti et al. 2022, section 4.2.2). Full recomputation repeats the forward ones.
+    (Korthikanti et al. 2022, section 4.2.2). Full recomputation repeats the forward ones, that of feed-forward layers
+    one of the two.
     """
-    again = s.recomputed(shape.layers)
+    again = s.recomputed(shape.layers) + 0.5 * s.mlp_again(MLP)
     return np.asarray(2.0 * (1 + again) + 2.0 * backward + np.where(s.sequence_parallel == 1, 1.0, 0.0), dtype=float)
 
 
@@ -56,9 +60,21 @@ def ring_bytes(shape: Shape, machine: Machine, sequence: Number, s: Shardings) -
     return np.asarray(tokens * shape.key_value_width * machine.element_bytes / s.tp * s.cp, dtype=float)
 
 
+def swapped_bytes(shape: Shape, machine: Machine, sequence: Number, s: Shardings) -> Floats:
+    """Return what a rank sends of a layer in all-to-alls before and after attention, forward (Jacobs et al. 2023).
+
+    Queries, keys, values and outputs change from all heads of a part of the sequence to all of it for some heads, and
+    back (DeepSpeed-Ulysses, arXiv:2309.14509, section 3.1).
+    """
+    tokens = s.micro_batch * sequence / s.cp
+    widths = (shape.heads * shape.head_dim + shape.key_value_width + shape.attention_out) / s.tp
+    return np.asarray(tokens * widths * machine.element_bytes, dtype=float)
+
+
 def dispatches(shape: Shape, s: Shardings) -> Floats:
     """Return how many all-to-alls a layer takes, of the mean layer: to the experts and back, in every pass."""
-    return np.asarray(shape.sparse_layers / shape.layers * 2 * (2 + s.recomputed(shape.layers)), dtype=float)
+    again = s.recomputed(shape.layers) + s.mlp_again(MLP)
+    return np.asarray(shape.sparse_layers / shape.layers * 2 * (2 + again), dtype=float)
 
 
 def dispatch_bytes(shape: Shape, c: Coefficients, s: Shardings, activation: Floats) -> Floats:
@@ -83,7 +99,7 @@ class Gather:
     Where ``both`` is set each is a reduce-scatter and an all-gather: an all-reduce. ``axis`` is ``dp`` for the ranks
     that ZeRO divides over, ``rdp`` for groups that are copies of each other and ``sdp`` for those that keep weights
     once more; ``edp``, ``redp`` and ``sedp`` are those of experts. ``sharded`` marks those of ZeRO stage 3, which are
-    slower than others.
+    slower than others. ``unpacked_bytes`` are read and written on the accelerator to pack and unpack what is sent.
     """
 
     axis: str
@@ -93,6 +109,7 @@ class Gather:
     times: Floats
     sharded: Floats
     both: bool = False
+    unpacked_bytes: Number = 0.0
 
 
 def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) -> Iterator[Gather]:
@@ -103,7 +120,8 @@ def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) 
     once a step, since stages would wait for more (as PyTorch's FSDP does there). Frozen weights have no gradients, but
     stage 3 gathers them as they are kept. With hybrid sharding (Zhao et al. 2023, arXiv:2304.11277, section 3.2.2) that
     is among the ranks of a group, whose reduced gradients are then summed over the groups. Where groups keep weights
-    once more, the backward pass gathers them there (Wang et al. 2023, arXiv:2306.10209, section 3.2).
+    once more, the backward pass gathers them there (Wang et al. 2023, arXiv:2306.10209, section 3.2). Weights may be
+    gathered in 8 bits, gradients sent in 4 (ibid., sections 3.1 and 3.3): half and a quarter of 16.
     """
     whole, whole_of_experts = s.dp * s.cp, np.maximum(1, s.dp * s.cp // s.ep)
     fully = s.zero == 3
@@ -113,6 +131,9 @@ def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) 
     gathered = np.where(fully, 2.0 * batches - np.where(s.pp > 1, 1, 0), once)
     reduced = np.where(fully, batches, np.where(s.zero == 0, 2.0, 1.0))  # without ZeRO an all-reduce
     adapters = np.asarray(recipe.adapter_rank) > 0
+    qwz, qgz = fully & (s.quantized & WEIGHTS > 0), fully & (s.quantized & GRADIENTS > 0)
+    weight, gradient = np.where(qwz, 1.0, 2.0), np.where(qgz, 0.5, c.gradient_bytes)
+    unpacked, packed = np.where(qwz, _UNPACKED_BYTES, 0.0), np.where(qgz, _PACKED_BYTES, 0.0)
     for prefix, all_ranks, shards, stride, trained, frozen in (
         ("", whole, s.shards, s.tp, held.trained_dense, held.dense),
         ("e", whole_of_experts, s.expert_shards, s.tp * s.ep, held.trained_experts, held.experts),
@@ -120,12 +141,13 @@ def gradient_gathers(c: Coefficients, s: Shardings, held: Held, recipe: Recipe) 
         if not np.any(frozen):
             continue
         size = np.where(s.zero == 0, all_ranks, shards)
-        yield Gather(f"{prefix}dp", size, stride, c.gradient_bytes * trained, reduced, fully)
+        packing, unpacking = packed * trained, unpacked * trained
+        yield Gather(f"{prefix}dp", size, stride, gradient * trained, reduced, fully, unpacked_bytes=packing)
         again = np.where(fully & (s.secondary_group > 0) & (s.pp == 1), batches, 0)
-        yield Gather(f"{prefix}dp", size, stride, 2.0 * trained, gathered - again, fully)
+        yield Gather(f"{prefix}dp", size, stride, weight * trained, gathered - again, fully, unpacked_bytes=unpacking)
         if again.any():
             near = np.minimum(size, np.maximum(1, s.secondary_group // (s.ep if prefix else 1)))
-            yield Gather(f"s{prefix}dp", near, stride, 2.0 * trained, again, fully)
+            yield Gather(f"s{prefix}dp", near, stride, weight * trained, again, fully, unpacked_bytes=unpacking)
         if adapters.any():
             kept = np.where(adapters, recipe.frozen_bytes * frozen, 0.0)
             yield Gather(f"{prefix}dp", size, stride, kept, np.where(fully, 2.0 * batches, 0.0), fully)

@@ -10,17 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ACTIVATION",
+    "ALL_GATHER",
+    "ALL_TO_ALL",
+    "CONTEXT_EXCHANGE",
     "CPU",
     "DEVICE",
     "FULL",
     "GPIPE",
+    "GRADIENTS",
+    "MLP",
     "NONE",
     "NVME",
     "OFFLOAD",
     "ONE_F_ONE_B",
+    "QUANTIZED",
     "RECOMPUTE",
+    "RECOMPUTE_MLP",
+    "RING",
     "SCHEDULES",
     "SELECTIVE",
+    "WEIGHTS",
     "ZERO_BUBBLE",
     "Floats",
     "Ints",
@@ -39,6 +49,15 @@ ONE_F_ONE_B, GPIPE, ZERO_BUBBLE = range(3)
 OFFLOAD = ("none", "cpu", "nvme")
 DEVICE, CPU, NVME = range(3)
 
+RECOMPUTE_MLP = ("none", "activation", "all")
+_, ACTIVATION, MLP = range(3)
+
+CONTEXT_EXCHANGE = ("p2p", "all_gather", "a2a")
+RING, ALL_GATHER, ALL_TO_ALL = range(3)
+
+QUANTIZED = ("none", "weights", "gradients", "both")
+WEIGHTS, GRADIENTS = 1, 2
+
 
 @dataclass(frozen=True, slots=True)
 class Shardings:
@@ -56,7 +75,10 @@ class Shardings:
     neighbours share one checkpoint and are run again together (0 is 1). ZeRO divides over all dp x cp ranks, or
     over groups of ``shard_group`` of them that are copies of each other (hybrid sharding) where that is not 0. With
     stage 3, groups of ``secondary_group`` neighbours keep 16-bit weights once more, from which the backward pass
-    gathers them (hpZ; Wang et al. 2023, arXiv:2306.10209, section 3.2), where that is not 0.
+    gathers them (hpZ; Wang et al. 2023, arXiv:2306.10209, section 3.2), where that is not 0; ``quantized`` has bits for
+    weights gathered in 8 bits (qwZ, ibid. 3.1) and gradients reduced in 4 (qgZ, ibid. 3.3). ``recompute_mlp`` says what
+    of the feed-forward layer, or the experts, is run again beside ``recompute``: nothing, its activation, or all of it.
+    ``context_exchange`` indexes ``CONTEXT_EXCHANGE``: how context-parallel ranks come by keys and values.
     """
 
     tp: Ints
@@ -79,10 +101,14 @@ class Shardings:
     shard_group: Ints = None  # type: ignore[assignment]
     recompute_block: Ints = None  # type: ignore[assignment]
     secondary_group: Ints = None  # type: ignore[assignment]
+    recompute_mlp: Ints = None  # type: ignore[assignment]
+    context_exchange: Ints = None  # type: ignore[assignment]
+    quantized: Ints = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         for name in ("schedule", "offload", "last_layers", "fullest_layers", "kept_layers", "spared_layers",
-                     "shard_group", "recompute_block", "secondary_group"):  # fmt: skip
+                     "shard_group", "recompute_block", "secondary_group", "recompute_mlp", "context_exchange",
+                     "quantized"):  # fmt: skip
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros_like(self.tp))
 
@@ -135,6 +161,10 @@ class Shardings:
         some = np.minimum(1.0, self.spared_layers / self.stage_layers(layers))
         return np.where((self.recompute == FULL) & (self.spared_layers == 0), 1.0, some)
 
+    def mlp_again(self, least: int) -> NDArray[np.bool_]:
+        """Tell where the feed-forward layer's activation, or ``MLP``, all of it, is run again by itself."""
+        return np.asarray((self.recompute_mlp >= least) & (self.recompute != FULL))
+
     def blocks(self, layers: float | Floats) -> tuple[Floats, Floats]:
         """Return the checkpoints a layer of full recomputation, and of how many layers it holds all tensors at a time.
 
@@ -157,7 +187,7 @@ class Shardings:
         """Return shardings from scalars and lists; a scalar is repeated, and what is not given is 1 (0 for flags)."""
         zero = {"zero", "recompute", "sequence_parallel", "schedule", "offload", "last_layers",
                 "fullest_layers", "kept_layers", "spared_layers", "shard_group", "recompute_block",
-                "secondary_group"}  # fmt: skip
+                "secondary_group", "recompute_mlp", "context_exchange", "quantized"}  # fmt: skip
         names = [field.name for field in dataclasses.fields(cls)]
         columns = [np.atleast_1d(np.asarray(fields.get(n, 0 if n in zero else 1), dtype=np.int64)) for n in names]
         return cls(**dict(zip(names, np.broadcast_arrays(*columns), strict=True)))

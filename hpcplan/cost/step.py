@@ -22,9 +22,11 @@ from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held, Memory, held_parameters, memory
 from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import ZERO_BUBBLE, Floats, Shardings
+from hpcplan.cost.shardings import ALL_GATHER, ALL_TO_ALL, ZERO_BUBBLE, Floats, Shardings
 
 __all__ = ["Costs", "StepTime", "gradient_exchange", "price"]
+
+_MORE_SWAPS = 6.0  # of queries, keys, values and outputs, forward and backward, beside the two that are timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +133,29 @@ def _step(
     again = layers * layer.recompute_s
     tensor = (layers + 1) * traffic.tensor  # the head and the embedding exchange as much as a layer
     context, expert = layers * traffic.context, layers * traffic.expert
-    # Filling and draining passes the other stages, which may have fewer layers; each has its share of the head, all of
-    # which is among them where the last stage is not the slowest.
-    others = np.where(s.pp > 1, (shape.layers - layers) / np.maximum(1, s.pp - 1), layers)
-    share = 1.0 / s.pp + np.where(s.pp > 1, (1.0 - ends) / np.maximum(1, s.pp - 1), 0.0)
-    stage = others * (each + layer.recompute_s + traffic.total) + traffic.tensor + share * output
-    deferred = np.where(s.schedule == ZERO_BUBBLE, 2.0 * (others * layer.weight_s + share * head.weight_s), 0.0)
-    bubble = (s.pp - 1) / s.vpp * np.maximum(0.0, stage - deferred) * c.bubble * slower
+
+    def passed(layers: Number, ends: Floats) -> Floats:
+        """Filling and draining passes the stages beside the slowest, less what fills it."""
+        # They may have fewer layers; each has its share of the head, all of which is among them where the last stage is
+        # not the slowest.
+        others = np.where(s.pp > 1, (shape.layers - layers) / np.maximum(1, s.pp - 1), layers)
+        share = 1.0 / s.pp + np.where(s.pp > 1, (1.0 - ends) / np.maximum(1, s.pp - 1), 0.0)
+        stage = others * (each + layer.recompute_s + traffic.total) + traffic.tensor + share * output
+        fills = 2.0 * (others * layer.weight_s + share * head.weight_s)
+        return np.maximum(0.0, stage - np.where(s.schedule == ZERO_BUBBLE, fills, 0.0))
+
+    stage = passed(layers, ends)
+    either = (s.schedule == ZERO_BUBBLE) & (s.last_layers > 0)
+    if either.any():
+        # which stage is the slowest must not decide what there is to fill: more work would then take less time
+        stage = np.where(
+            either,
+            np.maximum(
+                passed(s.stage_layers(shape.layers), 0.0 * ends), passed(s.last_layers.astype(float), 0.0 * ends + 1.0)
+            ),
+            stage,
+        )
+    bubble = (s.pp - 1) / s.vpp * stage * c.bubble * slower
 
     hop = _hop(shape, machine, c, s, arithmetic)
     crossings = (s.pp - 1) * 2 + messages.hops(s, c.pipeline_exposed)
@@ -196,14 +214,7 @@ def _layer_traffic(
     reductions = messages.tensor_reductions(shape, s, c.tensor_backward_exposed)
     tensor = reductions * collectives.all_reduce(tp, activation) * c.tensor_exposed
 
-    cp = collectives.group(machine, c, s.cp, s.tp)
-    ring = messages.RING_PASSES * collectives.all_gather(
-        cp, messages.ring_bytes(shape, machine, arithmetic.sequence, s)
-    )
-    # Ring attention passes keys and values on while it computes; half of the layer can hide it.
-    exposed = np.maximum(0.0, ring - 0.5 * (layer.forward_s + layer.backward_s))
-    context = np.where(s.cp > 1, exposed + messages.RING_PASSES * cp.latency_s, 0.0)
-
+    context = _context(shape, machine, c, s, arithmetic.sequence, 0.5 * (layer.forward_s + layer.backward_s))
     expert = np.zeros(len(s))
     if np.any(np.asarray(shape.experts) > 0):
         ep = collectives.group(machine, c, s.ep, s.tp, all_at_once=True)
@@ -211,6 +222,28 @@ def _layer_traffic(
         exchange = collectives.all_to_all(ep, sent, shape.experts_per_token, once)
         expert = messages.dispatches(shape, s) * c.expert_exposed * exchange
     return _LayerTraffic(tensor, context, expert)
+
+
+def _context(
+    shape: Shape, machine: Machine, c: Coefficients, s: Shardings, sequence: Number, hidden_s: Floats
+) -> Floats:
+    """Return the exposed seconds in which context-parallel ranks come by keys and values, of a layer and micro-batch.
+
+    Around the ring they pass while attention computes, as far as ``hidden_s`` goes (Liu et al. 2023). Gathered before
+    attention (Llama team 2024, arXiv:2407.21783, section 3.3.2), forward and once more backward, and their gradients
+    reduced, they are waited for; and so are all-to-alls, as many backward as forward.
+    """
+    cp = collectives.group(machine, c, s.cp, s.tp)
+    total = messages.ring_bytes(shape, machine, sequence, s)
+    gathered = messages.RING_PASSES * collectives.all_gather(cp, total)
+    exposed = np.maximum(0.0, gathered - hidden_s) + messages.RING_PASSES * cp.latency_s
+    if s.context_exchange.any():
+        at_once = collectives.group(machine, c, s.cp, s.tp, all_at_once=True)
+        swapped = 2.0 * collectives.all_to_all(at_once, messages.swapped_bytes(shape, machine, sequence, s))
+        swapped = swapped + _MORE_SWAPS * at_once.latency_s
+        how = s.context_exchange
+        exposed = np.select([how == ALL_GATHER, how == ALL_TO_ALL], [gathered, swapped], exposed)
+    return np.where(s.cp > 1, exposed, 0.0)
 
 
 def _data_parallel(
@@ -238,7 +271,8 @@ def gradient_exchange(
         over = groups[gather.axis]
         slower = np.where(gather.sharded, c.gather_efficiency, 1.0)
         collective = collectives.all_reduce if gather.both else collectives.all_gather
-        total = total + gather.times * collective(over, gather.total_bytes) / slower
+        kernels = gather.unpacked_bytes / (machine.memory_bytes_per_s * c.memory_efficiency)
+        total = total + gather.times * (collective(over, gather.total_bytes) / slower + kernels)
     in_turn = (np.asarray(recipe.owner_after_owner) > 0) & (s.zero > 0) & (s.zero < 3)
     if not np.any(in_turn):
         return total, np.zeros_like(total)

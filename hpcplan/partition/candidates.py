@@ -15,7 +15,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import ONE_F_ONE_B, Ints
+from hpcplan.cost.shardings import ALL_TO_ALL, ONE_F_ONE_B, RING, Ints
 from hpcplan.frameworks import Framework
 from hpcplan.partition.frameworks import Capabilities, capabilities
 from hpcplan.workload.arithmetic import attention_parameters, dense_ffn_parameters, expert_parameters
@@ -232,6 +232,30 @@ def _shard_groups(space: Space, dp: int, cp: int, ep: int, zero: int) -> Sequenc
     return [size for size in [0, *groups] if only is None or (size or replicas) == (only or replicas)]
 
 
+def _second_groups(space: Space, replicas: int) -> Sequence[int]:
+    """Return the ranks that may keep weights once more beside ZeRO 3, the most first; 0 is none."""
+    groups = divisors(replicas)[-2:0:-1] if space.capabilities.secondary else []
+    return _allowed(space, "secondary_group", [0, *groups])
+
+
+def _on_request(space: Space, t: Columns) -> Columns:
+    """Return rows with what the search does not try by itself, those that can have it.
+
+    Quantized messages change what is learned. All-gathers and all-to-alls of context parallelism gain where parts of
+    the sequence are short: by the model, but no measured run says so.
+    """
+    can = space.capabilities
+    if how := space.fixed.get("quantized", 0):
+        alone = (t["zero"] == 3) & (t["shard_group"] == 0) & (t["tp"] * t["pp"] * t["ep"] == 1)
+        t = keep(t | {"quantized": np.full_like(t["tp"], how)}, alone & can.secondary)
+    if how := space.fixed.get("context_exchange", RING):
+        heads = space.shape.heads // t["tp"] % t["cp"] == 0
+        heads &= np.maximum(1, space.shape.key_value_heads // t["tp"]) % t["cp"] == 0
+        able = (t["cp"] > 1) & (how in can.context_exchange) & (heads | (how != ALL_TO_ALL))
+        t = keep(t | {"context_exchange": np.full_like(t["tp"], how)}, able)
+    return t
+
+
 def _sequence_parallel(space: Space, tp: int) -> Sequence[int]:
     values: Sequence[int] = space.capabilities.sequence_parallel if tp > 1 else [0]
     if tp > 1 and space.shape.experts is not None and space.capabilities.experts_need_sequence_parallel:
@@ -259,6 +283,9 @@ def frames_of(space: Space) -> Columns:
     t = expand(t, "shard_group", ((t["dp"] * SMALL + t["cp"]) * SMALL + t["ep"]) * 4 + zero,
                 lambda key: _shard_groups(space, key // 4 // SMALL**2, key // 4 // SMALL % SMALL,
                                           key // 4 % SMALL, key % 4))  # fmt: skip
+    alone = (t["zero"] == 3) & (t["shard_group"] == 0) & (t["tp"] * t["pp"] * t["ep"] == 1)
+    t = expand(t, "secondary_group", np.where(alone, t["dp"] * t["cp"], 1), lambda n: _second_groups(space, n))
+    t = _on_request(space, t)
     t["sizes"] = t["dp"] * _KEY + np.where(t["vpp"] > 1, t["pp"], 0)
     has_some = {key: bool(sizes_of(space, key)) for key in np.unique(t["sizes"]).tolist()}
     return keep(t, np.array([has_some[key] for key in t["sizes"].tolist()], dtype=np.bool_))

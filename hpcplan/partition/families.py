@@ -9,19 +9,31 @@ each rank fewer states to step; where its ranks exchange data no longer than tho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import CPU, DEVICE, FULL, NONE, NVME, Floats, Ints, Shardings
-from hpcplan.partition.candidates import SMALL, Columns, Space, distinct, expand, frames_of, keep, sizes_of
-from hpcplan.partition.levers import ALL, LEVERS, SOME, Fits, layer_choices, settle
+from hpcplan.cost.shardings import ACTIVATION, CPU, DEVICE, FULL, NONE, NVME, Floats, Ints, Shardings
+from hpcplan.partition.candidates import (
+    SMALL,
+    Columns,
+    Space,
+    distinct,
+    expand,
+    frames_of,
+    keep,
+    sizes_of,
+)
+from hpcplan.partition.levers import ALL, LEVERS, SOME, Fits, block_choices, layer_choices, settle
 
-__all__ = ["Exchange", "Family", "enumerate_families", "enumerate_shardings", "families"]
+__all__ = ["Blocks", "Exchange", "Family", "enumerate_families", "enumerate_shardings", "families"]
 
 _FRAMES = 1 << 12  # rows expanded at a time
-_SOME = np.array([layers == SOME for _, layers, _ in LEVERS])
+_SOME = np.array([layers == SOME for _, layers, _, _ in LEVERS])
+_ALL = np.array([again == FULL and layers == ALL for again, layers, _, _ in LEVERS])
+Blocks = Callable[[Shardings], Ints]
+"""In what blocks layers that are all recomputed in full need least memory."""
 Exchange = Callable[[Shardings], Floats]
 """Seconds that data-parallel ranks exchange data, up to a factor that is the same for all groups that ZeRO may have."""
 
@@ -72,13 +84,18 @@ def _levers(space: Space, zero: int, choices: int) -> list[int]:
     can, fixed = space.capabilities, space.fixed
     places = {DEVICE} | {place for place in can.offload if zero >= can.offload_from}
     places -= ({CPU} if not space.host_offload else set()) | ({NVME} if not space.nvme_offload else set())
+    kinds = can.recompute if zero >= can.recompute_from else (NONE,)
+    no_activation = space.shape.experts is None and can.activation == "experts"
+    mlps = {mlp for mlp in can.recompute_mlp if not (mlp == ACTIVATION and no_activation)}
     return [
         i
-        for i, (again, layers, where) in enumerate(LEVERS)
-        if again in (can.recompute if zero >= can.recompute_from else (NONE,))
+        for i, (again, layers, where, mlp) in enumerate(LEVERS)
+        if again in kinds
         and where in places
+        and (mlp == 0 or (mlp in mlps and len(kinds) > 1))
         and (choices > 0 if layers == SOME else not fixed.get("recompute_layers"))
         and fixed.get("recompute", again) == again
+        and fixed.get("recompute_mlp", mlp) == mlp
         and (fixed.get("recompute_block", 1) == 1 or (again == FULL and layers == ALL and can.blocks is not None))
         and fixed.get("offload", where) == where
     ]
@@ -88,6 +105,7 @@ def families(
     spaces: Iterable[Space],
     fits: Fits | None = None,
     exchange: Exchange | None = None,
+    blocks: Blocks | None = None,
     *,
     skim: bool = False,
     lean: bool = False,
@@ -98,10 +116,11 @@ def families(
     the least number of recomputed layers that fits is there, and stands for the others. With ``exchange`` groups that
     ZeRO divides over are counted and left out where a larger one, which needs no more memory, exchanges data no longer.
     Memory grows with the micro-batch: with ``skim``, those with which nothing fits, whatever the levers, are counted
-    and left out. With ``lean`` so are all levers of what fits without.
+    and left out. With ``lean`` so are all levers of what fits without. Where layers that are all recomputed do not fit
+    one by one, ``blocks`` says in what blocks they need least, and the others are counted.
     """
     for space, frames in _together(spaces):
-        yield from _families(space, frames, fits, exchange, skim, lean)
+        yield from _families(space, frames, fits, exchange, blocks, skim, lean)
 
 
 def _together(spaces: Iterable[Space]) -> Iterator[tuple[Space, Columns]]:
@@ -123,22 +142,19 @@ def _together(spaces: Iterable[Space]) -> Iterator[tuple[Space, Columns]]:
 
 
 def _families(
-    space: Space, frames: Columns, fits: Fits | None, exchange: Exchange | None, skim: bool, lean: bool
+    space: Space,
+    frames: Columns,
+    fits: Fits | None,
+    exchange: Exchange | None,
+    blocks: Blocks | None,
+    skim: bool,
+    lean: bool,
 ) -> Iterator[Family]:
     skipped = grouped = 0
-    levers = _Levers(space, frames)
-    frames |= {"choices": levers.choices, "fitting": levers.sizes(frames)}
-    if second := space.fixed.get("secondary_group", 0):
-        frames["secondary_group"] = np.full_like(frames["tp"], second)
-        replicas, alone = frames["dp"] * frames["cp"], frames["tp"] * frames["pp"] * frames["ep"] == 1
-        several = (replicas % second == 0) & (replicas > second) & (second > 1)
-        able = space.capabilities.secondary & alone & several & (frames["zero"] == 3) & (frames["shard_group"] == 0)
-        frames = keep(frames, able)
-    block = space.fixed.get("recompute_block", 1)
-    if block > 1:  # 1 is left out, as it is the same as none
-        frames["recompute_block"] = np.full_like(frames["tp"], block)
-        if space.capabilities.blocks == "pipeline":
-            frames = keep(frames, frames["pp"] > 1)
+    if space.fixed.get("recompute_block", 1) > 1 and space.capabilities.blocks == "pipeline":
+        frames = keep(frames, frames["pp"] > 1)
+    levers = _Levers(space, frames, blocks)
+    frames |= {"choices": levers.choices, "blocks_of": levers.blocks_of, "fitting": levers.sizes(frames)}
     if exchange is not None and len(frames["tp"]):
         best = _best_groups(frames, exchange)
         grouped = int(levers.shardings_of(frames)[~best].sum())
@@ -160,16 +176,27 @@ def _families(
 
 
 class _Levers:
-    """Which levers the rows of a space have; ``choices`` says which list of numbers of layers each of its rows has."""
+    """Which levers the rows of a space have.
 
-    def __init__(self, space: Space, frames: Columns) -> None:
-        self.space = space
+    ``choices`` says which list of numbers of recomputed layers each row has, ``blocks_of`` which list of blocks.
+    """
+
+    def __init__(self, space: Space, frames: Columns, blocks: Blocks | None) -> None:
+        self.space, self.least_blocks = space, blocks
         layers, last = space.shape.layers, frames["last_layers"]
         others = -(-(layers - last) // np.maximum(1, frames["pp"] - 1))
         held = np.where(last > 0, others, -(-layers // frames["pp"]))
         keys, self.choices = distinct(held * SMALL + frames["vpp"])
         kind = space.capabilities.some_layers
         self.numbers = [layer_choices(kind, *divmod(int(key), SMALL), space.fixed) for key in keys]
+        can, keys = space.capabilities.blocks, held * SMALL + frames["vpp"]
+        keys, self.blocks_of = distinct(2 * keys + (frames["pp"] > 1))
+        able = [can == "always" or (can == "pipeline" and key % 2 == 1) for key in keys.tolist()]
+        self.sizes_of_blocks = [
+            block_choices(key // 2 // SMALL, key // 2 % SMALL, space.fixed) if each else [0]
+            for key, each in zip(keys.tolist(), able, strict=True)
+        ]
+        self.block_counts = np.array([len(sizes) for sizes in self.sizes_of_blocks], dtype=np.int64)
         self.has_some = np.array([len(numbers) > 0 for numbers in self.numbers], dtype=np.int64)
 
     def with_micro_batches(self, t: Columns) -> Columns:
@@ -191,16 +218,33 @@ class _Levers:
             found = settle(_shardings(_rows(t, rows)), self.numbers, t["choices"][rows], fits)
             for name, values in zip(names, found, strict=True):
                 t[name][rows] = values
+        t = self._in_blocks(t, fits)
         if alone.any():
             first = np.flatnonzero(alone[t["base"]])
             t["more"][first] = self._count(_rows(t, first)) - 1
         return Family(_shardings(t), t["base"], t["lever"], t["fewer"], t["more"], t["below"], *left_out)
 
+    def _in_blocks(self, t: Columns, fits: Fits) -> Columns:
+        """Return rows whose layers are all recomputed in the blocks that need least, where one by one they do not fit.
+
+        The others are counted in ``more``.
+        """
+        rows = np.flatnonzero(_ALL[t["lever"]] & (self.block_counts[t["blocks_of"]] > 1))
+        if not len(rows) or self.least_blocks is None:
+            return t
+        t["more"][rows] = self.block_counts[t["blocks_of"][rows]] - 1
+        rows = rows[~fits(_shardings(_rows(t, rows)))]
+        size = np.zeros_like(t["tp"])
+        size[rows] = self.least_blocks(_shardings(_rows(t, rows)))
+        return t | {"recompute_block": size}
+
     def enumerated(self, t: Columns) -> Family:
-        """Return a family with each number of recomputed layers by itself."""
+        """Return a family with each number of recomputed layers, and each size of blocks, by itself."""
         t = self._expanded(t, np.zeros(len(t["base"]), dtype=np.bool_))
         key = np.where(_SOME[t["lever"]], t["choices"] + 1, 0)
         t = expand(t, "spared_layers", key, lambda key: self.numbers[key - 1] if key else [0])
+        key = np.where(_ALL[t["lever"]], t["blocks_of"] + 1, 0)
+        t = expand(t, "recompute_block", key, lambda key: self.sizes_of_blocks[key - 1] if key else [0])
         nothing = np.zeros_like(t["tp"])
         return Family(_shardings(t), t["base"], t["lever"], nothing, nothing, nothing)
 
@@ -232,6 +276,11 @@ class _Levers:
         t["spared_layers"] = np.where(_SOME[t["lever"]], most[t["choices"]], 0)
         last, offload = np.flatnonzero(np.diff(t["base"], append=-1)), np.zeros(len(found), dtype=np.int64)
         found[t["base"][last[fits(_shardings(_rows(t, last)))]]] = True
+        wide = last[~found[t["base"][last]] & (self.block_counts[t["blocks_of"][last]] > 1) & _ALL[t["lever"][last]]]
+        if len(wide) and self.least_blocks is not None:
+            in_blocks = _shardings(_rows(t, wide))
+            in_blocks = replace(in_blocks, recompute_block=self.least_blocks(in_blocks))
+            found[t["base"][wide[fits(in_blocks)]]] = True
         offload[t["base"][last]] = t["offload"][last]
         others = np.flatnonzero(~found[t["base"]] & (t["offload"] == offload[t["base"]]))
         found[t["base"][others[fits(_shardings(_rows(t, others)))]]] = True
@@ -252,18 +301,21 @@ class _Levers:
         t = expand(
             t, "lever", key, lambda key: _levers(self.space, (key - 1) % 4, (key - 1) // 4) if key else [0]
         )  # fmt: skip
-        t["recompute"], _, t["offload"] = np.array(LEVERS, dtype=np.int64)[t["lever"]].T
-        return t
+        t["recompute"], _, t["offload"], t["recompute_mlp"] = np.array(LEVERS, dtype=np.int64)[t["lever"]].T
+        only = self.space.fixed.get("recompute_block", 1)
+        return t | {"recompute_block": np.full_like(t["tp"], only)} if only > 1 else t
 
     def _count(self, t: Columns) -> Ints:
         """Return how many levers each row has, each number of recomputed layers counted."""
-        plain, some = np.zeros((2, 4), dtype=np.int64), np.zeros((2, 4), dtype=np.int64)
+        plain, some, every = (np.zeros((2, 4), dtype=np.int64) for _ in range(3))
         for has_some, zero in np.ndindex(2, 4):
-            levers = _SOME[_levers(self.space, zero, has_some)]
-            plain[has_some, zero], some[has_some, zero] = (~levers).sum(), levers.sum()
+            found = _levers(self.space, zero, has_some)
+            some[has_some, zero], every[has_some, zero] = _SOME[found].sum(), _ALL[found].sum()
+            plain[has_some, zero] = len(found) - some[has_some, zero]
         sizes = np.array([len(numbers) for numbers in self.numbers], dtype=np.int64)
         at = self.has_some[t["choices"]], t["zero"]
-        return plain[at] + some[at] * sizes[t["choices"]]
+        blocks = self.block_counts[t["blocks_of"]] - 1
+        return np.asarray(plain[at] + some[at] * sizes[t["choices"]] + every[at] * blocks, dtype=np.int64)
 
 
 def _rows(columns: Columns, rows: Ints) -> Columns:
@@ -275,7 +327,24 @@ def _shardings(t: Columns) -> Shardings:
 
 
 def _best_groups(frames: Columns, exchange: Exchange) -> NDArray[np.bool_]:
-    """Return which rows exchange data for less time than all with a larger group, which come before them."""
+    """Return which rows exchange data for less time than all with a larger group, which come before them.
+
+    Groups that ZeRO divides over, and those that keep weights once more beside it, are compared among themselves: in
+    either, larger ones need less memory, and none least.
+    """
+    second = frames["secondary_group"] > 0
+    best = np.ones(len(second), dtype=np.bool_)
+    for rows, of_kind in (
+        (np.flatnonzero(~second), frames["shard_group"] > 0),
+        (np.flatnonzero(frames["shard_group"] == 0), second),
+    ):
+        if of_kind[rows].any():
+            best[rows[of_kind[rows]]] = _shorter(_rows(frames, rows), exchange)[of_kind[rows]]
+    return best
+
+
+def _shorter(frames: Columns, exchange: Exchange) -> NDArray[np.bool_]:
+    """Return which rows exchange data for less time than all of the same parent before them."""
     begins = np.flatnonzero(np.diff(frames["parent"], prepend=-1))
     counts = np.diff(np.append(begins, len(frames["parent"])))
     best = np.ones(len(frames["parent"]), dtype=np.bool_)

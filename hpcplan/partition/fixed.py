@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
+from hpcplan.cost.shardings import CONTEXT_EXCHANGE, OFFLOAD, QUANTIZED, RECOMPUTE, RECOMPUTE_MLP, SCHEDULES
 from hpcplan.errors import InputError, nearest
 
 __all__ = ["COLUMNS", "parse_fixed", "spelled"]
@@ -13,7 +13,9 @@ COLUMNS: Mapping[str, str] = {"recompute_layers": "spared_layers"}
 """Columns of the shardings that have another name than ``--fix`` has for them."""
 
 _FLAG = {"on": 1, "off": 0, "true": 1, "false": 0, "1": 1, "0": 0}
-_WORDS = {"recompute": RECOMPUTE, "schedule": SCHEDULES, "offload": OFFLOAD, "sequence_parallel": ("off", "on")}
+_CHOICES = {"recompute": RECOMPUTE, "recompute_mlp": RECOMPUTE_MLP, "schedule": SCHEDULES, "offload": OFFLOAD,
+            "context_exchange": CONTEXT_EXCHANGE, "quantized": QUANTIZED}  # fmt: skip
+_WORDS = {**_CHOICES, "sequence_parallel": ("off", "on")}
 _ALL, _NONE = "all", "none"  # 0 in the columns of shardings
 
 
@@ -36,14 +38,12 @@ def _at_least_one(word: str) -> int:
 
 _READ: Mapping[str, Callable[[str], int]] = {
     **dict.fromkeys(("tp", "pp", "vpp", "dp", "cp", "ep", "micro_batch", "micro_batches", "zero"), int),
-    "recompute": {word: i for i, word in enumerate(RECOMPUTE)}.__getitem__,
+    **{name: {word: i for i, word in enumerate(words)}.__getitem__ for name, words in _CHOICES.items()},
     "recompute_layers": _count_or_all,
     "recompute_block": _at_least_one,
     "shard_group": _count_or_all,
     "secondary_group": _count_or_none,
     "sequence_parallel": _FLAG.__getitem__,
-    "schedule": {word: i for i, word in enumerate(SCHEDULES)}.__getitem__,
-    "offload": {word: i for i, word in enumerate(OFFLOAD)}.__getitem__,
 }
 
 

@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import DEVICE, OFFLOAD, ONE_F_ONE_B, RECOMPUTE, SCHEDULES, Floats, Ints, Shardings
+from hpcplan.cost.shardings import (
+    CONTEXT_EXCHANGE,
+    DEVICE,
+    OFFLOAD,
+    ONE_F_ONE_B,
+    QUANTIZED,
+    RECOMPUTE,
+    RECOMPUTE_MLP,
+    SCHEDULES,
+    Floats,
+    Ints,
+    Shardings,
+)
 from hpcplan.cost.step import Costs
 from hpcplan.partition.kinds import Kind
 from hpcplan.workload.model import Workload
@@ -156,13 +168,16 @@ def describe(s: Shardings, i: int) -> str:
     words = [f"tp {s.tp[i]}", f"pp {s.pp[i]}"]
     words += [f"vpp {s.vpp[i]}"] if s.vpp[i] > 1 else []
     words += [f"{SCHEDULES[s.schedule[i]]}"] if s.schedule[i] != ONE_F_ONE_B else []
-    words += [f"cp {s.cp[i]}"] if s.cp[i] > 1 else []
+    how = f" by {CONTEXT_EXCHANGE[s.context_exchange[i]]}" if s.context_exchange[i] else ""
+    words += [f"cp {s.cp[i]}{how}"] if s.cp[i] > 1 else []
     words += [f"ep {s.ep[i]}"] if s.ep[i] > 1 else []
     groups = f" in groups of {s.shard_group[i]}" if s.shard_group[i] else ""
     groups += f" with hpZ in {s.secondary_group[i]}s" if s.secondary_group[i] else ""
+    groups += f" with {QUANTIZED[s.quantized[i]]} quantized" if s.quantized[i] else ""
     words += [f"dp {s.dp[i]}", f"micro-batch {s.micro_batch[i]}", f"ZeRO {s.zero[i]}{groups}"]
     some = f" of {layer_count(s.spared_layers[i])} a rank" if s.spared_layers[i] else ""
     blocks = f" in blocks of {s.recompute_block[i]}" if s.recompute_block[i] > 1 else ""
-    words += [f"recompute {RECOMPUTE[s.recompute[i]]}{some}{blocks}"]
+    mlp = f" and of MLPs {RECOMPUTE_MLP[s.recompute_mlp[i]]}" if s.recompute_mlp[i] else ""
+    words += [f"recompute {RECOMPUTE[s.recompute[i]]}{some}{blocks}{mlp}"]
     words += [f"optimizer on {OFFLOAD[s.offload[i]]}"] if s.offload[i] != DEVICE else []
     return ", ".join(words)

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from hpcplan.cost.shardings import CPU, DEVICE, GPIPE, NVME, ONE_F_ONE_B, RECOMPUTE, ZERO_BUBBLE
+from hpcplan.cost.shardings import (
+    CONTEXT_EXCHANGE,
+    CPU,
+    DEVICE,
+    GPIPE,
+    NVME,
+    ONE_F_ONE_B,
+    RECOMPUTE,
+    RECOMPUTE_MLP,
+    ZERO_BUBBLE,
+)
 from hpcplan.frameworks import FRAMEWORKS, Framework, SomeLayers
 
 __all__ = ["Capabilities", "capabilities"]
@@ -51,6 +61,9 @@ class Capabilities:
     least_replicas: int = 1  # of data-parallel ranks, in such a group
     blocks: str | None = None  # whether layers recomputed in full can share a checkpoint: "always", or in a "pipeline"
     secondary: bool = False  # whether groups can keep weights once more beside ZeRO 3
+    recompute_mlp: tuple[int, ...] = (0,)  # of MLPs by themselves
+    activation: str = "all"  # of which layers the activation alone can be recomputed
+    context_exchange: tuple[int, ...] = (0,)
     some_layers: SomeLayers | None = None  # which can be recomputed in full, where not all are
 
     def copies(self, ep: int) -> bool:
@@ -101,5 +114,8 @@ def capabilities(framework: Framework) -> Capabilities:
         "some_layers": traits.some_layers,
         "blocks": traits.blocks,
         "secondary": traits.secondary,
+        "recompute_mlp": tuple(i for i, name in enumerate(RECOMPUTE_MLP) if name in traits.recompute_mlp),
+        "activation": traits.activation,
+        "context_exchange": tuple(i for i, name in enumerate(CONTEXT_EXCHANGE) if name in traits.context_exchange),
     }
     return Capabilities(**{**common, **_MORE[framework]})

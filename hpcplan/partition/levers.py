@@ -2,7 +2,8 @@
 
 How many of a rank's layers are recomputed in full is a number, and both memory and time go one way with it: more layers
 need less memory and more time. So of all numbers of layers with which a sharding fits, the least is the best, and
-bisection finds it; the others are counted, not priced. Which numbers there are depends on the framework: any; as many
+bisection finds it; the others are counted, not priced. How many layers share a checkpoint takes no time: one
+where that fits, else as many as need least. Which numbers there are depends on the framework: any; as many
 of each virtual stage, as Megatron-LM's ``--recompute-method block`` has it; or every n-th layer, as torchtitan has it.
 """
 
@@ -15,27 +16,32 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcplan.cost.shardings import CPU, DEVICE, FULL, NONE, NVME, SELECTIVE, Ints, Shardings
+from hpcplan.cost.shardings import CPU, DEVICE, FULL, NONE, NVME, RECOMPUTE_MLP, SELECTIVE, Ints, Shardings
 from hpcplan.frameworks import SomeLayers
 
-__all__ = ["ALL", "LESS", "LEVERS", "SOME", "Fits", "layer_choices", "settle"]
+__all__ = ["ALL", "LESS", "LEVERS", "SOME", "Fits", "block_choices", "layer_choices", "settle"]
 
 Fits = Callable[[Shardings], NDArray[np.bool_]]
 
 ALL, SOME = range(2)
 
-# (recomputation, whether of all layers, offload)
-LEVERS: Final[tuple[tuple[int, int, int], ...]] = tuple(
-    (again, layers, where)
+# (recomputation, whether of all layers, offload, what of feed-forward layers is recomputed by itself)
+LEVERS: Final[tuple[tuple[int, int, int, int], ...]] = tuple(
+    (again, layers, where, mlp)
     for where in (DEVICE, CPU, NVME)
-    for again, layers in ((NONE, ALL), (SELECTIVE, ALL), (FULL, SOME), (FULL, ALL))
+    for again, layers, mlp in (
+        *((again, ALL, mlp) for mlp in range(len(RECOMPUTE_MLP)) for again in (NONE, SELECTIVE)),
+        (FULL, SOME, 0),
+        (FULL, ALL, 0),
+    )
 )
 
 
-def _less(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
+def _less(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     """Whether lever a never takes more time than b: of two numbers of layers nothing is known here."""
-    again = a[0] == NONE or b[:2] == (FULL, ALL) or (a[:2] == b[:2] and a[1] == ALL)
-    return a != b and again and a[2] <= b[2]
+    nothing, everything = a[0] == NONE and a[3] == 0, b[:2] == (FULL, ALL)
+    less = b[0] != FULL and a[0] <= b[0] and a[3] <= b[3]
+    return a != b and (nothing or everything or less) and a[2] <= b[2]
 
 
 LESS: Final = np.array([[_less(a, b) for b in LEVERS] for a in LEVERS])
@@ -53,6 +59,18 @@ def layer_choices(kind: SomeLayers | None, layers: int, vpp: int, fixed: Mapping
         found = [*range(step, layers, step)]
     only = fixed.get("recompute_layers")
     return found if only is None else [count for count in found if count == only]
+
+
+def block_choices(layers: int, vpp: int, fixed: Mapping[str, int]) -> list[int]:
+    """Return how many of a rank's layers can share a checkpoint, in order; 0 stands for one.
+
+    Of sizes that make as many blocks of a virtual stage the smallest is there: the others need no less.
+    """
+    part = -(-layers // vpp)
+    sizes = sorted({-(-part // blocks) for blocks in range(1, part + 1)})
+    sizes = [size if size > 1 else 0 for size in sizes]
+    only = fixed.get("recompute_block")
+    return sizes if only is None else [only if only > 1 else 0]
 
 
 def settle(shardings: Shardings, choices: list[list[int]], which: Ints, fits: Fits) -> tuple[Ints, Ints, Ints, Ints]:

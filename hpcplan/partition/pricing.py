@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from hpcplan.cost.memory import held_parameters, host_bytes, memory
+from hpcplan.cost.memory import held_parameters, host_bytes, least_blocks, memory
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import DEVICE, Floats, Ints, Shardings
 from hpcplan.cost.step import Costs, gradient_exchange
@@ -53,7 +53,8 @@ def blocks(
         parts: list[Family] = []
         fits, exchange = partial(_fits, workload, kind), partial(_exchange, workload, kind)
         lean = skim and kind.constants.corrected is None  # else measured runs may favour a lever
-        for family in families(spaces(workload, kind, nodes, fixed), fits, exchange, skim=skim, lean=lean):
+        least = partial(_least_blocks, workload, kind)
+        for family in families(spaces(workload, kind, nodes, fixed), fits, exchange, least, skim=skim, lean=lean):
             parts += [family] if family.candidates else []
             if sum(len(part.base) for part in parts) >= _BLOCK:
                 yield Block(index, Family.concatenate(parts))
@@ -81,6 +82,11 @@ def spaces(workload: Workload, kind: Kind, nodes: tuple[int, int], fixed: Mappin
 
 def _fits(workload: Workload, kind: Kind, shardings: Shardings) -> Mask:
     return _needed(workload, kind, shardings) <= kind.free_bytes(workload.request.memory_headroom)
+
+
+def _least_blocks(workload: Workload, kind: Kind, s: Shardings) -> Ints:
+    shape, sequence = Shape.of(workload.model), workload.training.sequence_length
+    return least_blocks(shape, sequence, kind.machine, s, kind.coefficients, kind.recipe)
 
 
 def _exchange(workload: Workload, kind: Kind, s: Shardings) -> Floats:

@@ -157,7 +157,7 @@ def _sift(
     seen.candidates += family.candidates
     _add(seen.pruned, "groups", family.grouped)
     _add(seen.pruned, "memory", family.skipped + int(family.fewer.sum()))
-    alive = tally(np.ones(len(block), dtype=np.bool_), seen.pruned, "memory", fits)
+    alive = tally(np.ones(len(block), dtype=np.bool_), seen.pruned, "memory", fits, family.more)
     alive = tally(alive, seen.pruned, "host_memory", fits_host, family.more)
     index = np.flatnonzero(alive)
     _add(seen.pruned, "levers", int(family.more[index].sum()))

@@ -58,6 +58,15 @@ class Sharding(Value):
     recompute_block: PositiveInt | None = Field(
         None, description="of layers recomputed in full, how many neighbours share one checkpoint; 1 if absent"
     )
+    recompute_mlp: Literal["none", "activation", "all"] = Field(
+        "none", description="what of feed-forward layers or experts is run again beside that: their activation, or all"
+    )
+    context_exchange: Literal["p2p", "all_gather", "a2a"] = Field(
+        "p2p", description="how context-parallel ranks come by keys and values; as Megatron-LM's cp-comm-type"
+    )
+    quantized: Literal["none", "weights", "gradients", "both"] = Field(
+        "none", description="what ZeRO 3 sends in fewer bits: weights in 8 (qwZ of ZeRO++), gradients in 4 (qgZ)"
+    )
     sequence_parallel: bool
     schedule: Literal["1f1b", "gpipe", "zero-bubble"] = "1f1b"
     offload: Literal["none", "cpu", "nvme"] = Field(

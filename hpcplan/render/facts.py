@@ -16,6 +16,9 @@ def training_facts(plan: Plan, segment: Segment) -> dict[str, str]:
         "SECONDARY_GROUP": sharding.secondary_group,
         "RECOMPUTE_LAYERS": sharding.recompute_layers,
         "RECOMPUTE_BLOCK": sharding.recompute_block,
+        "RECOMPUTE_MLP": None if sharding.recompute_mlp == "none" else sharding.recompute_mlp,
+        "CONTEXT_EXCHANGE": None if sharding.context_exchange == "p2p" else sharding.context_exchange,
+        "QUANTIZED": None if sharding.quantized == "none" else sharding.quantized,
         "CAPACITY_FACTOR": plan.job.model_arguments.get("capacity_factor"),
     }
     of_data: dict[str, object] = {} if data is None else {"DATA_MANIFEST": data.manifest, "DATA_LANES": data.lanes}

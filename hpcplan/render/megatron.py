@@ -13,7 +13,16 @@ from hpcplan.errors import InputError, Problem, nearest
 from hpcplan.plan import Plan, Sharding
 from hpcplan.render.quoting import option_groups
 
-__all__ = ["environment", "even_layout", "launch_words", "missing", "plan_options", "recompute_method", "stage_layout"]
+__all__ = [
+    "environment",
+    "even_layout",
+    "launch_words",
+    "missing",
+    "plan_options",
+    "recompute_method",
+    "recompute_modules",
+    "stage_layout",
+]
 
 Option = tuple[str, ...]
 
@@ -182,6 +191,8 @@ def _sharding(plan: Plan) -> Iterator[Option]:
     yield from _pipeline(plan)
     if sharding.cp > 1:
         yield "--context-parallel-size", str(sharding.cp)
+        if sharding.context_exchange != "p2p":
+            yield "--cp-comm-type", sharding.context_exchange
     if plan.job.model_arguments.get("num_experts"):
         yield "--expert-model-parallel-size", str(sharding.ep)
         yield "--moe-token-dispatcher-type", "alltoall"
@@ -247,13 +258,37 @@ def _memory(plan: Plan) -> Iterator[Option]:
     if sharding.offload == "cpu":
         yield ("--optimizer-cpu-offload",)
         yield ("--use-precision-aware-optimizer",)
-    if sharding.recompute == "selective":
+    if sharding.recompute_mlp != "none":
+        yield "--recompute-granularity", "selective"
+        yield ("--recompute-modules", *recompute_modules(plan))
+        if sharding.recompute_mlp == "activation":
+            yield ("--moe-grouped-gemm",)
+            if sharding.precision == "fp8":  # not with delayed scaling, which is what it has otherwise
+                yield "--fp8-recipe", "tensorwise"
+    elif sharding.recompute == "selective":
         yield "--recompute-granularity", "selective"
     elif sharding.recompute == "full":
         method, layers = recompute_method(sharding)
         yield "--recompute-granularity", "full"
         yield "--recompute-method", method
         yield "--recompute-num-layers", str(layers)
+
+
+def recompute_modules(plan: Plan) -> list[str]:
+    """Return which modules are recomputed selectively: attention's kernel, and of MLPs or experts what the plan says.
+
+    Raises:
+        InputError: the activation alone, without experts: Megatron Core has that of experts only (Core 0.12).
+    """
+    sharding, shape = plan.plan, plan.job.model_arguments
+    modules = ["core_attn"] if sharding.recompute == "selective" else []
+    experts, dense = bool(shape.get("num_experts")), shape.get("dense_layers") or 0
+    if sharding.recompute_mlp == "activation":
+        if not experts:
+            message = "Megatron Core recomputes the activation alone in experts only; 'all' recomputes plain MLPs"
+            raise InputError(Problem(message, field="plan.recompute_mlp"))
+        return [*modules, "moe_act"]
+    return [*modules, *["moe"] * experts, *["mlp"] * (not experts or dense > 0)]
 
 
 def recompute_method(sharding: Sharding) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
+from hpcplan.cost.shardings import CONTEXT_EXCHANGE, OFFLOAD, QUANTIZED, RECOMPUTE, RECOMPUTE_MLP, SCHEDULES
 from hpcplan.errors import InputError, Problem
 from hpcplan.frameworks import FRAMEWORKS
 from hpcplan.partition.explain import MEMORY_TERMS, TERMS
@@ -40,6 +40,8 @@ def sharding(outcome: Outcome, workload: Workload, i: int) -> Sharding:
         shard_group=int(s.shard_group[i]) or None, secondary_group=int(s.secondary_group[i]) or None,
         recompute=RECOMPUTE[int(s.recompute[i])],
         recompute_layers=int(s.spared_layers[i]) or None, recompute_block=int(s.recompute_block[i]) or None,
+        recompute_mlp=RECOMPUTE_MLP[int(s.recompute_mlp[i])], quantized=QUANTIZED[int(s.quantized[i])],
+        context_exchange=CONTEXT_EXCHANGE[int(s.context_exchange[i])],
         sequence_parallel=bool(s.sequence_parallel[i]), schedule=SCHEDULES[int(s.schedule[i])],
         offload=OFFLOAD[int(s.offload[i])], stage_layers=stage_layers(workload, kind, s.take(np.array([i]))),
         precision=kind.precision,

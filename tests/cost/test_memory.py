@@ -266,3 +266,56 @@ def test_layers_spared_of_keeping_their_activations_make_room() -> None:
     assert (kept[0] - kept[1]) / (kept[1] - kept[2]) == pytest.approx(15 / 16)
     assert kept[2] < 0.2 * kept[0]
     assert kept[3] == kept[2]
+
+
+def test_what_is_formed_again_of_a_feed_forward_layer_is_not_kept() -> None:
+    """Of 34 sbh of a GPT layer GELU reads and writes 8 each; one of three wide tensors of a gated one is the product.
+
+    The layer at work holds them all again.
+    """
+    s = Shardings.of(recompute_mlp=[0, 1, 2], micro_batch=2, tp=8, sequence_parallel=1)
+    unit = 2048 * 2 * 12288 / 8
+    assert layer_activation_bytes(GPT3, 2048, s) / unit == pytest.approx([34, 26, 18])
+    wide = 8192 * 2 * 14336 * 2 / 8
+    dropped = -np.diff(layer_activation_bytes(LLAMA, 8192, s)) / wide
+    assert dropped == pytest.approx([1, 2])
+    need = memory(LLAMA, 8192, MACHINE, s, CONSTANTS).activations
+    kept = float(CONSTANTS.kept_activations) * 32 * wide
+    at_work = float(CONSTANTS.activation_fragmentation) * wide
+    assert need[0] - need == pytest.approx([0, kept - at_work, 3 * (kept - at_work)])
+    full = Shardings.of(recompute_mlp=[0, 2], recompute=FULL)
+    assert len(set(memory(LLAMA, 8192, MACHINE, full, CONSTANTS).total)) == 1, "all of a layer is run again anyway"
+
+
+def test_experts_that_are_run_again_keep_no_copies_of_tokens() -> None:
+    mixtral = Shape.of(load_workload("mixtral-8x7b").workload.model)
+    s = Shardings.of(recompute_mlp=[0, 1, 2], ep=8, dp=8)
+    kept = layer_activation_bytes(mixtral, 4096, s)
+    wide, copies = 2 * 4096 * 2 * 14336, 2 * 4096 * 2 * 4096
+    assert -np.diff(kept) == pytest.approx([wide, 2 * wide + copies])
+
+
+def test_llama_405b_fits_where_it_ran_when_products_of_swiglu_are_formed_again() -> None:
+    """Llama team 2024, arXiv:2407.21783, table 4: 8,192 H100 of 80 GB, tp 8, pp 16, 32 micro-batches a step."""
+    shape = Shape.of(load_workload("llama3-405b").workload.model)
+    c = constants_for(accelerator="H100-SXM5-80GB", family="H100", precision="bf16").coefficients
+    s = Shardings.of(tp=8, pp=16, vpp=8, dp=64, micro_batches=32, zero=2, sequence_parallel=1, recompute_mlp=[0, 1])
+    kept, formed = memory(shape, 8192, MACHINE, s, c).total
+    assert kept > float(MACHINE.memory_bytes) > 1.1 * formed
+
+
+def test_what_zero_sends_in_fewer_bits_is_there_beside() -> None:
+    s = Shardings.of(dp=64, zero=3, quantized=[0, 1, 2, 3])
+    held = held_parameters(LLAMA, s)
+    more = gathered_bytes(LLAMA, s, held, CONSTANTS) - gathered_bytes(LLAMA, s, held, CONSTANTS)[0]
+    layer = (held.dense - end_parameters(LLAMA, s))[0] / 32
+    assert more / layer == pytest.approx([0, 1, 0.5, 1.5])
+
+
+def test_gathered_keys_and_values_are_those_of_all_ranks() -> None:
+    s = Shardings.of(cp=8, context_exchange=[0, 1, 2])
+    need = memory(LLAMA, 65536, MACHINE, s, CONSTANTS).buffers
+    spread = float(CONSTANTS.activation_fragmentation)
+    key_values = 2 * 65536 * 2 * 8 * 128  # and as much of gradients
+    assert need[1] - need[0] == pytest.approx(2 * key_values * spread)
+    assert need[2] - need[0] == pytest.approx(2 * 8192 * (4096 + 2 * 1024 + 4096) * spread)

@@ -238,3 +238,50 @@ def test_tensor_parallel_ranks_send_their_part_to_the_next_stage() -> None:
     fields = {"pp": 16, "micro_batch": 1, "micro_batches": 64}
     alone, eight = (cost("gpt3-175b", selene(), batch=64, tp=tp, **fields).time.pipeline_transfer[0] for tp in (1, 8))
     assert eight < alone
+
+
+H100 = make_machine(
+    accelerators()["H100-SXM5-80GB"], "bf16", gpus_per_node=8, link_bytes_per_s=450e9, link_latency_s=2e-6,
+    tiers=[Tier("leaf", 32, 400e9, 4e-6)],
+)  # fmt: skip
+
+
+def test_an_mlp_that_is_run_again_takes_less_than_all_of_a_layer_and_its_activation_little() -> None:
+    shape = Shape.of(load_workload("llama3-70b").workload.model)
+    c = constants_for(precision="bf16").coefficients
+    s = Shardings.of(
+        tp=8, dp=2, micro_batches=8, sequence_parallel=1, recompute=[0, 0, 0, 2], recompute_mlp=[0, 1, 2, 0]
+    )
+    again = price(shape, 8192, 16, H100, c, s).time.recompute
+    compute = price(shape, 8192, 16, H100, c, s).time.compute
+    assert again[0] == 0
+    assert 0 < again[1] < 0.03 * compute[1]
+    assert 0.5 * again[3] < again[2] < again[3]
+    tensor = price(shape, 8192, 16, H100, c, s).time.tensor_parallel
+    assert np.diff(tensor)[1:] == pytest.approx([np.diff(tensor)[1]] * 2), "one of two forward exchanges, then both"
+
+
+def test_keys_and_values_that_are_gathered_are_waited_for_and_those_of_a_ring_hidden() -> None:
+    """Llama team 2024, arXiv:2407.21783, section 3.3.2; chunks of a ring are shorter, which attention feels."""
+    shape = Shape.of(load_workload("llama3-8b").workload.model)
+    c = constants_for(precision="bf16").coefficients
+    s = Shardings.of(cp=16, micro_batches=8, context_exchange=[0, 1, 2])
+    time = price(shape, 131072, 8, H100, c, s).time
+    assert time.context_parallel[0] < 0.1 * time.context_parallel[1]
+    assert time.context_parallel[2] < time.context_parallel[1], "16 ranks gather 15 parts of others, and swap one"
+    assert time.compute[1] == time.compute[2] < time.compute[0]
+
+
+def test_weights_in_8_bits_and_gradients_in_4_shorten_the_exchange() -> None:
+    """Wang et al. 2023, arXiv:2306.10209: over few interfaces up to 2.16 times the throughput with all three parts."""
+    shape = Shape.of(load_workload("gpt3-175b").workload.model)
+    slow = make_machine(
+        accelerators()["V100-SXM2-32GB"], "fp16", gpus_per_node=16, link_bytes_per_s=150e9, link_latency_s=2e-6,
+        tiers=[Tier("leaf", 24, 1e11, 4e-6)],
+    )  # fmt: skip
+    c = constants_for(framework="megatron-deepspeed", precision="fp16", family="V100").coefficients
+    s = Shardings.of(dp=384, zero=3, recompute=2, quantized=[0, 1, 2, 3, 3], secondary_group=[0, 0, 0, 0, 16])
+    step = price(shape, 1024, 384, slow, c, s).step_s
+    assert np.all(np.diff(step)[[0, 2, 3]] < 0)
+    assert step[2] < step[0]
+    assert 1.5 < step[0] / step[4] < 4

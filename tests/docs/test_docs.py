@@ -181,10 +181,15 @@ def test_variables_that_scripts_export_or_hpcplan_reads_are_all_documented_and_n
         framework_plan("deepspeed", "superpod"),
         {"tp": 1, "pp": 1, "dp": 32, "zero": 3, "secondary_group": 8, "micro_batches": 4},
     )
+    copied |= {"quantized": "weights"}
     twice = deep.model_copy(update={"plan": deep.plan.model_copy(update=copied)})
+    swapped = hybrid_plan("srun")
+    own = {"cp": 2, "dp": swapped.plan.dp // 2, "context_exchange": "a2a", "recompute": "none", "recompute_mlp": "all"}
+    own |= {"micro_batches": 2 * swapped.plan.micro_batches}
+    swapped = swapped.model_copy(update={"plan": swapped.plan.model_copy(update=own | {"recompute_layers": None})})
     made = (
         plans.plan(data_shards=data, plan=uneven), plans.torchrun_plan(), framework_plan("jax", "superpod"),
-        pooled_plan("srun"), staged_plan("superpod"), hybrid_plan("srun"), twice,
+        pooled_plan("srun"), staged_plan("superpod"), hybrid_plan("srun"), twice, swapped,
     )  # fmt: skip
     scripts = "\n".join("\n".join(render_plan(plan).values()) for plan in made)
     lines = "\n".join(re.findall(r"^ *export (.*)", scripts, re.MULTILINE))

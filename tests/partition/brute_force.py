@@ -26,13 +26,31 @@ def fitting(workload: Workload, kind: Kind, s: Shardings, costs: Costs) -> tuple
 
 
 def larger_groups(s: Shardings, values: Floats) -> Floats:
-    """Return the least value of those that are the same but for a larger group, infinite where there are none."""
+    """Return the least value of those that are the same but for a larger group, infinite where there are none.
+
+    Groups of weights that are kept once more, hpZ's, count as larger the larger they are, and none as largest.
+    """
+    if s.secondary_group.any():
+        size = np.where(s.secondary_group > 0, s.secondary_group, s.dp * s.cp)
+        return np.where(s.secondary_group > 0, _larger(s, values, "secondary_group", size), _first(s, values))
+    return _larger(s, values, "shard_group", s.shards)
+
+
+def _first(s: Shardings, values: Floats) -> Floats:
+    """Return the same among those without weights that are kept once more."""
+    rows = np.flatnonzero(s.secondary_group == 0)
+    found = np.full(len(s), np.inf)
+    found[rows] = _larger(s.take(rows), values[rows], "shard_group", s.take(rows).shards)
+    return found
+
+
+def _larger(s: Shardings, values: Floats, name: str, size: Ints) -> Floats:
     code = np.zeros(len(s), dtype=np.int64)
     for field in dataclasses.fields(Shardings):
-        if field.name != "shard_group":
+        if field.name != name:
             _, place = np.unique(getattr(s, field.name), return_inverse=True)
             code = code * (int(place.max()) + 1) + place.ravel()
-    order = np.lexsort((-s.shards, code))
+    order = np.lexsort((-size, code))
     starts = np.flatnonzero(np.diff(code[order], prepend=-1))
     counts = np.diff(np.append(starts, len(s)))
     line, column = np.repeat(np.arange(len(starts)), counts), np.arange(len(s)) - np.repeat(starts, counts)
@@ -64,37 +82,58 @@ def rules(workload: Workload, kind: Kind, family: Family, costs: Costs) -> dict[
         alive = alive & ~which
 
     drop("groups", smaller_groups(workload, kind, s))
-    plain = (s.recompute == NONE) & (s.offload == 0)
+    plain = (s.recompute == NONE) & (s.offload == 0) & (s.recompute_mlp == 0)
     alone = np.zeros(int(family.base[-1]) + 1, dtype=np.bool_)
     alone[family.base[plain & fits]] = True
     drop("levers", alone[family.base] & ~plain)
+    fits, other = _in_blocks(family.base, s, costs.memory_bytes, fits)
     drop("memory", ~fits)
     drop("host_memory", ~fits_host)
-    drop("levers", _beaten(family.base, s, alive))
+    drop("levers", _beaten(family.base, s, alive, other))
     return dropped
 
 
-def _beaten(base: Ints, s: Shardings, alive: Mask) -> Mask:
+def _in_blocks(base: Ints, s: Shardings, needed: Floats, fits: Mask) -> tuple[Mask, Mask]:
+    """Return which rows fit with some size of blocks, and which have a better size beside them.
+
+    Layers that are all recomputed have one checkpoint each where that fits, else blocks of the size that needs least.
+    """
+    fits, other = fits.copy(), np.zeros(len(s), dtype=np.bool_)
+    rows = np.flatnonzero((s.recompute == FULL) & (s.spared_layers == 0))
+    line = base[rows] * 4 + s.offload[rows]
+    order = rows[np.argsort(line, kind="stable")]
+    for start, end in zip(*_runs(np.sort(line)), strict=True):
+        group = order[start:end]
+        best = group[np.argmin(s.recompute_block[group])]
+        if not fits[best]:
+            best = group[np.lexsort((s.recompute_block[group], needed[group]))[0]]
+        other[group] = group != best
+        fits[group] = fits[best]
+    return fits, other
+
+
+def _beaten(base: Ints, s: Shardings, alive: Mask, other: Mask) -> Mask:
     """Return which rows have more of a lever than another of their base that is alive, one pair at a time."""
-    beaten = np.zeros(len(s), dtype=np.bool_)
-    rows = np.flatnonzero(alive)
+    beaten = other.copy()
+    rows = np.flatnonzero(alive & ~other)
+    columns = (s.recompute, s.spared_layers, s.offload, s.recompute_mlp)
     for start, end in zip(*_runs(base[rows]), strict=True):
-        levers = [(int(s.recompute[i]), int(s.spared_layers[i]), int(s.offload[i])) for i in rows[start:end]]
+        levers = [tuple(int(column[i]) for column in columns) for i in rows[start:end]]
         for i, mine in zip(rows[start:end].tolist(), levers, strict=True):
-            beaten[i] = any(_less(other, mine) for other in levers)
+            beaten[i] = any(_less(another, mine) for another in levers)
     return beaten
 
 
-def _less(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
+def _less(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether a recomputes and offloads no more than b, as far as that can be said, and not the same."""
-    (again, layers, where), (more, others, there) = a, b
+    (again, layers, where, mlp), (more, others, there, also) = a, b
     if a == b or where > there:
         return False
-    if again == NONE or (more == FULL and others == 0):
+    if (again == NONE and mlp == 0) or (more == FULL and others == 0):
         return True
-    if again == more == FULL and layers and others:
-        return layers < others and where == there
-    return again == more and layers == others == 0
+    if again == more == FULL:
+        return layers > 0 and layers < others and where == there
+    return more != FULL and again <= more and mlp <= also
 
 
 def _runs(values: Ints) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.correction import Corrected, Correction, places
-from hpcplan.cost.memory import host_bytes
+from hpcplan.cost.memory import host_bytes, least_blocks, memory
 from hpcplan.cost.shape import Shape
 from hpcplan.cost.shardings import OFFLOAD, RECOMPUTE, SCHEDULES
 from hpcplan.errors import InfeasibleError
@@ -94,6 +94,11 @@ def test_more_of_a_lever_is_never_faster(name: str, layers: int, nodes: int, bat
         request={"framework": framework},
     )
     family = enumerate_families(space_of(workload, nodes))
+    one_by_one = np.flatnonzero(family.shardings.recompute_block == 0)
+    family = dataclasses.replace(
+        family, shardings=family.shardings.take(one_by_one), base=family.base[one_by_one],
+        lever=family.lever[one_by_one],
+    )  # fmt: skip
     costs, some = kind_for(workload).price(workload, family.shardings), family.shardings.spared_layers
     next_ = np.flatnonzero((np.diff(family.base) == 0) & (np.diff(family.lever) == 0))
     assert np.all(np.diff(some)[next_] > 0)
@@ -110,7 +115,7 @@ def test_more_of_a_lever_is_never_faster(name: str, layers: int, nodes: int, bat
 
 def test_levers_are_compared_as_far_as_can_be_said() -> None:
     """All that saves less of everything is less; nothing is said of selective recomputation beside some layers."""
-    again = [LEVERS.index((kind, layers, 0)) for kind, layers in ((0, 0), (1, 0), (2, 1), (2, 0))]
+    again = [LEVERS.index((kind, layers, 0, 0)) for kind, layers in ((0, 0), (1, 0), (2, 1), (2, 0))]
     none, selective, some, full = again
     assert LESS[none, selective]
     assert LESS[none, some]
@@ -118,9 +123,36 @@ def test_levers_are_compared_as_far_as_can_be_said() -> None:
     assert LESS[some, full]
     assert not LESS[selective, some]
     assert not LESS[some, selective]
-    assert not LESS[some, LEVERS.index((2, 1, 1))], "fewer layers may do where states are away"
-    assert LESS[selective, LEVERS.index((1, 0, 1))]
+    assert not LESS[some, LEVERS.index((2, 1, 1, 0))], "fewer layers may do where states are away"
+    assert LESS[selective, LEVERS.index((1, 0, 1, 0))]
+    activation, mlp = LEVERS.index((0, 0, 0, 1)), LEVERS.index((0, 0, 0, 2))
+    assert LESS[none, activation]
+    assert LESS[activation, mlp]
+    assert LESS[mlp, full]
+    assert not LESS[selective, mlp]
+    assert not LESS[mlp, some]
     assert not np.any(LESS & LESS.T)
+
+
+@pytest.mark.parametrize("framework", ["srun", "megatron-lm"])
+@pytest.mark.parametrize(("layers", "nodes"), [(6, 1), (10, 2), (12, 3)])
+def test_the_least_blocks_are_those_that_need_least(framework: str, layers: int, nodes: int) -> None:
+    """Of the sizes that are searched, in which layers recomputed in full share a checkpoint."""
+    workload = changed(
+        "llama3-8b",
+        model={"layers": layers},
+        training={"global_batch": 48, "precision": "bf16"},
+        request={"framework": framework},
+    )
+    kind = kind_for(workload)
+    s = enumerate_families(space_of(workload, nodes)).shardings
+    s = s.take(np.flatnonzero((s.recompute == RECOMPUTE.index("full")) & (s.spared_layers == 0)))
+    shape, length = Shape.of(workload.model), workload.training.sequence_length
+    model = (shape, length, kind.machine)
+    best = dataclasses.replace(s, recompute_block=least_blocks(*model, s, kind.coefficients, kind.recipe))
+    least = memory(*model, best, kind.coefficients, kind.recipe).total
+    assert np.all(least <= memory(*model, s, kind.coefficients, kind.recipe).total * (1 + 1e-12))
+    assert (best.recompute_block > 0).any()
 
 
 @settings(max_examples=8, deadline=None)

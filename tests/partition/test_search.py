@@ -82,7 +82,7 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
     """Against a plain enumeration of a small case, written with no shared code."""
     s = enumerate_shardings(space("llama3-8b", 8))
     names = ("tp", "cp", "pp", "vpp", "dp", "micro_batch", "zero", "recompute", "sequence_parallel", "offload",
-             "last_layers", "shard_group", "spared_layers")  # fmt: skip
+             "last_layers", "shard_group", "spared_layers", "recompute_mlp", "recompute_block")  # fmt: skip
     found = {tuple(int(getattr(s, n)[i]) for n in names) for i in range(len(s))}
     assert len(found) == len(s)
     sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -103,8 +103,12 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
         held = -(-(32 - last) // (pp - 1)) if last else -(-32 // pp)
         return {0} | {count for count in range(1, held) if count % vpp == 0}
 
+    def blocks(pp: int, vpp: int, last: int) -> set[int]:
+        part = -(-(-(-(32 - last) // (pp - 1)) if last else -(-32 // pp)) // vpp)
+        return {size if size > 1 else 0 for size in range(1, part + 1) if size == -(-part // -(-part // size))}
+
     expected = {
-        (tp, cp, pp, vpp, dp, size, zero, again, split, away, last, group, some)
+        (tp, cp, pp, vpp, dp, size, zero, again, split, away, last, group, some, mlp, block)
         for tp in (1, 2, 4, 8) for cp in (1, 2, 4) for pp in (1, 2, 4, 8) for dp in (1, 2, 4, 8)
         if tp * cp * pp * dp == 8
         for vpp in range(1, 33)
@@ -117,6 +121,8 @@ def test_the_space_has_no_gaps_and_no_repeats() -> None:
         for last in last_layers(pp, vpp)
         for group in (groups(dp, cp) if zero else (0,))
         for some in (some_layers(pp, vpp, last) if again == 2 else (0,))
+        for mlp in ((0, 2) if again < 2 else (0,))  # of plain layers Megatron Core recomputes all or nothing
+        for block in (blocks(pp, vpp, last) if again == 2 and some == 0 else (0,))
     }  # fmt: skip
     assert found == expected
 
@@ -260,12 +266,30 @@ def test_groups_that_keep_weights_once_more_gather_them_near() -> None:
     )
     assert copied.best.secondary_group[0] == 8
     assert copied.costs.time.data_parallel[0] < plain.costs.time.data_parallel[0]
+    tried = search(workload, kinds(workload), nodes=(8, 8), fixed=fixed)
+    assert tried.best.secondary_group[0] > 0, "it is tried without being asked for"
+    assert tried.costs.step_s[0] <= copied.costs.step_s[0]
     more = copied.costs.memory_bytes[0] - plain.costs.memory_bytes[0]
     assert more == pytest.approx(2 * parameters(workload.model) / 8, rel=0.01)
     assert "ZeRO 3 with hpZ in 8s" in describe(copied.best, 0)
     megatron = changed("llama3-70b", training={"global_batch": 64})
     with pytest.raises(InfeasibleError, match="secondary_group"):
         search(megatron, kinds(megatron), nodes=(8, 8), fixed=parse_fixed(("secondary_group=8",)))
+
+
+def test_blocks_are_tried_where_one_checkpoint_a_layer_does_not_fit() -> None:
+    """80 layers on one stage keep 80 inputs, or 9 and the tensors of 9 layers that are at work together."""
+    fixed = parse_fixed(("tp=8", "pp=1", "cp=1", "zero=1", "offload=none", "recompute=full", "recompute_layers=all"))
+    workload = changed("llama3-70b", training={"global_batch": 2048})
+    one = search(workload, kinds(workload), nodes=(32, 32), fixed=fixed | {"recompute_block": 1})
+    tried = search(workload, kinds(workload), nodes=(32, 32), fixed=fixed)
+    largest = enumerate_shardings(space("llama3-70b", 256, **fixed)).recompute_block.max()
+    assert one.best.recompute_block[0] == 0
+    assert tried.best.micro_batch[0] >= one.best.micro_batch[0]
+    assert 0 <= tried.best.recompute_block[0] <= largest
+    tight = one.best.micro_batch[0] * 2
+    with pytest.raises(InfeasibleError):
+        search(workload, kinds(workload), nodes=(32, 32), fixed=fixed | {"recompute_block": 1, "micro_batch": tight})
 
 
 def test_blocks_of_recomputed_layers_are_kept_where_they_are_given() -> None:
@@ -294,6 +318,9 @@ def test_blocks_of_recomputed_layers_are_kept_where_they_are_given() -> None:
         "recompute_block=2",
         "secondary_group=8",
         "secondary_group=none",
+        "recompute_mlp=activation",
+        "context_exchange=all_gather",
+        "quantized=both",
     ],
 )
 def test_groups_and_layers_are_fixed_and_spelled_alike(word: str) -> None:

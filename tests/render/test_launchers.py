@@ -200,6 +200,40 @@ def test_weights_are_kept_once_more_by_groups_of_deepspeed() -> None:
     assert "zero_hpz_partition_size" not in deepspeed(zero=3)["zero_optimization"]
 
 
+def test_what_deepspeed_sends_in_fewer_bits_has_a_key_of_its_own() -> None:
+    zero = deepspeed(zero=3, quantized="both")["zero_optimization"]
+    assert zero["zero_quantized_weights"] is zero["zero_quantized_gradients"] is True
+    assert "zero_quantized_gradients" not in deepspeed(zero=3, quantized="weights")["zero_optimization"]
+    assert "zero_quantized_weights" not in deepspeed(zero=3)["zero_optimization"]
+
+
+def test_mlps_that_are_run_again_are_modules_of_selective_recomputation() -> None:
+    """Megatron Core's "mlp" is a plain one, "moe" a layer of experts, "moe_act" what follows its first product."""
+    found = megatron_options(recompute="selective", recompute_mlp="all")
+    assert found["--recompute-granularity"] == ("selective",)
+    assert found["--recompute-modules"] == ("core_attn", "mlp")
+    assert megatron_options(recompute_mlp="all")["--recompute-modules"] == ("mlp",)
+    assert megatron_options(ep=8, model=MOE, recompute_mlp="all")["--recompute-modules"] == ("moe",)
+    some_plain = MOE | {"dense_layers": 2}
+    assert megatron_options(ep=8, model=some_plain, recompute_mlp="all")["--recompute-modules"] == ("moe", "mlp")
+    activation = megatron_options(ep=8, model=MOE, recompute_mlp="activation")
+    assert activation["--recompute-modules"] == ("moe_act",)
+    assert "--moe-grouped-gemm" in activation
+    assert "--recompute-modules" not in megatron_options(recompute="selective")
+    with pytest.raises(InputError, match="in experts only") as caught:
+        megatron_options(recompute_mlp="activation")
+    assert caught.value.problems[0].field == "plan.recompute_mlp"
+    assert bridge(recompute="selective", recompute_mlp="all")["model.recompute_modules"] == "[core_attn,mlp]"
+
+
+def test_context_parallel_ranks_come_by_keys_as_the_plan_says() -> None:
+    assert megatron_options(cp=2, context_exchange="all_gather")["--cp-comm-type"] == ("all_gather",)
+    assert "--cp-comm-type" not in megatron_options(cp=2)
+    assert bridge(cp=2, context_exchange="a2a")["model.cp_comm_type"] == "a2a"
+    script = render_plan(planned("srun", cp=2, context_exchange="a2a"))["train-01.sbatch"]
+    assert "export HPCPLAN_CONTEXT_EXCHANGE=a2a" in script
+
+
 def test_layers_share_a_checkpoint_as_each_framework_says_it() -> None:
     found = megatron_options(pp=4, vpp=5, recompute="full", recompute_block=2)
     assert (found["--recompute-method"], found["--recompute-num-layers"]) == (("uniform",), ("2",))
@@ -261,6 +295,12 @@ def test_the_mesh_of_jax_is_in_the_order_of_ranks() -> None:
         ("megatron-lm", {"zero": 3, "secondary_group": 8}, "plan.secondary_group"),
         ("torchtitan", {"zero": 3, "recompute": "full", "recompute_block": 2}, "plan.recompute_block"),
         ("megatron-lm", {"recompute": "selective", "recompute_block": 2}, "plan.recompute_block"),
+        ("deepspeed", {"zero": 2, "quantized": "both"}, "plan.quantized"),
+        ("megatron-lm", {"zero": 3, "quantized": "weights"}, "plan.quantized"),
+        ("torchtitan", {"zero": 3, "recompute_mlp": "all"}, "plan.recompute_mlp"),
+        ("megatron-lm", {"recompute": "full", "recompute_mlp": "all"}, "plan.recompute_mlp"),
+        ("megatron-lm", {"context_exchange": "a2a"}, "plan.context_exchange"),
+        ("torchtitan", {"zero": 3, "cp": 2, "context_exchange": "a2a"}, "plan.context_exchange"),
         ("deepspeed", {"zero": 2, "shard_group": 8}, "plan.shard_group"),
         ("deepspeed", {"zero": 3, "tp": 2, "shard_group": 8}, "plan.shard_group"),
         ("accelerate", {"zero": 2, "recompute": "full", "recompute_layers": 7}, "plan.recompute_layers"),

@@ -19,7 +19,7 @@ from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import held_parameters
 from hpcplan.cost.recipe import PRETRAINING, Recipe
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import RECOMPUTE, SCHEDULES, Shardings
+from hpcplan.cost.shardings import CONTEXT_EXCHANGE, QUANTIZED, RECOMPUTE, RECOMPUTE_MLP, SCHEDULES, Shardings
 from hpcplan.plan import Estimate, Exchange, ExchangeAxis, Sharding, Traffic, TrafficTerm
 from hpcplan.workload.model import ModelShape
 
@@ -155,11 +155,17 @@ def _tensor(v: _Volumes) -> list[Exchange]:
 
 
 def _context(estimated_s: float, weight: float, compute_s: float, v: _Volumes) -> TrafficTerm | None:
-    """Ring attention: keys and values around the ring in every layer, while it computes."""
+    """Keys and values around the ring in every layer, while attention computes; else gathered or swapped before it."""
     if v.sharding.cp == 1:
         return None
+    if v.sharding.context_exchange == "a2a":
+        sent = 2.0 * float(messages.swapped_bytes(v.shape, v.machine, v.sequence, v.s)[0]) * v.layers
+        swaps = Exchange(axis="cp", pattern="all-to-all", sent_bytes=sent, rounds=8 * v.layers)
+        return _plain("context_parallel", estimated_s, weight, v, [swaps])
     total = float(messages.ring_bytes(v.shape, v.machine, v.sequence, v.s)[0])
     exchange = _rings("cp", total, messages.RING_PASSES * v.layers, v.sharding.cp)
+    if v.sharding.context_exchange == "all_gather":
+        return _plain("context_parallel", estimated_s, weight, v, [exchange])
     busy = v.seconds(exchange)
     hidden = max(0.0, busy - estimated_s) if estimated_s else max(busy, 0.5 * compute_s)
     scale = max(1.0, estimated_s / busy)
@@ -213,7 +219,8 @@ def as_the_cost_model_has_it(s: Sharding, layers: int) -> Shardings:
         recompute=RECOMPUTE.index(s.recompute), schedule=SCHEDULES.index(s.schedule),
         spared_layers=s.recompute_layers or 0, shard_group=s.shard_group or 0,
         fullest_layers=max(s.layers_of_ranks(layers)), recompute_block=s.recompute_block or 0,
-        secondary_group=s.secondary_group or 0,
+        secondary_group=s.secondary_group or 0, recompute_mlp=RECOMPUTE_MLP.index(s.recompute_mlp),
+        context_exchange=CONTEXT_EXCHANGE.index(s.context_exchange), quantized=QUANTIZED.index(s.quantized),
     )  # fmt: skip
 
 

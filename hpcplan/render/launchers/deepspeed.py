@@ -76,6 +76,10 @@ def _zero(plan: Plan) -> dict[str, Any]:
         content["mics_shard_size"] = plan.plan.shard_group
     if plan.plan.secondary_group is not None:
         content["zero_hpz_partition_size"] = plan.plan.secondary_group
+    if plan.plan.quantized in ("weights", "both"):
+        content["zero_quantized_weights"] = True
+    if plan.plan.quantized in ("gradients", "both"):
+        content["zero_quantized_gradients"] = True
     device = {"cpu": "cpu", "nvme": "nvme"}.get(plan.plan.offload)
     if device is not None:
         place: dict[str, Any] = {"device": device, "pin_memory": True}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hpcplan.plan import Plan
 from hpcplan.render.launchers.launch import Launch, own_words, refuse, refuse_decided
-from hpcplan.render.megatron import even_layout, recompute_method, stage_layout
+from hpcplan.render.megatron import even_layout, recompute_method, recompute_modules, stage_layout
 from hpcplan.render.quoting import option_groups
 
 __all__ = ["launch", "overrides"]
@@ -59,6 +59,8 @@ def overrides(plan: Plan) -> Iterator[tuple[str, Any]]:
     yield "model.pipeline_model_parallel_size", sharding.pp
     yield "model.virtual_pipeline_model_parallel_size", sharding.vpp if sharding.vpp > 1 else None
     yield "model.context_parallel_size", sharding.cp
+    if sharding.context_exchange != "p2p":
+        yield "model.cp_comm_type", sharding.context_exchange
     if plan.job.model_arguments.get("num_experts"):
         yield "model.expert_model_parallel_size", sharding.ep
         yield "model.moe_expert_capacity_factor", plan.job.model_arguments.get("capacity_factor")
@@ -93,6 +95,10 @@ def _stages(plan: Plan) -> Iterator[tuple[str, Any]]:
 
 def _recompute(plan: Plan) -> Iterator[tuple[str, Any]]:
     kind = plan.plan.recompute
+    if plan.plan.recompute_mlp != "none":
+        yield "model.recompute_granularity", "selective"
+        yield "model.recompute_modules", "[" + ",".join(recompute_modules(plan)) + "]"
+        return
     yield "model.recompute_granularity", None if kind == "none" else kind
     if kind == "full":
         method, layers = recompute_method(plan.plan)

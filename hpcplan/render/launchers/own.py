@@ -63,6 +63,8 @@ def mesh(plan: Plan) -> dict[str, Any]:
         "shard_group": sharding.shard_group,
         "remat_layers": sharding.recompute_layers,
         "remat_block": sharding.recompute_block,
+        "remat_mlp": None if sharding.recompute_mlp == "none" else sharding.recompute_mlp,
+        "context_exchange": sharding.context_exchange if sharding.cp > 1 else None,
         "capacity_factor": plan.job.model_arguments.get("capacity_factor"),
     }
     return decided | {name: value for name, value in chosen.items() if value is not None}

@@ -26,6 +26,8 @@ CASES = {
     "interleaved": ("gpt3-175b", "selene", 128, ("tp=8", "pp=8", "vpp=2")),
     "experts": ("mixtral-8x7b", "superpod-h100", 16, ("ep=8",)),
     "context": ("llama3-8b", "superpod-h100", 16, ("cp=2", "tp=2")),
+    "gathered": ("llama3-8b", "superpod-h100", 16, ("cp=2", "tp=2", "context_exchange=all_gather")),
+    "swapped": ("llama3-8b", "superpod-h100", 16, ("cp=2", "tp=2", "context_exchange=a2a")),
     "zero 3": ("llama3-8b", "superpod-h100", 8, ("zero=3",)),
     "hybrid": ("llama3-8b", "superpod-h100", 8, ("zero=1", "shard_group=8", "tp=1", "pp=1", "cp=1")),
     "some layers": ("llama3-70b", "superpod-h100", 16, ("tp=8", "pp=2", "recompute_layers=4")),
@@ -71,6 +73,8 @@ def test_the_terms_are_those_of_the_sharding() -> None:
     assert names("experts")["expert_parallel"] == ["ep all-to-all"]
     assert names("experts")["data_parallel"] == ["dp ring", "edp ring"]
     assert names("context")["context_parallel"] == ["cp ring"]
+    assert names("gathered")["context_parallel"] == ["cp ring"]
+    assert names("swapped")["context_parallel"] == ["cp all-to-all"]
     assert names("hybrid")["data_parallel"] == ["dp ring", "rdp ring"]
     assert names("plain")["pipeline_transfer"] == ["pp chain", "tp ring"], "parts are put together"
 
