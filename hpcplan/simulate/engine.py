@@ -84,6 +84,7 @@ class Engine(EventLoop):
         for job in whole(self.jobs, self.jobs[job_id]):
             job.held = True
             self._classify(job)
+        self.changes += 1  # also of a job that runs
         self._schedule()
 
     def release(self, job_id: int) -> None:
@@ -94,6 +95,7 @@ class Engine(EventLoop):
                 self.submissions += 1
             job.held = False
             self._classify(job)
+        self.changes += 1
         self._schedule()
 
     def requeue(self, job_id: int) -> None:

@@ -40,7 +40,7 @@ class Controller:
         self.kill_wait_s = kill_wait_s
         self.requeue_delay_s = requeue_delay_s
         self.accounts = tuple(accounts)
-        self.files = JobFiles(store.directory / "jobs")
+        self.files = JobFiles(store.directory / "jobs", self.default_account)
         self.bin_directory = bin_directory
         self.runner = Runner(
             self.files, str(store.directory), str(bin_directory), self.wake, guard, kill_wait_s=kill_wait_s

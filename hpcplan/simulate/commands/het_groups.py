@@ -32,7 +32,10 @@ def environment_of(job: Job, files: JobFiles, session: Session) -> dict[str, str
 
     def own(one: Job) -> dict[str, str]:
         info = files.info(one.array_job_id or one.id)
-        return {} if info is None else job_environment(one, info, session.machine, session.settings.cluster)
+        if info is None:
+            return {}
+        env = job_environment(one, info, session.machine, session.settings.cluster)
+        return {"SLURM_JOB_ACCOUNT": files.default_account, **env}
 
     env = own(job)
     if job.het_id is None:

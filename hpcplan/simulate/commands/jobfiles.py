@@ -79,10 +79,11 @@ class Step:
 
 
 class JobFiles:
-    """The folder of all jobs of one cluster."""
+    """The folder of all jobs of one cluster; those that name no account are on ``default_account``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, default_account: str = "root") -> None:
         self.directory = directory
+        self.default_account = default_account
         self._known: dict[int, JobInfo | None] = {}
 
     def create(self, info: JobInfo, script: str, env: Mapping[str, str]) -> None:

@@ -219,6 +219,8 @@ def _with_account(record: JobRecord, controller: Controller) -> JobRecord:
 
 
 def _live(controller: Controller, session: Session, job: Job, reason: str | None) -> JobRow:
+    if job.running and job.held:  # it will not start again after a requeue; until then it goes on
+        reason = "JobHeldUser"
     record = _with_account(live_record(job, session.engine, reason), controller)
     run = controller.runner.runs.get(job.id)
     state = record.state

@@ -52,7 +52,14 @@ def scancel(controller: Controller, connection: Any, call: Call) -> int:
         else:
             # a component that waits goes with the first one
             jobs = [job for job in session.engine.jobs.values() if job.running or not job.het_offset]
-            _act(controller, session, [job for job in jobs if _chosen(job, call, words, states)], words, number)
+            home = controller.default_account
+            _act(
+                controller,
+                session,
+                [job for job in jobs if _chosen(job, call, words, states, home)],
+                words,
+                number,
+            )
     controller.wake()
     return call.reply.code
 
@@ -109,14 +116,14 @@ def _one(
     if any(job.user != call.user for job in jobs):
         call.reply.complain(f"scancel: error: Kill job error on job id {text}: Access/permission denied", 1)
     try:
-        chosen = [job for job in jobs if _chosen(job, call, words, states)]
+        chosen = [job for job in jobs if _chosen(job, call, words, states, controller.default_account)]
         _act(controller, session, chosen, words, number, step=target.step)
     except SlurmError as error:
         name = f"{jobs[0].het_id}+{jobs[0].het_offset}" if target.het_id is not None else text
         call.reply.complain(f"scancel: error: Kill job error on job id {name}: {error.message}", _PART)
 
 
-def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None) -> bool:
+def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None, default_account: str) -> bool:
     state = JobState.RUNNING if job.running else JobState.PENDING
     names = [*words.every("name"), *words.every("jobname")]
     return (
@@ -124,7 +131,7 @@ def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None) ->
         and (states is None or state in states)
         and (not names or job.spec.name in names)
         and ("user" not in words or job.user in words.every("user"))
-        and ("account" not in words or job.spec.account in words.every("account"))
+        and ("account" not in words or (job.spec.account or default_account) in words.every("account"))
         and ("partition" not in words or not set(_partitions(job)).isdisjoint(words.every("partition")))
         and ("qos" not in words or (job.spec.qos or "normal") in words.every("qos"))
         and ("nodelist" not in words or _runs_on(job, words.every("nodelist")))

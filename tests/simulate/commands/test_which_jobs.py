@@ -124,3 +124,24 @@ def test_a_signal_to_a_job_that_is_not_there_is_an_error_and_its_cancellation_is
     assert (answer.returncode, answer.stderr.strip()) == (
         1, "scancel: error: Kill job error on job id 999999: Invalid job id specified",
     )  # fmt: skip
+
+
+def test_a_job_without_an_account_is_on_the_default_one_wherever_one_asks(slurm: MockSlurm) -> None:
+    job = slurm.submit(script="#!/bin/bash\necho $SLURM_JOB_ACCOUNT\n")
+    slurm.wait_for(job, "COMPLETED")
+    assert slurm.read(f"slurm-{job}.out") == "root\n"
+    held, other = slurm.submit("-H", "true"), slurm.submit("-H", "-A", "other", "true")
+    slurm.out("scancel", "-A", "root")
+    assert slurm.out("squeue", "-h", "-o", "%i").split() == [other]
+    assert slurm.state(held).startswith("CANCELLED")
+    slurm.out("scancel", other)
+
+
+def test_a_job_that_runs_can_be_held_and_goes_on(slurm: MockSlurm) -> None:
+    job = slurm.submit("sleep 30")
+    slurm.wait_for(job, "RUNNING")
+    assert slurm.run("scontrol", "hold", job).returncode == 0
+    assert slurm.out("squeue", "-h", "-j", job, "-o", "%t %r %Q").split() == ["R", "JobHeldUser", "0"]
+    slurm.out("scontrol", "release", job)
+    assert slurm.out("squeue", "-h", "-j", job, "-o", "%t %r").split() == ["R", "None"]
+    slurm.out("scancel", job)
