@@ -27,6 +27,7 @@ MAX_RESTARTS = 3  # a job that Slurm has requeued more often than this meets the
 _STAGE_WARNING_S = 60
 _CHECK_LIMIT_S = 180  # nvidia-smi takes seconds on a node that is well, and for ever on one whose driver hangs
 _ALL_REDUCE_LIMIT_S = 900  # importing an image into the nodes included
+_NUMBERED_BY_SLURM = ("jax", "mpi")  # those whose ranks are the tasks in the order of a file of hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +186,13 @@ def _training(plan: Plan, launch: Launch) -> dict[str, Any]:
     nodes = asked if placement.pools else plan.plan.nodes
     order = placement.node_order
     block_nodes, switches = _locality(plan)
+    orders_nodes = orders_its_nodes(plan) and not placement.pools
     folder = f"{staging.target}/hpcplan-{digest([plan.name, *staging.sources])[:12]}" if staging else ""
     return {
         "stage": TRAIN,
         "stage_spec": None,
         "needs": tuple(file for name in plan.after for file in done_files(plan, name)),
-        "orders_nodes": orders_its_nodes(plan) and not placement.pools,
+        "orders_nodes": orders_nodes,
         "components": components,
         "nodes": nodes,
         "exclusive": True,
@@ -198,7 +200,7 @@ def _training(plan: Plan, launch: Launch) -> dict[str, Any]:
         "switches": switches,
         "block_nodes": block_nodes,
         "step_file": launch.step_file,
-        "step_options": tuple(_step_options(plan, components, nodes)),
+        "step_options": tuple(_step_options(plan, components, nodes, orders_nodes=orders_nodes)),
         "look_options": (
             "--kill-on-bad-exit=0",
             *_each_node(components, asked),
@@ -338,14 +340,15 @@ def _locality(plan: Plan) -> tuple[int | None, int | None]:
     raise InputError(Problem(f"{message}. Plan with --switches instead", field="placement.segment"))
 
 
-def _step_options(plan: Plan, components: tuple[Component, ...], nodes: int) -> Iterator[str]:
+def _step_options(plan: Plan, components: tuple[Component, ...], nodes: int, *, orders_nodes: bool) -> Iterator[str]:
     if plan.job.framework == "mpi" and plan.job.mpi is not None:
         yield f"--mpi={plan.job.mpi}"
     if len(components) > 1:
         yield f"--het-group=0-{len(components) - 1}"
         return
     one = components[0]
-    yield f"--nodes={nodes}"
+    if not (orders_nodes and plan.job.framework in _NUMBERED_BY_SLURM):  # srun of newer releases refuses both at once
+        yield f"--nodes={nodes}"
     yield f"--ntasks={nodes * one.tasks_per_node}"
     yield f"--ntasks-per-node={one.tasks_per_node}"
     yield f"--cpus-per-task={one.cpus_per_task}"

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from hpcplan.errors import InputError
-from hpcplan.plan import DataShards, Exchange, Neighbourhood, Placement, Plan, Traffic, TrafficTerm
+from hpcplan.plan import DataShards, Exchange, Neighbourhood, Placement, Plan, Staging, Traffic, TrafficTerm
 from hpcplan.rank_map import best_order
 from hpcplan.render import render_plan
 from hpcplan.render.placement import PROGRAM_NAME, RANK_MAP_NAME
@@ -48,6 +48,20 @@ def test_a_job_that_orders_its_nodes_has_the_program_and_its_map(plans: ModuleTy
     assert best_order(spec, ["d3", "d1"])[1] > 1
     assert "rank_map.py" in files["train-01.sbatch"]
     assert json.loads(files["jobs.json"])["files"].keys() >= {PROGRAM_NAME, RANK_MAP_NAME}
+
+
+@pytest.mark.parametrize("framework", ["mpi", "jax"])
+def test_a_step_has_a_number_of_nodes_or_a_file_of_hosts_never_both(plans: ModuleType, framework: str) -> None:
+    """As srun of Slurm 25.11 wants it; data is copied before the file of hosts is written, so without it."""
+    plan = placed(plans)
+    staging = Staging(sources=("/data/a",), target="/local")
+    job = plan.job.model_copy(update={"framework": framework, "staging": staging})
+    plan = plan.model_copy(update={"job": job})
+    lines = render_plan(plan)["train-01.sbatch"].splitlines()
+    (run,) = [line for line in lines if "--distribution=arbitrary" in line]
+    assert "--nodes=" not in run
+    (copy,) = [line for line in lines if line.strip().startswith("run_step srun --kill-on-bad-exit")]
+    assert "--nodes=2" in copy
 
 
 def test_a_job_that_does_not_order_them_has_neither(plans: ModuleType) -> None:
