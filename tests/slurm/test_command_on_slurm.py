@@ -148,8 +148,8 @@ def test_requeuing_a_job_that_still_waits_is_refused_in_slurms_words(backend: Co
 
 def test_jobs_without_ids_are_the_users_own(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
     mine = backend.submit(script("true", hold=True))
-    command = ("sbatch", "--parsable", "--uid=nobody", "--hold", "--chdir=/", "--wrap=true")
-    theirs = int(slurm.run(*command).stdout)
+    command = ("sbatch", "--parsable", "--hold", "--chdir=/", "--wrap=true")
+    theirs = int(slurm.run(*command, user="nobody").stdout)
     own = {record.job_id for record in backend.jobs()}
     assert mine in own
     # root's squeue --me asks for user id 0, which Slurm's client takes for no filter; ours must not
@@ -215,8 +215,8 @@ def test_partitions_with_their_limits(backend: CommandBackend) -> None:
 def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBackend, script: Script) -> None:
     start = backend.now()
     ids = [backend.submit(script(f"sleep {n}; exit {n}", "--nodes=2", "--gpus-per-node=4")) for n in range(3)]
-    theirs = int(slurm.run("sbatch", "--parsable", "--uid=nobody", "--chdir=/", "--output=/dev/null",
-                           "--wrap=true").stdout)  # fmt: skip
+    command = ("sbatch", "--parsable", "--chdir=/", "--output=/dev/null", "--wrap=true")
+    theirs = int(slurm.run(*command, user="nobody").stdout)
     slurm.wait_until(lambda: all(record.state.final for record in backend.jobs([*ids, theirs])), "all have ended")
     wanted = ",".join(map(str, [*ids, theirs]))
 
@@ -228,9 +228,9 @@ def test_accounting_is_what_sacct_says(slurm: SlurmCluster, backend: CommandBack
     # A question about a time leaves out what slurmctld has not told the eligible time of, which takes it five seconds.
     records = {record.job_id: record for record in backend.accounting(start, backend.now() + 1)}
     columns = "JobIDRaw,User,State,Submit,Start,End,ExitCode,NNodes,NodeList"
-    command = ("sacct", "--allusers", "--duplicates", "--allocations", "--parsable2", "--noheader",
+    question = ("sacct", "--allusers", "--duplicates", "--allocations", "--parsable2", "--noheader",
                f"--format={columns}", f"--jobs={wanted}")  # fmt: skip
-    rows = [row.split("|") for row in slurm.run(*command, SLURM_TIME_FORMAT="%s").stdout.splitlines()]
+    rows = [row.split("|") for row in slurm.run(*question, SLURM_TIME_FORMAT="%s").stdout.splitlines()]
     by_sacct = {int(row[0]): row[1:] for row in rows}
     for job_id in (*ids, theirs):
         record = records[job_id]

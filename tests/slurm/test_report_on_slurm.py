@@ -113,7 +113,10 @@ def test_core_hours_are_sreport_s(slurm: SlurmCluster, backend: CommandBackend, 
         first, last = (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in (hour, hour + 3600))
         asked = ["job", "SizesByAccount", "FlatView", "grouping=2,8", f"start={first}", f"end={last}"]
         rows = [line.split("|") for line in ask(slurm, "sreport", "-P", "-t", "seconds", *asked).splitlines() if line]
-        theirs += Counter({row[1]: sum(int(cell) for cell in row[2:-1]) for row in rows if row[0] == slurm.name})
+        sizes = [
+            place for row in rows if row[0] == "Cluster" for place, name in enumerate(row) if name.endswith("CPUs")
+        ]
+        theirs += Counter({row[1]: sum(int(row[place]) for place in sizes) for row in rows if row[0] == slurm.name})
     held = sum(one.cpus or 0 for one in backend.accounting(now - 1, now + 1) if one.state.active)
     assert sum(theirs.values()) > 0
     every = ask(slurm, "sacct", "-aXDnP", f"--format={_ATTEMPTS}", "-S", time.strftime("%F", time.gmtime(start)))
