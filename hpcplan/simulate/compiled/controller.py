@@ -13,7 +13,6 @@ import numpy as np
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled
-from hpcplan.simulate.compiled.kinds import level, weigh_ever
 from hpcplan.simulate.compiled.layout import (
     ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, CLEANUP_MS, COMING,
     COMPETING, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET,
@@ -31,6 +30,7 @@ from hpcplan.simulate.compiled.stock import give_back
 from hpcplan.simulate.compiled.threads import (
     backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
 )  # fmt: skip
+from hpcplan.simulate.compiled.weighing import level, weigh_ever
 
 __all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "resume", "submit"]
 

@@ -75,6 +75,7 @@ class Driver:
         self._stock = None if shared is None else _stock(shared)
         self._held = None if shared is None else _held(shared)
         self._even = shared is not None and not (shared.countable[0] % shared.units).any()
+        self._single = shared is not None and bool((shared.units == 1).all())
         self._whole_sockets = shared is not None and shared.whole_sockets
         self._n_factors = factors
         self._wants_nodes = wants_nodes
@@ -162,20 +163,25 @@ class Driver:
             self._factors[slots] = factors
         if self._stock is not None:
             more = [
-                (*one, sum(one[7:]), self._kinds[one[4:]], self._is_modest(need, one))
+                (*one, sum(one[7:]), self._kinds[one[4:]], *self._ways(need, one))
                 for need, one in zip(needs, share, strict=True)
             ]
-            of[at.MAXIMUM : at.MODEST + 1, slots] = np.array(more, dtype=np.int64).T
+            of[at.MAXIMUM : at.STEADY + 1, slots] = np.array(more, dtype=np.int64).T
+            bits = int(of[at.GRES_A_NODE, slots].max()).bit_length()
+            clock[at.N_NEAR_BITS] = max(bits, clock[at.N_NEAR_BITS])
         return slots
 
-    def _is_modest(self, need: int, share: tuple[int, ...]) -> bool:
-        """Whether a job fits as soon as so many nodes have room for it: it wants no more CPUs than the least of each.
+    def _ways(self, need: int, share: tuple[int, ...]) -> tuple[bool, bool]:
+        """Return whether a job is modest and steady.
 
-        Then what any of them offers is enough, as long as memory does not take off parts of what goes together.
+        Modest: it fits as soon as so many nodes have room for it, as it wants no more CPUs than the least of each. Then
+        what any of them offers is enough, as long as memory does not take off parts of what goes together. Steady: they
+        all offer that least, as is found near GRES.
         """
-        most, cpus, spread, _, node_cpus, _, cpu_memory, *_ = share
+        most, cpus, spread, _, node_cpus, _, cpu_memory, *gres = share
         whole_units = not cpu_memory or (self._even and cpu_memory >= _MIB)
-        return most == need and not spread and 0 < cpus <= need * node_cpus and whole_units
+        modest = most == need and not spread and 0 < cpus <= need * node_cpus and whole_units
+        return modest, modest and self._single and any(gres)
 
     def _taken(self) -> Iterator[Ended]:
         of = self._of
@@ -221,7 +227,7 @@ class Driver:
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
             ("until_sets", spans), ("job_sets", slots), ("room_sets", self._kinds_room),
             ("near_sets", self._kinds_room), ("gres_sets", self._kinds_room), ("ever_sets", self._kinds_room),
-            ("stale_sets", self._kinds_room),
+            ("stale_sets", self._kinds_room), ("window_sets", 0 if self._stock is None else spans),
         ):  # fmt: skip
             found[name] = rows
             rows += count

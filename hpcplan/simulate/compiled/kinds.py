@@ -14,19 +14,18 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.bits import mark
-from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
+from hpcplan.simulate.compiled.bits import common, mark
+from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
-    ALTERED, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_ROWS, GRES_SETS, IN_FULL, KIND, MOVING,
-    NEAR, NEARED, NEAR_SETS, NEED, NEVER, NODES, NODE_CPUS, NODE_GRES, N_ALTERED, N_GRES, OF_CLOCK, OF_GRES, ORDER_ROWS,
-    ROOM_KNOWN, ROOM_SETS, SEEN, STALE_SETS, USABLE, Ints, Sets,
+    ALTERED, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_ROWS, GRES_SETS, IN_FULL, KIND, MOVING,
+    NEAR_SETS, NEED, NEVER, NODES, NODE_CPUS, NODE_GRES, N_ALTERED, N_GRES, N_READY, OF_CLOCK, OF_GRES, ORDER_ROWS,
+    POOL, READY, ROOM_KNOWN, ROOM_SETS, SEEN, STALE_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
-from hpcplan.simulate.compiled.stock import FOREVER, cpus_from, gres_from, has_cpus, has_gres
+from hpcplan.simulate.compiled.stock import FOREVER, cpus_from, fits_by, gres_from, has_cpus, has_gres
 
-__all__ = ["enough_by", "find_room", "level", "weigh", "weigh_by", "weigh_ever"]
+__all__ = ["begin_ready", "enough_by", "find_pool", "find_room", "ready_by"]
 
 _ONE: Final = np.uint64(1)
-_WORD: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @compiled
@@ -140,77 +139,70 @@ def _find_fit(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
 
 
 @compiled
-def enough_by(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, latest: int) -> int:
-    """Return from when on enough nodes of ``USABLE`` have room for a job; after ``latest``, it is some time after it.
-
-    :func:`find_room` has been asked before.
-    """
+def begin_ready(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) -> None:
+    """Put the nodes into ``READY`` that have room for a job now; :func:`find_room` has been asked before."""
     _put_in_order(rules, of, sets, stock, held, slot)
-    need, fit, order = of[NEED, slot], rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot]
-    for place in range(rules[NODES]):
+    room, count = rules[ROOM_SETS] + of[KIND, slot], 0
+    for word in range(sets.shape[1]):
+        sets[READY, word] = sets[room, word]
+        count += ones(sets[room, word])
+    of[OF_CLOCK, N_READY] = count
+
+
+@compiled
+def ready_by(rules: Ints, of: Ints, sets: Sets, slot: int, time: int) -> None:
+    """Add those that have room by some time."""
+    fit, order, place = rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot], of[OF_CLOCK, N_READY]
+    while place < rules[NODES] and of[fit, of[order, place]] <= time:
+        node = of[order, place]
+        sets[READY, node // 64] |= _ONE << np.uint64(node % 64)
+        place += 1
+    of[OF_CLOCK, N_READY] = place
+
+
+@compiled
+def enough_by(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
+    """Return from when on enough nodes of ``USABLE`` have room for a job."""
+    fit, order, place = rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot], of[OF_CLOCK, N_READY]
+    more = of[NEED, slot] - common(sets, READY, USABLE)
+    step = 1 if more > 0 else -1
+    if step < 0:
+        place -= 1
+        more -= 1
+    while 0 <= place < rules[NODES]:
         node = of[order, place]
         if sets[USABLE, node // 64] >> np.uint64(node % 64) & _ONE:
-            need -= 1
-        if not need or of[fit, node] > latest:
-            found: int = of[fit, node]
-            return found
+            more -= step
+            if not more:
+                found: int = of[fit, node]
+                return found
+        place += step
     return FOREVER
 
 
 @compiled
-def weigh_ever(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int) -> None:
-    """Note that a job is looked at where it could run ever."""
-    if of[GRES_A_NODE, slot]:
-        if not of[ROOM_KNOWN, of[KIND, slot]]:
-            find_room(rules, of, sets, stock, held, slot)
-        weigh(rules, of, sets, slot, mask, rules[EVER_SETS])
+def find_pool(
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, until_s: int, until_id: int, tied: bool
+) -> int:  # fmt: skip
+    """Put the nodes of ``USABLE`` into ``POOL`` that have room for a job by then; return how many.
 
-
-@compiled
-def weigh(rules: Ints, of: Ints, sets: Sets, slot: int, mask: int, first: int) -> None:
-    """Note that a job is looked at on the nodes of a set that are in that of its kind, from ``first`` on."""
-    count = of[GRES_A_NODE, slot]
-    if count:
-        eligible, known = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot], first + of[KIND, slot]
-        for word in range(sets.shape[1]):
-            _set_near(of, word, sets[mask, word] & sets[eligible, word] & sets[known, word], count)
-
-
-@compiled
-def level(rules: Ints, of: Ints, sets: Sets, slot: int, mask: int) -> None:
-    """Give the nodes of a set that a job may have their own weights again."""
-    eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    Without ``tied`` no other job ends at that time.
+    """
+    fit, order, place = rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot], of[OF_CLOCK, N_READY]
     for word in range(sets.shape[1]):
-        _set_near(of, word, sets[mask, word] & sets[eligible, word], 0)
-
-
-@compiled
-def _set_near(of: Ints, word: int, bits: np.uint64, count: int) -> None:
-    if bits == _WORD:
-        for node in range(64 * word, 64 * word + 64):
-            of[NEAR, node] = count
-        return
-    while bits:
-        of[NEAR, 64 * word + trailing_zeros(bits)] = count
-        bits &= bits - _ONE
-
-
-@compiled
-def weigh_by(
-    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int, until_s: int, until_id: int
-) -> None:  # fmt: skip
-    """Note that a job is looked at on those nodes of a set that have the GRES then, but for those in ``NEARED``."""
-    count = of[GRES_A_NODE, slot]
-    if not count:
-        return
-    gres, row = rules[GRES_SETS] + of[KIND, slot], rules[GRES_ROWS] + of[KIND, slot]
+        sets[POOL, word] = sets[READY, word]
+    while place < rules[NODES] and of[fit, of[order, place]] <= until_s:
+        node = of[order, place]
+        sets[POOL, node // 64] |= _ONE << np.uint64(node % 64)
+        place += 1
+    while place > 0 and of[fit, of[order, place - 1]] >= until_s:
+        place -= 1
+        node = of[order, place]
+        late = of[fit, node] > until_s or (tied and not fits_by(of, stock, held, slot, node, until_s, until_id))
+        if late:
+            sets[POOL, node // 64] &= ~(_ONE << np.uint64(node % 64))
+    there = 0
     for word in range(sets.shape[1]):
-        bits = sets[mask, word] & sets[gres, word] & ~sets[NEARED, word]
-        while bits:
-            node = word * 64 + trailing_zeros(bits)
-            if of[row, node] < until_s or (
-                of[row, node] == until_s and has_gres(of, stock, held, slot, node, until_s, until_id)
-            ):
-                of[NEAR, node] = count
-                sets[NEARED, word] |= _ONE << np.uint64(node % 64)
-            bits &= bits - _ONE
+        sets[POOL, word] &= sets[USABLE, word]
+        there += ones(sets[POOL, word])
+    return there

@@ -41,7 +41,7 @@ RULES: Final = (
     "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
     "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "gres_sets", "ever_sets",
-    "stale_sets", "fit_rows", "gres_rows", "order_rows",
+    "stale_sets", "window_sets", "fit_rows", "gres_rows", "order_rows",
 )  # fmt: skip
 (
     BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
@@ -52,19 +52,21 @@ RULES: Final = (
     BACKFILL_PHASE_MS, BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, CLEANUP_MS, EPILOG_MS, EPILOG_MSG_US, FIRST_TURN_S,
     PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS, PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS,
     JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, GRES_SETS, EVER_SETS,
-    STALE_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS,
+    STALE_SETS, WINDOW_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS,
 ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
-# a pass has promised, those without jobs, those that count as lighter for the job that is planned for, room to work in,
-# and the nodes of jobs that are over and not yet clean.
+# a pass has promised, those without jobs, those that count as lighter for the job that is planned for, nodes of jobs
+# that are over and not yet clean, those with room for it by some time, and room to work in. Then the bits of how much
+# lighter nodes count (see weighing.py).
 FIXED_SETS: Final = (
     "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting", "neared",
-    "completing",
+    "completing", "ready", "front", *(f"near_{bit}" for bit in range(35)),
 )  # fmt: skip
 (
-    ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED, COMPLETING,
-) = range(len(FIXED_SETS))  # fmt: skip
+    ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED, COMPLETING, READY, FRONT,
+    NEAR_BITS,
+) = range(16)  # fmt: skip
 
 # Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
@@ -72,10 +74,11 @@ FIELDS: Final = (
     "start_s", "limit_end_s", "began_ms", "is_over", "timed_out", "backfilled", "first_word", "last_word",
     # Of jobs that share nodes: what they want in all and of each node (memory in MiB, -1 for all; or in bytes for each
     # CPU), how many GRES that is, jobs of which kind want the same of a node, whether they fit as soon as there are
-    # enough nodes with room for them, and the first of the rows that are held.
+    # enough nodes with room for them, whether each of these offers just what they want of it, and the first of the rows
+    # that are held.
     "maximum", "cpus", "spread", "least_loaded", "node_cpus", "node_memory", "cpu_memory", "node_gres", "node_gres_2",
     "node_gres_3", "node_gres_4", "node_gres_5", "node_gres_6", "node_gres_7", "node_gres_8", "gres_a_node", "kind",
-    "modest", "first_held",
+    "modest", "steady", "first_held",
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
     "waiting", "in_sight", "promised", "unused", "coming",
@@ -83,26 +86,27 @@ FIELDS: Final = (
     "end_times", "end_slots", "seen_times", "seen_slots",
     # Jobs that have ended, to be taken away.
     "ended_id", "ended_start_s", "ended_end_s", "ended_timed_out", "ended_backfilled", "ended_set",
-    # One backfill pass: the spans of what is promised, and the ends of limits.
-    "begins", "span_rows", "counts", "limit_ends", "limit_slots",
+    # One backfill pass: the spans of what is promised, with how many nodes each has that the one before has not and
+    # how many only that one has; and the ends of limits, with how many jobs are in each level.
+    "begins", "span_rows", "counts", "gained", "lost", "limit_ends", "limit_slots", "level_counts",
     # Counts by partition or user in one pass, runs of nodes, tiers of partitions, the clock.
     "looked_at", "tested", "tested_users", "reserved", "run_begins", "run_sizes", "partition_tier",
     # Where jobs share nodes: CPUs and weights of runs, what a job still wants, which nodes have changed, and up to
     # which change what is known of each kind of job (see kinds.py) holds; the nodes that move in its order, and those
     # that have been seen.
-    "run_cpus", "run_weights", "still_wanted", "altered", "room_known", "moving", "seen",
-    # Of nodes: weights, how much lighter they count (see Resources.weigh), what they offer to the job looked at.
-    "weights", "near", "offer",
+    "run_cpus", "run_weights", "run_order", "still_wanted", "altered", "room_known", "moving", "seen",
+    # Of nodes: weights, what they offer to the job looked at.
+    "weights", "offer",
     "clock",
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
     BEGAN_MS, IS_OVER, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS,
-    NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _, GRES_A_NODE, KIND, MODEST, FIRST_HELD, WAITING, IN_SIGHT,
-    PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S,
-    ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, LIMIT_ENDS, LIMIT_SLOTS, LOOKED_AT, TESTED,
-    TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, RUN_CPUS, RUN_WEIGHTS, STILL_WANTED, ALTERED,
-    ROOM_KNOWN, MOVING, SEEN, WEIGHTS, NEAR, OFFER, OF_CLOCK,
+    NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _, GRES_A_NODE, KIND, MODEST, STEADY, FIRST_HELD, WAITING,
+    IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S,
+    ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, GAINED, LOST, LIMIT_ENDS,
+    LIMIT_SLOTS, LEVEL_COUNTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER,
+    RUN_CPUS, RUN_WEIGHTS, RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, SEEN, WEIGHTS, OFFER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
@@ -112,7 +116,7 @@ CLOCK: Final = (
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
     "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
-    "n_limits", "n_altered", "n_gres", "unused_held",
+    "n_limits", "n_altered", "n_gres", "unused_held", "n_near_bits", "n_ready", "window_middle", "window_end",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
@@ -120,7 +124,7 @@ CLOCK: Final = (
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
-    N_ALTERED, N_GRES, UNUSED_HELD,
+    N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE, WINDOW_END,
 ) = range(len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs

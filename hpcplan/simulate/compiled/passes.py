@@ -14,7 +14,6 @@ from hpcplan.simulate.compiled.backfill import (
 from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import choose
 from hpcplan.simulate.compiled.jit import compiled
-from hpcplan.simulate.compiled.kinds import level, weigh_ever
 from hpcplan.simulate.compiled.layout import (
     ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
     BUSY, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FREE, LOOKED_AT, NEED, NOT_HELD_UP, NOW, OF_CLOCK, PARTITION,
@@ -24,6 +23,7 @@ from hpcplan.simulate.compiled.layout import (
 from hpcplan.simulate.compiled.shared_backfill import shared_backfill_pass
 from hpcplan.simulate.compiled.shared_choice import choose_now
 from hpcplan.simulate.compiled.starting import drop_started, find_free, queue_in_sight, start_job
+from hpcplan.simulate.compiled.weighing import level, weigh_ever
 
 __all__ = ["backfill_pass", "main_pass"]
 

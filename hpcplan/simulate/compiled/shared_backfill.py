@@ -11,31 +11,28 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
-from hpcplan.simulate.compiled.backfill import (
-    begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
-)  # fmt: skip
-from hpcplan.simulate.compiled.bits import common
-from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
-from hpcplan.simulate.compiled.kinds import enough_by, find_room, level, weigh_by, weigh_ever
+from hpcplan.simulate.compiled.backfill import begin_plan, count_running, down, may_reserve, right, test_counts
+from hpcplan.simulate.compiled.bits import common, is_empty
+from hpcplan.simulate.compiled.ends import count_in_levels, first_on_usable, last_of_group
+from hpcplan.simulate.compiled.jit import compiled, ones
+from hpcplan.simulate.compiled.kinds import begin_ready, enough_by, find_pool, find_room, ready_by
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
-    CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, FIRST_WORD, FITTING, FIT_ROWS,
-    GRES_A_NODE, ID, IDLE, JOB_SETS, KILL_WAIT_S, KIND, LAST_WORD, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS,
-    MODEST, NEARED, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS, N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED,
-    POOL, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, Ints, Sets,
+    CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, FITTING, GRES_A_NODE, ID, IDLE, KILL_WAIT_S,
+    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NODE_CPUS, NOW, N_LEVELS, N_LIMITS, N_READY,
+    N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
+    UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
-from hpcplan.simulate.compiled.spans import begin_spans, during, take_span
+from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, overlaps, take_span
 from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, start_job
-from hpcplan.simulate.compiled.stock import FOREVER, fits_by
+from hpcplan.simulate.compiled.stock import FOREVER
+from hpcplan.simulate.compiled.weighing import begin_weighing, level, some_unweighed, weigh_by, weigh_ever
 
 __all__ = ["shared_backfill_pass"]
 
 _SHORT: Final = 50
 _WINDOW_S: Final = 30
-_ONE: Final = np.uint64(1)
 _CLOCK: Final = OF_CLOCK
 
 
@@ -46,6 +43,7 @@ def shared_backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: I
     queue, count = queue_in_sight(of)
     begin_plan(rules, of, sets)
     begin_spans(rules, of, sets)
+    of[_CLOCK, N_LEVELS] = 0
     counted = rules[BF_MAX_JOB_PART] > 0 or rules[BF_MAX_JOB_USER] > 0
     if counted:
         of[TESTED, :] = 0
@@ -146,7 +144,7 @@ def _start(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int
         for word in range(sets.shape[1]):
             sets[CHOSEN, word] = sets[FITTING, word]
     start_job(rules, of, sets, stock, held, slot, 1)
-    count_running(of, slot)
+    count_in_levels(rules, of, sets, count_running(of, slot))
     if not of[NODE_CPUS, slot]:
         take_span(rules, of, sets, of[_CLOCK, NOW], down(rules, of[LIMIT_END_S, slot]))
 
@@ -163,24 +161,40 @@ def _promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
 @compiled
 def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, now_only: bool) -> int:
     """Return when a job can start, and put its nodes into ``CHOSEN``; -1 if it is not planned for."""
-    now, need = of[_CLOCK, NOW], of[NEED, slot]
+    now, need, spans = of[_CLOCK, NOW], of[NEED, slot], of[_CLOCK, N_SPANS]
     limit_s, eligible = of[LIMIT_S, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
-    for word in range(sets.shape[1]):
-        sets[NEARED, word] = 0
+    begin_window(of)
+    begin_weighing(of, sets, slot)
+    room, looked = find_room(rules, of, sets, stock, held, slot), of[GRES_A_NODE, slot] > 0
+    of[_CLOCK, N_READY] = -1
     asked = now
     while asked != NEVER:
         earliest = asked
-        later = during(rules, of, sets, eligible, earliest, earliest + limit_s)
+        first = max(0, right(of, BEGINS, spans, earliest) - 1)
+        beyond = right(of, BEGINS, spans, earliest + limit_s)
+        gain = next_gain(rules, of, sets, eligible, first, beyond)
+        later = of[BEGINS, gain] if gain >= 0 else NEVER
         asked = NEVER if now_only else later
-        if common(sets, USABLE, USABLE) < need:
-            continue
-        of[_CLOCK, TRIED] = 1
         latest = now + rules[BF_WINDOW_S]
         if now_only:
             latest = now
         elif later != NEVER:
             latest = min(latest, later)
-        start = _will_run(rules, of, sets, stock, held, slot, latest)
+        if of[_CLOCK, N_READY] >= 0:
+            ready_by(rules, of, sets, slot, latest)
+            if of[_CLOCK, TRIED] and not looked and common(sets, READY, eligible) < need:
+                continue
+        find_usable(rules, of, sets, eligible, earliest, first, beyond)
+        if common(sets, USABLE, USABLE) < need:
+            continue
+        of[_CLOCK, TRIED] = 1
+        there = common(sets, room, USABLE) >= need
+        if there and of[MODEST, slot] and earliest == now and is_empty(sets, COMPLETING):
+            return now  # its nodes are chosen as it starts
+        if there and choose_now(rules, of, sets, stock, held, slot, USABLE):
+            start = now
+        else:
+            start = _once_jobs_end(rules, of, sets, stock, held, slot, latest)
         if start == NEVER:
             continue
         of[_CLOCK, COMPETING] |= start < earliest
@@ -195,33 +209,26 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
             continue
         if start > now + rules[BF_WINDOW_S]:
             return -1
-        if not overlaps(rules, of, sets, start, start + limit_s):
+        if not overlaps(rules, of, sets, start, start + limit_s, beyond):
             return start
         asked = max(start, earliest + 1)
     return -1
 
 
 @compiled
-def _will_run(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, latest: int) -> int:
-    """Return when a job would fit on ``USABLE``, with its nodes in ``CHOSEN``; ``NEVER`` if not.
-
-    Where nothing hangs on when, after ``latest``, it is some time after it, without nodes.
-    """
-    room = find_room(rules, of, sets, stock, held, slot)
-    if common(sets, room, USABLE) >= of[NEED, slot] and choose_now(rules, of, sets, stock, held, slot, USABLE):
-        now: int = of[_CLOCK, NOW]
-        return now
-    return _once_jobs_end(rules, of, sets, stock, held, slot, latest)
-
-
-@compiled
 def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, latest: int) -> int:
-    """Do that, if running jobs use up their limits; they go in groups (:mod:`hpcplan.simulate.job_ends`)."""
-    unweighed = _some_unweighed(rules, of, sets, slot)
-    enough_s = enough_by(rules, of, sets, stock, held, slot, FOREVER if unweighed else latest)
-    if enough_s > latest and not unweighed:
+    """Return when a job would fit on ``USABLE`` if running jobs use up their limits, with its nodes in ``CHOSEN``.
+
+    ``NEVER`` if it would not. Where nothing hangs on when, after ``latest``, it is some time after it, without nodes.
+    Jobs go in groups (:mod:`hpcplan.simulate.job_ends`).
+    """
+    if of[_CLOCK, N_READY] < 0:
+        begin_ready(rules, of, sets, stock, held, slot)
+        ready_by(rules, of, sets, slot, latest)
+    if common(sets, READY, USABLE) < of[NEED, slot] and not some_unweighed(rules, of, sets, slot):
         return NEVER
-    ends, number = of[_CLOCK, N_LIMITS], _next_on_usable(rules, of, sets, 0)
+    enough_s = enough_by(rules, of, sets, slot)
+    ends, number = of[_CLOCK, N_LIMITS], first_on_usable(rules, of, sets)
     if number == ends:
         return NEVER
     if enough_s != FOREVER:
@@ -232,7 +239,7 @@ def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, s
         while number < ends:
             while of[LIMIT_ENDS, number] > start + window_s:
                 window_s = _wider(rules, window_s)
-            number = _last_of_group(rules, of, sets, number, start + window_s)
+            number = last_of_group(rules, of, sets, number, start + window_s)
             if number == ends:
                 break
             if of[LIMIT_ENDS, number] >= enough_s:
@@ -245,55 +252,8 @@ def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, s
 
 
 @compiled
-def _some_unweighed(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
-    """Whether something hangs on when a job fits for it is weighed, then, on nodes that it has not been weighed on."""
-    if not of[GRES_A_NODE, slot]:
-        return False
-    ever = rules[EVER_SETS] + of[KIND, slot]
-    for word in range(sets.shape[1]):  # noqa: SIM110  (numba knows no generators)
-        if sets[USABLE, word] & sets[ever, word] & ~sets[NEARED, word]:
-            return True
-    return False
-
-
-@compiled
 def _wider(rules: Ints, window_s: int) -> int:
     return window_s + rules[BF_WINDOW_LINEAR_S] if rules[BF_WINDOW_LINEAR_S] else window_s * 2
-
-
-@compiled
-def _is_on_usable(rules: Ints, of: Ints, sets: Sets, number: int) -> bool:
-    """Whether a running job has nodes that are usable."""
-    slot = of[LIMIT_SLOTS, number]
-    held = rules[JOB_SETS] + slot
-    for word in range(of[FIRST_WORD, slot], of[LAST_WORD, slot] + 1):  # noqa: SIM110  (numba knows no generators)
-        if sets[held, word] & sets[USABLE, word]:
-            return True
-    return False
-
-
-@compiled
-def _next_on_usable(rules: Ints, of: Ints, sets: Sets, number: int) -> int:
-    """Return the first job from this one on that has nodes that are usable, the number of them all if none has."""
-    while number < of[_CLOCK, N_LIMITS] and not _is_on_usable(rules, of, sets, number):
-        number += 1
-    return number
-
-
-@compiled
-def _last_of_group(rules: Ints, of: Ints, sets: Sets, first: int, until_s: int) -> int:
-    """Return the last job of the group that begins with ``first`` and goes up to ``until_s``; their number, if empty.
-
-    If the last one of all that end by then is on other nodes, the group goes on to the next that is on usable ones.
-    """
-    ends = of[_CLOCK, N_LIMITS]
-    last = right(of, LIMIT_ENDS, ends, until_s) - 1
-    found = _next_on_usable(rules, of, sets, last)
-    if found < ends:
-        return found
-    while last >= first and not _is_on_usable(rules, of, sets, last):
-        last -= 1
-    return last if last >= first else ends
 
 
 @compiled
@@ -304,18 +264,7 @@ def _fits_after(
     end, ident = of[LIMIT_ENDS, number], of[ID, of[LIMIT_SLOTS, number]]
     tied = number + 1 < of[_CLOCK, N_LIMITS] and of[LIMIT_ENDS, number + 1] == end
     if not (without and of[MODEST, slot] and (end > enough_s or not tied)):
-        fit, there = rules[FIT_ROWS] + of[KIND, slot], 0
-        for word in range(sets.shape[1]):
-            bits, pool = sets[USABLE, word], np.uint64(0)
-            while bits:
-                node = word * 64 + trailing_zeros(bits)
-                if of[fit, node] < end or (
-                    of[fit, node] == end and (not tied or fits_by(of, stock, held, slot, node, end, ident))
-                ):
-                    pool |= bits & (~bits + _ONE)
-                    there += 1
-                bits &= bits - _ONE
-            sets[POOL, word] = pool
+        there = find_pool(rules, of, sets, stock, held, slot, end, ident, tied)
         if there < of[NEED, slot]:
             return False  # what it is weighed for now, it is again later, when more nodes are free
         weigh_by(rules, of, sets, stock, held, slot, USABLE, end, ident)

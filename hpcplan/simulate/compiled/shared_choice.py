@@ -13,12 +13,14 @@ import numpy as np
 
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
-from hpcplan.simulate.compiled.kinds import find_room, weigh
+from hpcplan.simulate.compiled.kinds import find_room
 from hpcplan.simulate.compiled.layout import (
-    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, LEAST_LOADED, LIGHT, MAXIMUM, NEAR, NEAR_SETS, NEED, NEVER, NODE_CPUS, OFFER,
-    OF_GRES, POOL, RUN_BEGINS, RUN_CPUS, RUN_SIZES, RUN_WEIGHTS, SPREAD, STILL_WANTED, THREADS, WEIGHTS, Ints, Sets,
+    CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, GRES_A_NODE, LEAST_LOADED, LIGHT, MAXIMUM, NEAR_SETS, NEED, NEVER, NODE_CPUS,
+    OFFER, OF_GRES, POOL, RUN_BEGINS, RUN_CPUS, RUN_ORDER, RUN_SIZES, RUN_WEIGHTS, SPREAD, STEADY, STILL_WANTED,
+    THREADS, WEIGHTS, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.stock import amount_by, offer
+from hpcplan.simulate.compiled.weighing import nearness, weigh
 
 __all__ = ["choose_nodes", "choose_now"]
 
@@ -50,7 +52,7 @@ def choose_nodes(
             bit = bits & (~bits + _ONE)
             node = word * 64 + trailing_zeros(bits)
             bits ^= bit
-            cpus = offer(of, stock, held, slot, node, until_s, until_id)
+            cpus = of[NODE_CPUS, slot] if of[STEADY, slot] else offer(of, stock, held, slot, node, until_s, until_id)
             of[OFFER, node] = cpus
             if cpus > 0:
                 there += 1
@@ -58,7 +60,7 @@ def choose_nodes(
                 sets[POOL, word] &= ~bit
     if there < of[NEED, slot]:
         return False
-    runs = _runs(of, sets)
+    runs = _runs(of, sets, slot)
     if of[MAXIMUM, slot] == 1 and not (of[SPREAD, slot] or of[LEAST_LOADED, slot]):
         return _one_node(of, sets, slot, runs)
     if _evaluate(of, sets, stock, slot, runs):
@@ -100,7 +102,7 @@ def _with_fewer(
                     sets[POOL, word] &= ~bit
                     there -= 1
                 bits ^= bit
-        if _evaluate(of, sets, stock, slot, _runs(of, sets)):
+        if _evaluate(of, sets, stock, slot, _runs(of, sets, slot)):
             return True
         if there <= of[NEED, slot]:
             return False
@@ -112,15 +114,18 @@ def _size(of: Ints, stock: Ints, held: Ints, node: int, until_s: int, until_id: 
 
 
 @compiled
-def _runs(of: Ints, sets: Sets) -> int:
+def _runs(of: Ints, sets: Sets, slot: int) -> int:
     """Find the runs of consecutive nodes of one weight in ``POOL``, lowest first, and return how many there are."""
     found, follows = 0, -1
+    alike = of[GRES_A_NODE, slot] > 0 and of[NODE_CPUS, slot] > 0  # it has been weighed on all of them just now
     for word in range(sets.shape[1]):
         bits = sets[POOL, word]
         while bits:
             node = word * 64 + trailing_zeros(bits)
             bits &= bits - _ONE
-            weight = of[WEIGHTS, node] - of[NEAR, node]
+            weight = of[WEIGHTS, node]
+            if not alike:
+                weight -= nearness(of, sets, node)
             if node != follows or weight != of[RUN_WEIGHTS, found - 1]:
                 of[RUN_BEGINS, found], of[RUN_SIZES, found] = node, 0
                 of[RUN_CPUS, found], of[RUN_WEIGHTS, found] = 0, weight
@@ -176,6 +181,7 @@ def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
     of[still, _TO_COME] = least
     if of[LEAST_LOADED, slot]:
         return _take_least_loaded(of, sets, stock, slot, least - asked)
+    _sort_runs(of, runs)
     while of[still, _MOST] > 0:
         run = _best(of, runs, least - asked)
         if run < 0:
@@ -188,22 +194,51 @@ def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
 
 
 @compiled
+def _sort_runs(of: Ints, runs: int) -> None:
+    """Put the runs into the order of ``RUN_ORDER``: by weight, then those with most CPUs first."""
+    for run in range(runs):
+        of[RUN_ORDER, run] = run
+    gap = runs // 2
+    while gap:  # Shell's sort
+        for place in range(gap, runs):
+            run, at = of[RUN_ORDER, place], place
+            while at >= gap and _goes_before(of, run, of[RUN_ORDER, at - gap]):
+                of[RUN_ORDER, at] = of[RUN_ORDER, at - gap]
+                at -= gap
+            of[RUN_ORDER, at] = run
+        gap //= 2
+
+
+@compiled
+def _goes_before(of: Ints, one: int, other: int) -> bool:
+    if of[RUN_WEIGHTS, one] != of[RUN_WEIGHTS, other]:
+        return of[RUN_WEIGHTS, one] < of[RUN_WEIGHTS, other]
+    if of[RUN_CPUS, one] != of[RUN_CPUS, other]:
+        return of[RUN_CPUS, one] > of[RUN_CPUS, other]
+    return one < other
+
+
+@compiled
 def _best(of: Ints, runs: int, spare: int) -> int:
     """Return the run to take nodes from next: of the least weight, that fits tightest; -1 if none is left."""
-    best, fits = -1, False
+    place = 0
+    while place < runs and not of[RUN_SIZES, of[RUN_ORDER, place]]:
+        place += 1
+    if place == runs:
+        return -1
+    best = of[RUN_ORDER, place]
+    if of[RUN_CPUS, best] < of[STILL_WANTED, _CPUS]:
+        return best  # none has enough
+    best, fits, weight = -1, False, of[RUN_WEIGHTS, best]
     for run in range(runs):
         size, cpus = of[RUN_SIZES, run], of[RUN_CPUS, run]
-        if not size:
+        if not size or of[RUN_WEIGHTS, run] != weight:
             continue
         enough = cpus >= of[STILL_WANTED, _CPUS] and size >= of[STILL_WANTED, _NODES] + spare
         if best >= 0:
-            weight, best_weight = of[RUN_WEIGHTS, run], of[RUN_WEIGHTS, best]
-            if weight > best_weight:
+            better = (not fits or cpus < of[RUN_CPUS, best]) if enough else cpus > of[RUN_CPUS, best]
+            if not better:
                 continue
-            if weight == best_weight:
-                better = (not fits or cpus < of[RUN_CPUS, best]) if enough else cpus > of[RUN_CPUS, best]
-                if not better:
-                    continue
         best, fits = run, enough
     return best
 
@@ -255,7 +290,7 @@ def _take_least_loaded(of: Ints, sets: Sets, stock: Ints, slot: int, spare: int)
                 if best < 0:
                     best = node
                     continue
-                heavier = of[WEIGHTS, node] - of[NEAR, node] - of[WEIGHTS, best] + of[NEAR, best]
+                heavier = of[WEIGHTS, node] - of[WEIGHTS, best] + nearness(of, sets, best) - nearness(of, sets, node)
                 if heavier < 0 or (not heavier and of[OFFER, node] > of[OFFER, best]):
                     best = node
         if best < 0:

@@ -2,22 +2,30 @@
 
 The i-th span begins at ``of[BEGINS, i]``; nobody has been promised the nodes of the ``of[SPAN_ROWS, i]``-th of
 ``SPAN_SETS`` in it, nor those of ``UNTIL_SETS`` from now to its end. Rows of spans that are gone come behind the
-others.
+others. ``of[GAINED, i]`` of the nodes are not in the span before, ``of[LOST, i]`` only in that one.
+
+What is unpromised during some spans is asked for later and later ones: up to the middle one that was last asked for,
+the sets are kept for each to begin with (``WINDOW_SETS``), and in ``FRONT`` the one for what follows.
 """
 # ruff: noqa: I001  (long lists of constants)
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
+
 from hpcplan.simulate.compiled.backfill import down, right
-from hpcplan.simulate.compiled.jit import compiled
+from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BEGINS, BF_RESOLUTION_S, BF_WINDOW_S, CHOSEN, NEVER, NOW, N_SPANS, OF_CLOCK, SPAN_ROWS, SPAN_SETS, UNTIL_SETS,
-    USABLE, Ints, Sets,
+    ALL, BEGINS, BF_RESOLUTION_S, BF_WINDOW_S, CHOSEN, FRONT, GAINED, LOST, NOW, N_SPANS, OF_CLOCK, SPAN_ROWS,
+    SPAN_SETS, UNTIL_SETS, USABLE, WINDOW_END, WINDOW_MIDDLE, WINDOW_SETS, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_spans", "during", "take_span"]
+__all__ = ["begin_spans", "begin_window", "find_usable", "next_gain", "overlaps", "take_span"]
 
-_CLOCK = OF_CLOCK
+_CLOCK: Final = OF_CLOCK
+_WORD: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @compiled
@@ -26,6 +34,7 @@ def begin_spans(rules: Ints, of: Ints, sets: Sets) -> None:
     for row in range(rules[UNTIL_SETS] - rules[SPAN_SETS]):
         of[SPAN_ROWS, row] = row
     of[_CLOCK, N_SPANS], of[BEGINS, 0] = 1, down(rules, of[_CLOCK, NOW])
+    of[GAINED, 0] = of[LOST, 0] = 0
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
 
@@ -36,31 +45,77 @@ def _end(rules: Ints, of: Ints) -> int:
 
 
 @compiled
-def during(rules: Ints, of: Ints, sets: Sets, pool: int, start: int, end: int) -> int:
-    """Put the nodes of ``pool`` that nobody has been promised from ``start`` until ``end`` into ``USABLE``.
+def next_gain(rules: Ints, of: Ints, sets: Sets, pool: int, first: int, beyond: int) -> int:
+    """Return the next span after ``first`` in which nodes of ``pool`` could be had that cannot in the one before.
 
-    Return the first end of a span, from ``start`` on, after which others than those could be had; ``NEVER`` if none.
+    -1 if it does not begin up to the end of the one at ``beyond``.
     """
-    words, spans = sets.shape[1], of[_CLOCK, N_SPANS]
-    for word in range(words):
-        sets[USABLE, word] = sets[pool, word]
-    first, later = max(0, right(of, BEGINS, spans, start) - 1), NEVER
-    for position in range(first, spans):
-        begin = of[BEGINS, position]
-        if (position == spans - 1 and _end(rules, of) <= start) or (begin > end and later != NEVER):
-            break
-        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
-        if later == NEVER and position < spans - 1:
-            following = rules[SPAN_SETS] + of[SPAN_ROWS, position + 1]
+    for position in range(first + 1, min(beyond + 2, of[_CLOCK, N_SPANS])):
+        if of[GAINED, position]:
+            before, after = rules[SPAN_SETS] + of[SPAN_ROWS, position - 1], rules[SPAN_SETS] + of[SPAN_ROWS, position]
+            for word in range(sets.shape[1]):
+                if sets[pool, word] & sets[after, word] & ~sets[before, word]:
+                    return position
+    return -1
+
+
+@compiled
+def begin_window(of: Ints) -> None:
+    """Forget what was asked for another job."""
+    of[_CLOCK, WINDOW_MIDDLE] = 0
+
+
+@compiled
+def find_usable(rules: Ints, of: Ints, sets: Sets, pool: int, start: int, first: int, beyond: int) -> None:
+    """Put the nodes of ``pool`` that nobody has been promised from ``start`` on, in these spans, into ``USABLE``."""
+    words, whole = sets.shape[1], rules[UNTIL_SETS] + of[SPAN_ROWS, beyond - 1]
+    if first > 0:
+        whole = rules[WINDOW_SETS] + first
+        if start >= _end(rules, of):  # behind all that is planned for
+            whole = pool
+        elif first >= of[_CLOCK, WINDOW_MIDDLE]:
+            _fill_window(rules, of, sets, first, beyond)
+        else:
+            for position in range(of[_CLOCK, WINDOW_END], beyond):
+                row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
+                for word in range(words):
+                    sets[FRONT, word] &= sets[row, word]
+            of[_CLOCK, WINDOW_END] = beyond
             for word in range(words):
-                if sets[pool, word] & sets[following, word] & ~(sets[USABLE, word] & sets[row, word]):
-                    later = of[BEGINS, position + 1]
-                    break
-        if begin > end:
-            break
+                sets[USABLE, word] = sets[pool, word] & sets[whole, word] & sets[FRONT, word]
+            return
+    elif start >= _end(rules, of):
+        whole = pool
+    for word in range(words):
+        sets[USABLE, word] = sets[pool, word] & sets[whole, word]
+
+
+@compiled
+def _fill_window(rules: Ints, of: Ints, sets: Sets, first: int, beyond: int) -> None:
+    words, row = sets.shape[1], rules[SPAN_SETS] + of[SPAN_ROWS, beyond - 1]
+    for word in range(words):
+        sets[rules[WINDOW_SETS] + beyond - 1, word], sets[FRONT, word] = sets[row, word], _WORD
+    for position in range(beyond - 2, first - 1, -1):
+        row, before = rules[SPAN_SETS] + of[SPAN_ROWS, position], rules[WINDOW_SETS] + position + 1
         for word in range(words):
-            sets[USABLE, word] &= sets[row, word]
-    return later
+            sets[before - 1, word] = sets[before, word] & sets[row, word]
+    of[_CLOCK, WINDOW_MIDDLE] = of[_CLOCK, WINDOW_END] = beyond
+
+
+@compiled
+def overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int, beyond: int) -> bool:
+    """Whether nodes of ``CHOSEN`` have been promised between these times, rounded, in a span from ``beyond`` on."""
+    start, end, spans = down(rules, start), down(rules, end), of[_CLOCK, N_SPANS]
+    if start >= _end(rules, of):
+        return False
+    position = max(beyond, right(of, BEGINS, spans, start) - 1)
+    while position < spans and of[BEGINS, position] < end:
+        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
+        for word in range(sets.shape[1]):
+            if sets[CHOSEN, word] & ~sets[row, word]:
+                return True
+        position += 1
+    return False
 
 
 @compiled
@@ -72,32 +127,52 @@ def take_span(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> None:
         return
     first = _cut(rules, of, sets, start)
     last = _cut(rules, of, sets, end)
-    for position in range(first, of[_CLOCK, N_SPANS]):
-        row = of[SPAN_ROWS, position]
-        for word in range(sets.shape[1]):
-            left = ~sets[CHOSEN, word]
-            sets[rules[UNTIL_SETS] + row, word] &= left
-            if position < last:
-                sets[rules[SPAN_SETS] + row, word] &= left
-    _merge(rules, of, sets, max(0, first - 2), last)
+    for word in range(sets.shape[1]):
+        if sets[CHOSEN, word]:
+            _take_word(rules, of, sets, word, first, last)
+    _merge(of, max(0, first - 2), last)
 
 
 @compiled
-def _merge(rules: Ints, of: Ints, sets: Sets, first: int, last: int) -> None:
+def _take_word(rules: Ints, of: Ints, sets: Sets, word: int, first: int, last: int) -> None:
+    """Do that for the nodes of a word, in the spans from ``first`` up to ``last``."""
+    spans, taken = of[_CLOCK, N_SPANS], sets[CHOSEN, word]
+    had = before = np.uint64(0)  # what the span before had of it, and has
+    if first:
+        had = before = sets[rules[SPAN_SETS] + of[SPAN_ROWS, first - 1], word] & taken
+    for position in range(first, min(last + 1, spans)):
+        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
+        has = sets[row, word] & taken
+        left = has if position == last else np.uint64(0)
+        if position:
+            of[GAINED, position] += ones(left & ~before) - ones(has & ~had)
+            of[LOST, position] += ones(before & ~left) - ones(had & ~has)
+        if position < last:
+            sets[row, word] &= ~taken
+        had, before = has, left
+    for position in range(first, spans):
+        sets[rules[UNTIL_SETS] + of[SPAN_ROWS, position], word] &= ~taken
+
+
+@compiled
+def _merge(of: Ints, first: int, last: int) -> None:
     """Make one of the first two neighbours of these spans that are alike."""
     spans = of[_CLOCK, N_SPANS]
-    for position in range(first, min(last, spans - 1)):
-        one, other = rules[SPAN_SETS] + of[SPAN_ROWS, position], rules[SPAN_SETS] + of[SPAN_ROWS, position + 1]
-        alike = True
-        for word in range(sets.shape[1]):
-            alike = alike and sets[one, word] == sets[other, word]
-        if alike:
-            gone = of[SPAN_ROWS, position + 1]
-            for later in range(position + 1, spans - 1):
-                of[BEGINS, later], of[SPAN_ROWS, later] = of[BEGINS, later + 1], of[SPAN_ROWS, later + 1]
+    for position in range(first + 1, min(last + 1, spans)):
+        if not (of[GAINED, position] or of[LOST, position]):
+            gone = of[SPAN_ROWS, position]
+            for later in range(position, spans - 1):
+                _move(of, later + 1, later)
             of[SPAN_ROWS, spans - 1] = gone
             of[_CLOCK, N_SPANS] = spans - 1
             return
+
+
+@compiled
+def _move(of: Ints, position: int, to: int) -> None:
+    """Move what is known of a span."""
+    of[BEGINS, to], of[SPAN_ROWS, to] = of[BEGINS, position], of[SPAN_ROWS, position]
+    of[GAINED, to], of[LOST, to] = of[GAINED, position], of[LOST, position]
 
 
 @compiled
@@ -111,8 +186,9 @@ def _cut(rules: Ints, of: Ints, sets: Sets, time: int) -> int:
         return position
     row, before = of[SPAN_ROWS, spans], of[SPAN_ROWS, position - 1]
     for later in range(spans, position, -1):
-        of[BEGINS, later], of[SPAN_ROWS, later] = of[BEGINS, later - 1], of[SPAN_ROWS, later - 1]
+        _move(of, later - 1, later)
     of[BEGINS, position], of[SPAN_ROWS, position] = time, row
+    of[GAINED, position] = of[LOST, position] = 0
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS] + row, word] = sets[rules[SPAN_SETS] + before, word]
         sets[rules[UNTIL_SETS] + row, word] = sets[rules[UNTIL_SETS] + before, word]
