@@ -20,6 +20,7 @@ COMPLETING = {
     "gpus-epilog": (0.61, 0.52, 0.13),  # of two jobs, whose nodes came clean one by one within the same 12 ms
     "minutes-end-2": (1.0, 0.62, 0.005),  # of two jobs that were stopped in the same moment
     "preempt-requeue": (0.57, 0.71, 0.06),
+    "sockets-memory-epilog": (1.0, 0.4, 0.005),  # of two jobs, as in gpus-epilog
 }
 PAIRS = [name for name in recordings.names() if f"{name}{recordings.AGAIN}" in recordings.names()]
 
@@ -36,8 +37,8 @@ def test_at_the_moments_when_a_real_controller_looked_the_same_jobs_start_on_the
 @pytest.mark.parametrize(
     "name", [
         "complete-wait", "cpus-epilog", "cpus-epilog.again", "defaults.again", "favour-small-epilog",
-        "grace-requeue.again", "memory", "partitions", "partitions-epilog", "preempt-cancel", "reservations",
-        "tiers-epilog", "tree-epilog", "tree-epilog.again",
+        "grace-requeue.again", "memory", "memory-epilog", "partitions", "partitions-epilog", "preempt-cancel",
+        "preempt-requeue-epilog", "reservations", "tiers-epilog", "tree-epilog", "tree-epilog.again",
     ],
 )  # fmt: skip
 def test_with_the_controllers_clock_modelled_too_jobs_start_within_seconds(name: str) -> None:
