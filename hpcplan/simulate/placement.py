@@ -95,18 +95,22 @@ class Placement:
         return bool(self._switches)
 
     def refuse(self, spec: JobSpec) -> None:
-        """Refuse what no blocks can hold: segments that do not divide the nodes asked for.
+        """Refuse what no blocks can hold: segments that do not divide the nodes asked for, more than all whole ones.
 
         Raises:
             SlurmError: in sbatch's words.
         """
-        if self._blocks is not None and spec.segment and (spec.nodes_min or spec.segment) % spec.segment:
+        if self._blocks is None:
+            return
+        hint = None
+        if spec.segment and (spec.nodes_min or spec.segment) % spec.segment:
+            hint = f"--nodes has to be a multiple of --segment={spec.segment}"
+        elif (spec.segment or spec.nodes_min or 1) > self._blocks.most:
+            hint = f"the blocks hold {self._blocks.most} nodes"
+        if hint is not None:
             from hpcplan.simulate.admission import refusal
 
-            raise refusal(
-                "Requested topology configuration is not available",
-                hint=f"--nodes has to be a multiple of --segment={spec.segment}",
-            )
+            raise refusal("Requested node configuration is not available", hint=hint)
 
     def fits(self, request: Request, mask: int) -> bool:
         """Whether the request fits into ``mask``; without switches that is a matter of numbers."""

@@ -215,6 +215,12 @@ def _switches(name: str, value: str) -> dict[str, Any]:
     return {"switches": value}
 
 
+def _segment(name: str, value: str) -> dict[str, Any]:
+    if not re.fullmatch(r"\d{1,9}", value):
+        raise _invalid(name)
+    return {"segment": int(value) or None}
+
+
 def _nice(name: str, value: str) -> dict[str, Any]:
     if value and not re.fullmatch(r"[-+]?\d{1,9}", value):
         raise _invalid(name)
@@ -261,7 +267,7 @@ _SET: Final = (
     Option("qos", "q", reader=_text("qos")),
     Option("requeue", argument="none", reader=_flag(requeue=True)),
     Option("reservation", reader=_text("reservation")),
-    Option("segment", since="24.05", reader=_number("segment")),
+    Option("segment", since="24.05", reader=_segment),
     Option("signal", reader=_signal),
     Option("switches", reader=_switches),
     Option("time", "t", reader=_time),

@@ -92,6 +92,8 @@ def read_slurm_cluster(path: Path, topology: Path | None = None) -> SlurmCluster
     if topology is None:
         return SlurmCluster(machine, settings)
     switches, sizes = read_switches(topology, machine)
+    if sizes and values.get("selecttype", "").lower() == "select/linear":  # it takes no notice of them: tried on 25.11
+        return SlurmCluster(machine, settings)
     return SlurmCluster(machine, settings, switches, block_sizes=sizes)
 
 
