@@ -16,7 +16,9 @@ from hpcplan.simulate.lifecycle import StartOptions, start_cluster
 from hpcplan.site.load import load_site
 from tests.slurm.cluster import SlurmCluster
 
-__all__ = ["Both", "both", "mock_environment", "wait_until"]
+__all__ = ["STATED", "Both", "both", "mock_environment", "wait_until"]
+
+STATED = (22, 5)  # the release whose words and columns the mock cluster's commands have
 
 GROUP = """
     cpus: 16
@@ -49,10 +51,11 @@ slurm: {{version: "22.05.8", cluster: hpcplan}}
 
 @dataclass
 class Both:
-    """A real Slurm and a mock of it, and a folder for each; ``run`` types a line of shell on one of them."""
+    """A real Slurm of a release and a mock of 22.05, with a folder for each; ``run`` types a line on one of them."""
 
     environments: dict[str, dict[str, str]]
     folders: dict[str, Path]
+    release: tuple[int, int] = STATED
 
     def run(self, which: str, line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -81,7 +84,7 @@ def both(slurm: SlurmCluster, mock_environment: dict[str, str], tmp_path: Path) 
     folders = {"real": tmp_path / "real", "mock": tmp_path / "mock"}
     for path in folders.values():
         path.mkdir()
-    made = Both({"real": dict(slurm.env), "mock": mock_environment}, folders)
+    made = Both({"real": dict(slurm.env), "mock": mock_environment}, folders, slurm.release)
     yield made
     made.run("mock", "scancel --me")
     wait_until(lambda: made.run("mock", "squeue -h").stdout == "")
