@@ -32,7 +32,8 @@ _ALL_SCHEDULES: Final = frozenset({"1f1b", "gpipe", "zero-bubble"})
 _ALL_OFFLOAD: Final = frozenset({"none", "cpu", "nvme"})
 _ALL_MLP: Final = frozenset({"none", "activation", "all"})
 _ALL_CONTEXT: Final = frozenset({"p2p", "all_gather", "a2a"})
-_ALL_PRECISIONS: Final = frozenset({"fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"})
+_SCALINGS: Final = frozenset({"fp8", "fp8-delayed", "fp8-blockwise", "mxfp8"})
+_ALL_PRECISIONS: Final = frozenset({"fp32", "tf32", "fp16", "bf16", "int8", "fp4", "int4"}) | _SCALINGS
 
 
 class ShardingLike(Protocol):
@@ -171,11 +172,12 @@ def _own(title: str, versions: str, tasks: Literal["node", "gpu"], command: tupl
     )  # fmt: skip
 
 
-_MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp8", "fp4"})
+_MEGATRON_PRECISIONS: Final = frozenset({"fp32", "fp16", "bf16", "fp4"}) | _SCALINGS
 FRAMEWORKS: Final[dict[Framework, Traits]] = {
     "megatron-lm": Traits(
         "Megatron-LM",
-        "Core 0.9 and later; hybrid sharding 0.10, MLPs recomputed 0.12, uneven stages 0.13, ZeRO 2, 3 0.14, fp4 0.15",
+        "Core 0.9 and later; hybrid sharding 0.10, fp8 and MLPs recomputed 0.12, uneven stages 0.13, ZeRO 2, 3 0.14, "
+        "fp4 0.15",
         "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS, hybrid=frozenset({1, 2, 3}),
         some_layers="chunk", blocks="always", recompute_mlp=_ALL_MLP, activation="experts",
         context_exchange=_ALL_CONTEXT, capacity=True,

@@ -33,6 +33,7 @@ __all__ = ["Batch", "System", "known_system", "make_batch", "system_of"]
 _MOST_VIRTUAL_STAGES = 12
 _SAVES = 0.9  # share of the activations below which selective recomputation is worth while beside fused attention
 _ROOM = 0.95  # share of the memory that a run is taken to have used, where what it left out of it is not said
+_GRAPHED = {"attention-graph": 0.5, "router-graph": 0.3}  # of a layer's kernels outside experts, counted
 _MICRO_BATCHES = (1, 2, 4, 8, 16)  # tried, largest memory last, where a table does not say
 
 
@@ -212,9 +213,15 @@ def _kept_layers(row: Row) -> int:
 
 
 def _recipe(row: Row) -> Recipe:
-    once = float(row.framework == "nemo")  # DeepEP and hybrid EP
-    in_turn = float(row.framework == "internevo")  # its HybridZeroOptimizer
-    return Recipe(float(row.flash), once, in_turn, row.adapter_rank, row.frozen_bytes)
+    return Recipe(
+        flash=float(row.flash),
+        dispatch_once=float(row.framework == "nemo" and "all-to-all" not in row.features),  # DeepEP and HybridEP
+        graphed=sum(share for name, share in _GRAPHED.items() if name in row.features),
+        fused_experts=float("fused-experts" in row.features),
+        owner_after_owner=float(row.framework == "internevo"),  # its HybridZeroOptimizer
+        adapter_rank=row.adapter_rank,
+        frozen_bytes=row.frozen_bytes,
+    )
 
 
 def known_system(row: Row) -> str | None:

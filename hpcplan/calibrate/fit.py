@@ -53,7 +53,7 @@ def design_for(target: Target) -> Design:
             labels(level.kind, row, system, level.inherited)
             for row, system in zip(batch.rows, batch.systems, strict=True)
         ]
-        for label in sorted({label for each in held for label in each if level.only is None or label in level.only}):
+        for label in sorted({label for each in held for label in each if level.moves(label)}):
             mask = np.array([float(label in each) for each in held])
             for name, width in level.spread.items():
                 names.append((level.kind, label, name))

@@ -16,7 +16,7 @@ import numpy as np
 from hpcplan.calibrate.batch import Batch, System
 from hpcplan.calibrate.rows import Row
 from hpcplan.cost.coefficients import NAMES, Coefficients
-from hpcplan.cost.constants import Belief, implied_features, lineage
+from hpcplan.cost.constants import Belief, implied_features, lineage, scalings
 
 __all__ = ["LEVELS", "MEMORY_LEVELS", "Level", "believed", "labels"]
 
@@ -29,8 +29,14 @@ class Level:
     spread: Mapping[str, float]
     inherited: bool = True  # whether a fork of a trainer takes on the factors of that
     only: frozenset[str] | None = None  # labels that move anything here; all if absent
+    without: frozenset[str] = frozenset()  # labels that do not
+
+    def moves(self, label: str) -> bool:
+        """Tell whether a fit may move anything of this label."""
+        return label not in self.without and (self.only is None or label in self.only)
 
 
+_BENCHMARKED = frozenset({"B200", "B300"})
 LEVELS = (
     Level(
         "base",
@@ -42,16 +48,19 @@ LEVELS = (
             "host_path_efficiency": 0.4, "network_half_bytes": 0.5, "tensor_exposed": 0.25,
             "tensor_backward_exposed": 0.4, "gather_efficiency": 0.2, "expert_exposed": 0.4, "gradient_exposed": 0.6,
             "sharded_exposed": 0.6, "pipeline_exposed": 0.4, "bubble": 0.06, "step_overhead_s": 0.6,
-            "micro_batch_overhead_s": 0.6, "straggler": 0.7, "expert_imbalance": 0.3,
+            "micro_batch_overhead_s": 0.6, "straggler": 0.7, "routing_elements": 0.4,
         },
     ),
     Level(
         "families",
         {
-            "matmul_efficiency": 0.08, "attention_efficiency": 0.2, "memory_efficiency": 0.08, "matmul_half_rows": 0.3,
+            "matmul_efficiency": 0.08, "memory_efficiency": 0.08, "matmul_half_rows": 0.3,
             "matmul_half_width": 0.3, "link_efficiency": 0.1, "network_efficiency": 0.1,
         },
     ),
+    # what is believed of Blackwell's kernels, and of cuDNN's beside FlashAttention-2, are benchmarks of them alone
+    Level("families", {"attention_efficiency": 0.08}, only=_BENCHMARKED),
+    Level("families", {"attention_efficiency": 0.2}, without=_BENCHMARKED),
     Level("accelerators", {"matmul_efficiency": 0.05, "attention_efficiency": 0.1, "memory_efficiency": 0.05}),
     Level(
         "frameworks",
@@ -72,11 +81,9 @@ LEVELS = (
     ),
     Level("features", {"matmul_efficiency": 0.1}, only=frozenset({"rowwise"})),
     Level("features", {"tensor_exposed": 0.4}, only=frozenset({"async-tp"})),
-    Level("features", {"attention_efficiency": 0.15}, only=frozenset({"cudnn-attention"})),
-    Level(
-        "features", {"kernel_launch_s": 0.5, "stream_elements": 0.3, "expert_exposed": 0.4},
-        only=frozenset({"whole-graph"}),
-    ),
+    Level("features", {"expert_exposed": 0.3}, only=frozenset({"expert-overlap"})),
+    Level("features", {"attention_efficiency": 0.08}, only=frozenset({"cudnn-attention"})),
+    Level("features", {"kernel_launch_s": 0.5, "stream_elements": 0.3}, only=frozenset({"whole-graph"})),
     Level(
         "sites",
         {
@@ -113,7 +120,7 @@ def labels(kind: str, row: Row, system: System, inherited: bool = True) -> tuple
         "families": (system.family,),
         "accelerators": (system.accelerator,),
         "frameworks": lineage(row.framework) if inherited else (row.framework,),
-        "precisions": (row.precision,),
+        "precisions": scalings(row.precision),
         "features": (*row.features, *implied_features(row.framework, system.family, row.precision, row.features)),
         "sites": (row.site,),
     }[kind]

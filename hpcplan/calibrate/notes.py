@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
+from hpcplan.calibrate.recipes import recipe_features
+
 __all__ = [
     "Counted",
     "accumulated",
@@ -18,7 +20,6 @@ __all__ = [
     "memory_counted",
     "micro_batches",
     "recomputed_layers",
-    "release",
     "schedule",
     "shard_group",
     "stage_layers",
@@ -30,13 +31,6 @@ _ACCUMULATED = re.compile(r"(?:micro_num|(?:gradient[ _]?)?accumulation(?:[ _]st
 _CUT = re.compile(r"(?:layers[ _-]per[ _-]stage|stage[ _-]layers)\s*[=:]?\s*[\[(]([\d,\s]+)[\])]")
 _CAPACITY = re.compile(r"capacity[_ ]?factor\s*[=:]?\s*(\d+(?:\.\d+)?)")
 _MONTH = re.compile(r"(?<!\d)(20[2-9]\d)[-_]?(0[1-9]|1[0-2])(?!\d)")
-_CONTAINER = re.compile(r"(?:\bnemo |[\[(]\s*)(2\d)\.(0[1-9]|1[0-2])(?:\.\d+)?(?= nemo|\s*[\])])")
-_CUDNN_ATTENTION = (24, 9)  # config.yaml of NeMo-Framework-Launcher set NVTE_FUSED_ATTN to 0 until 24.07
-# recipes of Megatron-Bridge whose cuda_graph_impl or cuda_graph_scope is "full_iteration", and since which container
-_WHOLE_GRAPHS = (
-    ("mxfp8", re.compile(r"deepseek|qwen|gpt[-_ ]?oss"), (26, 6)),
-    ("nvfp4", re.compile(r"llama"), (26, 2)),
-)
 _LOSS_COMPILED = "202504"  # torchtitan compiles the loss with the model again since pull request 1033,
 _PARTS_AS_STAGES = "202501"  # and cuts batches into as many parts as there are stages of all ranks since 781
 
@@ -100,12 +94,6 @@ def schedule(words: str) -> str:
     return "gpipe" if "gpipe" in words else "1f1b"
 
 
-def release(source: str) -> tuple[int, int] | None:
-    """Return year and month of NeMo's container in ``NeMo 24.07`` or ``[26.08 NeMo Container``; ``None`` if none is."""
-    found = _CONTAINER.search(source)
-    return (int(found[1]), int(found[2])) if found else None
-
-
 def micro_batches(source: str, ranks: int, stages: int) -> int:
     """Return the micro-batches that torchtitan cuts a batch into by default: by pipeline ranks, later by all stages."""
     return stages if _since(_PARTS_AS_STAGES, source) else ranks
@@ -117,23 +105,14 @@ def _since(month: str, source: str) -> bool:
     return not found or found[1] + found[2] >= month
 
 
-def features(words: str, framework: str, source: str, model: str = "") -> tuple[str, ...]:
+def features(words: str, framework: str, source: str, model: str = "", hardware: str = "") -> tuple[str, ...]:
     """Return what the text says of the trainer that changes its speed: files of that name hold the factors."""
     text = words.replace("asynctp", "async tp")
     marks = {"compile": "torch.compile", "async-tp": "async tp", "rowwise": "rowwise",
              "half-gradients": "gradients in 16 bits"}  # fmt: skip
     found = [name for name, mark in marks.items() if mark in text]
     if framework == "nemo":
-        found += _of_release(release(source), text, model)
+        found += recipe_features(source, model, hardware, text)
     if framework == "torchtitan" and "compile" in found and _since(_LOSS_COMPILED, source):
         found.append("compiled-loss")
     return tuple(found)
-
-
-def _of_release(released: tuple[int, int] | None, text: str, model: str) -> list[str]:
-    """Return what NeMo's recipes did in that release: which attention they called, what was one CUDA graph."""
-    if released is None:
-        return []
-    found = ["flash-attention-2"] if released < _CUDNN_ATTENTION else []
-    whole = any(mark in text and name.search(model) and released >= since for mark, name, since in _WHOLE_GRAPHS)
-    return [*found, *(["whole-graph"] if whole else [])]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpcplan.calibrate import notes
+from hpcplan.calibrate import notes, recipes
 from hpcplan.calibrate.hardware import peak_flops
 from hpcplan.calibrate.notes import Counted
 from hpcplan.errors import InputError
@@ -67,10 +67,6 @@ class Row:
     memory_counted: Counted = "card"  # what its memory is of: the card, or the trainer's allocator
 
 
-_PRECISIONS: dict[str, Precision] = {
-    "fp4": "fp4", "fp8": "fp8", "float8": "fp8", "bf16": "bf16", "bfloat": "bf16", "fp16": "fp16", "half": "fp16",
-    "tf32": "tf32", "fp32": "fp32", "float32": "fp32",
-}  # fmt: skip
 # what a stated shape leaves open
 _LLAMA = {"gated": True, "norm": "rmsnorm", "position": "rope", "tied_embeddings": False}
 _GPT = {"gated": False, "bias": True, "norm": "layernorm", "position": "rope", "tied_embeddings": True, "dropout": True}
@@ -180,7 +176,9 @@ class Reader:
             measured_bytes=None if memory is None else memory * unit,
             fitted=False if "oom" in outcome or "memory" in outcome else True if measured else None,
             features=notes.features(
-                self.said("precision", "notes"), framework, self.said("source"), self.said("model")
+                self.said("precision", "notes"),
+                framework,
+                *(self.said(name) for name in ("source", "model", "hardware")),
             ),
             adapter_rank=rank,
             frozen_bytes=kept,
@@ -250,9 +248,9 @@ class Reader:
 
     def precision(self) -> Precision:
         text = self.cell.get("precision", "").lower()
-        for mark, precision in _PRECISIONS.items():
-            if mark in text:
-                return precision
+        named = recipes.precision(text, self.said("source"))
+        if named is not None:
+            return named
         default: Precision = "tf32" if self.framework() == "sailor" else "bf16"  # its memory is that of fp32 states
         if default == "bf16" and _WITHOUT_BF16.search(self.said("site", "hardware")):
             default = "fp16"

@@ -52,6 +52,7 @@ class Coefficients:
     step_overhead_s: Number  # once a step: data, logging, scalars
     micro_batch_overhead_s: Number  # once a micro-batch and stage
     straggler: Number  # slower by so much for each doubling of the nodes
+    routing_elements: Number  # moved for a token's copy, forward: sorted and split by expert, joined and sorted back
     expert_imbalance: Number  # busiest over mean expert
     state_copies: Number  # optimizer states as kept over 12 bytes a parameter: fp32 gradients, flat buffers, copies
     step_bytes: Number  # a parameter that a rank steps, only meanwhile: fp32 gradients, square roots of moments

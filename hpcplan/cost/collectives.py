@@ -113,16 +113,20 @@ def all_to_all(over: Group, sent_bytes: Number, copies: Number = 1.0, once: Numb
     """Return seconds until every rank has sent ``copies`` copies of ``sent_bytes``, each to a rank drawn evenly.
 
     What leaves the domain goes through the sender's own share of the interfaces; the rest stays inside meanwhile. With
-    ``once``, a domain gets one copy, however many of its ranks want it, and passes it on inside (DeepSeek-AI 2024,
-    arXiv:2412.19437, section 3.2.2): of D domains, D - 1 others are each hit with probability 1 - (1 - 1/D)^copies.
+    ``once``, a domain gets one copy, however many of its ranks want it, and passes one on to each of these (DeepSeek-AI
+    2024, arXiv:2412.19437, section 3.2.2): of n others each is hit with probability 1 - (1 - 1/(n + 1))^copies.
     """
     domains = np.maximum(1.0, over.size / over.near)
-    hit = (domains - 1) * (1 - (1 - 1 / domains) ** copies)
-    away = np.where(np.asarray(once) > 0, hit, copies * (over.size - over.near) / over.size)
-    stays = np.where(np.asarray(once) > 0, copies * (over.size - 1) / over.size, copies * (over.near - 1) / over.size)
+    away = np.where(np.asarray(once) > 0, _hit(domains, copies), copies * (over.size - over.near) / over.size)
+    stays = np.where(np.asarray(once) > 0, _hit(over.size, copies), copies * (over.near - 1) / over.size)
     inside = sent_bytes * stays / over.inside_bytes_per_s
     outside = sent_bytes * away / over.outside_bytes_per_s
     return np.where(over.size > 1, np.maximum(inside, outside) + over.latency_s, 0.0)
+
+
+def _hit(places: Number | Ints, copies: Number) -> Number:
+    """Return how many places other than its own get any of ``copies`` copies that are drawn evenly."""
+    return (places - 1) * (1 - (1 - 1 / np.asarray(places)) ** copies)
 
 
 def point_to_point(machine: Machine, c: Coefficients, message_bytes: Floats, span: Ints, stage: Ints) -> Floats:

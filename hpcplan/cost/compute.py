@@ -37,9 +37,9 @@ _FORWARD_HALF = 0.22  # of the tokens at which the backward pass reaches half of
 _BACKWARD_STREAM = 2.0
 _KERNELS_PER_LAYER = 22  # launches forward: norms, projections, rotary, attention, residuals, activation
 _KERNELS_PER_EXCHANGE = 1.5  # a collective and what it waits for
-_ROUTING_ELEMENTS = 8.0  # of a token's copy, forward: sorted, sent, received, and the same on the way back
+_ROUTING_ONCE = 0.53  # of what is moved for a copy, where copies are made on arrival and added up before they leave
+_BIAS_ELEMENTS = 22.0  # of a copy, forward: biases times probabilities in fp32, added, joined, cast 14, clamped 8
 _KERNELS_PER_EXPERT = 3
-_CAST_ELEMENTS = 2.0  # of an operand that is cast to 8 or 4 bits: read in 16, written twice, as either pass wants it
 _KERNELS_PER_ADAPTED_LAYER = 14  # two products for each of seven projections
 _ADAM_BYTES = 26.0
 _SMOOTH = 4.0  # exponent of the soft maximum of work and launches
@@ -69,7 +69,7 @@ def product_s(rows: Number, inner: Number, columns: Number, machine: Machine, c:
     r, w = c.matmul_half_rows, c.matmul_half_width
     # 2 r k n / (rate * r/(r+r0) * k/(k+w) * n/(n+w)), written so that an absent product takes no time
     arithmetic = 2.0 * (rows + r) * (inner + w) * (columns + w) / (machine.peak_flops * c.matmul_efficiency)
-    moved = machine.element_bytes * (rows * inner + inner * columns + rows * columns)
+    moved = machine.operand_bytes * (rows * inner + inner * columns) + machine.element_bytes * rows * columns
     present = np.minimum(inner, columns) > 0
     return np.where(present, np.maximum(arithmetic, moved / (machine.memory_bytes_per_s * c.memory_efficiency)), 0.0)
 
@@ -139,11 +139,27 @@ class Arithmetic:
             self.sequence / np.where(s.context_exchange == RING, s.cp, 1) * (2.0 - shape.causal)
         )  # without the mask a row sees twice as many keys
         flash, flash_back = attention_s(visible, shape.head_dim, length, self.machine, self.c)
+        if np.any(np.asarray(shape.windowed) > 0):
+            near = self._in_window(visible, length)
+            flash, flash_back = (
+                all_ + shape.windowed * (np.minimum(some, all_) - all_)
+                for all_, some in zip((flash, flash_back), near, strict=True)
+            )
         products = flops / (self.matmul_flops * shape.head_dim / (shape.head_dim + self.c.matmul_half_width))
         traffic = scores * self.c.score_bytes * (self.machine.element_bytes / 2.0) / self.stream_bytes_per_s
         forward = np.where(self.flash > 0, flash, products + traffic)
         backward = np.where(self.flash > 0, flash_back, _BACKWARD_MATMUL * products + traffic)
         return forward, backward
+
+    def _in_window(self, visible: Floats, length: Number) -> tuple[Floats, Floats]:
+        """Return forward and backward seconds of fused attention where a token sees a window of those before it.
+
+        A sequence has as many pairs as rows of that window, less the corner at its beginning; kernels that skip what is
+        outside run as on a sequence of twice the window, in which the mean row sees as much.
+        """
+        seen = np.minimum(1.0, self.shape.window / self.sequence)
+        twice = np.minimum(length, np.maximum(1.0, 2.0 * self.shape.window))
+        return attention_s(visible * seen * (2.0 - seen), self.shape.head_dim, twice, self.machine, self.c)
 
     def _feed_forward(self, inner: Number, tokens: Number) -> Floats:
         tp, h = self.shardings.tp, self.shape.hidden
@@ -173,8 +189,7 @@ class Arithmetic:
         Under sequence parallelism each rank casts its piece before pieces are gathered, as Transformer Engine does.
         """
         shape, machine, tp = self.shape, self.machine, self.shardings.tp
-        narrow = np.asarray(machine.peak_flops) > np.asarray(machine.attention_peak_flops)
-        elements = _CAST_ELEMENTS * self.tokens * narrow
+        elements = machine.cast_bytes / machine.element_bytes * self.tokens
         replicated = shape.hidden * (1.0 + copies) / self.split
         inputs = shape.query_rank + shape.key_value_rank + (shape.attention_out + inner) / tp
         outputs = shape.attention_in + shape.query_up + shape.key_value_up + inner * (shape.ffn_matrices - 1)
@@ -184,8 +199,13 @@ class Arithmetic:
         )
 
     def _routing(self, copies: Number) -> Floats:
-        """Return seconds to sort each token's copies by expert and back, and to copy them into and out of messages."""
-        return self._stream(self.tokens * self.shape.hidden * copies * _ROUTING_ELEMENTS)
+        """Return seconds to sort each token's copies by expert and back, and of biases that are added expert by expert.
+
+        Megatron-LM's TEGroupedMLP adds a bias outside the grouped product, in fp32, where a fused operator does not.
+        """
+        sorting = self.c.routing_elements * np.where(np.asarray(self.recipe.dispatch_once) > 0, _ROUTING_ONCE, 1.0)
+        biases = _BIAS_ELEMENTS * self.shape.expert_bias * (1.0 - np.asarray(self.recipe.fused_experts))
+        return self._stream(self.tokens * self.shape.hidden * copies * (sorting + biases))
 
     def layer(self) -> LayerTime:
         """Return the time of the mean layer: models with experts may have some plain layers."""
@@ -231,7 +251,11 @@ class Arithmetic:
         casts, casts_back = self._casts(inner, np.maximum(1.0, copies + shared))
         streams_back, streams = _BACKWARD_STREAM * streams + casts_back, streams + casts
         adapters, unpacking = side
-        kernels = _KERNELS_PER_LAYER + extra_kernels + _KERNELS_PER_ADAPTED_LAYER * (1.0 - self.trained)
+        kernels = (
+            _KERNELS_PER_LAYER * (1.0 - np.asarray(self.recipe.graphed))
+            + extra_kernels
+            + _KERNELS_PER_ADAPTED_LAYER * (1.0 - self.trained)
+        )
         kernels = kernels + _KERNELS_PER_EXCHANGE * np.where(self.shardings.tp > 1, 2.0, 0.0)
         launch = np.asarray(kernels * self.c.kernel_launch_s)
         pruned = products / self.recipe.sparse_speedup

@@ -32,6 +32,7 @@ __all__ = [
     "read_base",
     "read_factors",
     "read_prior",
+    "scalings",
 ]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -157,6 +158,11 @@ def lineage(framework: str) -> tuple[str, ...]:
     return (parent, framework) if parent else (framework,)
 
 
+def scalings(precision: str) -> tuple[str, ...]:
+    """Return the precisions whose constants a precision takes on: its rate, then what its scaling adds."""
+    return ("fp8", precision) if "fp8" in precision and precision != "fp8" else (precision,)
+
+
 def learned_folder() -> Path:
     """Return where what was learned of sites is kept: beside the user's site files."""
     return config_dir() / "sites" / "constants"
@@ -181,7 +187,7 @@ def implied_features(framework: str, family: str, precision: str, stated: Sequen
     """
     old = "flash-attention-2" in stated
     fused = not old and framework in _CUDNN_TRAINERS and family in _AFTER_AMPERE and precision not in ("fp32", "tf32")
-    narrow = framework in _CUDNN_TRAINERS and precision in ("fp8", "fp4")
+    narrow = framework in _CUDNN_TRAINERS and ("fp8" in precision or precision == "fp4")
     return ("cudnn-attention",) * fused + ("narrow-activations",) * narrow
 
 
@@ -223,7 +229,8 @@ def constants_for(
     parts = [("families", family or ""), ("accelerators", accelerator)]
     parts += [("frameworks", name) for name in lineage(framework)]
     present = (*features, *implied_features(framework, family or "", precision, features))
-    parts += [("precisions", precision), *(("features", feature) for feature in present), ("sites", site)]
+    parts += [("precisions", name) for name in scalings(precision)]
+    parts += [*(("features", feature) for feature in present), ("sites", site)]
     evidence: tuple[str, ...] = ()
     for kind, name in parts:
         here = learned if kind == "sites" and learned is not None and learned.is_file() else None

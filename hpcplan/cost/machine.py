@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcplan.cost.formats import format_of
 from hpcplan.cost.mesh import ring_shares
 from hpcplan.cost.shape import Number
 from hpcplan.cost.shardings import Floats, Ints
@@ -49,6 +50,8 @@ class Machine:
     host_memory_bytes: Number = np.inf  # one node's
     through_host: Number = 0.0  # 1 where accelerators of a node have no links of their own and go over the host's PCIe
     nvme_bytes_per_s: Number = 0.0  # one node's local storage, reading and writing; 0 where there is none
+    operand_bytes: Number = 2.0  # of an element as products take it
+    cast_bytes: Number = 0.0  # read and written to bring one to that from 16 bits
     ring_shares: Floats = field(default_factory=lambda: np.ones(1))  # of the links, by ranks in a domain; else the last
 
     @property
@@ -122,6 +125,8 @@ def make_machine(
 ) -> Machine:
     """Return the machine that equal nodes make; attention kernels run in 16 bits beside 8-bit products."""
     wide = precision in ("fp32", "tf32")
+    faster = accelerator.peak(precision) > accelerator.peak("bf16")
+    narrow = format_of(precision if wide or faster else "bf16", transposes=accelerator.family == "H100")
     return Machine(
         memory_bytes=accelerator.memory_bytes,
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
@@ -136,6 +141,8 @@ def make_machine(
         tier_bytes_per_s=np.array([tier.bandwidth_bytes_per_s for tier in tiers]),
         tier_latency_s=np.array([tier.latency_s for tier in tiers]),
         through_host=float(through_host),
+        operand_bytes=narrow.operand_bytes,
+        cast_bytes=narrow.cast_bytes,
         ring_shares=np.ones(1) if shares is None else shares,
     )
 

@@ -24,7 +24,9 @@ class Recipe:
     """
 
     flash: Number = 1.0  # 1 where attention is fused, 0 where scores go through memory
-    dispatch_once: Number = 0.0  # 1 where a token goes to each node of its experts once, not to each expert
+    dispatch_once: Number = 0.0  # 1 where a token goes to each node and rank of its experts once, not to each expert
+    graphed: Number = 0.0  # share of a layer's kernels outside experts that are replayed as CUDA graphs
+    fused_experts: Number = 0.0  # 1 where experts are one operator, with their biases and activations
     owner_after_owner: Number = 0.0  # 1 where updated weights are broadcast by each owner in turn, not gathered at once
     adapter_rank: Number = 0.0  # of low-rank adapters on every projection outside experts; 0 trains all weights
     frozen_bytes: Number = (

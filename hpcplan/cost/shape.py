@@ -73,6 +73,9 @@ class Shape:
     tied_embeddings: Number
     adapter_attention: Number
     adapter_ffn: Number
+    expert_bias: Number  # 1 where experts have biases
+    window: Number  # tokens that a token sees in a windowed layer
+    windowed: Number  # share of the layers
     flops_per_token: Number
     flops_per_token_and_position: Number
 
@@ -137,6 +140,9 @@ class Shape:
             tied_embeddings=int(model.tied_embeddings),
             adapter_attention=attention_adapter_width(model),
             adapter_ffn=ffn_adapter_width(model),
+            expert_bias=int(model.bias and experts is not None),
+            window=model.window or 0,
+            windowed=model.windowed_layers / model.layers,
             flops_per_token=short,
             flops_per_token_and_position=3 * (forward_flops_per_token(model, 1)) - short,
         )

@@ -24,7 +24,10 @@ __all__ = [
 
 Recompute = Literal["none", "selective", "full"]
 Amount = Annotated[int, Field(ge=0)]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4", "int4"]
+# fp8 has a scale a tensor, taken from its values, or fp8-delayed from earlier ones; blocks of 128 or 32 have their own
+Precision = Literal[
+    "fp32", "tf32", "fp16", "bf16", "fp8", "fp8-delayed", "fp8-blockwise", "mxfp8", "int8", "fp4", "int4"
+]
 
 
 class Sharding(Value):

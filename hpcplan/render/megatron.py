@@ -303,7 +303,10 @@ def _precision(plan: Plan) -> Iterator[Option]:
         "fp32": [],
         "fp16": [("--fp16",)],
         "bf16": [("--bf16",)],
-        "fp8": [("--bf16",), ("--fp8-format", "hybrid")],
+        "fp8": [("--bf16",), ("--fp8-format", "hybrid"), ("--fp8-recipe", "tensorwise")],
+        "fp8-delayed": [("--bf16",), ("--fp8-format", "hybrid")],  # the default of every release
+        "fp8-blockwise": [("--bf16",), ("--fp8-format", "e4m3"), ("--fp8-recipe", "blockwise")],
+        "mxfp8": [("--bf16",), ("--fp8-format", "e4m3"), ("--fp8-recipe", "mxfp8")],
         "fp4": [("--bf16",), ("--fp4-format", "e2m1")],
     }
     if plan.plan.precision not in options:

@@ -25,7 +25,7 @@ from hpcplan.plan import Alternative, Plan, Precision, Provenance, Search, Sourc
 from hpcplan.schedule.assemble import estimate, job, sharding, stages
 from hpcplan.schedule.chain import chain_of, training_of
 from hpcplan.site.load import LoadedSite, accelerator_of
-from hpcplan.site.model import Site
+from hpcplan.site.model import Site, rate_of
 from hpcplan.site.topology import build_topology
 from hpcplan.units import format_duration
 from hpcplan.workload.load import LoadedWorkload
@@ -215,7 +215,7 @@ def constants_on(workload: Workload, site: Site, folder: Path | None, group: str
 def _lower_precisions(workload: Workload, kind: Kind) -> list[Precision]:
     """Return the precisions below the winner's that its accelerator has figures for and the framework knows."""
     order: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4", "int4")
-    current = "bf16" if kind.precision == "fp16" else kind.precision
+    current = "bf16" if kind.precision == "fp16" else rate_of(kind.precision)
     can = capabilities(workload.request.framework).precisions
     lower = order[order.index(current) + 1 :]
     return [precision for precision in lower if precision in kind.chip.peak_flops and precision in can]

@@ -55,6 +55,7 @@ __all__ = [
     "Storage",
     "Switch",
     "Torus",
+    "rate_of",
 ]
 
 
@@ -73,10 +74,19 @@ class Accelerator(Value):
 
     def peak(self, precision: str) -> float:
         """Return the peak rate in FLOP/s at ``precision``, or at the closest wider one that the chip has."""
-        for name in _FALLBACK.get(precision, (precision,)):
+        for name in _FALLBACK.get(rate_of(precision), (precision,)):
             if name in self.peak_flops:
                 return self.peak_flops[name]
         raise KeyError(precision)
+
+    def multiplies(self, precision: str) -> bool:
+        """Tell whether the chip has a rate for that precision; blocks of 32 (MX) came with 4-bit products."""
+        return rate_of(precision) in self.peak_flops and (precision != "mxfp8" or "fp4" in self.peak_flops)
+
+
+def rate_of(precision: str) -> str:
+    """Return the precision whose rate products have: ``fp8`` however 8-bit values are scaled."""
+    return "fp8" if "fp8" in precision else precision
 
 
 _FALLBACK: Mapping[str, tuple[str, ...]] = {

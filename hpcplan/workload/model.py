@@ -98,6 +98,8 @@ class ModelShape(Value):
     causal: bool = True
     dropout: bool = False
     attention_dropout: bool | None = Field(None, description="dropout of attention scores; as `dropout` if absent")
+    window: PositiveInt | None = Field(None, description="tokens that a token sees in a layer with a sliding window")
+    windowed_layers: Annotated[int, Field(ge=0)] = Field(0, description="layers with such a window; the others see all")
     experts: Experts | None = None
     latent_attention: LatentAttention | None = None
 
@@ -119,6 +121,9 @@ class ModelShape(Value):
             yield ("kv_heads",), f"heads ({self.heads}) is not a multiple of kv_heads"
         if self.relu and self.gated:
             yield ("relu",), "is of a feed-forward layer of two matrices; write gated: false"
+        if self.windowed_layers > (self.layers if self.window else 0):
+            few = f"is more than the {self.layers} layers there are" if self.window else "needs a window"
+            yield ("windowed_layers",), few
         if self.experts is not None:
             if self.experts.per_token > self.experts.count:
                 yield ("experts", "per_token"), f"is more than the {self.experts.count} experts there are"

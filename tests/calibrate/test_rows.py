@@ -289,24 +289,49 @@ def test_torchtitan_compiles_the_loss_with_the_model_since_spring_2025(
 
 
 @pytest.mark.parametrize(
-    ("source", "precision", "model", "features"),
+    ("source", "precision", "model", "hardware", "features"),
     [
-        ("performance_summary.md (NeMo 24.07)", "fp8", "llama2-7b", ("flash-attention-2",)),
-        ("performance_summary.md (NeMo 24.09)", "fp8", "llama2-7b", ()),
-        ("page [26.06.01 NeMo Container / Pre-Training]", "MXFP8", "DeepSeekV3", ("whole-graph",)),
-        ("page [26.06 NeMo Container / Pre-Training]", "BF16", "DeepSeekV3", ()),
-        ("page [26.04 NeMo Container / Pre-Training]", "MXFP8", "DeepSeekV3", ()),
-        ("page [26.06 NeMo Container / Pre-Training]", "MXFP8", "Kimi_K2", ()),
-        ("page [26.02 NeMo Container / Pre-Training]", "NVFP4", "LLAMA3_70B", ("whole-graph",)),
-        ("Megatron-Bridge as of August", "MXFP8", "DeepSeekV3", ()),
+        ("performance_summary.md (NeMo 24.07)", "fp8", "llama2-7b", "DGX-H100", {"flash-attention-2"}),
+        ("performance_summary.md (NeMo 24.09)", "fp8", "llama2-7b", "DGX-H100", set()),
+        ("page [26.06.01 NeMo Container / Pre-Training]", "MXFP8", "DeepSeekV3", "DGX-GB300",
+         {"whole-graph", "balanced-experts", "expert-overlap", "fused-experts"}),
+        ("page [26.06 NeMo Container / Pre-Training]", "BF16", "DeepSeekV3", "DGX-GB200",
+         {"balanced-experts", "attention-graph", "router-graph"}),
+        ("page [26.04 NeMo Container / Pre-Training]", "MXFP8", "DeepSeekV3", "DGX-GB300", {"balanced-experts"}),
+        ("page [26.06 NeMo Container / Pre-Training]", "MXFP8", "Kimi_K2", "DGX-GB300", {"balanced-experts"}),
+        ("page [26.02 NeMo Container / Pre-Training]", "NVFP4", "LLAMA3_70B", "DGX-GB200", {"whole-graph"}),
+        ("page [26.02 NeMo Container / Pre-Training]", "MXFP8", "Qwen3_30B_a3B", "DGX-B200",
+         {"balanced-experts", "router-graph", "all-to-all"}),
+        ("page [26.02.01 NeMo Container / Pre-Training]", "MXFP8", "Qwen3_30B_a3B", "DGX-B200",
+         {"balanced-experts", "attention-graph", "router-graph"}),
+        ("page [26.04 NeMo Container / Pre-Training]", "FP8", "Qwen3_235B_a22B", "DGX-H100",
+         {"balanced-experts", "all-to-all", "expert-overlap"}),
+        ("Megatron-Bridge as of August", "MXFP8", "DeepSeekV3", "DGX-GB300", set()),
     ],
-)
-def test_releases_of_nemo_tell_which_attention_it_called_and_what_was_one_graph(
-    tmp_path: Path, source: str, precision: str, model: str, features: tuple[str, ...]
+)  # fmt: skip
+def test_releases_of_nemo_tell_what_their_recipes_did(
+    tmp_path: Path, source: str, precision: str, model: str, hardware: str, features: set[str]
 ) -> None:
-    row = one(tmp_path, "site,source,gpus,model,precision", f"dgx-h100,NeMo {source},64,{model},{precision}")
+    cells = f"dgx-h100,NeMo {source},{hardware},64,{model},{precision}"
+    row = one(tmp_path, "site,source,hardware,gpus,model,precision", cells)
     assert row.framework == "nemo"
-    assert row.features == features
+    assert set(row.features) == features
+
+
+@pytest.mark.parametrize(
+    ("precision", "source", "read"),
+    [
+        ("FP8-CS", "page [25.11 NeMo Container]", "fp8"), ("FP8", "page [26.04 NeMo Container]", "fp8"),
+        ("FP8-MX", "page [25.11 NeMo Container]", "mxfp8"), ("MXFP8", "", "mxfp8"), ("NVFP4", "", "fp4"),
+        ("FP8-DS", "", "fp8-delayed"), ("fp8", "(NeMo 24.07)", "fp8-delayed"), ("FP8 blockwise", "", "fp8-blockwise"),
+        ("float8 + torch.compile", "torchtitan", "fp8"),
+    ],
+)  # fmt: skip
+def test_8_bit_formats_are_told_apart_by_how_they_are_scaled(
+    tmp_path: Path, precision: str, source: str, read: str
+) -> None:
+    header = "site,source,gpus,model,precision"
+    assert one(tmp_path, header, f"gb200-nvl72,{source},64,llama3-70b,{precision}").precision == read
 
 
 def test_products_scaled_by_rows_are_told_from_those_scaled_by_tensors(tmp_path: Path) -> None:

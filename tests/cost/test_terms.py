@@ -25,6 +25,7 @@ from hpcplan.site.topology import Tier
 from hpcplan.workload import load_workload
 from hpcplan.workload.arithmetic import adapter_parameters
 from hpcplan.workload.model import ModelShape
+from hpcplan.workload.public_models import shape_by_name
 
 CONSTANTS = constants_for().coefficients
 PRIOR = read_prior(shipped("sites") / "constants").constants
@@ -58,10 +59,8 @@ def test_large_products_run_at_the_rate_of_their_precision(precision: Precision,
 
 def test_operands_of_8_bit_products_are_cast_in_either_pass() -> None:
     """Llama 3 8B: read in 16 bits and written twice in 8, four inputs of a layer and the gradients of five outputs."""
-    narrow = alone("H100-SXM5-80GB", "fp8")
-    spared = dataclasses.replace(
-        narrow, attention_peak_flops=narrow.peak_flops
-    )  # unused by attention that is not fused
+    narrow = alone("H100-SXM5-80GB", "fp8-delayed")
+    spared = dataclasses.replace(narrow, cast_bytes=0.0)
     shape, plain = Shape.of(LLAMA.model_copy(update={"layers": 1})), dataclasses.replace(PRETRAINING, flash=0.0)
     with_, without = (
         float(price(shape, 4096, 4, machine, CONSTANTS, Shardings.of(micro_batch=4), plain).time.compute[0])
@@ -71,6 +70,56 @@ def test_operands_of_8_bit_products_are_cast_in_either_pass() -> None:
     moved = 4 * 4096 * (inputs + outputs) * (2 + 1 + 1)
     taken = moved / (narrow.memory_bytes_per_s * CONSTANTS.memory_efficiency)
     assert with_ - without == pytest.approx(taken, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("chip", "precision", "operand", "cast"),
+    [
+        ("H100-SXM5-80GB", "fp8", 1.0, 2 + 2 + 2), ("H100-SXM5-80GB", "fp8-delayed", 1.0, 2 + 2),
+        ("GB200-186GB", "fp8", 1.0, 2 + 2 + 1), ("GB200-186GB", "fp8-delayed", 1.0, 2 + 1),
+        ("GB200-186GB", "mxfp8", 33 / 32, 2 + 2 * 33 / 32), ("GB200-186GB", "fp4", 9 / 16, 2 + 2 + 2 * 9 / 16),
+        ("H100-SXM5-80GB", "bf16", 2.0, 0), ("A100-SXM4-80GB", "fp8", 2.0, 0), ("A100-SXM4-80GB", "tf32", 4.0, 0),
+    ],
+)  # fmt: skip
+def test_a_cast_passes_once_more_for_a_scale_of_its_own_values_and_writes_twice_where_layouts_ask(
+    chip: str, precision: Precision, operand: float, cast: float
+) -> None:
+    """Read in 16 bits, written in the format: twice on Hopper, and where scales are of blocks of a row or a column."""
+    machine = alone(chip, precision)
+    assert (machine.operand_bytes, machine.cast_bytes) == pytest.approx((operand, cast))
+
+
+def test_a_window_takes_attention_away_and_never_adds_any() -> None:
+    full = LLAMA.model_copy(update={"layers": 2})
+    times = [
+        float(price(Shape.of(full.model_copy(update=given)), 8192, 4, alone("H100-SXM5-80GB"), CONSTANTS,
+                    Shardings.of(micro_batch=4)).time.compute[0])
+        for given in ({}, {"window": 128, "windowed_layers": 1}, {"window": 128, "windowed_layers": 2},
+                      {"window": 8192, "windowed_layers": 2})
+    ]  # fmt: skip
+    assert times[0] > times[1] > times[2]
+    assert times[0] - times[1] == pytest.approx(times[1] - times[2])
+    assert times[3] == pytest.approx(times[0])
+
+
+def test_biases_of_experts_are_traffic_of_each_copy_unless_experts_are_one_operator() -> None:
+    """Megatron-LM's TEGroupedMLP, of GPT-OSS: 22 elements of 16 bits a copy forward, twice as many backward."""
+    plain = shape_by_name("gpt-oss-120b")
+    assert plain is not None
+    one = plain.model_copy(update={"layers": 1, "windowed_layers": 0})
+    machine, still = alone("GB200-186GB"), dataclasses.replace(CONSTANTS, kernel_launch_s=1e-12)
+
+    def compute(shape: ModelShape, fused: float = 0.0) -> float:
+        recipe = dataclasses.replace(PRETRAINING, fused_experts=fused)
+        return float(
+            price(Shape.of(shape), 4096, 4, machine, still, Shardings.of(micro_batch=4), recipe).time.compute[0]
+        )
+
+    without = compute(one.model_copy(update={"bias": False}))
+    moved = 4 * 4096 * 4 * 2880 * 22 * 3 * 2
+    rate = machine.memory_bytes_per_s * CONSTANTS.memory_efficiency
+    assert compute(one) - without == pytest.approx(moved / rate, rel=0.01)
+    assert compute(one, fused=1.0) == pytest.approx(without)
 
 
 def test_no_more_of_an_exchange_is_exposed_than_there_is() -> None:

@@ -131,6 +131,17 @@ def test_accelerates_mesh_has_every_axis() -> None:
     assert accelerate(zero=0)["distributed_type"] == "MULTI_GPU"
 
 
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [
+        ("fp8", "fp8_current_scaling"), ("fp8-delayed", "fp8_delayed_scaling"), ("mxfp8", "mxfp8"),
+        ("fp8-blockwise", "fp8_subchannel_scaling"), ("fp4", "nvfp4"),
+    ],
+)  # fmt: skip
+def test_bridge_is_told_how_narrow_values_are_scaled(precision: str, name: str) -> None:
+    assert bridge(precision=precision)["mixed_precision"] == f"bf16_with_{name}_mixed"
+
+
 def test_bridge_overrides_say_the_whole_plan() -> None:
     found = bridge(tp=2, pp=4, vpp=5, cp=2, zero=1, recompute="full", sequence_parallel=True, precision="fp8")
     assert found.items() >= {

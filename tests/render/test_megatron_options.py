@@ -122,13 +122,17 @@ def test_a_head_width_of_its_own_is_said(plans: ModuleType) -> None:
         ("fp32", set()),
         ("fp16", {"--fp16"}),
         ("bf16", {"--bf16"}),
-        ("fp8", {"--bf16", "--fp8-format"}),
-        ("fp4", {"--bf16", "--fp4-format"}),
+        ("fp8", {"--bf16", "--fp8-format=hybrid", "--fp8-recipe=tensorwise"}),
+        ("fp8-delayed", {"--bf16", "--fp8-format=hybrid"}),  # what Megatron-LM does if no recipe is named
+        ("fp8-blockwise", {"--bf16", "--fp8-format=e4m3", "--fp8-recipe=blockwise"}),
+        ("mxfp8", {"--bf16", "--fp8-format=e4m3", "--fp8-recipe=mxfp8"}),
+        ("fp4", {"--bf16", "--fp4-format=e2m1"}),
     ],
 )
 def test_precision(precision: str, words: set[str], plans: ModuleType) -> None:
     given = options(with_sharding(plans, precision=precision))
-    assert {"--fp16", "--bf16", "--fp8-format", "--fp4-format"} & set(given) == words
+    options_of_precision = ("--fp16", "--bf16", "--fp8-format", "--fp8-recipe", "--fp4-format")
+    assert {"=".join((name, *given[name])) for name in options_of_precision if name in given} == words
 
 
 @pytest.mark.parametrize(
