@@ -211,8 +211,9 @@ class Controller(Turns):
         elif state in (JobState.PREEMPTED, JobState.TIMEOUT):
             by_check = state is JobState.TIMEOUT or (job.grace_end is not None and self.end_of(job)[0] == self.now)
             over_ms = self._main.turn(self.now * 1000) % 1000 if by_check else self._turn_ms
-            # a recording does not tell of the look itself, but of the pass that follows when they are gone
-            cleanup_ms = 0 if by_check and self._moments is not None else max(KILLED_MS, cleanup_ms)
+            cleanup_ms = KILLED_MS + cleanup_ms * told
+            if self._moments is not None:  # it does not tell of the look itself, but of the pass when they are gone
+                cleanup_ms = 0 if by_check else KILLED_MS
             told = True
         else:
             over_ms = began_ms + settings.end_overhead_ms
@@ -220,7 +221,7 @@ class Controller(Turns):
             self._told.add(job.id)
         over_ms += self.now * 1000
         if self._moments is not None:
-            over_ms, gone_ms = self._moments.end_of(job, self.now) or (over_ms, None)
+            over_ms, gone_ms = self._moments.end_of(job, self.now, over_ms)
             cleanup_ms = cleanup_ms if gone_ms is None else max(0, gone_ms - over_ms)
         self._completing.add(over_ms, cleanup_ms, (job.limit_end, job.id, job.nodes))
         if job.spec.licenses:

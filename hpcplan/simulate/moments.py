@@ -44,15 +44,16 @@ class Moments:
         """Whether a job that is submitted in this second has come by then."""
         return self.submits.get(job.spec.name, at_ms) <= at_ms
 
-    def end_of(self, job: Job, now: int) -> tuple[int, int | None] | None:
+    def end_of(self, job: Job, now: int, expected_ms: int) -> tuple[int, int | None]:
         """Return when the controller heard that a job is over that ends now, and that its nodes are clean, if known.
 
-        ``None`` if it ran at another time.
+        That is when it is ``expected_ms``, if the job ran at another time, or was stopped by the controller.
         """
-        started, over = self.starts.get(job.spec.name), self.ends.get(job.spec.name)
-        if started is None or over is None or started // 1000 != job.start_time or over < now * 1000:
-            return None
-        return over, self.gone.get(job.spec.name)
+        name = job.spec.name
+        over = self.ends.get(name, expected_ms)
+        if self.starts.get(name, -1) // 1000 != job.start_time or over < now * 1000:
+            return expected_ms, None
+        return over, self.gone.get(name)
 
 
 def read_moments(path: Path) -> Moments:

@@ -37,6 +37,7 @@ ABOUT = {
     "cpus-epilog": "CPUs shared, Epilog",
     "defaults": "whole nodes, no SchedulerParameters, three partitions, nice",
     "defer": "whole nodes under a tree, Epilog, defer",
+    "few-tests-epilog": "whole nodes, bf_max_job_test and other limits of the schedulers, Epilog",
     "fair-share": "whole nodes, fair share of accounts and users, age, job size",
     "fair-share-2": "whole nodes, fair share of accounts and users, age, load 30",
     "favour-small": "whole nodes, multifactor, two partitions, nice",
@@ -77,6 +78,7 @@ ABOUT = {
     "tiers-shared": "CPUs and memory shared, tiers, dependencies",
     "tiers-shared-2": "CPUs shared, tiers, multifactor",
     "timeouts": "whole nodes, jobs that run into their limits, dependencies",
+    "timeouts-epilog": "whole nodes, jobs that run into their limits, dependencies, Epilog",
     "tree": "whole nodes under a tree of switches",
     "tree-cons": "whole nodes under a tree, select/cons_tres",
     "tree-epilog": "whole nodes under a tree, given priorities, Epilog",
@@ -89,10 +91,10 @@ ABOUT = {
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
     "builtin", "complete-wait", "complete-wait-2", "contain", "cpus-epilog", "defaults", "defer", "fair-share",
-    "fair-share-2", "favour-small", "favour-small-epilog", "gpus", "gpus-and-cpus-epilog", "gpus-epilog",
-    "least-loaded", "lln-partition", "memory-epilog", "mixed", "partitions", "preempt-qos-2", "preempt-requeue",
-    "preempt-requeue-epilog", "qos-limits-2", "sockets", "sockets-memory-epilog", "tiers-shared-2", "tree-cons",
-    "tree-plain", "tree-shared-epilog", "tree-tiers", "weights",
+    "fair-share-2", "favour-small", "favour-small-epilog", "few-tests-epilog", "gpus", "gpus-and-cpus-epilog",
+    "gpus-epilog", "least-loaded", "lln-partition", "memory-epilog", "mixed", "partitions", "preempt-qos-2",
+    "preempt-requeue", "preempt-requeue-epilog", "qos-limits-2", "sockets", "sockets-memory-epilog", "tiers-shared-2",
+    "tree-cons", "tree-plain", "tree-shared-epilog", "tree-tiers", "weights",
 }  # fmt: skip
 
 
