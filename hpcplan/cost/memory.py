@@ -197,6 +197,11 @@ def _kept_layers(shape: Shape, s: Shardings) -> Floats:
     return np.where(s.kept_layers > 0, s.kept_layers, kept)
 
 
+def _whole(layers: Floats) -> Ints:
+    """Return so many layers and a part of one as whole ones."""
+    return np.asarray(np.ceil(layers - 1e-9), dtype=np.int64)
+
+
 def _stages(shape: Shape, s: Shardings) -> tuple[Shardings, Shardings]:
     """Return shardings told by their first stage, and by the first stage that has a layer more.
 
@@ -210,7 +215,7 @@ def _stages(shape: Shape, s: Shardings) -> tuple[Shardings, Shardings]:
         return dataclasses.replace(
             s,
             fullest_layers=np.where(uneven, layers, s.fullest_layers),
-            kept_layers=np.where(uneven, layers * s.in_flight(stage), s.kept_layers).astype(np.int64),
+            kept_layers=np.where(uneven, _whole(layers * s.in_flight(stage)), s.kept_layers),
         )
 
     return told(least, 0 * s.pp), told(np.where(extra > 0, least + 1, least), np.where(extra > 0, s.pp - 1 - extra, 0))
@@ -278,7 +283,7 @@ def by_stage(
     The first stage has the embedding, the last the head and the logits. :func:`memory` is of a rank that has the most
     of everything, so that no stage needs more.
     """
-    kept = np.ceil(layers * s.in_flight(stage) - 1e-9).astype(np.int64)
+    kept = _whole(layers * s.in_flight(stage))
     each = dataclasses.replace(
         s, fullest_layers=np.maximum(1, layers), kept_layers=np.maximum(1, kept), last_layers=0 * layers
     )

@@ -10,6 +10,7 @@ import pytest
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.machine import make_machine
 from hpcplan.cost.memory import (
+    by_stage,
     end_parameters,
     gathered_bytes,
     held_parameters,
@@ -319,3 +320,15 @@ def test_gathered_keys_and_values_are_those_of_all_ranks() -> None:
     key_values = 2 * 65536 * 2 * 8 * 128  # and as much of gradients
     assert need[1] - need[0] == pytest.approx(2 * key_values * spread)
     assert need[2] - need[0] == pytest.approx(2 * 8192 * (4096 + 2 * 1024 + 4096) * spread)
+
+
+def test_no_stage_of_an_uneven_cut_needs_more_than_the_fullest_rank() -> None:
+    """Under a zero-bubble schedule the second of 11, 12 and 1 layers keeps parts of a layer more than the first."""
+    shape = dataclasses.replace(GPT3, layers=24)
+    s = Shardings.of(pp=3, micro_batches=4, last_layers=1, schedule=ZERO_BUBBLE)
+    each = by_stage(
+        shape, 2048, MACHINE, s.take(np.zeros(3, dtype=np.int64)), CONSTANTS, Recipe(flash=0.0), np.arange(3),
+        np.array([11, 12, 1]),
+    )  # fmt: skip
+    assert each.total.argmax() == 1
+    assert each.total.max() <= memory(shape, 2048, MACHINE, s, CONSTANTS, Recipe(flash=0.0)).total[0]
