@@ -151,6 +151,13 @@ def test_one_copy_a_node_is_never_more_traffic() -> None:
     assert once[-1] < 0.9 * each[-1]
 
 
+def test_a_rank_with_several_of_a_tokens_experts_gets_one_copy() -> None:
+    """Eight experts drawn among eight ranks hit 4.6 other ranks than a token's own, where seven copies leave it."""
+    over = group(machine(), CONSTANTS, np.array([8]), np.array([1]))
+    each, once = (all_to_all(over, 1e12, 8, flag)[0] - over.latency_s[0] for flag in (0.0, 1.0))
+    assert once / each == pytest.approx(1 - (7 / 8) ** 8, rel=1e-6)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rank=st.sampled_from([0, 8, 64]),
