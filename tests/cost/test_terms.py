@@ -89,6 +89,15 @@ def test_a_cast_passes_once_more_for_a_scale_of_its_own_values_and_writes_twice_
     assert (machine.operand_bytes, machine.cast_bytes) == pytest.approx((operand, cast))
 
 
+def test_blocks_of_32_values_need_a_chip_with_4_bit_products_and_all_8_bit_formats_run_at_one_rate() -> None:
+    hopper, blackwell = (accelerators()[chip] for chip in ("H100-SXM5-80GB", "GB200-186GB"))
+    assert blackwell.multiplies("mxfp8")
+    assert not hopper.multiplies("mxfp8")
+    assert hopper.multiplies("fp8-blockwise")
+    assert not accelerators()["A100-SXM4-80GB"].multiplies("fp8-delayed")
+    assert {blackwell.peak(name) for name in ("fp8", "fp8-delayed", "fp8-blockwise", "mxfp8")} == {4.9e15}
+
+
 def test_a_window_takes_attention_away_and_never_adds_any() -> None:
     full = LLAMA.model_copy(update={"layers": 2})
     times = [
