@@ -12,7 +12,7 @@ import numpy as np
 
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.heaps import pop, push
-from hpcplan.simulate.compiled.jit import compiled
+from hpcplan.simulate.compiled.jit import compiled, entry
 from hpcplan.simulate.compiled.layout import (
     ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, CLEANUP_MS, COMING,
     COMPETING, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET,
@@ -42,7 +42,7 @@ _CLOCK: Final = OF_CLOCK
 _ONE: Final = np.uint64(1)
 
 
-@compiled
+@entry
 def advance(
     rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, until_s: int, watched: int
 ) -> int:  # fmt: skip
@@ -73,14 +73,14 @@ def advance(
             return STARTED
 
 
-@compiled
+@entry
 def submit(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
     """Submit a job at the present time."""
     _enqueue(rules, of, sets, stock, held, factors, slot)
     _schedule(rules, of, sets, stock, held, factors)
 
 
-@compiled
+@entry
 def resume(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> None:
     """Take over a job from before: one that runs, on ``CHOSEN``, or one that waits."""
     if of[START_S, slot] == NEVER:
@@ -313,9 +313,7 @@ def _cleanup_ms(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
     if rules[NODES_TELL]:
         nodes = common(sets, rules[JOB_SETS] + slot, rules[JOB_SETS] + slot)
         cleanup_ms = rules[EPILOG_MS] + nodes * rules[EPILOG_MSG_US] // 1000
-    if of[TIMED_OUT, slot]:
-        cleanup_ms = KILLED_MS + cleanup_ms * rules[NODES_TELL]
-    return cleanup_ms
+    return max(KILLED_MS, cleanup_ms) if of[TIMED_OUT, slot] else cleanup_ms
 
 
 @compiled

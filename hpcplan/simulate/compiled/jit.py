@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["compiled", "is_cold", "ones", "trailing_zeros"]
+__all__ = ["compiled", "entry", "is_cold", "ones", "trailing_zeros"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 numba: Any = import_module("numba")  # types are checked alike with and without it
@@ -35,7 +35,13 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 
 
 def compiled(function: F) -> F:
-    """Return the function compiled, at its first call."""
+    """Return the function compiled, at its first call, for compiled code alone to call."""
+    result: F = numba.njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return result
+
+
+def entry(function: F) -> F:
+    """Return the function compiled, at its first call, for Python to call."""
     result: F = numba.njit(cache=True, error_model="numpy")(function)
     return result
 

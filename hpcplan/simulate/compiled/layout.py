@@ -61,12 +61,12 @@ RULES: Final = (
 # lighter nodes count (see weighing.py).
 FIXED_SETS: Final = (
     "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting", "neared",
-    "completing", "ready", "front", *(f"near_{bit}" for bit in range(35)),
+    "completing", "ready", "front", "late_neared", *(f"near_{bit}" for bit in range(35)),
 )  # fmt: skip
 (
     ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED, COMPLETING, READY, FRONT,
-    NEAR_BITS,
-) = range(16)  # fmt: skip
+    LATE_NEARED, NEAR_BITS,
+) = range(17)  # fmt: skip
 
 # Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
@@ -117,6 +117,7 @@ CLOCK: Final = (
     "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits", "n_altered", "n_gres", "unused_held", "n_near_bits", "n_ready", "window_middle", "window_end",
+    "late_by",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
@@ -124,7 +125,7 @@ CLOCK: Final = (
     BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER,
     N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
-    N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE, WINDOW_END,
+    N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE, WINDOW_END, LATE_BY,
 ) = range(len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs

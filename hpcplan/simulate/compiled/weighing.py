@@ -14,8 +14,8 @@ import numpy as np
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.kinds import find_room
 from hpcplan.simulate.compiled.layout import (
-    ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, GRES_A_NODE, GRES_ROWS, GRES_SETS, KIND, NEARED, NEAR_BITS, N_NEAR_BITS,
-    OF_CLOCK, ROOM_KNOWN, USABLE, Ints, Sets,
+    ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, GRES_A_NODE, GRES_ROWS, GRES_SETS, KIND, LATE_BY, LATE_NEARED, NEARED,
+    NEAR_BITS, NEVER, N_NEAR_BITS, OF_CLOCK, ROOM_KNOWN, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.stock import has_gres
 
@@ -76,6 +76,7 @@ def begin_weighing(of: Ints, sets: Sets, slot: int) -> None:
     count = of[GRES_A_NODE, slot]
     if not count:
         return
+    of[OF_CLOCK, LATE_BY] = NEVER
     for word in range(sets.shape[1]):
         sets[NEARED, word] = ~np.uint64(0)
     for bit in range(of[OF_CLOCK, N_NEAR_BITS]):
@@ -100,13 +101,23 @@ def some_unweighed(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
 def weigh_by(
     rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int, until_s: int, until_id: int
 ) -> None:  # fmt: skip
-    """Note that a job is looked at on those nodes of a set that have the GRES then, but for those in ``NEARED``."""
+    """Note that a job is looked at on those nodes of a set that have the GRES then, but for those in ``NEARED``.
+
+    Those in ``LATE_NEARED`` are known not to have it before ``LATE_BY``.
+    """
     count = of[GRES_A_NODE, slot]
     if not count:
         return
+    early = until_s < of[OF_CLOCK, LATE_BY]
+    if not early:
+        of[OF_CLOCK, LATE_BY] = until_s
     gres, row = rules[GRES_SETS] + of[KIND, slot], rules[GRES_ROWS] + of[KIND, slot]
     for word in range(sets.shape[1]):
         bits, weighed = sets[mask, word] & sets[gres, word] & ~sets[NEARED, word], np.uint64(0)
+        if early:
+            bits &= ~sets[LATE_NEARED, word]
+        else:
+            sets[LATE_NEARED, word] = bits
         while bits:
             node = word * 64 + trailing_zeros(bits)
             if of[row, node] < until_s or (
@@ -116,4 +127,5 @@ def weigh_by(
             bits &= bits - _ONE
         if weighed:
             sets[NEARED, word] |= weighed
+            sets[LATE_NEARED, word] &= ~weighed
             _set_near(of, sets, word, weighed, count)
