@@ -313,7 +313,9 @@ def _cleanup_ms(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
     if rules[NODES_TELL]:
         nodes = common(sets, rules[JOB_SETS] + slot, rules[JOB_SETS] + slot)
         cleanup_ms = rules[EPILOG_MS] + nodes * rules[EPILOG_MSG_US] // 1000
-    return max(KILLED_MS, cleanup_ms) if of[TIMED_OUT, slot] else cleanup_ms
+    if of[TIMED_OUT, slot]:
+        cleanup_ms = KILLED_MS + cleanup_ms * rules[NODES_TELL]
+    return cleanup_ms
 
 
 @compiled
