@@ -1,4 +1,4 @@
-"""Recorded runs of a real slurmctld 22.05.8, and what the simulator makes of the same jobs.
+"""Recorded runs of a real slurmctld 22.05.8 (``blocks``: 25.11.7), and what the simulator makes of the same jobs.
 
 Each folder of ``data/recordings`` was written by ``tests/slurm/record_schedule.py``: the jobs with what became of them,
 the slurm.conf (and topology, accounting and reservations, if there are any), and the moments at which the controller's
@@ -29,6 +29,7 @@ from hpcplan.simulate.trace_run import on_nodes
 AGAIN = ".again"  # ends the names of second runs of the same jobs
 FOLDER = Path(__file__).parent / "data" / "recordings"
 ABOUT = {
+    "blocks": "whole nodes in blocks (topology/block of Slurm 25.11), segments",
     "builtin": "whole nodes, sched/builtin, two partitions, a tier, nice",
     "complete-wait": "whole nodes under a tree, Epilog, CompleteWait",
     "complete-wait-2": "CPUs shared, CompleteWait",
@@ -90,7 +91,7 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "builtin", "complete-wait", "complete-wait-2", "contain", "cpus-epilog", "defaults", "defer", "fair-share",
+    "blocks", "builtin", "complete-wait", "complete-wait-2", "contain", "cpus-epilog", "defaults", "defer", "fair-share",
     "fair-share-2", "favour-small", "favour-small-epilog", "few-tests-epilog", "gpus", "gpus-and-cpus-epilog",
     "gpus-epilog", "least-loaded", "lln-partition", "memory-epilog", "mixed", "partitions", "preempt-qos-2",
     "preempt-requeue", "preempt-requeue-epilog", "qos-limits-2", "sockets", "sockets-memory-epilog", "tiers-shared-2",

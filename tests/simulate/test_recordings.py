@@ -15,6 +15,7 @@ from tests.simulate import recordings
 # Where a thread looked while the nodes of a job were cleaned up, and when they were clean is not recorded: for 200
 # to 1,000 ms on a machine under a load of 30 (fair-share-2, preempt-requeue), for 30 ms in the others.
 COMPLETING = {
+    "blocks": (0.95, 0.91, 0.005),  # a look 195 ms after the end of a job; with its end 202 ms later all are the same
     "builtin": (1.0, 0.97, 0.005),
     "fair-share-2": (0.52, 0.6, 0.015),
     "gpus-epilog": (0.61, 0.52, 0.13),  # of two jobs, whose nodes came clean one by one within the same 12 ms
