@@ -91,7 +91,8 @@ ABOUT = {
     "weights": "whole nodes, half of them preferred",
 }
 UNSEEN = {  # recorded and compared when the code was done: nothing was changed for them
-    "blocks", "builtin", "complete-wait", "complete-wait-2", "contain", "cpus-epilog", "defaults", "defer", "fair-share",
+    "blocks",
+    "builtin", "complete-wait", "complete-wait-2", "contain", "cpus-epilog", "defaults", "defer", "fair-share",
     "fair-share-2", "favour-small", "favour-small-epilog", "few-tests-epilog", "gpus", "gpus-and-cpus-epilog",
     "gpus-epilog", "least-loaded", "lln-partition", "memory-epilog", "mixed", "partitions", "preempt-qos-2",
     "preempt-requeue", "preempt-requeue-epilog", "qos-limits-2", "sockets", "sockets-memory-epilog", "tiers-shared-2",
