@@ -17,7 +17,7 @@ from hpcplan.cost.correction import Correction
 __all__ = ["Held", "hold_out"]
 
 _FOLDS = 10
-_REPEATS = 5
+_REPEATS = 20
 _KNOWN = 3
 
 

@@ -151,12 +151,12 @@ def _budget_binds(
     in_time = fitting.train_s <= (np.inf if request.deadline_s is None else request.deadline_s)
     i = int(np.argmin(np.where(in_time, fitting.cost, np.inf)))
     currency, budget = kinds[int(fitting.kind[i])].currency, request.budget or 0.0
-    within = "" if in_time.all() else " and meets the deadline"
+    within, cost = "" if in_time.all() else " and meets the deadline", np.ceil(fitting.cost[i])
     message = (
         f"the budget binds: the cheapest sharding that fits{within} ({describe(fitting.shardings, i)}, on "
-        f"{node_count(fitting.nodes[i])}) costs {fitting.cost[i]:,.0f} {currency}, but the budget is {budget:,.0f}"
+        f"{node_count(fitting.nodes[i])}) costs {cost:,.0f} {currency}, but the budget is {budget:,.0f}"
     )
-    hints = [f"--budget {np.ceil(fitting.cost[i]):.0f}"]
+    hints = [f"--budget {cost:.0f}"]
     affordable = np.where(fitting.cost <= budget, fitting.train_s, np.inf)
     if np.isfinite(affordable).any():
         hints.append(f"--deadline '{_hours_up(affordable.min())} h'")

@@ -39,7 +39,7 @@ This page is what `python -m tests.benchmarks.accuracy` prints over tables of pu
 - **calibrated**: a tenth of all rows is held out at a time, so the fit and its corrections know other rows of the same
   site;
 - **unseen**: the row's whole site is held out of every fit, as when a site asks for its first plan;
-- **three rows**: all of the site is held out but for three other rows (the mean error of five draws).
+- **three rows**: all of the site is held out but for three other rows (the mean error of twenty draws).
 
 "Error" is the mean of |predicted / measured - 1|. "Pick regret" takes the runs of one model on as many accelerators of
 one site: how much slower than the measured best the one is that the predictions would pick (the mean over such sets).

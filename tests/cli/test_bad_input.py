@@ -144,7 +144,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["plan", "llama3-8b", "--site", "superpod"], "no site is called 'superpod'; did you mean"),
         (["plan", "llama3-8b", "--site", "superpod-h100", "--nodes", "8:4"], "--nodes: '8:4' is not a range"),
         (["plan", "llama3-8b", "--site", "superpod-h100", "--tokens", "many"], "--tokens: 'many'"),
-        (["plan", "llama3-8b", "--site", "superpod-h100", "--fix", "tq=8"], "--fix 'tq=8': write NAME=VALUE; known: cp, dp,"),
+        (["plan", "llama3-8b", "--site", "superpod-h100", "--fix", "tq=8"], "--fix 'tq=8': write NAME=VALUE; known: context_exchange, cp, dp,"),
         (["plan", "llama3-8b", "--site", "superpod-h100", "--walltime", "12:30"], "--walltime: '12:30' could be"),
         (["pan"], "no such command 'pan'; did you mean 'plan'"),
         (["plan", "llama3-8b"], "Missing option '--site'"),
