@@ -32,6 +32,7 @@ _ALL_SCHEDULES: Final = frozenset({"1f1b", "gpipe", "zero-bubble"})
 _ALL_OFFLOAD: Final = frozenset({"none", "cpu", "nvme"})
 _ALL_MLP: Final = frozenset({"none", "activation", "all"})
 _ALL_CONTEXT: Final = frozenset({"p2p", "all_gather", "a2a"})
+_DELAYED: Final = frozenset({"fp8-delayed"})
 _SCALINGS: Final = frozenset({"fp8", "fp8-delayed", "fp8-blockwise", "mxfp8"})
 _ALL_PRECISIONS: Final = frozenset({"fp32", "tf32", "fp16", "bf16", "int8", "fp4", "int4"}) | _SCALINGS
 
@@ -97,7 +98,8 @@ class Traits:
     recompute in full where it is not all: ``any`` number of them, as many of each virtual stage (``chunk``), or every
     n-th (``nth``). ``blocks``: several of them can share one checkpoint (``pipeline``: in a pipeline only).
     ``secondary``: beside ZeRO 3 groups can keep weights once more, and what is sent can be quantized. ``recompute_mlp``
-    and ``context_exchange`` are what it has of these; ``activation`` says in which layers it can recompute that alone.
+    and ``context_exchange`` are what it has of these; ``activation`` says in which layers it can recompute that alone,
+    ``activation_not_in`` in which precisions it cannot.
     ``capacity`` says whether its experts can be given a capacity factor.
     """
 
@@ -118,6 +120,7 @@ class Traits:
     secondary: bool = False
     recompute_mlp: frozenset[str] = frozenset({"none"})
     activation: Literal["all", "experts"] = "all"
+    activation_not_in: frozenset[str] = frozenset()
     context_exchange: frozenset[str] = frozenset({"p2p"})
     capacity: bool = False
     rule: Rule = _anything
@@ -180,12 +183,12 @@ FRAMEWORKS: Final[dict[Framework, Traits]] = {
         "fp4 0.15",
         "node", ("pretrain_gpt.py",), precision=_MEGATRON_PRECISIONS, hybrid=frozenset({1, 2, 3}),
         some_layers="chunk", blocks="always", recompute_mlp=_ALL_MLP, activation="experts",
-        context_exchange=_ALL_CONTEXT, capacity=True,
+        activation_not_in=_DELAYED, context_exchange=_ALL_CONTEXT, capacity=True,
     ),
     "nemo": Traits(
         "NeMo Megatron-Bridge", "0.6", "node", ("scripts/training/run_recipe.py",), precision=_MEGATRON_PRECISIONS,
         hybrid=frozenset({1, 2, 3}), some_layers="chunk", blocks="always", recompute_mlp=_ALL_MLP,
-        activation="experts", context_exchange=_ALL_CONTEXT, capacity=True,
+        activation="experts", activation_not_in=_DELAYED, context_exchange=_ALL_CONTEXT, capacity=True,
     ),
     "deepspeed": Traits(
         "DeepSpeed", "0.16.4 and later; experts and ZeRO-3 with tp 0.19", "node", ("train.py",),
@@ -261,6 +264,8 @@ def _recomputed_mlp(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:
         yield "recompute_mlp", f"{traits.title} has no option that recomputes {s.recompute_mlp} of an MLP by itself"
     elif s.recompute_mlp != "none" and s.recompute == "full":
         yield "recompute_mlp", f"{traits.title} recomputes MLPs already where it recomputes layers in full"
+    elif s.recompute_mlp == "activation" and s.precision in traits.activation_not_in:
+        yield "recompute_mlp", f"{traits.title} cannot recompute the activation alone in {s.precision}"
 
 
 def _groups(traits: Traits, s: ShardingLike) -> Iterator[Refusal]:

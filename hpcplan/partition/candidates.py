@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hpcplan.cost.shardings import ALL_TO_ALL, ONE_F_ONE_B, RING, Ints
 from hpcplan.frameworks import Framework
 from hpcplan.partition.frameworks import Capabilities, capabilities
+from hpcplan.plan import Precision
 from hpcplan.workload.arithmetic import attention_parameters, dense_ffn_parameters, expert_parameters
 from hpcplan.workload.model import ModelShape
 
@@ -57,6 +58,7 @@ class Space:
     fixed: Mapping[str, int]
     host_offload: bool = False
     nvme_offload: bool = False
+    precision: Precision = "bf16"
 
     @property
     def output_layers(self) -> int:

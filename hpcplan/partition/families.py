@@ -85,7 +85,9 @@ def _levers(space: Space, zero: int, choices: int) -> list[int]:
     places = {DEVICE} | {place for place in can.offload if zero >= can.offload_from}
     places -= ({CPU} if not space.host_offload else set()) | ({NVME} if not space.nvme_offload else set())
     kinds = can.recompute if zero >= can.recompute_from else (NONE,)
-    no_activation = space.shape.experts is None and can.activation == "experts"
+    no_activation = space.precision in can.activation_not_in or (
+        space.shape.experts is None and can.activation == "experts"
+    )
     mlps = {mlp for mlp in can.recompute_mlp if not (mlp == ACTIVATION and no_activation)}
     return [
         i

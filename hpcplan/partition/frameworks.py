@@ -63,6 +63,7 @@ class Capabilities:
     secondary: bool = False  # whether groups can keep weights once more beside ZeRO 3
     recompute_mlp: tuple[int, ...] = (0,)  # of MLPs by themselves
     activation: str = "all"  # of which layers the activation alone can be recomputed
+    activation_not_in: frozenset[str] = frozenset()  # precisions
     context_exchange: tuple[int, ...] = (0,)
     some_layers: SomeLayers | None = None  # which can be recomputed in full, where not all are
 
@@ -116,6 +117,7 @@ def capabilities(framework: Framework) -> Capabilities:
         "secondary": traits.secondary,
         "recompute_mlp": tuple(i for i, name in enumerate(RECOMPUTE_MLP) if name in traits.recompute_mlp),
         "activation": traits.activation,
+        "activation_not_in": traits.activation_not_in,
         "context_exchange": tuple(i for i, name in enumerate(CONTEXT_EXCHANGE) if name in traits.context_exchange),
     }
     return Capabilities(**{**common, **_MORE[framework]})

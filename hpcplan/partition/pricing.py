@@ -76,6 +76,7 @@ def spaces(workload: Workload, kind: Kind, nodes: tuple[int, int], fixed: Mappin
             framework=workload.request.framework,
             fixed=fixed,
             host_offload=True,
+            precision=kind.precision,
             nvme_offload=bool(np.asarray(kind.machine.nvme_bytes_per_s) > 0),
         )
 

@@ -263,8 +263,6 @@ def _memory(plan: Plan) -> Iterator[Option]:
         yield ("--recompute-modules", *recompute_modules(plan))
         if sharding.recompute_mlp == "activation":
             yield ("--moe-grouped-gemm",)
-            if sharding.precision == "fp8":  # not with delayed scaling, which is what it has otherwise
-                yield "--fp8-recipe", "tensorwise"
     elif sharding.recompute == "selective":
         yield "--recompute-granularity", "selective"
     elif sharding.recompute == "full":

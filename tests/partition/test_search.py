@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hpcplan.cost.constants import constants_for
 from hpcplan.cost.memory import host_bytes
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import Shardings
+from hpcplan.cost.shardings import RECOMPUTE_MLP, Shardings
 from hpcplan.errors import InfeasibleError, InputError
 from hpcplan.partition.candidates import Space
 from hpcplan.partition.explain import why_it_lost, why_it_won
@@ -54,8 +54,15 @@ def space(name: str, gpus: int, **fields: Any) -> Space:
     return Space(
         shape=workload.model, sequence=workload.training.sequence_length, global_batch=workload.training.global_batch,
         gpus=gpus, gpus_per_domain=8, framework=fields.pop("framework", "megatron-lm"),
-        host_offload=fields.pop("host_offload", True), fixed=fields,
+        host_offload=fields.pop("host_offload", True), precision=fields.pop("precision", "bf16"), fixed=fields,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("precision", "alone"), [("fp8", True), ("fp8-delayed", False)])
+def test_megatron_recomputes_the_activation_alone_but_with_delayed_scaling(precision: str, alone: bool) -> None:
+    found = enumerate_shardings(space("mixtral-8x7b", 8, precision=precision)).recompute_mlp
+    assert (RECOMPUTE_MLP.index("activation") in found) == alone
+    assert RECOMPUTE_MLP.index("all") in found
 
 
 @pytest.mark.parametrize("name", ["llama3-8b", "gpt3-175b", "mixtral-8x7b"])

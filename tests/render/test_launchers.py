@@ -230,6 +230,10 @@ def test_mlps_that_are_run_again_are_modules_of_selective_recomputation() -> Non
     activation = megatron_options(ep=8, model=MOE, recompute_mlp="activation")
     assert activation["--recompute-modules"] == ("moe_act",)
     assert "--moe-grouped-gemm" in activation
+    scaled = {"ep": 8, "model": MOE, "recompute_mlp": "activation"}
+    assert megatron_options(precision="fp8", **scaled)["--fp8-recipe"] == ("tensorwise",)
+    with pytest.raises(InputError, match="cannot recompute the activation alone in fp8-delayed"):
+        megatron_options(precision="fp8-delayed", **scaled)
     assert "--recompute-modules" not in megatron_options(recompute="selective")
     with pytest.raises(InputError, match="in experts only") as caught:
         megatron_options(recompute_mlp="activation")
