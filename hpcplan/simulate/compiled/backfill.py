@@ -251,12 +251,12 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, need: int, first_level: int) ->
 
 
 @compiled
-def overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int) -> bool:
-    """Whether nodes of ``CHOSEN`` have been promised between these times, rounded to ``bf_resolution``."""
+def overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int, beyond: int = 0) -> bool:
+    """Whether nodes of ``CHOSEN`` have been promised between these times, rounded, in a span from ``beyond`` on."""
     start, end, spans = down(rules, start), down(rules, end), of[OF_CLOCK, N_SPANS]
     if start >= down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return False
-    position = max(0, right(of, BEGINS, spans, start) - 1)
+    position = max(beyond, right(of, BEGINS, spans, start) - 1)
     while position < spans and of[BEGINS, position] < end:
         row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
         for word in range(sets.shape[1]):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcplan.simulate.compiled.backfill import begin_plan, count_running, down, may_reserve, right, test_counts
+from hpcplan.simulate.compiled.backfill import (
+    begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
+)  # fmt: skip
 from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.ends import count_in_levels, first_on_usable, last_of_group
 from hpcplan.simulate.compiled.jit import compiled, ones
@@ -24,7 +26,7 @@ from hpcplan.simulate.compiled.layout import (
     UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
-from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, overlaps, take_span
+from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, take_span
 from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, start_job
 from hpcplan.simulate.compiled.stock import FOREVER
 from hpcplan.simulate.compiled.weighing import begin_weighing, level, some_unweighed, weigh_by, weigh_ever

@@ -22,7 +22,7 @@ from hpcplan.simulate.compiled.layout import (
     SPAN_SETS, UNTIL_SETS, USABLE, WINDOW_END, WINDOW_MIDDLE, WINDOW_SETS, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_spans", "begin_window", "find_usable", "next_gain", "overlaps", "take_span"]
+__all__ = ["begin_spans", "begin_window", "find_usable", "next_gain", "take_span"]
 
 _CLOCK: Final = OF_CLOCK
 _WORD: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -100,22 +100,6 @@ def _fill_window(rules: Ints, of: Ints, sets: Sets, first: int, beyond: int) -> 
         for word in range(words):
             sets[before - 1, word] = sets[before, word] & sets[row, word]
     of[_CLOCK, WINDOW_MIDDLE] = of[_CLOCK, WINDOW_END] = beyond
-
-
-@compiled
-def overlaps(rules: Ints, of: Ints, sets: Sets, start: int, end: int, beyond: int) -> bool:
-    """Whether nodes of ``CHOSEN`` have been promised between these times, rounded, in a span from ``beyond`` on."""
-    start, end, spans = down(rules, start), down(rules, end), of[_CLOCK, N_SPANS]
-    if start >= _end(rules, of):
-        return False
-    position = max(beyond, right(of, BEGINS, spans, start) - 1)
-    while position < spans and of[BEGINS, position] < end:
-        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
-        for word in range(sets.shape[1]):
-            if sets[CHOSEN, word] & ~sets[row, word]:
-                return True
-        position += 1
-    return False
 
 
 @compiled
