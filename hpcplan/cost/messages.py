@@ -16,7 +16,7 @@ from hpcplan.cost.machine import Machine
 from hpcplan.cost.memory import Held
 from hpcplan.cost.recipe import Recipe
 from hpcplan.cost.shape import Number, Shape
-from hpcplan.cost.shardings import GRADIENTS, MLP, WEIGHTS, Floats, Ints, Shardings
+from hpcplan.cost.shardings import GPIPE, GRADIENTS, MLP, WEIGHTS, Floats, Ints, Shardings
 
 __all__ = [
     "RING_PASSES",
@@ -30,6 +30,7 @@ __all__ = [
     "ring_bytes",
     "swapped_bytes",
     "tensor_reductions",
+    "waits",
 ]
 
 _UNPACKED_BYTES = 3.0  # of a weight that comes in 8 bits: read, and written in 16
@@ -87,9 +88,21 @@ def hop_bytes(s: Shardings, activation: Floats) -> Floats:
     return np.asarray(activation / s.tp, dtype=float)
 
 
-def hops(s: Shardings, waited: Number = 1.0) -> Floats:
-    """Return how many messages each stage passes on in a step, forward and backward; ``waited`` is the share."""
-    return np.asarray(s.micro_batches * s.vpp * 2 * waited, dtype=float)
+def hops(s: Shardings) -> Floats:
+    """Return how many messages each stage passes on in a step, forward and backward."""
+    return np.asarray(s.micro_batches * s.vpp * 2, dtype=float)
+
+
+def waits(s: Shardings) -> Floats:
+    """Return how often the busiest stage exchanges messages with a neighbour in a step.
+
+    In the steady state of 1F1B an activation goes to the next stage while a gradient comes from there, and the same
+    with the stage before (``send_forward_recv_backward`` and ``send_backward_recv_forward`` of Megatron-LM's
+    schedules). Of two stages each has one of these neighbours alone, of interleaved ones both; GPipe sends one way at
+    a time.
+    """
+    one_neighbour = (s.pp == 2) & (s.vpp == 1) & (s.schedule != GPIPE)
+    return hops(s) / np.where(one_neighbour, 2.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

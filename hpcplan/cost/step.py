@@ -158,7 +158,7 @@ def _step(
     bubble = (s.pp - 1) / s.vpp * stage * c.bubble * slower
 
     hop = _hop(shape, machine, c, s, arithmetic)
-    crossings = (s.pp - 1) * 2 + messages.hops(s, c.pipeline_exposed)
+    crossings = (s.pp - 1) * 2 + messages.waits(s) * c.pipeline_exposed
 
     held = held_parameters(shape, s, arithmetic.recipe)
     dense, experts = held.trained_dense, held.trained_experts

@@ -13,7 +13,7 @@ from hpcplan.cost.compute import attention_rate
 from hpcplan.cost.constants import constants_for, read_prior
 from hpcplan.cost.machine import Machine, make_machine, slowest
 from hpcplan.cost.shape import Shape
-from hpcplan.cost.shardings import Shardings
+from hpcplan.cost.shardings import GPIPE, ONE_F_ONE_B, Shardings
 from hpcplan.cost.step import Costs, price
 from hpcplan.resources import shipped
 from hpcplan.site.catalogue import accelerators
@@ -238,6 +238,14 @@ def test_tensor_parallel_ranks_send_their_part_to_the_next_stage() -> None:
     fields = {"pp": 16, "micro_batch": 1, "micro_batches": 64}
     alone, eight = (cost("gpt3-175b", selene(), batch=64, tp=tp, **fields).time.pipeline_transfer[0] for tp in (1, 8))
     assert eight < alone
+
+
+@pytest.mark.parametrize(("pp", "vpp", "times"), [(2, 1, 2.0), (2, 2, 1.0), (4, 1, 1.0)])
+def test_two_stages_exchange_an_activation_and_a_gradient_at_once(pp: int, vpp: int, times: float) -> None:
+    """Under 1F1B; GPipe passes all activations on before any gradient comes."""
+    fields = {"tp": 8, "pp": pp, "vpp": vpp, "micro_batches": 1024, "schedule": [ONE_F_ONE_B, GPIPE]}
+    transfer = cost("gpt3-175b", selene(), batch=1024, **fields).time.pipeline_transfer
+    assert transfer[1] / transfer[0] == pytest.approx(times, rel=0.01)
 
 
 H100 = make_machine(
