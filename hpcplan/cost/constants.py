@@ -17,6 +17,7 @@ from hpcplan.cost.shardings import Floats
 from hpcplan.documents import Loc
 from hpcplan.errors import nearest
 from hpcplan.resources import config_dir, shipped
+from hpcplan.site.model import rate_of
 from hpcplan.validation import Value, digest, read_model
 
 __all__ = [
@@ -160,7 +161,7 @@ def lineage(framework: str) -> tuple[str, ...]:
 
 def scalings(precision: str) -> tuple[str, ...]:
     """Return the precisions whose constants a precision takes on: its rate, then what its scaling adds."""
-    return ("fp8", precision) if "fp8" in precision and precision != "fp8" else (precision,)
+    return tuple(dict.fromkeys((rate_of(precision), precision)))
 
 
 def learned_folder() -> Path:

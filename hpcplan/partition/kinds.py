@@ -20,13 +20,13 @@ from hpcplan.errors import InfeasibleError
 from hpcplan.frameworks import FRAMEWORKS, with_capacity
 from hpcplan.plan import Precision
 from hpcplan.site.load import accelerator_of
-from hpcplan.site.model import Accelerator, Site
+from hpcplan.site.model import Accelerator, Site, rate_of
 from hpcplan.site.topology import Topology
 from hpcplan.workload.model import Workload
 
 __all__ = ["Kind", "kinds_of"]
 
-_NARROW = frozenset({"fp8", "fp8-delayed", "fp8-blockwise", "mxfp8", "int8", "fp4", "int4"})
+_NARROW = frozenset({"fp8", "int8", "fp4", "int4"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,4 +164,4 @@ def kinds_of(
 
 def _has(chip: Accelerator, precision: Precision) -> bool:
     """Whether a chip has products in a precision; in place of 16 or 32 bits it may have others as wide or wider."""
-    return chip.multiplies(precision) or precision not in _NARROW
+    return chip.multiplies(precision) or rate_of(precision) not in _NARROW

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "ClusterStore", "Session", "Settings"]
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _DAY_S: Final = 86400
 _BF_MAX_JOB_TEST: Final = 500  # slurm.conf(5), bf_max_job_test: the default since 21.08
 Wall = Callable[[], float]

@@ -476,6 +476,27 @@ def test_a_damaged_state_is_said_to_be_damaged(mock: MockBackend, wall: Wall) ->
         mock.jobs()
 
 
+def test_a_state_of_another_version_is_said_to_be_one(mock: MockBackend, wall: Wall) -> None:
+    path = find_store(wall=wall).directory / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(HpcplanError, match=r"state\.json: was written by another version of hpcplan"):
+        mock.jobs()
+
+
+def test_a_state_with_other_keys_has_another_format(mock: MockBackend, wall: Wall) -> None:
+    """Else the next version meets keys of the last one: count store's ``_FORMAT`` up with what is listed here."""
+    mock.jobs()
+    state = json.loads((find_store(wall=wall).directory / "state.json").read_text())
+    assert state["format"] == 3
+    assert sorted(state["engine"]) == [
+        "controller", "down", "drained", "jobs", "next_id", "node_reasons", "now", "submissions",
+    ]  # fmt: skip
+    assert sorted(state["engine"]["controller"]) == [
+        "began_ms", "completing", "holdings", "passed_over", "period", "reservations", "switch_waits", "threads",
+        "told", "triggered", "untold", "usage",
+    ]  # fmt: skip
+
+
 def test_polling_writes_nothing_while_nothing_happens(
     mock: MockBackend, submit: Callable[..., int], wall: Wall
 ) -> None:

@@ -43,13 +43,14 @@ def refuse_impossible(problem: Problem, currency: str) -> None:
         )
         hints.append(f"{job.name}: a deadline of {_up(ends)}, or fewer tokens")
     if problem.budget is not None and not wrong:
-        least = math.ceil(sum(min(o.cost or 0.0 for o in usable_options(job)) for job in problem.jobs))
+        least = sum(min(o.cost or 0.0 for o in usable_options(job)) for job in problem.jobs)
         if least > problem.budget:
+            enough = math.ceil(least)
             wrong.append(
-                f"the portfolio's budget binds: the cheapest way for all costs {least:,} {currency}, but the budget "
+                f"the portfolio's budget binds: the cheapest way for all costs {enough:,} {currency}, but the budget "
                 f"is {problem.budget:,.0f}"
             )
-            hints.append(f"a budget of {least}")
+            hints.append(f"a budget of {enough}")
     if wrong:
         raise InfeasibleError("\n".join(wrong), hint="what would do: " + "; ".join(hints))
 
