@@ -17,6 +17,7 @@ _CHOICES = {"recompute": RECOMPUTE, "recompute_mlp": RECOMPUTE_MLP, "schedule": 
             "context_exchange": CONTEXT_EXCHANGE, "quantized": QUANTIZED}  # fmt: skip
 _WORDS = {**_CHOICES, "sequence_parallel": ("off", "on")}
 _ALL, _NONE = "all", "none"  # 0 in the columns of shardings
+_BESIDE_NUMBERS = {"recompute_layers": _ALL, "shard_group": _ALL, "secondary_group": _NONE}
 
 
 def _count_or_all(word: str) -> int:
@@ -64,16 +65,16 @@ def parse_fixed(words: tuple[str, ...]) -> dict[str, int]:
         try:
             fixed[name] = _READ[name](value.strip().lower())
         except (KeyError, ValueError):
-            raise InputError(f"--fix {word!r}: {name} cannot be {value!r}") from None
+            able = " or ".join(_WORDS.get(name, ("a whole number",)))
+            others = f", or {_BESIDE_NUMBERS[name]}" if name in _BESIDE_NUMBERS else ""
+            raise InputError(f"--fix {word!r}: {name} cannot be {value!r}; write {able}{others}") from None
     return fixed
 
 
 def spelled(name: str, value: int) -> str:
     """Return a value as ``--fix`` takes it: ``cpu`` for 1 of ``offload``."""
-    if name in ("recompute_layers", "shard_group") and value == 0:
-        return _ALL
-    if name == "secondary_group" and value == 0:
-        return _NONE
+    if value == 0 and name in _BESIDE_NUMBERS:
+        return _BESIDE_NUMBERS[name]
     if name == "recompute_block":
         return str(max(1, value))
     known: tuple[str, ...] = _WORDS.get(name, ())

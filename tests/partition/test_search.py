@@ -171,6 +171,16 @@ def test_a_wrong_fixed_choice_is_refused(word: str) -> None:
         parse_fixed((word,))
 
 
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [("recompute_mlp=al", "none or activation or all"), ("zero=x", "a whole number"),
+     ("shard_group=some", "a whole number, or all"), ("secondary_group=0", "a whole number, or none")],
+)  # fmt: skip
+def test_a_wrong_value_is_told_what_would_be_right(word: str, right: str) -> None:
+    with pytest.raises(InputError, match=f"write {right}$"):
+        parse_fixed((word,))
+
+
 @given(st.text(max_size=20))
 def test_any_fixed_choice_is_read_or_refused(word: str) -> None:
     try:
