@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -303,6 +304,8 @@ def read_document(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Document:
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
     """Write a UTF-8 file so that readers see the old content or the new, never a part.
 
+    Where a link points to is written, and what is no file, such as ``/dev/stdout``, is written to as it is.
+
     Args:
         path: the file; its folder must exist.
         text: the whole content.
@@ -319,10 +322,34 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     write_parts(path, (data,), mode=mode)
 
 
+_OPEN: Final = {"/dev/stdout": "1", "/dev/stderr": "2"}
+_DESCRIPTOR: Final = re.compile(r"(?:/dev|/proc/self)/fd/(\d+)")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a device, a pipe, or an open file of this process: no file that could be put in its place."""
+    in_devices = str(path.parent) in {"/dev", "/dev/fd"} or path.is_relative_to("/proc")
+    return in_devices or (path.exists() and not path.is_file())
+
+
+def _pour(path: Path, parts: Iterable[bytes]) -> None:
+    """Write to a stream, when all parts are made. What is open already is not opened anew: it would begin again."""
+    number = _OPEN.get(str(path)) or (match[1] if (match := _DESCRIPTOR.fullmatch(str(path))) else None)
+    with tempfile.TemporaryFile() as made:
+        made.writelines(parts)
+        made.seek(0)
+        with path.open("ab") if number is None else os.fdopen(os.dup(int(number)), "wb") as stream:
+            shutil.copyfileobj(made, stream)
+
+
 def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
     """Write a file as :func:`write_text` does, part by part; nothing, if making a part fails."""
     temporary: str | None = None
     try:
+        if _is_stream(path):
+            _pour(path, parts)
+            return
+        path = Path(os.path.realpath(path))
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as stream:
             stream.writelines(parts)

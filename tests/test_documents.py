@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,30 @@ def test_writing_replaces_whole_files_and_leaves_no_scraps(tmp_path: Path) -> No
     assert [child.name for child in tmp_path.iterdir()] == ["plan.json"]
     with pytest.raises(HpcplanError, match="cannot be written"):
         write_text(tmp_path / "nowhere" / "plan.json", "x")
+
+
+def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "plan.json").symlink_to(tmp_path / "kept" / "plan.json")
+    for text in ("old", "new"):
+        write_text(tmp_path / "plan.json", text)
+    assert (tmp_path / "plan.json").is_symlink()
+    assert (tmp_path / "kept" / "plan.json").read_text() == "new"
+
+
+def test_a_pipe_is_written_to_and_not_put_away(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "text")
+    assert os.read(reading, 100) == b"text"
+    os.close(reading)
+    assert (tmp_path / "pipe").is_fifo()
+    done = subprocess.run(
+        [sys.executable, "-c", "import pathlib as p, hpcplan.documents as d; d.write_text(p.Path('/dev/stdout'), 'x')"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "x"
+    assert Path("/dev/stdout").is_symlink()
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ def command(
             return
     with progress("reading the trace"):
         source = open_trace(trace, procs=procs)
+    for sentence in source.notes:
+        narrate(sentence)
     if cluster is not None and "slurm" in policies:
         from hpcplan.simulate.left_out import left_out
 

@@ -66,6 +66,7 @@ class SacctJobs:
 
     procs: int | None = None
     may_depend: bool = False
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         """Read the names of the columns.

@@ -3,8 +3,11 @@
 Needed: ``job``, ``submit_s``, ``run_s``, and ``nodes`` or ``procs``. Known besides: ``time_limit_min`` (absent: the
 partition's), ``partition``, ``qos``, ``user``, ``account``, ``priority``, ``nice``, ``cpus`` and ``gres`` (both a
 node; absent means whole nodes), ``mem`` (MiB a node), ``dependency`` (``afterok:JOB``), ``features``, ``switches``,
-``segment``, ``reservation``, ``het_group`` (the same word for all components of a heterogeneous job, rows that follow
-one another). ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone.
+``segment``, ``reservation``, ``licenses``, ``begin`` (``now+60``: that long after submission), ``exclude``,
+``req_nodes`` (``nodelist`` is what jobs were given, and not read), ``exclusive`` (yes), ``ntasks``,
+``ntasks_per_node``, ``mem_per_cpu`` (MiB), ``het_group`` (the same word for all components of a heterogeneous job, rows
+that follow one another). ``constraint`` and ``cpus_per_task`` are understood too. Other columns are left alone, and
+named in ``notes``.
 """
 
 from __future__ import annotations
@@ -26,15 +29,22 @@ __all__ = ["TableJobs", "is_table", "read_table"]
 
 _WORDS: Final = {
     "partition": "partition", "qos": "qos", "account": "account", "features": "constraint", "switches": "switches",
-    "reservation": "reservation", "het_group": "het_group",
+    "reservation": "reservation", "het_group": "het_group", "licenses": "licenses", "begin": "begin",
+    "exclude": "exclude", "req_nodes": "nodelist",
 }  # fmt: skip
 _ALIASES: Final = {  # sbatch's words for the same
     "het": "het_group", "constraint": "features", "feature": "features", "cpus_per_task": "cpus", "mem_mib": "mem",
-    "mem_mb": "mem",
+    "mem_mb": "mem", "reqnodes": "req_nodes", "mem_per_cpu_mib": "mem_per_cpu", "mem_per_cpu_mb": "mem_per_cpu",
 }  # fmt: skip
 _ASKS: Final = frozenset(
-    (*_WORDS, "time_limit_min", "nodes", "procs", "priority", "cpus", "segment", "nice", "gres", "mem", "dependency")
-)
+    (
+        *_WORDS, "time_limit_min", "nodes", "procs", "priority", "cpus", "segment", "nice", "gres", "mem", "dependency",
+        "exclusive", "ntasks", "ntasks_per_node", "mem_per_cpu",
+    )
+)  # fmt: skip
+_OUTCOMES: Final = frozenset(("start_s", "end_s", "wait_s", "state", "nodelist", "exit_code"))  # of a run before
+_YES: Final = frozenset(("1", "yes", "true", "y", "exclusive"))
+_NO: Final = frozenset(("", "0", "no", "false", "n"))
 _DEPENDENCY: Final = re.compile(r"(after|afterany|afterok|afternotok|aftercorr)((?::[^:,?]+)+)")
 _REMEMBERED: Final = 4096  # different requests
 _MOST: Final = 10**12
@@ -84,6 +94,9 @@ class TableJobs:
             )
             raise InputError(Problem(message, file=str(path), line=1))
         self.may_depend = "dependency" in self._columns
+        known = _ASKS | _OUTCOMES | {"job", "job_id", "submit_s", "run_s", "user"}
+        unread = [name for name in columns if name and _ALIASES.get(name, name) not in known]
+        self.notes: tuple[str, ...] = (f"the columns {', '.join(unread)} of the table are not read",) if unread else ()
 
     def __iter__(self) -> Iterator[TraceJob]:
         """Yield the jobs in the order of the file.
@@ -244,13 +257,31 @@ class _Row:
         memory = self.number("mem", least=1)
         if memory is not None:
             asks["memory_per_node_bytes"] = int(memory) * 1024**2
-        if nodes is not None:
+        asks |= self._tasks(spread=nodes is None)
+        if nodes is not None and "exclusive" not in asks and not {"ntasks", "ntasks_per_node"} & {*asks}:
             if cpus is None and not self.text("gres"):
                 asks["exclusive"] = True
             else:
                 asks["ntasks_per_node"] = 1
         if self.text("dependency"):
             asks["dependency"] = self._dependency()
+        return asks
+
+    def _tasks(self, *, spread: bool) -> dict[str, Any]:
+        """Return what is said of tasks (which ``procs`` are if they may ``spread``), of memory, and of whole nodes."""
+        asks: dict[str, Any] = {}
+        for column in ("ntasks", "ntasks_per_node"):
+            count = self.number(column, least=1)
+            if count is not None and not (spread and column == "ntasks"):
+                asks[column] = int(count)
+        memory = self.number("mem_per_cpu", least=1)
+        if memory is not None:
+            asks["memory_per_cpu_bytes"] = int(memory) * 1024**2
+        word = self.text("exclusive").lower()
+        if word not in _YES | _NO:
+            raise self.error("exclusive", f"{word!r} is neither yes nor no")
+        if word in _YES:
+            asks["exclusive"] = True
         return asks
 
     def _gres(self) -> dict[str, Any]:

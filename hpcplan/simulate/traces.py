@@ -64,13 +64,14 @@ class Trace:
 class TraceSource(Protocol):
     """A trace in a file, whose jobs are read as they are asked for; each iteration reads it anew.
 
-    ``procs`` is the machine's size where the file says it, ``skipped`` how many jobs the last iteration left out, and
-    ``may_depend`` whether jobs may wait for others.
+    ``procs`` is the machine's size where the file says it, ``skipped`` how many jobs the last iteration left out,
+    ``may_depend`` whether jobs may wait for others, and ``notes`` sentences on what of the file is not read.
     """
 
     procs: int | None
     skipped: int
     may_depend: bool
+    notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[TraceJob]:
         """Yield the jobs in the order of the file.
@@ -102,6 +103,7 @@ class SwfJobs:
     """
 
     may_depend: bool = False
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, *, procs: int | None = None) -> None:
         """Read the header.

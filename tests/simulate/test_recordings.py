@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hpcplan.errors import InputError
 from hpcplan.simulate.moments import read_moments
 from hpcplan.simulate.slurm_cluster import read_slurm_cluster
-from hpcplan.simulate.table_trace import read_table
+from hpcplan.simulate.table_trace import TableJobs, read_table
 from tests.simulate import recordings
 
 # Where a thread looked while the nodes of a job were cleaned up, and when they were clean is not recorded: for 200
@@ -81,3 +82,21 @@ def test_tables_may_use_sbatchs_words(tmp_path: Path) -> None:
     ask = read_table(table).jobs[0].ask
     assert ask is not None
     assert (ask.cpus_per_task, ask.constraint, ask.nice, ask.reservation) == (2, "fast", 30, "mine")
+
+
+def test_tables_may_say_all_that_sbatch_is_told_and_what_is_not_read_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "jobs.csv"
+    table.write_text(
+        "job,submit_s,nodes,run_s,begin,exclude,req_nodes,exclusive,ntasks,mem_per_cpu,licenses,nodelist,colour\n"
+        "1,0,1,5,now+60,n1,n2,no,3,100,matlab:2,n7,red\n2,0,1,5,,,,yes,,,,n7,\n3,0,1,5,,,,,,,,n7,\n"
+    )
+    source = TableJobs(table)
+    one, two, three = (job.ask for job in source)
+    assert one is not None
+    assert (one.begin, one.exclude, one.nodelist, one.exclusive) == ("now+60", "n1", "n2", False)
+    assert (one.ntasks, one.memory_per_cpu_bytes, one.licenses) == (3, 100 * 1024**2, "matlab:2")
+    assert two == replace(three, name="2")  # whole nodes, said or not
+    assert source.notes == ("the columns colour of the table are not read",)
+    table.write_text("job,submit_s,nodes,run_s,exclusive\n1,0,1,5,perhaps\n")
+    with pytest.raises(InputError, match=r"jobs.csv:2: exclusive: 'perhaps' is neither yes nor no"):
+        list(TableJobs(table))
