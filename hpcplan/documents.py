@@ -7,6 +7,7 @@ word, ``12:30:00`` is not 45,000, and ``007`` stays a name. JSON files are read 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpcplan.errors import HpcplanError, InputError, Problem
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from yaml.events import Event
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "read_document",
     "read_text",
     "write_bytes",
+    "write_figure",
     "write_parts",
     "write_text",
 ]
@@ -365,3 +368,24 @@ def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> Non
         if not isinstance(error, OSError):
             raise
         raise HpcplanError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_figure(path: Path, figure: Figure, *, salt: str = "hpcplan") -> None:
+    """Write a picture in the format that the file's name ends with: the same bytes each time, without a date.
+
+    Args:
+        path: the file; its folder must exist.
+        figure: the picture.
+        salt: what the ids in an SVG are made of; other for pictures that are shown on one page.
+
+    Raises:
+        HpcplanError: as :func:`write_text`.
+    """
+    import matplotlib
+
+    kind = path.suffix[1:].lower()
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=undated)
+    write_bytes(path, buffer.getvalue())

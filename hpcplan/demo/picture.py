@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcplan.documents import write_bytes
+from hpcplan.documents import write_figure
 from hpcplan.plan import Plan
 from hpcplan.units import format_duration
 
@@ -69,7 +68,6 @@ def draw_loop(turn: Turn, path: Path) -> None:
     Raises:
         HpcplanError: the file cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
@@ -91,7 +89,4 @@ def draw_loop(turn: Turn, path: Path) -> None:
                 "patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch(),
             },
         )  # fmt: skip
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "loop"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    write_bytes(path, buffer.getvalue())
+    write_figure(path, figure, salt="loop")

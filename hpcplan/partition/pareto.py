@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from hpcplan.documents import write_figure
 from hpcplan.partition.found import Found, describe, undominated
 from hpcplan.partition.search import Outcome
 from hpcplan.units import format_count
@@ -53,7 +54,7 @@ def draw_front(outcome: Outcome, front: Found, path: Path, title: str) -> None:
     from matplotlib.figure import Figure
 
     shown = [name for name in AXES if name == "nodes" or name in front.objectives()]
-    with matplotlib.rc_context({"svg.hashsalt": "hpcplan", "font.size": 9, "axes.spines.top": False,
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False,
                                 "axes.spines.right": False}):  # fmt: skip
         figure = Figure(figsize=(4.2 * len(shown), 3.9), layout="constrained")
         for place, name in enumerate(shown):
@@ -63,8 +64,7 @@ def draw_front(outcome: Outcome, front: Found, path: Path, title: str) -> None:
             if place == len(shown) - 1:
                 axes.legend(frameon=False, loc="upper right")
         figure.suptitle(title, fontsize=10)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=150, metadata=metadata)
+        write_figure(path, figure)
 
 
 def _unit(front: Found) -> tuple[str, float]:

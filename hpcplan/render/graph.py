@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from hpcplan.documents import write_bytes
+from hpcplan.documents import write_figure
 from hpcplan.errors import InputError
 from hpcplan.render.manifest import MANIFEST_NAME, Manifest
 from hpcplan.units import format_duration
@@ -77,7 +76,7 @@ def draw_jobs(title: str, files: Mapping[str, str], file: Path) -> None:
     layers = [[n for n in graph if graph.nodes[n]["layer"] == layer] for layer in range(_layers(graph))]
     rows = max(map(len, layers))
     height = rows + (1 if len(layers) > 2 else 0)  # room for what passes over others
-    with matplotlib.rc_context({"svg.hashsalt": "hpcplan", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure = Figure(figsize=(max(4.0, _COLUMN_IN * len(layers)), _ROW_IN * height + 0.9))
         axes = figure.add_axes((0.0, 0.45 / (_ROW_IN * height + 0.9), 1.0, _ROW_IN * height / (_ROW_IN * height + 0.9)))
         axes.set_axis_off()
@@ -91,10 +90,7 @@ def draw_jobs(title: str, files: Mapping[str, str], file: Path) -> None:
             _arrow(axes, boxes[source], boxes[target], data["kind"])
         _legend(figure)
         figure.text(0.01, 0.99, _plain(title), fontsize=10, va="top")
-        buffer = io.BytesIO()
-        dated = {"Date": None} if file.suffix == ".svg" else {"CreationDate": None} if file.suffix == ".pdf" else {}
-        figure.savefig(buffer, format=file.suffix[1:], metadata=dated)
-    write_bytes(file, buffer.getvalue())
+        write_figure(file, figure)
 
 
 def _layers(graph: nx.DiGraph[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from hpcplan.documents import write_figure
 from hpcplan.schedule.finish_search import FinishPlan, Option
 
 __all__ = ["best_of_each_size", "draw_tradeoff"]
@@ -45,14 +46,14 @@ def draw_tradeoff(found: FinishPlan, path: Path, title: str) -> None:
         if one is found.best or np.isfinite(one.finish.quantile_s(0.9))
     ]
     priced = all(one.cost is not None for one in options)
-    with matplotlib.rc_context({"svg.hashsalt": "hpcplan", "font.size": 9, "axes.spines.top": False,
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False,
                                 "axes.spines.right": False}):  # fmt: skip
         figure = Figure(figsize=(9.0 if priced else 5.4, 3.9), layout="constrained")
         _times(figure.add_subplot(1, 1 + priced, 1), options, found.best)
         if priced:
             _costs(figure.add_subplot(1, 2, 2), options, found)
         figure.suptitle(title, fontsize=10)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        write_figure(path, figure)
 
 
 def _unit(options: Sequence[Option]) -> tuple[int, str]:

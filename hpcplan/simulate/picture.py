@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcplan.documents import write_bytes
+from hpcplan.documents import write_figure
 from hpcplan.errors import InputError
 from hpcplan.hostlist import expand
 
@@ -131,10 +130,9 @@ def draw_sketch(sketch: Sketch, path: Path, *, procs: int, policy: str, order: s
         InputError: another suffix, or no job started.
         HpcplanError: the file cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    kind = check_suffix(path)
+    check_suffix(path)
     if not sketch.count:
         raise InputError("no job of the trace started: there is nothing to draw")
     gantt = bool(sketch.rows)
@@ -157,10 +155,7 @@ def draw_sketch(sketch: Sketch, path: Path, *, procs: int, policy: str, order: s
     panels[-1].set_xlabel(f"time ({unit})")
     shortest = ", shortest first" if order == "sjf" else ""
     panels[0].set_title(f"{policy}{shortest}: {sketch.count:,} jobs", loc="left")
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "schedule"}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    write_bytes(path, buffer.getvalue())
+    write_figure(path, figure, salt="schedule")
 
 
 def _unit(sketch: Sketch) -> tuple[int, str]:

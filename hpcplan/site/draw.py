@@ -7,10 +7,9 @@ bandwidth; colour tells up-links that are oversubscribed and nodes that are drai
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from hpcplan.documents import write_bytes
+from hpcplan.documents import write_figure
 from hpcplan.errors import InputError
 from hpcplan.site.draw_levels import MAX_DRAWN, draw_levels
 from hpcplan.site.model import Site
@@ -28,8 +27,6 @@ def draw_topology(site: Site, topology: Topology, path: Path) -> None:
         InputError: another suffix.
         HpcplanError: the file cannot be written.
     """
-    import matplotlib
-
     from hpcplan.site.draw_groups import draw_dragonfly
     from hpcplan.site.draw_torus import draw_toruses
 
@@ -42,8 +39,4 @@ def draw_topology(site: Site, topology: Topology, path: Path) -> None:
         figure = draw_dragonfly(site, topology)
     else:
         figure = draw_levels(site, topology)
-    buffer = io.BytesIO()
-    # No date and no random ids in the file: the same site gives the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": site.name}):
-        figure.savefig(buffer, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
-    write_bytes(path, buffer.getvalue())
+    write_figure(path, figure, salt=site.name)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcplan.documents import write_bytes
+from hpcplan.documents import write_figure
 from hpcplan.errors import InputError
 from hpcplan.schedule.sharing.compare import Outcome
 from hpcplan.schedule.sharing.nodes import node_numbers
@@ -44,10 +43,9 @@ def draw_outcomes(problem: Problem, outcomes: Sequence[Outcome], path: Path, *, 
         InputError: the name does not end in .svg, .png or .pdf.
         HpcplanError: the file cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    kind = check_picture(path)
+    check_picture(path)
     height = 0.9 + len(outcomes) * max(1.5, min(3.2, 0.06 * sum(problem.pools.values()) + 0.35 * len(problem.pools)))
     figure = Figure(figsize=(10, height), layout="constrained")
     panels = figure.subplots(len(outcomes), 1, sharex=True, squeeze=False)[:, 0]
@@ -62,10 +60,7 @@ def draw_outcomes(problem: Problem, outcomes: Sequence[Outcome], path: Path, *, 
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if len(problem.jobs) <= _MOST_NAMED:
         _legend(figure, problem)
-    data = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "hpcplan"}):
-        figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    write_bytes(path, data.getvalue())
+    write_figure(path, figure)
 
 
 def _panel(panel: Axes, problem: Problem, outcome: Outcome, unit_s: float) -> None:
