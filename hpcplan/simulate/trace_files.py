@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 from hpcplan.errors import InputError, Problem
 from hpcplan.simulate.sacct_trace import SacctJobs, is_sacct
@@ -10,6 +12,8 @@ from hpcplan.simulate.table_trace import TableJobs, is_table
 from hpcplan.simulate.traces import SwfJobs, Trace, TraceSource, text_lines
 
 __all__ = ["open_trace", "read_trace"]
+
+_SWF: Final = re.compile(r"\s*-?\d+(\s|$)")  # a job's number
 
 
 def read_trace(path: Path, *, procs: int | None = None) -> Trace:
@@ -33,10 +37,10 @@ def open_trace(path: Path, *, procs: int | None = None) -> TraceSource:
         return TableJobs(path)
     if is_sacct(first):
         return SacctJobs(path)
-    if first.lstrip().startswith(";") or first.lstrip()[:1].isdigit():
+    if first.lstrip().startswith(";") or _SWF.match(first):
         return SwfJobs(path, procs=procs)
     message = (
         "is no trace: neither SWF, nor sacct's output with its header, nor a table with the columns "
         "job, submit_s, nodes, run_s"
     )
-    raise InputError(Problem(message, file=str(path), line=1))
+    raise InputError(Problem(message, file=str(path), line=1), hint="sacct leaves its header out with -n: do without")

@@ -209,6 +209,7 @@ def test_what_makes_no_sense_is_refused_with_exit_code_2(
     ("text", "message"),
     [
         ("hello\n", "is no trace"),
+        ("1001|batch|COMPLETED\n", "leaves its header out"),
         ("", "is no trace"),
         ("job,submit_s,run_s\n1,0,5\n", "1: has no column 'nodes'"),
         ("job,submit_s,nodes,run_s\n1,0,two,5\n", "2: nodes: 'two' is not a number"),
