@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from hpcplan.simulate.commands.environment import allocated_cpus, batch_environment
 from hpcplan.simulate.commands.het_groups import environment_of
 from hpcplan.simulate.commands.jobfiles import JobFiles, JobInfo, Step, output_path
+from hpcplan.simulate.commands.notices import WHY, append, tell_steps, time_of, why_stopped
 from hpcplan.simulate.commands.processes import Batch, Guard, send
 from hpcplan.simulate.commands.reaper import MARK, clear
 from hpcplan.simulate.commands.signals import early_signal
@@ -31,6 +31,7 @@ from hpcplan.slurm.records import JobState
 __all__ = ["Run", "Runner"]
 
 _SIGNAL_LAG_S: Final = 0.1
+_LAUNCH_LAG_S: Final = 0.25  # sbatch returns 0.2 to 0.7 s before a script begins, and clients make its folders then
 _CANNOT_OPEN: Final = 53  # what slurmd reports where a job's files cannot be opened, as a signal
 
 
@@ -46,6 +47,7 @@ class Run:
     attempt: int
     node: str
     limit_end: int
+    launch_at: float | None = None
     batch: Batch | None = None
     stdout: str | None = None
     stderr: str | None = None
@@ -114,10 +116,12 @@ class Runner:
         if (
             job is None and run.outcome is None
         ):  # cancelled, requeued, lost by other hands, or a component of what ended
-            why = _why_stopped(session, run.job_id)
-            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{why} ***"
+            why = why_stopped(session, run.job_id)
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {time_of(session)}{why} ***"
             self._stop(run, JobState.CANCELLED, words, session)
         if job is not None and run.outcome is None and run.suspended_at is None:
+            if run.launch_at is not None and time.monotonic() >= run.launch_at and not self._begin(run, job, session):
+                return
             self._watch_time(run, job, session)
         if run.term_at is not None and time.monotonic() >= run.term_at:
             run.term_at = None
@@ -135,7 +139,7 @@ class Runner:
         now = session.engine.now
         if job.grace_end is not None and not run.warned:  # slurm.conf(5), GraceTime: its tasks are told at once
             run.warned, run.limit_end = True, min(run.limit_end, job.grace_end)
-            _tell_steps(run, session)
+            tell_steps(run, session)
             self.signal(run, signal.SIGCONT)
             self.signal(run, signal.SIGTERM)
         if run.early is not None and now >= run.limit_end - run.early[1]:
@@ -144,7 +148,7 @@ class Runner:
             self.signal(run, number, batch=to_batch, steps=not to_batch)
         if now >= run.limit_end:
             state = JobState.PREEMPTED if run.warned else JobState.TIMEOUT
-            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)}{_WHY[state]} ***"
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {time_of(session)}{WHY[state]} ***"
             self._stop(run, state, words, session)
 
     def _stop(self, run: Run, state: JobState, words: str, session: Session) -> None:
@@ -159,8 +163,8 @@ class Runner:
         run.kill_at = run.term_at + self._kill_wait_s
         if run.stderr is not None:
             if not run.warned:
-                _tell_steps(run, session)
-            _append(run.stderr, f"slurmstepd: error: {words}\n")
+                tell_steps(run, session)
+            append(run.stderr, f"slurmstepd: error: {words}\n")
         if run.batch is None:
             run.released = run.released or not run.groups
 
@@ -219,7 +223,7 @@ class Runner:
     def cancel(self, run: Run, session: Session) -> None:
         """Ask a running job to end as CANCELLED; it holds its nodes until it has."""
         if run.outcome is None:
-            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {_now(session)} ***"
+            words = f"*** JOB {run.job_id} ON {run.node} CANCELLED AT {time_of(session)} ***"
             self._stop(run, JobState.CANCELLED, words, session)
 
     def suspend(self, run: Run, session: Session) -> None:
@@ -240,9 +244,7 @@ class Runner:
         groups = list(run.groups.get(name, ()))
         send(groups, signal.SIGCONT)
         send(groups, signal.SIGTERM)
-        timer = threading.Timer(self._kill_wait_s, lambda: send(self._left(run, name, groups), signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
+        _after(self._kill_wait_s, lambda: send(self._left(run, name, groups), signal.SIGKILL))
 
     def _left(self, run: Run, name: str, groups: list[int]) -> list[int]:
         """Return those process groups that are a step's still; the others' numbers may be somebody else's by now."""
@@ -293,16 +295,25 @@ class Runner:
         run = Run(job.id, base_id, job.restarts, node, job.limit_end, early=early_signal(job.spec.signal))
         if info.batch and not job.het_offset:  # of the components only the first runs the script
             run.steps = [_batch_step(job, session, node)]
-            if not self._launch_batch(run, job, info, session):
-                batch = run.steps[0]
-                batch.end, batch.state, batch.signal = session.engine.now, JobState.CANCELLED.value, _CANNOT_OPEN
-                self.files.save_steps(base_id, job.id, run.steps)
-                session.engine.finish(job.id, JobState.FAILED, 0, _CANNOT_OPEN)
-                return
+            run.launch_at = time.monotonic() + _LAUNCH_LAG_S
+            _after(_LAUNCH_LAG_S, self._wake)
             earlier = [step for step in self.files.steps(base_id, job.id) if step.attempt < job.restarts]
             run.steps = [*run.steps, *earlier]
             self.files.save_steps(base_id, job.id, run.steps)
         self.runs[job.id] = run
+
+    def _begin(self, run: Run, job: Job, session: Session) -> bool:
+        """Begin its script; a job whose files cannot be opened ends."""
+        run.launch_at = None
+        info = self.files.info(run.base_id)
+        if info is not None and self._launch_batch(run, job, info, session):
+            return True
+        batch = run.steps[0]
+        batch.end, batch.state, batch.signal = session.engine.now, JobState.CANCELLED.value, _CANNOT_OPEN
+        self.files.save_steps(run.base_id, job.id, run.steps)
+        del self.runs[run.job_id]
+        session.engine.finish(job.id, JobState.FAILED, 0, _CANNOT_OPEN)
+        return False
 
     def _launch_batch(self, run: Run, job: Job, info: JobInfo, session: Session) -> bool:
         codes = _codes(job, info, run.node)
@@ -322,6 +333,12 @@ class Runner:
         except OSError:
             return False
         return True
+
+
+def _after(seconds: float, do: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, do)
+    timer.daemon = True
+    timer.start()
 
 
 def _codes(job: Job, info: JobInfo, node: str) -> dict[str, str | int]:
@@ -351,21 +368,6 @@ def _as_accounted(outcome: tuple[JobState, int, int]) -> tuple[JobState, int, in
     return outcome if state in (JobState.FAILED, JobState.COMPLETED) else (state, code, 0 if number == 15 else number)
 
 
-_WHY: Final = {
-    JobState.TIMEOUT: " DUE TO TIME LIMIT",
-    JobState.REQUEUED: " DUE TO JOB REQUEUE",
-    JobState.PREEMPTED: " DUE TO PREEMPTION",
-    JobState.NODE_FAIL: " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS",
-}
-
-
-def _why_stopped(session: Session, job_id: int) -> str:
-    """Return slurmstepd's words for why an attempt was stopped, as accounting has it."""
-    fresh = (record for record in reversed(session.engine.ended) if record.job_id == job_id)
-    last = next(fresh, None) or next(iter(session.accounting.latest_first(job_ids={job_id})), None)
-    return "" if last is None else _WHY.get(last.state, "")
-
-
 def _alive(groups: list[int]) -> list[int]:
     """Return the process groups that have members."""
     found = []
@@ -376,23 +378,3 @@ def _alive(groups: list[int]) -> list[int]:
             continue
         found.append(group)
     return found
-
-
-def _tell_steps(run: Run, session: Session) -> None:
-    """Write what slurmstepd writes as the steps of a job are told to end."""
-    for step in run.steps if run.stderr is not None else ():
-        if step.end is None and step.name != "batch":
-            said = f"*** STEP {run.job_id}.{step.name} ON {run.node} CANCELLED AT {_now(session)} ***"
-            _append(run.stderr or "", f"slurmstepd: error: {said}\n")
-
-
-def _now(session: Session) -> str:
-    return datetime.fromtimestamp(session.engine.now).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _append(path: str, text: str) -> None:
-    try:
-        with Path(path).open("a", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError:
-        return
