@@ -141,10 +141,13 @@ def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: in
         over["least_loaded"] = True
     if partition.exclusive or spec.exclusive or not sharing.cpus:
         return over if not partition.exclusive else {}
-    node_gpus = max(spec.gpus_per_node or 0, (spec.gpus_per_task or 0) * (spec.ntasks_per_node or 1))
+    tasks_a_node = spec.ntasks_per_node
+    if spec.gpus_per_task and spec.ntasks and not tasks_a_node:
+        tasks_a_node = -(-spec.ntasks // nodes)
+    node_gpus = max(spec.gpus_per_node or 0, (spec.gpus_per_task or 0) * (tasks_a_node or 1))
     if spec.gpus and not node_gpus:
         node_gpus = -(-spec.gpus // nodes)
-    cpus = spec.cpus_per_task * (spec.ntasks_per_node or 1)
+    cpus = spec.cpus_per_task * (tasks_a_node or 1)
     if spec.cpus_per_task == 1 and node_gpus and sharing.default_cpus_per_gpu:
         cpus = max(cpus, node_gpus * sharing.default_cpus_per_gpu)
     memory: int | None = 0
@@ -167,7 +170,7 @@ def _share(spec: JobSpec, machine: Machine, partition: PartitionShape, nodes: in
         if memory and sharing.max_memory_per_cpu_bytes:
             cpus = max(cpus, -(-memory // sharing.max_memory_per_cpu_bytes))
     tasks = (spec.ntasks or 0) * spec.cpus_per_task
-    spread = spec.nodes_min is None and spec.ntasks_per_node is None and tasks > cpus * nodes
+    spread = spec.nodes_min is None and tasks_a_node is None and tasks > cpus * nodes
     return {
         "node_cpus": cpus,
         "node_gpus": node_gpus,

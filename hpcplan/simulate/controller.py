@@ -178,8 +178,8 @@ class Controller(Turns):
             super()._hold(job)
         else:
             holding = self._holdings[job.id] = resources.holding(job.request, job.nodes, job.node_cpus)
-            if job.request.spread:
-                job.node_cpus = holding.cpus
+            if job.request.spread or job.request.cpus > job.request.node_cpus * job.nodes.bit_count():
+                job.node_cpus = holding.cpus  # more than the least of some node
             resources.take(holding)
             self.busy = resources.full()
         insort(self._promised, (job.limit_end, job.id, job.nodes))

@@ -168,7 +168,9 @@ class Placement:
         if not self._switches:
             return choose_nodes(request, positions, offer)
         for count in range(request.minimum, (request.maximum if request.spread else request.minimum) + 1):
-            nodes = self._under_switches(replace(request, minimum=count) if request.spread else request, usable)
+            nodes = self._under_switches(
+                replace(request, minimum=count, maximum=count) if request.spread else request, usable
+            )
             if not request.spread or sum(int(offer.cpus[node]) for node in _positions(nodes)) >= request.cpus:
                 return nodes
         return 0

@@ -158,11 +158,11 @@ class Resources:
             fits &= (free[_OTHERS:] >= need[_OTHERS:]).all(axis=0)
         return fits
 
-    def usable_cpus(self, request: Request, times: int = 1) -> Vector:
+    def usable_cpus(self, request: Request, times: int = 1, *, near_gpus: bool = True) -> Vector:
         """Return how many CPUs of each node the request could use, whole cores, if CPUs may be given ``times`` times.
 
         It takes all that are free, but no more than there is memory for where memory goes by the CPU; of a job with
-        GPUs only those that its tasks need are looked for near the GPUs.
+        GPUs only those that a node has to give are looked for, ``near_gpus``.
         """
         capacity = self.capacity
         full: Vector = capacity.full[_CPUS]
@@ -174,7 +174,7 @@ class Resources:
             units = np.maximum(0, -(-(cpus - with_memory) // capacity.units))
             cpus = np.maximum(0, cpus - units * capacity.units)
             cpus = cpus // request.node_cpus * request.node_cpus
-        if request.gres_a_node and not request.spread:
+        if near_gpus and request.gres_a_node and not request.spread:
             cpus = np.minimum(cpus, capacity.need(request)[_CPUS])
         return cpus
 
@@ -240,7 +240,7 @@ class Resources:
             amounts[_CPUS] = self._of_sockets(request, where, amounts[_CPUS])
         left = request.cpus - request.node_cpus * len(where)
         if left > 0:
-            more = self.usable_cpus(request)[where]
+            more = self.usable_cpus(request, near_gpus=False)[where]
             units = capacity.units[where]
             for position in range(len(where)):
                 extra = max(0, min(left, int(more[position]) - request.node_cpus))

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from hpcplan.hostlist import expand
 from hpcplan.simulate import shared_choice
-from hpcplan.simulate.jobs import JobSpec, Request
+from hpcplan.simulate.controller import Controller
+from hpcplan.simulate.job_records import node_shares
+from hpcplan.simulate.jobs import Behaviour, JobSpec, Request
 from hpcplan.simulate.outcome import Row
 from hpcplan.simulate.shared_choice import Offer, choose_nodes
 from hpcplan.simulate.slurm_cluster import SlurmCluster, read_slurm_cluster
@@ -189,3 +191,24 @@ def test_no_cpu_and_no_gpu_is_given_twice(
                     have[0] += cpus
                     have[1] += gpus
         assert all(cpus <= 8 and gpus <= 4 for cpus, gpus in used.values())
+
+
+def test_tasks_go_to_few_nodes_under_a_switch(tmp_path: Path) -> None:
+    """As on a real 22.05.8 (select/cons_tres, topology/tree)."""
+    (tmp_path / "topology.conf").write_text("SwitchName=leaf Nodes=n[1-4]\n")
+    tree = SHARED + "TopologyPlugin=topology/tree\nGresTypes=gpu\n" + NODES + BATCH
+    asked: list[tuple[dict[str, int], str, tuple[int, ...] | None, int]] = [
+        ({"ntasks": 2}, "n1", (2,), 0),
+        ({"ntasks": 2, "nodes_min": 1}, "n1", (2,), 0),
+        ({"ntasks": 10}, "n[1-2]", (8, 2), 0),
+        ({"ntasks": 6, "nodes_min": 2}, "n[1-2]", (5, 1), 0),
+        ({"ntasks": 6, "nodes_min": 2, "gpus_per_node": 2}, "n[1-2]", (5, 1), 4),
+        ({"ntasks": 2, "gpus_per_task": 2}, "n1", None, 4),
+    ]
+    for spec, nodes, cpus, gpus in asked:
+        slurmctld = Controller(cluster(tmp_path, tree), name="tree")
+        number = slurmctld.submit(JobSpec(**spec), Behaviour(1000), "ana")  # type: ignore[arg-type]
+        slurmctld.advance(slurmctld.now + 5)
+        job = slurmctld.running[number]
+        assert (job.node_list, job.node_cpus) == (nodes, cpus), spec
+        assert sum(share.gpus for share in node_shares(job, slurmctld.machine)) == gpus, spec

@@ -2,11 +2,13 @@
 
 By hand, as root, from the top of the checkout; the Slurm of ``HPCPLAN_SLURM_PREFIX`` has to be 23.11 or newer:
 
-    python -m tests.slurm.record_blocks FOLDER -o DECISIONS.csv [--count 150] [--seed 1] [--options "--spread-segments"]
+    python -m tests.slurm.record_blocks FOLDER -o DECISIONS.csv [--count 150] [--seed 1] [--options WORDS] ...
 
 FOLDER holds ``slurm.conf``, the lines with NodeName and PartitionName as for :mod:`tests.slurm.record_schedule`, and
-``topology.conf`` or ``topology.yaml``. Jobs of whole nodes come and go at random. A row has the nodes that were free,
-those asked for, the segment (0: none), further options, and the nodes given, none where the job had to wait.
+``topology.conf`` or ``topology.yaml``. Jobs of whole nodes come and go at random, with one of the ``--options`` each
+(``--spread-segments``, ``--consolidate-segments``, ``--exclusive=topo``; ``RANGE`` is a range of nodes, ``NODELIST``
+some nodes that it must have). A row has the nodes that were free, those held by jobs with ``--exclusive=topo``, those
+asked for, the segment (0: none), further options, and the nodes given, none where the job had to wait.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pathlib import Path
 from hpcplan.hostlist import compress, expand
 from tests.slurm.record_schedule import cluster, run
 
-COLUMNS = ("free", "nodes", "segment", "options", "given")
+COLUMNS = ("free", "alone", "nodes", "segment", "options", "given")
 
 
 def decisions(env: Mapping[str, str], count: int, seed: int, options: tuple[str, ...]) -> Iterator[dict[str, object]]:
@@ -32,6 +34,7 @@ def decisions(env: Mapping[str, str], count: int, seed: int, options: tuple[str,
     draw = random.Random(seed)
     nodes = set(expand(",".join(run(env, "sinfo", "-h", "-o", "%N").split())))
     running: dict[str, set[str]] = {}
+    alone: set[str] = set()
     told = 0
     while told < count:
         while running and draw.random() < len(set().union(*running.values())) / (1.4 * len(nodes)):
@@ -39,19 +42,35 @@ def decisions(env: Mapping[str, str], count: int, seed: int, options: tuple[str,
         free = nodes.difference(*running.values())
         segment = draw.choice([0, 0, 1, 2, 3, 4, 5, 6, 8])
         wanted = segment * draw.randint(1, max(1, len(nodes) // (2 * segment))) if segment else _width(draw, len(nodes))
-        more = draw.choice(options) if segment else ""
-        words = [f"--nodes={wanted}", *([f"--segment={segment}"] if segment else []), *more.split()]
+        asked, more = _drawn(draw, draw.choice(options), wanted, segment, sorted(free or nodes))
+        words = [f"--nodes={asked}", *([f"--segment={segment}"] if segment else []), *more.split()]
         answer = _allocate(env, words)
         said = re.search(r"Granted job allocation (\d+)", answer)
         given: set[str] = set()
         if said is not None:
             given = set(expand(run(env, "squeue", "-h", "-j", said[1], "-o", "%N").strip()))
             running[said[1]] = given
+            alone |= {said[1]} if "topo" in more else set()
         elif "timed out" not in answer and "busy" not in answer:
             print(" ".join(words), "->", answer.strip())
             continue
         told += 1
-        yield {"free": _written(free), "nodes": wanted, "segment": segment, "options": more, "given": _written(given)}
+        held = set().union(*(running[job] for job in alone if job in running and job != (said and said[1])))
+        yield {
+            "free": _written(free), "alone": _written(held), "nodes": asked, "segment": segment, "options": more,
+            "given": _written(given),
+        }  # fmt: skip
+
+
+def _drawn(draw: random.Random, more: str, wanted: int, segment: int, names: list[str]) -> tuple[str, str]:
+    """Return how many nodes to ask for, and the options with what was drawn for them."""
+    if more == "RANGE":
+        return f"{wanted}-{wanted + (segment or 1) * draw.randint(1, 3) + draw.choice([0, 0, 1])}", ""
+    if more == "NODELIST":
+        return str(
+            wanted
+        ), f"--nodelist={_written(set(draw.sample(names, min(draw.randint(1, 3), wanted, len(names)))))}"
+    return str(wanted), more if segment or "segment" not in more else ""
 
 
 def _written(names: set[str]) -> str:
@@ -63,7 +82,8 @@ def _width(draw: random.Random, nodes: int) -> int:
 
 
 def _allocate(env: Mapping[str, str], words: list[str]) -> str:
-    command = ["salloc", "--no-shell", "--immediate=2", "--exclusive", "--time=60", *words]
+    whole = [] if "--exclusive=topo" in words else ["--exclusive"]
+    command = ["salloc", "--no-shell", "--immediate=2", *whole, "--time=60", *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60).stderr
 
 

@@ -15,7 +15,9 @@ __all__ = [
     "Clock",
     "Column",
     "Field",
+    "at_least",
     "elapsed",
+    "first_to",
     "fit",
     "limit",
     "line_of",
@@ -87,6 +89,12 @@ def release(version: str) -> str:
     return version if version.count(".") > 1 else f"{version}.0"
 
 
+def at_least(version: str, since: str) -> bool:
+    """Whether a version of Slurm is of a release, ``23.11``, or of a later one."""
+    have, wanted = (tuple(int(part) for part in text.split(".")[:2]) for text in (version, since))
+    return have >= wanted
+
+
 def long_date(when: int) -> str:
     """Return the date above a long listing: ``Thu Nov 27 20:26:01 2026``."""
     return datetime.fromtimestamp(when).strftime("%a %b %d %H:%M:%S %Y")
@@ -128,6 +136,11 @@ def mebibytes(count: int | None) -> str:
             return f"{size}{unit}"
         size //= 1024
     return f"{size}T"
+
+
+def first_to(count: int) -> str:
+    """Return the numbers of the first so many of something: ``0-3``."""
+    return f"0-{count - 1}" if count > 1 else "0"
 
 
 def fit(text: str, width: int, *, right: bool = False) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, Final
 
 from hpcplan.hostlist import expand
+from hpcplan.simulate.commands.data_parser import yaml_text
 from hpcplan.simulate.commands.formatting import release
 from hpcplan.simulate.commands.jobfiles import Step
-from hpcplan.simulate.commands.rows import JobRow, expected_start, task_ranges
+from hpcplan.simulate.commands.options import Words
+from hpcplan.simulate.commands.reply import Call
+from hpcplan.simulate.commands.rows import JobRow, expected_start
 from hpcplan.simulate.commands.squeue_fields import tres_text
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
-__all__ = ["envelope", "sacct_json", "squeue_json"]
+__all__ = ["envelope", "sacct_json", "say_old", "squeue_json"]
 
 _MIB: Final = 1024**2
 
@@ -32,6 +36,14 @@ def envelope(session: Session, plugin: str, name: str, key: str, rows: list[dict
         "errors": [],
         key: rows,
     }
+
+
+def say_old(call: Call, words: Words, document: dict[str, Any]) -> None:
+    """Print a document as 22.05 does, as JSON or YAML."""
+    if "yaml" in words:
+        call.reply.out += yaml_text(document)
+    else:
+        call.reply.say(json.dumps(document, indent=2))
 
 
 def squeue_json(session: Session, rows: Iterable[JobRow]) -> dict[str, Any]:
@@ -56,7 +68,7 @@ def _squeue_job(session: Session, row: JobRow) -> dict[str, Any]:
         "array_job_id": record.array_job_id or 0,
         "array_task_id": record.array_task_id,
         "array_max_tasks": spec.array_limit or 0,
-        "array_task_string": task_ranges(row.tasks) if row.tasks else "",
+        "array_task_string": row.array_word.strip("[]") if row.tasks else "",
         "association_id": 1,
         "batch_features": "",
         "batch_flag": info.batch if info else True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -11,8 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.data_parser import json_flags, parser_of, say_json
 from hpcplan.simulate.commands.formatting import Clock
-from hpcplan.simulate.commands.job_json import sacct_json
+from hpcplan.simulate.commands.job_json import sacct_json, say_old
+from hpcplan.simulate.commands.json_accounting import accounting_document
 from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, is_user, live_rows, read_target
@@ -27,8 +28,8 @@ _TABLE: Final = flags(
     "nnodes:i nodelist:N partition:r qos:q starttime:S state:s timelimit-max:K timelimit-min:k uid:u user reason:R "
     "units wckeys:W flags:F constraints:C",
     "allclusters:L allocations:X allusers:a batch-script:B brief:b completion:c duplicates:D env-vars federation "
-    "helpformat:e help:h json local long:l noheader:n noconvert parsable:p parsable2:P truncate:T use-local-uid usage "
-    "verbose:v version:V yaml",
+    "helpformat:e help:h local long:l noheader:n noconvert parsable:p parsable2:P truncate:T use-local-uid usage "
+    "verbose:v version:V",
     "whole-hetjob",
 )
 _DEFAULT: Final = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
@@ -46,9 +47,11 @@ _LONG: Final = (
 
 def sacct(controller: Controller, connection: Any, call: Call) -> int:
     """Print what accounting knows of jobs and their steps."""
-    words = read_words("sacct", call.words, _TABLE)
+    version = controller.store.settings().slurm_version
+    table = (*_TABLE, *json_flags(version))
+    words = read_words("sacct", call.words, table)
     if "help" in words or "usage" in words:
-        call.reply.say(usage("sacct", _TABLE))
+        call.reply.say(usage("sacct", table))
         return 0
     if "helpformat" in words:
         _help_format(call)
@@ -60,12 +63,22 @@ def sacct(controller: Controller, connection: Any, call: Call) -> int:
         if "batch-script" in words:
             _print_scripts(call, rows)
             return 0
-        if "json" in words:
-            call.reply.say(json.dumps(sacct_json(session, rows), indent=2))
+        if "json" in words or "yaml" in words:
+            _say_jobs(call, session, words, rows)
             return 0
     lines = [Line(row, step) for row in rows for step in (None, *_steps(row, words))]
     _print(call, words, columns, _with_targets(lines, words), clock)
     return 0
+
+
+def _say_jobs(call: Call, session: Session, words: Words, rows: list[JobRow]) -> None:
+    parser = parser_of("sacct", words, session.settings.slurm_version, call)
+    if parser is None:
+        return
+    if parser.is_old:
+        say_old(call, words, sacct_json(session, rows))
+        return
+    say_json(call, session, parser, words, map(accounting_document, rows), "accounting", key="jobs", times=())
 
 
 def _print_scripts(call: Call, rows: list[JobRow]) -> None:

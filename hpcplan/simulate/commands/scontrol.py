@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +12,11 @@ from hpcplan.simulate.commands import scontrol_partitions as partitions
 from hpcplan.simulate.commands import scontrol_reservations as reservations
 from hpcplan.simulate.commands import scontrol_update as update
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.data_parser import json_flags, parser_of, say_json
 from hpcplan.simulate.commands.formatting import Clock, elapsed, release
-from hpcplan.simulate.commands.job_json import squeue_json
-from hpcplan.simulate.commands.options import Flag, Words, flags, read_words, usage
+from hpcplan.simulate.commands.json_jobs import step_document
+from hpcplan.simulate.commands.json_nodes import node_document, partition_document, reservation_document
+from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.scontrol_jobs import block, job_block, step_block
@@ -28,8 +29,8 @@ from hpcplan.simulate.commands.scontrol_show import (
     partition_block,
     topology_lines,
 )
-from hpcplan.simulate.commands.sinfo import nodes_json
-from hpcplan.simulate.commands.squeue import controller_rows
+from hpcplan.simulate.commands.squeue import controller_rows, say_jobs
+from hpcplan.simulate.store import Session
 
 __all__ = ["scontrol"]
 
@@ -43,7 +44,7 @@ Action = Callable[[Controller, Call, Words, list[str]], None]
 def scontrol(controller: Controller, connection: Any, call: Call) -> int:
     """Show and change what the controller knows."""
     version = controller.store.settings().slurm_version
-    table = (*_TABLE, Flag("json", argument="none")) if _has_json(version) else _TABLE
+    table = (*_TABLE, *json_flags(version, since="23.02"))
     words = read_words("scontrol", call.words, table)
     if "help" in words:
         call.reply.say(usage("scontrol", table, "COMMAND [WORD ...]"))
@@ -56,11 +57,6 @@ def scontrol(controller: Controller, connection: Any, call: Call) -> int:
         raise Refusal(f"invalid keyword: {keyword}")
     _ACTIONS[name](controller, call, words, rest)
     return call.reply.code
-
-
-def _has_json(version: str) -> bool:
-    year, month = (int(part) for part in version.split(".")[:2])
-    return (year, month) >= (23, 11)
 
 
 def _keyword(word: str) -> str | None:
@@ -107,13 +103,25 @@ def _show_job(controller: Controller, call: Call, words: Words, identity: str | 
                 raise Refusal("slurm_load_jobs error: Invalid job id specified")
             if len(rows) > 1 and target.tasks is None:  # of an array that of its own id first, then the newest
                 rows.sort(key=lambda row: (row.record.job_id != row.record.array_job_id, -row.record.job_id))
-        if "json" in words:
-            call.reply.say(json.dumps(squeue_json(session, rows), indent=2))
+        if _is_json(words):
+            say_jobs(call, session, words, rows)
             return
         if not rows:
             call.reply.say("No jobs in the system")
         for row in rows:
             call.reply.out += block(job_block(session, row, clock, detail="details" in words), one_line=one_line)
+
+
+def _is_json(words: Words) -> bool:
+    return "json" in words or "yaml" in words
+
+
+def _say(
+    call: Call, session: Session, words: Words, documents: Iterable[dict[str, Any]], kind: str, *times: str
+) -> None:
+    parser = parser_of("scontrol", words, session.settings.slurm_version, call)
+    if parser is not None:
+        say_json(call, session, parser, words, documents, kind, times=times)
 
 
 def _show_daemons(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
@@ -131,10 +139,17 @@ def _show_step(controller: Controller, call: Call, words: Words, identity: str |
             rows = [row for row in rows if row.is_meant(target)]
             if not rows:
                 raise Refusal("slurm_get_job_steps error: Invalid job id specified")
-        for row in rows:
-            for step in row.steps:
-                if step.end is None and (target is None or target.step in (None, step.name)):
-                    call.reply.out += block(step_block(row, step, clock), one_line=one_line)
+        found = [
+            (row, step)
+            for row in rows
+            for step in row.steps
+            if step.end is None and (target is None or target.step in (None, step.name))
+        ]
+        if _is_json(words):
+            _say(call, session, words, (step_document(*one) for one in found), "steps", "last_update")
+            return
+        for row, step in found:
+            call.reply.out += block(step_block(row, step, clock), one_line=one_line)
     if not call.reply.out and target is not None:
         call.reply.say(f"Job step {identity} not found")
         call.reply.code = 1
@@ -149,8 +164,8 @@ def _show_node(controller: Controller, call: Call, words: Words, identity: str |
             call.reply.say(f"Node {error.args[0]} not found")
             call.reply.code = 1
             return
-        if "json" in words:
-            call.reply.say(json.dumps(nodes_json(session, found), indent=2))
+        if _is_json(words):
+            _say(call, session, words, (node_document(session, *one) for one in found), "nodes", "last_update")
             return
         for node, group in found:
             call.reply.out += block(node_block(session, node, group, clock), one_line="oneliner" in words)
@@ -163,9 +178,13 @@ def _show_partition(controller: Controller, call: Call, words: Words, identity: 
             call.reply.say(f"Partition {identity} not found")
             call.reply.code = 1
             return
-        for name, part in machine.partitions.items():
-            if identity in (None, name):
-                call.reply.out += block(partition_block(machine, part), one_line="oneliner" in words)
+        named = [part for name, part in machine.partitions.items() if identity in (None, name)]
+        if _is_json(words):
+            documents = (partition_document(session, part) for part in named)
+            _say(call, session, words, documents, "partitions", "last_update")
+            return
+        for part in named:
+            call.reply.out += block(partition_block(machine, part), one_line="oneliner" in words)
 
 
 def _show_config(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
@@ -201,6 +220,11 @@ def _show_reservation(controller: Controller, call: Call, words: Words, identity
             call.reply.say(f"Reservation {identity} not found")
             call.reply.code = 1
             return
+        if _is_json(words):
+            named = [one for name, one in found.items() if identity in (None, name)]
+            documents = (reservation_document(session, one) for one in named)
+            _say(call, session, words, documents, "reservations", "last_update")
+            return
         if not found:
             call.reply.say("No reservations in the system")
         for name, one in found.items():
@@ -210,6 +234,10 @@ def _show_reservation(controller: Controller, call: Call, words: Words, identity
 
 
 def _show_licenses(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    if _is_json(words):
+        with controller.session() as session:
+            _say(call, session, words, [], "licenses", "last_update")
+        return
     call.reply.say("No licenses configured in Slurm.")
 
 
@@ -233,7 +261,13 @@ _ENTITIES: Final = (
 
 
 def _ping(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:
-    call.reply.say(f"Slurmctld(primary) at {socket.gethostname()} is UP")
+    host = socket.gethostname()
+    if _is_json(words):
+        ping = {"hostname": host, "pinged": "UP", "responding": True, "latency": 0, "mode": "primary", "primary": True}
+        with controller.session() as session:
+            _say(call, session, words, [ping], "pings")
+        return
+    call.reply.say(f"Slurmctld(primary) at {host} is UP")
 
 
 def _version(controller: Controller, call: Call, words: Words, rest: list[str]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from hpcplan.simulate.commands.formatting import Clock, elapsed, limit, mebibytes
+from itertools import groupby
+
+from hpcplan.hostlist import compress, expand
+from hpcplan.simulate.commands.formatting import Clock, elapsed, first_to, limit, mebibytes
 from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.rows import JobRow, expected_start
 from hpcplan.simulate.commands.squeue_fields import tres_text
+from hpcplan.simulate.job_records import Share, node_shares
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
@@ -111,8 +115,6 @@ def _planned_nodes(session: Session, row: JobRow) -> str:
 
 def first_node(session: Session, row: JobRow) -> str:
     """Return the first of a job's nodes."""
-    from hpcplan.hostlist import expand
-
     if row.job is not None and row.job.nodes:
         return session.machine.names_of(row.job.nodes & -row.job.nodes)[0]
     return next(iter(expand(row.record.node_list or "")), "")
@@ -133,13 +135,7 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
         f"Socks/Node=* NtasksPerN:B:S:C={per_node}:0:*:* CoreSpec=*",
     ]
     if detail and record.start_time is not None and record.node_list:
-        cpus = max(1, (record.cpus or 1) // max(1, nodes))
-        gpus = (record.gpus or 0) // max(1, nodes)
-        gres = f"gpu:{gpus}(IDX:0-{gpus - 1})" if gpus else ""
-        memory = (record.memory_bytes or 0) // 1024**2 // max(1, nodes)
-        if gpus:
-            lines.append(f"JOB_GRES=gpu:{gpus * nodes}")
-        lines.append(f"  Nodes={record.node_list} CPU_IDs=0-{cpus - 1} Mem={memory} GRES={gres}")
+        lines += _shares(session, row)
     memory_word = "MinMemoryCPU" if spec.memory_per_cpu_bytes else "MinMemoryNode"
     memory_bytes = spec.memory_per_cpu_bytes or spec.memory_per_node_bytes
     shared = "NO" if spec.exclusive else "OK"
@@ -149,6 +145,24 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
         *([f"Reservation={spec.reservation}"] if spec.reservation else []),
         f"OverSubscribe={shared} Contiguous=0 Licenses=(null) Network=(null)",
     ]
+    return lines
+
+
+def _shares(session: Session, row: JobRow) -> list[str]:
+    """Return what a job has of its nodes, those that follow one another and are alike on one line."""
+    record = row.record
+    names = list(expand(record.node_list or ""))
+    cpus, gpus = (max(0, number or 0) // len(names) for number in (record.cpus, record.gpus))
+    shares = [Share(cpus, gpus, (record.memory_bytes or 0) // len(names))] * len(names)
+    if row.job is not None and row.job.running:
+        shares = node_shares(row.job, session.machine)
+    total = sum(share.gpus for share in shares)
+    lines = [f"JOB_GRES={f'gpu:{total}' if total else '(null)'}"]
+    for share, group in groupby(zip(names, shares, strict=True), key=lambda one: one[1]):
+        gres = f"gpu:{share.gpus}(IDX:{first_to(share.gpus)})" if share.gpus else ""
+        memory = share.memory_bytes // 1024**2 if record.memory_bytes else 0
+        alike = compress([name for name, _ in group])
+        lines.append(f"  Nodes={alike} CPU_IDs={first_to(share.cpus)} Mem={memory} GRES={gres}")
     return lines
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hpcplan.hostlist import compress, expand
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.data_parser import json_flags, parser_of, say_json
 from hpcplan.simulate.commands.formatting import (
     Clock,
     Column,
@@ -23,21 +22,22 @@ from hpcplan.simulate.commands.formatting import (
     short_time,
     spelt_out,
 )
-from hpcplan.simulate.commands.job_json import envelope
+from hpcplan.simulate.commands.job_json import say_old
+from hpcplan.simulate.commands.json_nodes import gres_in_use, line_document, old_nodes
 from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.scontrol_reservations import reservations_of, sinfo_line
-from hpcplan.simulate.commands.scontrol_show import gpus_used, memory_used, nodes_named, state_word
+from hpcplan.simulate.commands.scontrol_show import gpus_used, memory_used, nodes_named
 from hpcplan.simulate.machine import NodeGroupShape, PartitionShape
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import NodeRecord
 
-__all__ = ["nodes_json", "sinfo"]
+__all__ = ["sinfo"]
 
 _TABLE: Final = flags(
     "clusters:M format:o Format:O iterate:i nodes:n partition:p sort:S states:t",
-    "all:a dead:d exact:e federation future:F help hide json list-reasons:R local long:l Node:N noconvert noheader:h "
-    "responding:r summarize:s reservation:T usage verbose:v version:V yaml",
+    "all:a dead:d exact:e federation future:F help hide list-reasons:R local long:l Node:N noconvert noheader:h "
+    "responding:r summarize:s reservation:T usage verbose:v version:V",
 )
 _SHORT: Final = "%9P %.5a %.10l %.6D %.6t %N"
 _LONG: Final = "%9P %.5a %.10l %.10s %.4r %.8h %.10g %.6D %.11T %N"
@@ -77,14 +77,16 @@ class Line:
 
 def sinfo(controller: Controller, connection: Any, call: Call) -> int:
     """Print partitions and nodes."""
-    words = read_words("sinfo", call.words, _TABLE)
+    version = controller.store.settings().slurm_version
+    table = (*_TABLE, *json_flags(version))
+    words = read_words("sinfo", call.words, table)
     if "help" in words or "usage" in words:
-        call.reply.say(usage("sinfo", _TABLE))
+        call.reply.say(usage("sinfo", table))
         return 0
     states = _states(words)
     with controller.session() as session:
-        if "json" in words:
-            call.reply.say(json.dumps(nodes_json(session), indent=2))
+        if "json" in words or "yaml" in words:
+            _say_lines(call, session, words, states)
             return 0
         clock = Clock(call.env)
         if "reservation" in words:
@@ -102,6 +104,30 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
     for line in lines:
         call.reply.say(line_of(before, columns, [column.field.value(line) for column in columns]))
     return call.reply.code
+
+
+def _say_lines(call: Call, session: Session, words: Words, states: set[str] | None) -> None:
+    """Print nodes as JSON: 22.05 each of them, later releases by partition those that are alike."""
+    parser = parser_of("sinfo", words, session.settings.slurm_version, call)
+    if parser is None:
+        return
+    if parser.is_old:
+        say_old(call, words, old_nodes(session))
+        return
+    parts = set(words.every("partition"))
+    alike: dict[tuple[object, ...], Line] = {}
+    for node in _nodes(session):
+        if _chosen(node, words, states, parts):
+            record = node.record
+            key = (
+                node.part.name, record.state, record.flags, record.cpus, record.cpus_allocated, record.memory_bytes,
+                record.gres, node.gpus_used, record.features, record.reason, node.group.weight,
+            )  # fmt: skip
+            alike.setdefault(key, Line([], node.part)).nodes.append(node)
+    documents = [
+        line_document(session, line.part, [(node.record, node.group) for node in line.nodes]) for line in alike.values()
+    ]
+    say_json(call, session, parser, words, documents, "sinfo", times=())
 
 
 def _print_reservations(session: Session, call: Call, clock: Clock, *, header: bool) -> None:
@@ -359,43 +385,4 @@ def _job_size(part: PartitionShape) -> str:
 
 
 def _gres_used(node: Node) -> str:
-    if not node.record.gres:
-        return "gpu:0"
-    return re.sub(r":\d+$", f":{node.gpus_used}", node.record.gres)
-
-
-def nodes_json(session: Session, found: Iterable[tuple[NodeRecord, NodeGroupShape]] | None = None) -> dict[str, Any]:
-    """Return the document of ``sinfo --json``, of all nodes or of those given."""
-    rows = [_json_node(session, *one) for one in (nodes_named(session, None) if found is None else found)]
-    return envelope(session, "openapi/v0.0.38", "Slurm OpenAPI v0.0.38", "nodes", rows)
-
-
-def _json_node(session: Session, node: NodeRecord, group: NodeGroupShape) -> dict[str, Any]:
-    import platform
-
-    cpus, allocated, memory = node.cpus or 0, node.cpus_allocated or 0, (node.memory_bytes or 0) // 1024**2
-    used = gpus_used(session, node.name) if allocated else 0
-    flags_: Iterable[str] = node.flags
-    gpus = f",gres/gpu={node.gpus}" if node.gpus else ""
-    return {
-        "architecture": platform.machine(), "burstbuffer_network_address": "", "boards": 1,
-        "boot_time": session.started, "comment": "", "cores": 1, "cpu_binding": 0, "cpu_load": 0, "extra": "",
-        "free_memory": memory - memory_used(session, node.name) // 1024**2, "cpus": cpus,
-        "last_busy": session.engine.now, "features": ",".join(node.features),
-        "active_features": ",".join(node.features), "gres": node.gres or "", "gres_drained": "N/A",
-        "gres_used": re.sub(r":\d+$", f":{used}", node.gres) if node.gres else "", "mcs_label": "", "name": node.name,
-        "next_state_after_reboot": "invalid", "address": node.name, "hostname": node.name,
-        "state": state_word(node).partition("+")[0].lower(),
-        "state_flags": list(flags_), "next_state_after_reboot_flags": [],
-        "operating_system": f"{platform.system()} {platform.release()}", "owner": None,
-        "partitions": list(node.partitions), "port": 6818, "real_memory": memory, "reason": node.reason or "",
-        "reason_changed_at": session.started if node.reason else 0,
-        "reason_set_by_user": "root" if node.reason else None, "slurmd_start_time": session.started, "sockets": cpus,
-        "threads": 1, "temporary_disk": 0, "weight": group.weight,
-        "tres": f"cpu={cpus},mem={memory}M,billing={cpus}{gpus}",
-        "slurmd_version": release(session.settings.slurm_version),
-        "alloc_memory": memory_used(session, node.name) // 1024**2, "alloc_cpus": allocated,
-        "idle_cpus": cpus - allocated,
-        "tres_used": (f"cpu={allocated}" + (f",gres/gpu={used}" if used else "")) if allocated else None,
-        "tres_weighted": float(allocated),
-    }  # fmt: skip
+    return gres_in_use(node.record, node.gpus_used) or "gpu:0"

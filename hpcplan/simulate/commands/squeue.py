@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -10,10 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.data_parser import json_flags, parser_of, say_json
 from hpcplan.simulate.commands.formatting import (
     Clock,
     Column,
     Field,
+    at_least,
     line_of,
     long_date,
     read_long,
@@ -21,8 +22,9 @@ from hpcplan.simulate.commands.formatting import (
     short_time,
     spelt_out,
 )
-from hpcplan.simulate.commands.job_json import squeue_json
+from hpcplan.simulate.commands.job_json import say_old, squeue_json
 from hpcplan.simulate.commands.jobfiles import Step
+from hpcplan.simulate.commands.json_jobs import job_document
 from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import (
@@ -39,13 +41,13 @@ from hpcplan.simulate.commands.states import read_states
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobRecord, JobState
 
-__all__ = ["controller_rows", "squeue"]
+__all__ = ["controller_rows", "say_jobs", "squeue"]
 
 _TABLE: Final = flags(
     "clusters:M account:A format:o Format:O jobs:j licenses:L name:n node partition:p qos:q reservation:R states:t "
     "sort:S users:u nodelist:w iterate:i",
     "all:a array:r federation help hide long:l local me noconvert noheader:h notme only-job-state priority:P sibling "
-    "start usage verbose:v version:V json yaml array-unique",
+    "start usage verbose:v version:V array-unique",
     "steps:s",
 )
 _SHORT: Final = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
@@ -57,18 +59,20 @@ _MIN_JOB_AGE_S: Final = 300
 
 def squeue(controller: Controller, connection: Any, call: Call) -> int:
     """Print the jobs that the controller knows."""
-    words = read_words("squeue", call.words, _TABLE)
+    version = controller.store.settings().slurm_version
+    table = (*_TABLE, *json_flags(version))
+    words = read_words("squeue", call.words, table)
     if "help" in words or "usage" in words:
-        call.reply.say(usage("squeue", _TABLE))
+        call.reply.say(usage("squeue", table))
         return 0
     clock = Clock(call.env)
     with controller.session() as session:
         rows = controller_rows(controller, session, whole_arrays="array" not in words)
-        rows = _chosen(rows, words, call)
+        rows = _chosen(rows, words, call, version)
         if "start" in words:
             rows = [row for row in rows if row.state is JobState.PENDING]
-        if "json" in words:
-            call.reply.say(json.dumps(squeue_json(session, rows), indent=2))
+        if "json" in words or "yaml" in words:
+            say_jobs(call, session, words, rows)
             return 0
         if "steps" in words:
             _print_steps(call, rows, words, clock)
@@ -87,6 +91,18 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
     for line in lines:
         call.reply.say(line)
     return call.reply.code
+
+
+def say_jobs(call: Call, session: Session, words: Words, rows: list[JobRow]) -> None:
+    """Print jobs as JSON (or YAML), in the shape of the cluster's release."""
+    parser = parser_of(call.command, words, session.settings.slurm_version, call)
+    if parser is None:
+        return
+    if parser.is_old:
+        say_old(call, words, squeue_json(session, rows))
+        return
+    documents = (job_document(session, row) for row in rows)
+    say_json(call, session, parser, words, documents, "jobs", times=("last_backfill", "last_update"))
 
 
 def controller_rows(controller: Controller, session: Session, *, whole_arrays: bool = True) -> list[JobRow]:
@@ -139,12 +155,14 @@ def _columns(words: Words, call: Call, known: Any) -> tuple[str, list[Column[Job
     return "", read_long(named, long_names(known), "squeue", call)
 
 
-def _chosen(rows: list[JobRow], words: Words, call: Call) -> list[JobRow]:
+def _chosen(rows: list[JobRow], words: Words, call: Call, version: str) -> list[JobRow]:
     """Return the rows that the filters let through."""
+    in_json = "json" in words or "yaml" in words
     targets = _targets(words, call, rows)
     states = read_states("squeue", words.every("states") or call.env.get("SQUEUE_STATES", "").split(","))
     if states is None:
-        states = {state for state in JobState if not state.final or "json" in words}
+        all_states = in_json and not at_least(version, "24.05")  # which filters them as it does tables
+        states = {state for state in JobState if not state.final or all_states}
     tests: list[Callable[[JobRow], bool]] = [lambda row: row.state in states]
     if targets:
         tests.append(lambda row: any(row.is_meant(target) for target in targets))

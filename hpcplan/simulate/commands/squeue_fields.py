@@ -13,7 +13,7 @@ from hpcplan.simulate.commands.states import compact
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
-__all__ = ["fields", "long_names", "tres_text"]
+__all__ = ["fields", "group_name", "long_names", "per_task_tres", "tres_text"]
 
 _TOP: Final = 2**32 - 1
 _MIB: Final = 1024**2
@@ -42,7 +42,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "E": ("DEPENDENCY", lambda row: row.record.dependency or "(null)"),
         "f": ("FEATURES", lambda row: row.spec.constraint or "(null)"),
         "F": ("ARRAY_JOB_ID", lambda row: str(row.record.array_job_id or row.record.job_id)),
-        "g": ("GROUP", lambda row: _group(row)),
+        "g": ("GROUP", group_name),
         "G": ("GROUP", lambda row: str(row.info.gid if row.info else 0)),
         "h": ("OVER_SUBSCRIBE", lambda row: "NO" if row.spec.exclusive else "OK"),
         "H": ("SOCKETS_PER_NODE", lambda row: "*"),
@@ -194,7 +194,7 @@ def _nodes_or_reason(row: JobRow) -> str:
 
 
 @cache
-def _group_name(gid: int) -> str:
+def _name_of_group(gid: int) -> str:
     import grp
 
     try:
@@ -203,5 +203,15 @@ def _group_name(gid: int) -> str:
         return str(gid)
 
 
-def _group(row: JobRow) -> str:
-    return _group_name(row.info.gid) if row.info else "root"
+def group_name(row: JobRow) -> str:
+    """Return the group that a job runs as."""
+    return _name_of_group(row.info.gid) if row.info else "root"
+
+
+def per_task_tres(row: JobRow) -> str:
+    """Return what a job asked for a task, as Slurm keeps it from 23.11 on: ``cpu=2,gres/gpu:1``."""
+    spec, info = row.spec, row.info
+    kind = f"{spec.gpu_type}:" if spec.gpu_type else ""
+    cpus = [f"cpu={spec.cpus_per_task}"] if info is not None and info.cpus_per_task_given else []
+    gpus = [f"gres/gpu:{kind}{spec.gpus_per_task}"] if spec.gpus_per_task is not None else []
+    return ",".join([*cpus, *gpus])
