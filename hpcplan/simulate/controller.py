@@ -27,7 +27,6 @@ from hpcplan.simulate.submit_limits import has_submit_limits, refuse_too_many
 from hpcplan.simulate.threads import BackfillThread, MainThread
 from hpcplan.simulate.turns import Turns
 from hpcplan.slurm.records import JobState
-from hpcplan.units import parse_slurm_time
 
 if TYPE_CHECKING:
     from hpcplan.simulate.account_policy import AccountPolicy
@@ -145,7 +144,7 @@ class Controller(Turns):
             self._resources.level(job.request, self.available)
             self._resources.weigh(job.request, self.available, ever=True)
         if not was_queued and job.eligible_time == job.submit_time == self.now and job.request.switches:
-            heapq.heappush(self._switch_waits, (self.now + self._switch_wait_s(job), job.id))
+            heapq.heappush(self._switch_waits, (self.now + self.settings.switch_wait_s(job.spec.switches), job.id))
         if not was_queued and job.eligible_time is not None and job.begin_time == self.now:
             self._time_has_come()
 
@@ -162,12 +161,6 @@ class Controller(Turns):
     def _queue_new(self, jobs: list[Job], submissions: int = 1) -> int:
         self._triggered = True  # whether or not it may start yet
         return super()._queue_new(jobs, submissions)
-
-    def _switch_wait_s(self, job: Job) -> int:
-        """Return how long a job insists on its number of switches: ``--switches=N@TIME``, capped by the controller."""
-        longest = self.settings.max_switch_wait_s
-        _, _, wait = (job.spec.switches or "").partition("@")
-        return min(longest, parse_slurm_time(wait) or longest) if wait else longest
 
     def _whole_nodes(self) -> bool:
         return self._resources is None

@@ -11,17 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from importlib.util import find_spec
+from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from hpcplan.simulate.engine import TOP_PRIORITY
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.outcome import Row
+from hpcplan.simulate.switch_tree import parents
 from hpcplan.slurm.records import JobState
 
 if TYPE_CHECKING:
-    from hpcplan.simulate.compiled.driver import Coming
+    from hpcplan.simulate.compiled.driver import Coming, Switch
     from hpcplan.simulate.slurm_cluster import SlurmCluster
     from hpcplan.simulate.slurm_settings import SlurmSettings
     from hpcplan.simulate.trace_submissions import Submissions
@@ -35,6 +37,7 @@ __all__ = [
     "is_usual",
     "numba_is_there",
     "rules_of",
+    "shape_of",
     "usual_alone",
     "usual_cluster",
     "usual_shares",
@@ -48,7 +51,7 @@ _HARMLESS: Final = frozenset(
         "gpus", "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
         "memory_per_gpu_bytes", "account", "qos", "exclude", "constraint", "exclusive", "priority", "output", "error",
         "signal", "requeue", "comment", "open_mode", "work_dir", "expected_runtime_s", "pretend_exit",
-        "kill_on_invalid_dep", "other_gres",
+        "kill_on_invalid_dep", "other_gres", "switches", "nodelist", "nice",
     )
 )  # fmt: skip
 _unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
@@ -74,6 +77,7 @@ def usual_shares(cluster: SlurmCluster) -> bool:
         and cluster.settings.consumable
         and not any(part.jobs_per_resource > 1 for part in parts)
         and len(kinds) < _GRES_KINDS
+        and not cluster.switches
         and _is_simple(cluster)
     )
 
@@ -81,7 +85,7 @@ def usual_shares(cluster: SlurmCluster) -> bool:
 def _is_simple(cluster: SlurmCluster) -> bool:
     settings, policy = cluster.settings, cluster.policy
     return (
-        not (cluster.switches or cluster.reservations)
+        not (cluster.block_sizes or cluster.reservations)
         and not (policy.qos or policy.accounts or policy.users)
         and not (settings.multifactor and settings.priority_weight_fair_share)
         and cluster.moments is None
@@ -98,25 +102,26 @@ def numba_is_there(tell: Callable[[str], None], *, shared: bool = False) -> bool
         return False
     from hpcplan.simulate.compiled.jit import is_cold
 
-    if is_cold("shared_backfill" if shared else "backfill"):
+    if is_cold("advance_shared" if shared else "advance"):
         tell("compiling the scheduler, once for this version: some ten seconds to a good minute")
     return True
 
 
-def is_usual(job: TraceJob) -> bool:
-    """Whether compiled code can do what a job asks for."""
+def is_usual(job: TraceJob, *, shared: bool = False) -> bool:
+    """Whether compiled code can do what a job asks for, of ``shared`` nodes."""
     ask = job.ask
     return ask is None or (
         _unusual(ask) == _DEFAULTS and ask.nodes_max in (None, ask.nodes_min) and "," not in (ask.partition or "")
-    )
+        and not (shared and ask.nodelist)
+    )  # fmt: skip
 
 
 class UnusualJob(Exception):
     """A job of a trace asks for what compiled code cannot do."""
 
 
-def usual_alone(jobs: Iterable[TraceJob]) -> Iterator[TraceJob]:
-    """Yield jobs as they come.
+def usual_alone(jobs: Iterable[TraceJob], *, shared: bool) -> Iterator[TraceJob]:
+    """Yield jobs as they come, on ``shared`` nodes or whole ones.
 
     Raises:
         UnusualJob: one is not of the usual kind.
@@ -124,7 +129,7 @@ def usual_alone(jobs: Iterable[TraceJob]) -> Iterator[TraceJob]:
     seen: dict[int, JobSpec] = {}  # many jobs of a trace ask for the same, in the same object
     for job in jobs:
         if job.ask is not None and seen.get(id(job.ask)) is not job.ask:
-            if not is_usual(job):
+            if not is_usual(job, shared=shared):
                 raise UnusualJob
             if len(seen) >= _REMEMBERED:
                 seen.clear()
@@ -149,10 +154,8 @@ def compiled_rows(
 
         shared = Capacity(machine)
     driver = Driver(
-        rules_of(settings), clock_at(settings, plan.first_s), all_nodes=machine.all_nodes,
-        lines=[group.mask for group in sorted(machine.groups, key=lambda group: group.weight)],
-        partitions=[(part.mask, part.priority_tier) for part in machine.partitions.values()],
-        factors=source.n_factors, wants_nodes=wants_nodes, shared=shared,
+        rules_of(settings), clock_at(settings, plan.first_s), **shape_of(cluster), factors=source.n_factors,
+        wants_nodes=wants_nodes, shared=shared,
     )  # fmt: skip
     whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
     each = next(iter(cpus))
@@ -177,6 +180,7 @@ class _Source:
 
     def __init__(self, plan: Submissions, cluster: SlurmCluster, factors: Multifactor | None) -> None:
         self._plan = plan
+        self._settings = cluster.settings
         self._partitions = {name: number for number, name in enumerate(cluster.machine.partitions)}
         self._factors = factors
         self._known: dict[int, tuple[Request, list[float]]] = {}
@@ -200,7 +204,7 @@ class _Source:
             number, _, job, spec, request = one
             priority = spec.priority
             if priority is None and self._factors is None:
-                priority = TOP_PRIORITY - self._by_default
+                priority = TOP_PRIORITY - self._by_default - spec.nice
                 self._by_default += 1
             user = 0
             if self._count_users:
@@ -209,7 +213,8 @@ class _Source:
                 number, job.submit_s, job.run_s, request.limit_s, request.minimum, request.eligible,
                 self._partitions[request.partition], user, None if priority is None else max(1, priority),
                 request.limit_reason is not None, self._parts(spec, request) if priority is None else self._none,
-                () if self._gres is None else self._share(request),
+                () if self._gres is None else self._share(request), request.required, request.switches,
+                self._settings.switch_wait_s(spec.switches) if request.switches else 0, spec.nice,
             )  # fmt: skip
 
     @property
@@ -250,6 +255,34 @@ class _Source:
                 self._known.clear()
             known = self._known[id(request)] = request, found
         return known[1]
+
+
+class _Shape(TypedDict):
+    all_nodes: int
+    lines: list[int]
+    partitions: list[tuple[int, int]]
+    switches: list[Switch]
+
+
+def shape_of(cluster: SlurmCluster) -> _Shape:
+    """Return the nodes, lines, partitions and switches as the compiled controller takes them."""
+    from hpcplan.simulate.compiled.driver import Switch
+
+    machine, settings = cluster.machine, cluster.settings
+    groups = sorted(machine.groups, key=lambda group: group.weight)
+    lines = [group.mask for group in groups]
+    if cluster.switches or settings.consumable:  # then it is weights that count, and not lines
+        lines = [sum(group.mask for group in same) for _, same in groupby(groups, key=lambda group: group.weight)]
+    above = parents(cluster.switches)
+    return {
+        "all_nodes": machine.all_nodes,
+        "lines": lines,
+        "partitions": [(part.mask, part.priority_tier) for part in machine.partitions.values()],
+        "switches": [
+            Switch(one.mask, one.level, -1 if over is None else over)
+            for one, over in zip(cluster.switches, above, strict=True)
+        ],
+    }
 
 
 def rules_of(settings: SlurmSettings) -> dict[str, int]:

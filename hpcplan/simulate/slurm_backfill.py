@@ -218,7 +218,8 @@ class BackfillPass:
             planned = self.placement.plan(request, left) if start > self.now or self.completing else 0
             if start <= self.now:
                 if not planned & self.completing:
-                    return Slot(start, start + limit_s, self.placement.choose(request, left & ~self.completing))
+                    nodes = self.placement.choose(request, left & ~self.completing) or planned
+                    return Slot(start, start + limit_s, nodes)
                 if now_only:
                     return None
                 start += 1

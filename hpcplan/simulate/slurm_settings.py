@@ -107,6 +107,14 @@ class SlurmSettings:
         """When what groups use in time is counted first, and from then on every ``PriorityCalcPeriod``."""
         return self.priorities_begin_ms + _COUNTED_AFTER_PRIORITIES_MS
 
+    def switch_wait_s(self, switches: str | None) -> int:
+        """Return how long a job insists on its number of switches: ``--switches=N@TIME``, capped by the controller."""
+        from hpcplan.units import parse_slurm_time
+
+        longest = self.max_switch_wait_s
+        _, _, wait = (switches or "").partition("@")
+        return min(longest, parse_slurm_time(wait) or longest) if wait else longest
+
     def first_second(self, phase_ms: int) -> int:
         """Return the second in which a thread has its first turn."""
         return self.started_s + (self.started_ms + phase_ms) // 1000

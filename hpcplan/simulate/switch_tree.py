@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpcplan.simulate.machine import lowest
 
-__all__ = ["SwitchShape", "Tree"]
+__all__ = ["SwitchShape", "Tree", "parents"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +19,28 @@ class SwitchShape:
     level: int
 
 
+def parents(switches: Sequence[SwitchShape]) -> list[int | None]:
+    """Return which switch is above each one: the lowest that has all of its nodes."""
+
+    def parent(own: SwitchShape) -> int | None:
+        over = [
+            (one.level, position)
+            for position, one in enumerate(switches)
+            if one.level > own.level and not own.mask & ~one.mask
+        ]
+        return min(over)[1] if over else None
+
+    return [parent(one) for one in switches]
+
+
 class Tree:
     """Switches with those above them, and how many links lie between any two leaves."""
 
     def __init__(self, switches: Sequence[SwitchShape]) -> None:
         self._switches = switches
-        self._above = [self._parent(number) for number in range(len(switches))]
+        self._above = parents(switches)
         self._leaves = [number for number, switch in enumerate(switches) if not switch.level]
         self._distances = {leaf: self._links_from(leaf) for leaf in self._leaves}
-
-    def _parent(self, number: int) -> int | None:
-        own = self._switches[number]
-        over = [
-            (one.level, position)
-            for position, one in enumerate(self._switches)
-            if one.level > own.level and not own.mask & ~one.mask
-        ]
-        return min(over)[1] if over else None
 
     def _links_from(self, leaf: int) -> dict[int, int]:
         """Return the number of links to every leaf that can be reached."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
+from operator import or_
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sh
 from hpcplan.simulate.outcome import Row
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
+from hpcplan.simulate.switch_tree import SwitchShape
 from hpcplan.simulate.traces import Trace, TraceJob
 
 pytest.importorskip("numba")
@@ -58,8 +62,39 @@ def parameters(draw: random.Random) -> SlurmSettings:
     )  # fmt: skip
 
 
-def jobs(draw: random.Random, partitions: list[str]) -> Iterator[TraceJob]:
-    """Yield jobs of which many wait."""
+def tree(draw: random.Random, nodes: int) -> tuple[SwitchShape, ...]:
+    """Return leaves of unequal sizes with one or two levels above them, or none; some nodes may be under no switch."""
+    of = draw.choice
+    cuts = sorted({0, *(draw.randrange(1, nodes) for _ in range(of([1, 3, 7]))), nodes})
+    masks = [(1 << end) - (1 << begin) for begin, end in pairwise(cuts)]
+    if of([False, False, True]):  # spread over the machine
+        masks = [sum(1 << node for node in range(first, nodes, len(masks))) for first in range(len(masks))]
+    if of([False, False, False, True]):
+        masks[-1] &= draw.getrandbits(nodes)
+    leaves = [SwitchShape(f"leaf{number}", mask, 0) for number, mask in enumerate(masks) if mask]
+    half = len(leaves) // 2
+    above = [SwitchShape(f"over{half}", _union(part), 1) for part in (leaves[:half], leaves[half:]) if part]
+    kind = of(["flat", "forest", "tree", "tree"])
+    top = SwitchShape("top", of([_union(leaves), (1 << nodes) - 1]), 2)
+    found = [*leaves, *({"flat": [top], "forest": above, "tree": [*above, top]}[kind])]
+    draw.shuffle(found)
+    return tuple(found)
+
+
+def _union(switches: list[SwitchShape]) -> int:
+    return reduce(or_, (switch.mask for switch in switches), 0)
+
+
+def also_asked(draw: random.Random, names: Sequence[str]) -> dict[str, Any]:
+    """Return what few jobs ask for besides: few switches, nodes by name, a lower priority."""
+    of = draw.choice
+    found: dict[str, Any] = of([{}, {}, {"switches": of(["1", "1@5", "2@1:00", "3"])}])
+    found |= of([{}, {}, {}, {"nodelist": ",".join(draw.sample(list(names), of([1, 2, 3])))}])
+    return found | of([{}, {}, {"nice": of([-100, 3, 1000])}])
+
+
+def jobs(draw: random.Random, partitions: list[str], names: Sequence[str] = ()) -> Iterator[TraceJob]:
+    """Yield jobs of which many wait; with the ``names`` of nodes, some ask for more than that."""
     moment, gap_s = 0, draw.choice([2, 20, 100])
     for number in range(1, draw.choice([30, 150]) + 1):
         moment += int(draw.expovariate(1 / gap_s))
@@ -71,7 +106,7 @@ def jobs(draw: random.Random, partitions: list[str]) -> Iterator[TraceJob]:
             ask = JobSpec(
                 nodes_min=width, nodes_max=width, time_limit_s=draw.choice([limit_s, None]), exclusive=True,
                 partition=draw.choice(partitions), priority=draw.choice([None, None, 700]),
-                constraint=draw.choice([None, None, "old"]),
+                constraint=draw.choice([None, None, "old"]), **(also_asked(draw, names) if names else {}),
             )  # fmt: skip
         yield TraceJob(number, moment, run_s, limit_s, width, ask=ask, user=f"user{draw.randrange(4)}")
 
@@ -94,8 +129,11 @@ def test_every_row_is_that_of_the_controller_in_python(seed: int, chunk: int, or
 
     draw = random.Random(seed)
     cluster = SlurmCluster(machine(draw), parameters(draw))
+    names = cluster.machine.names if draw.random() < 0.5 else ()
+    if draw.random() < 0.6:
+        cluster = replace(cluster, switches=tree(draw, NODES))
     assert usual_cluster(cluster)
-    made = Trace(tuple(jobs(draw, [*cluster.machine.partitions])), None, 0)
+    made = Trace(tuple(jobs(draw, [*cluster.machine.partitions], names)), None, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "_CHUNK", chunk)
         plain, compiled = both(made, cluster, order, patch)
@@ -188,8 +226,6 @@ def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> 
     [
         {"dependency": "afterok:1"},
         {"reservation": "maintenance"},
-        {"switches": "1"},
-        {"nodelist": "n1"},
         {"nodes_min": 1, "nodes_max": 2},
         {"partition": "a,b"},
         {"licenses": "ansys"},

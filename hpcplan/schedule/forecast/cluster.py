@@ -37,7 +37,7 @@ def compiles_first(snapshot: QueueSnapshot) -> bool:
         return False
     from hpcplan.simulate.compiled.jit import is_cold
 
-    return is_cold("backfill")
+    return is_cold("submit")
 
 
 class ClusterFuture:

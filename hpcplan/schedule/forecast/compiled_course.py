@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from hpcplan.schedule.forecast.pool import NEVER_S
 from hpcplan.simulate.compiled.course import CourseDriver
 from hpcplan.simulate.compiled.driver import Coming as Submission
-from hpcplan.simulate.fast_slurm import clock_at, rules_of
+from hpcplan.simulate.fast_slurm import clock_at, rules_of, shape_of
 
 if TYPE_CHECKING:
     from hpcplan.schedule.forecast.cluster import ClusterFuture
@@ -36,11 +36,8 @@ class CompiledCourse:
         self._partitions = {name: number for number, name in enumerate(machine.partitions)}
         self._come = self._own = 0  # submissions of others taken so far, and one's own
         self._driver = CourseDriver(
-            rules_of(settings), clock_at(settings, future.now_s), all_nodes=machine.all_nodes,
-            available=machine.all_nodes & ~future.unusable,
-            lines=[group.mask for group in sorted(machine.groups, key=lambda group: group.weight)],
-            partitions=[(part.mask, part.priority_tier) for part in machine.partitions.values()],
-            coming=self._coming(arrivals),
+            rules_of(settings), clock_at(settings, future.now_s), **shape_of(future.cluster),
+            available=machine.all_nodes & ~future.unusable, coming=self._coming(arrivals),
         )  # fmt: skip
         live = [
             self._submission(job.id, job.submit_time, run_s, job.request, job.priority)

@@ -7,14 +7,15 @@ Levels, spans and the rest are explained there; the names are the same.
 from __future__ import annotations
 
 from hpcplan.simulate.compiled.bits import common, is_empty
-from hpcplan.simulate.compiled.choice import choose, plan
+from hpcplan.simulate.compiled.choice import by_number, choose, plan
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
     ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
-    BF_RESOLUTION_S, BF_WINDOW_S, BUSY, CHOSEN, CLOCK_S, COMPETING, COMPLETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS, FREE,
-    ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NODES, NOW, N_LEVELS,
-    N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED,
-    SPAN_ROWS, SPAN_SETS, SUBMIT_S, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER, Ints, Sets,
+    BF_RESOLUTION_S, BF_WINDOW_S, BUSY, CHOSEN, CLOCK_S, COMPETING, COMPLETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS,
+    FEW_SWITCHES, FITTING, FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED,
+    NEVER, NODES, NOW, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL,
+    PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, SUBMIT_S, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER,
+    Ints, Sets,
 )  # fmt: skip
 
 __all__ = [
@@ -112,7 +113,10 @@ def find(rules: Ints, of: Ints, sets: Sets, slot: int, now_only: bool) -> int:
         of[OF_CLOCK, TRIED] = 1
         if later != NEVER and not _fits_by(rules, of, sets, later, need):
             continue
-        start = _will_run(rules, of, sets, need, first_level)
+        if by_number(of, slot):
+            start = _will_run(rules, of, sets, need, first_level)
+        else:
+            start = _will_fit(rules, of, sets, slot, first_level)
         if start < 0 or (now_only and start > now):
             continue
         of[OF_CLOCK, LATE] = start < earliest
@@ -122,18 +126,21 @@ def find(rules: Ints, of: Ints, sets: Sets, slot: int, now_only: bool) -> int:
                 continue
             if start > now + rules[BF_WINDOW_S]:
                 return -1
-            plan(of, sets, POOL, need)
+            plan(rules, of, sets, slot, POOL)
             if overlaps(rules, of, sets, start, start + limit_s):
                 asked = max(start, earliest + 1)
                 continue
         elif is_empty(sets, COMPLETING):
-            choose(rules, of, sets, POOL, need)
+            choose(rules, of, sets, slot, POOL, of[FEW_SWITCHES, slot])
         else:
-            plan(of, sets, POOL, need)
+            plan(rules, of, sets, slot, POOL)
             if not common(sets, CHOSEN, COMPLETING):
                 for word in range(sets.shape[1]):
                     sets[POOL, word] &= ~sets[COMPLETING, word]
-                choose(rules, of, sets, POOL, need)
+                    sets[FITTING, word] = sets[CHOSEN, word]
+                if not choose(rules, of, sets, slot, POOL, of[FEW_SWITCHES, slot]):
+                    for word in range(sets.shape[1]):
+                        sets[CHOSEN, word] = sets[FITTING, word]
                 return start
             if now_only:
                 return -1
@@ -248,6 +255,26 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, need: int, first_level: int) ->
     for word in range(words):
         sets[POOL, word] = sets[USABLE, word] & sets[level, word]
     return now
+
+
+@compiled
+def _will_fit(rules: Ints, of: Ints, sets: Sets, slot: int, first_level: int) -> int:
+    """Do the same for a job that insists on nodes, or that switches may keep apart."""
+    need, few = of[NEED, slot], of[FEW_SWITCHES, slot]
+    for number in range(max(0, first_level - 1) if first_level else -1, of[OF_CLOCK, N_LIMITS]):
+        if number >= of[OF_CLOCK, N_LEVELS]:
+            _next_level(rules, of, sets)
+        level, there = rules[LEVEL_SETS] + number if number >= 0 else FREE, 0
+        for word in range(sets.shape[1]):
+            sets[POOL, word] = sets[USABLE, word] & sets[level, word]
+            there += ones(sets[POOL, word])
+        if there < need:
+            continue
+        if choose(rules, of, sets, slot, POOL, few):
+            return of[OF_CLOCK, NOW] if number < 0 else max(of[LIMIT_ENDS, number], of[OF_CLOCK, NOW] + 1)
+        if few and choose(rules, of, sets, slot, POOL, 0):
+            return -1
+    return -1
 
 
 @compiled

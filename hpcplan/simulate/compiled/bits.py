@@ -7,7 +7,7 @@ import numpy as np
 from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
 from hpcplan.simulate.compiled.layout import RUN_BEGINS, RUN_SIZES, Ints, Sets
 
-__all__ = ["add_best_fit", "common", "is_empty", "mark"]
+__all__ = ["add_best_fit", "common", "has_all", "is_empty", "mark", "take_lowest"]
 
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -29,6 +29,35 @@ def is_empty(sets: Sets, row: int) -> bool:
         if sets[row, word]:
             return False
     return True
+
+
+@compiled
+def has_all(sets: Sets, row: int, nodes: int) -> bool:
+    """Whether all nodes of the row ``nodes`` are in a row."""
+    for word in range(sets.shape[1]):  # noqa: SIM110  (numba knows no generators)
+        if sets[nodes, word] & ~sets[row, word]:
+            return False
+    return True
+
+
+@compiled
+def take_lowest(sets: Sets, one: int, other: int, first_word: int, last_word: int, wanted: int, into: int) -> int:
+    """Add up to ``wanted`` nodes that are in both rows, the lowest first; return how many."""
+    left = wanted
+    for word in range(first_word, last_word + 1):
+        bits = sets[one, word] & sets[other, word]
+        count = ones(bits)
+        if count > left:
+            rest = bits
+            for _ in range(left):
+                rest &= rest - _ONE
+            bits ^= rest
+            count = left
+        sets[into, word] |= bits
+        left -= count
+        if not left:
+            break
+    return wanted - left
 
 
 @compiled

@@ -16,12 +16,12 @@ from hpcplan.simulate.compiled.jit import compiled, entry
 from hpcplan.simulate.compiled.layout import (
     ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, CLEANUP_MS, COMING,
     COMPETING, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET,
-    ENDED_START_S, ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FIRST_COMING, GIVEN, ID,
-    IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER, NODES_TELL, NOW, N_CLEANING, N_COMING,
-    N_ENDED, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING, OF_CLOCK, PARTITION, PARTITION_TIER, PASSED_OVER, PERIOD,
-    PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S, PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED,
-    RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, WAITING, Floats,
-    Ints, Sets, Stock,
+    ENDED_START_S, ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FEW_SWITCHES, FIRST_COMING,
+    GIVEN, ID, INSISTS_UNTIL_S, INSIST_TIMES, IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER,
+    NICE, NODES_TELL, NOW, N_CLEANING, N_COMING, N_ENDED, N_INSISTING, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING,
+    OF_CLOCK, PARTITION, PARTITION_TIER, PASSED_OVER, PERIOD, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S,
+    PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S,
+    TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, WAITING, Floats, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
 from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS, UNSURE_MS
@@ -32,7 +32,7 @@ from hpcplan.simulate.compiled.threads import (
 )  # fmt: skip
 from hpcplan.simulate.compiled.weighing import level, weigh_ever
 
-__all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "resume", "submit"]
+__all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "advance_shared", "resume", "submit"]
 
 DONE: Final = 0  # nothing will happen any more
 FEED: Final = 1  # more jobs have to be given before it can go on
@@ -43,7 +43,21 @@ _ONE: Final = np.uint64(1)
 
 
 @entry
-def advance(
+def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats, until_s: int, watched: int) -> int:
+    """Do what :func:`_advance` does, for whole nodes."""
+    return _advance(rules, of, sets, None, None, factors, until_s, watched)
+
+
+@entry
+def advance_shared(
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, factors: Floats, until_s: int, watched: int
+) -> int:  # fmt: skip
+    """Do what :func:`_advance` does, where jobs share nodes."""
+    return _advance(rules, of, sets, stock, held, factors, until_s, watched)
+
+
+@compiled
+def _advance(
     rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, until_s: int, watched: int
 ) -> int:  # fmt: skip
     """Go on until nothing happens any more (up to ``until_s``), or something is needed; return which.
@@ -74,20 +88,20 @@ def advance(
 
 
 @entry
-def submit(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
-    """Submit a job at the present time."""
-    _enqueue(rules, of, sets, stock, held, factors, slot)
-    _schedule(rules, of, sets, stock, held, factors)
+def submit(rules: Ints, of: Ints, sets: Sets, factors: Floats, slot: int) -> None:
+    """Submit a job at the present time, where nodes are given out whole."""
+    _enqueue(rules, of, sets, None, None, factors, slot)
+    _schedule(rules, of, sets, None, None, factors)
 
 
 @entry
-def resume(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int) -> None:
+def resume(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
     """Take over a job from before: one that runs, on ``CHOSEN``, or one that waits."""
     if of[START_S, slot] == NEVER:
         _insert(rules, of, slot, of[_CLOCK, N_WAITING])
         of[_CLOCK, N_WAITING] += 1
     else:
-        hold(rules, of, sets, stock, held, slot)
+        hold(rules, of, sets, None, None, slot)
 
 
 @compiled
@@ -104,6 +118,8 @@ def _next_event(rules: Ints, of: Ints) -> int:
             found = _earlier(found, max(of[_CLOCK, MAIN_DUE_MS] // 1000, now))
         if of[_CLOCK, BACKFILL_DUE_MS] != NEVER:
             found = _earlier(found, max(of[_CLOCK, BACKFILL_DUE_MS] // 1000, now))
+    if of[_CLOCK, N_INSISTING]:
+        found = _earlier(found, of[INSIST_TIMES, 0])
     return found
 
 
@@ -144,6 +160,21 @@ def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, facto
         of[PRIORITY, slot] = _priority(rules, of, factors, slot, 0, of[_CLOCK, NOW])
     _insert(rules, of, slot, of[_CLOCK, N_WAITING])
     of[_CLOCK, N_WAITING] += 1
+    if of[FEW_SWITCHES, slot]:
+        push(of, INSIST_TIMES, of[_CLOCK, N_INSISTING], of[INSISTS_UNTIL_S, slot], slot)
+        of[_CLOCK, N_INSISTING] += 1
+
+
+@compiled
+def _stop_insisting(of: Ints) -> None:
+    """Let jobs have any number of switches that have waited for few for long enough; a slot may be another's by now."""
+    now = of[_CLOCK, NOW]
+    while of[_CLOCK, N_INSISTING] and of[INSIST_TIMES, 0] <= now:
+        slot = pop(of, INSIST_TIMES, of[_CLOCK, N_INSISTING])
+        of[_CLOCK, N_INSISTING] -= 1
+        if of[INSISTS_UNTIL_S, slot] <= now and of[START_S, slot] == NEVER:
+            of[FEW_SWITCHES, slot] = 0
+            of[_CLOCK, CHANGED] = 1
 
 
 @compiled
@@ -180,7 +211,7 @@ def _priority(rules: Ints, of: Ints, factors: Floats, slot: int, first: int, now
     total = rules[PRIORITY_WEIGHT_AGE] * age
     for factor in range(first, first + factors.shape[1] // 2):
         total += factors[slot, factor]
-    return max(1, int(total))
+    return max(1, int(total) - of[NICE, slot])
 
 
 @compiled
@@ -202,6 +233,7 @@ def _reprioritise(rules: Ints, of: Ints, factors: Floats) -> None:
 @compiled
 def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats) -> None:
     """Let ends be seen, and both threads have their turns, in the order in which they come in this second."""
+    _stop_insisting(of)
     if rules[MULTIFACTOR] and rules[RECALCULATED]:
         _reprioritise(rules, of, factors)
     now_ms = of[_CLOCK, NOW] * 1000

@@ -7,7 +7,7 @@ from typing import Final
 
 from hpcplan.simulate.compiled import layout as at
 from hpcplan.simulate.compiled.controller import FEED, STARTED, advance, resume, submit
-from hpcplan.simulate.compiled.driver import Coming, Driver
+from hpcplan.simulate.compiled.driver import Coming, Driver, Switch
 
 __all__ = ["CourseDriver"]
 
@@ -20,11 +20,13 @@ class CourseDriver(Driver):
     def __init__(
         self, rules: Mapping[str, int], clock: Mapping[str, int], *, all_nodes: int, available: int,
         lines: Sequence[int], partitions: Sequence[tuple[int, int]], coming: Iterable[Coming],
+        switches: Sequence[Switch] = (),
     ) -> None:  # fmt: skip
         """Set it up with nothing in the queue; nodes that are not ``available`` take no jobs."""
         super().__init__(
-            rules, clock, all_nodes=all_nodes, lines=lines, partitions=partitions, factors=0, wants_nodes=False
-        )
+            rules, clock, all_nodes=all_nodes, lines=lines, partitions=partitions, factors=0, wants_nodes=False,
+            switches=switches,
+        )  # fmt: skip
         self._available = available
         self._sets[at.ALL] = self._row(available)
         self._coming: Iterator[Coming] = iter(coming)
@@ -56,7 +58,7 @@ class CourseDriver(Driver):
             if start_s is not None:
                 self._of[at.START_S, slot] = start_s
                 self._sets[at.CHOSEN] = self._row(held & self._available)
-            resume(self._rules, self._of, self._sets, None, None, slot)
+            resume(self._rules, self._of, self._sets, slot)
 
     def advance(self, to_s: int) -> None:
         """Let everything happen up to and including ``to_s``."""
@@ -66,14 +68,14 @@ class CourseDriver(Driver):
     def submit(self, job: Coming, until_s: int) -> int | None:
         """Submit a job now and go on until it starts; return when (seconds), ``None`` if not by ``until_s``."""
         slot = int(self._write([job])[0])
-        submit(self._rules, self._of, self._sets, None, None, self._factors, slot)
+        submit(self._rules, self._of, self._sets, self._factors, slot)
         if self._of[at.START_S, slot] == at.NEVER and self._go(until_s, slot) != STARTED:
             return None
         return int(self._of[at.START_S, slot])
 
     def _go(self, until_s: int, watched: int) -> int:
         while True:
-            code: int = advance(self._rules, self._of, self._sets, None, None, self._factors, until_s, watched)
+            code: int = advance(self._rules, self._of, self._sets, self._factors, until_s, watched)
             self._of[at.OF_CLOCK, at.N_ENDED] = 0
             if code != FEED:
                 return code

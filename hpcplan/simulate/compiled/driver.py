@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hpcplan.simulate.compiled import layout as at
-from hpcplan.simulate.compiled.controller import DONE, advance
+from hpcplan.simulate.compiled.controller import DONE, advance, advance_shared
 
 if TYPE_CHECKING:
     from hpcplan.simulate.resources import Capacity
 
-__all__ = ["Coming", "Driver", "Ended"]
+__all__ = ["Coming", "Driver", "Ended", "Switch"]
 
 _CHUNK: Final = 1024  # jobs; so few that what is worked on stays in the cache
 _SPANS_A_JOB: Final = 2
@@ -27,7 +27,9 @@ class Coming(NamedTuple):
     ``priority`` is ``None`` where factors make it: ``factors`` are those that do not change, times their weights, first
     as they count at submission and then as they do later. ``share`` is what a job wants that shares nodes: the most
     nodes, CPUs, whether it spreads, whether it goes where most CPUs are free, and of each node CPUs (0: it is given
-    whole), memory in MiB (-1: all), memory in bytes for each CPU, and counts of GRES.
+    whole), memory in MiB (-1: all), memory in bytes for each CPU, and counts of GRES. ``required`` is the set of nodes
+    that it must have (0: none); ``switches`` is the most leaf switches that it may be under (0: any number), on which
+    it insists for ``insists_s`` seconds; ``nice`` is taken off its priority where factors make that.
     """
 
     number: int
@@ -42,6 +44,18 @@ class Coming(NamedTuple):
     blocked: bool
     factors: Sequence[float]
     share: tuple[int, ...] = ()
+    required: int = 0
+    switches: int = 0
+    insists_s: int = 0
+    nice: int = 0
+
+
+class Switch(NamedTuple):
+    """A switch: the set of all nodes under it, how far above them it stands (0: a leaf), and which one is above it."""
+
+    nodes: int
+    level: int
+    above: int
 
 
 class Ended(NamedTuple):
@@ -60,17 +74,23 @@ class Driver:
     def __init__(
         self, rules: Mapping[str, int], clock: Mapping[str, int], *, all_nodes: int, lines: Sequence[int],
         partitions: Sequence[tuple[int, int]], factors: int, wants_nodes: bool, shared: Capacity | None = None,
+        switches: Sequence[Switch] = (),
     ) -> None:  # fmt: skip
         """Set it up: ``lines`` are the nodes of each line, by weight, ``partitions`` sets with their priority tiers.
 
         With ``shared``, jobs share nodes that have so much.
         """
         self._settings = dict(rules)
+        self._switches = switches
+        self._under_leaves = 0
+        for switch in switches:
+            self._under_leaves |= 0 if switch.level else switch.nodes
         self._nodes = all_nodes.bit_length()
         self._words = max(1, -(-self._nodes // 64))
         self._fixed = [all_nodes, *lines, *(mask for mask, _ in partitions)]
         self._lines, self._partitions = len(lines), partitions
         self._eligible: dict[int, int] = {}
+        self._covered: dict[int, bool] = {}  # of those
         self._kinds: dict[tuple[int, ...], int] = {}  # by what they want of each node
         self._stock = None if shared is None else _stock(shared)
         self._held = None if shared is None else _held(shared)
@@ -85,12 +105,20 @@ class Driver:
         self._sets = np.zeros((0, self._words), np.uint64)
         self._factors = np.zeros((0, factors))
         self._users = 1
+        self._insisting = 0
         self._resize(2 * _CHUNK)
         for name, value in clock.items():
             self._of[at.OF_CLOCK, at.CLOCK.index(name)] = value
         self._sets[at.ALL] = self._row(all_nodes)
         for number, (_, tier) in enumerate(partitions):
             self._of[at.PARTITION_TIER, number] = tier
+        for row, values in (
+            (at.SWITCH_LEVEL, [switch.level for switch in switches]),
+            (at.SWITCH_ABOVE, [switch.above for switch in switches]),
+            (at.SWITCH_FIRST_WORD, [_word_of(switch.nodes & -switch.nodes) for switch in switches]),
+            (at.SWITCH_LAST_WORD, [_word_of(switch.nodes) for switch in switches]),
+        ):
+            self._of[row, : len(switches)] = values
         self._of[at.OF_CLOCK, at.N_ALTERED] = 1
         self._sets[at.IDLE] = self._sets[at.ALL]
         if shared is not None:
@@ -102,9 +130,12 @@ class Driver:
         chunk, following = self._chunk(coming, next(coming, None))
         while True:
             self._feed(chunk, more=following is not None)
-            code = advance(
-                self._rules, self._of, self._sets, self._stock, self._held, self._factors, _LATEST_S, -1
-            )  # fmt: skip
+            if self._stock is None or self._held is None:
+                code = advance(self._rules, self._of, self._sets, self._factors, _LATEST_S, -1)
+            else:
+                code = advance_shared(
+                    self._rules, self._of, self._sets, self._stock, self._held, self._factors, _LATEST_S, -1
+                )
             yield from self._taken()
             if code == DONE:
                 return
@@ -140,6 +171,7 @@ class Driver:
         self._users = max(users, self._users)
         clock = self._of[at.OF_CLOCK]
         unused = int(clock[at.N_UNUSED])
+        self._insisting = int(clock[at.N_INSISTING] + clock[at.N_COMING] - clock[at.FIRST_COMING]) + len(chunk)
         if unused < len(chunk) or self._too_small():
             self._resize(2 * (self._slots - unused + len(chunk)))
         elif len(self._eligible) > known:
@@ -150,13 +182,23 @@ class Driver:
         clock[at.N_UNUSED] = left
         if not count:
             return slots
-        numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors, share = zip(
-            *chunk, strict=True
-        )
+        (
+            numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors, share,
+            required, switches, insist, nice,
+        ) = zip(*chunk, strict=True)  # fmt: skip
         of[at.ID, slots], of[at.SUBMIT_S, slots], of[at.RUN_S, slots] = numbers, submits, runs
         of[at.LIMIT_S, slots], of[at.NEED, slots], of[at.PARTITION, slots] = limits, needs, partitions
         of[at.ELIGIBLE, slots] = [self._eligible[mask] for mask in eligible]
         of[at.USER, slots], of[at.BLOCKED, slots], of[at.START_S, slots] = users_, blocked, at.NEVER
+        of[at.NICE, slots], of[at.FEW_SWITCHES, slots] = nice, switches
+        of[at.INSISTS_UNTIL_S, slots] = _LATEST_S
+        if any(switches):
+            until = zip(submits, insist, switches, strict=True)
+            of[at.INSISTS_UNTIL_S, slots] = [begin + wait_s if few else _LATEST_S for begin, wait_s, few in until]
+        of[at.REQUIRED, slots] = [mask > 0 for mask in required]
+        for slot, mask in zip(slots, required, strict=True) if any(required) else ():
+            self._sets[self._rules[at.REQUIRED_SETS] + slot] = self._row(mask)
+        of[at.COVERED, slots] = [self._is_covered(mask) for mask in eligible] if self._switches else 1
         of[at.GIVEN, slots] = [priority is not None for priority in priorities]
         of[at.PRIORITY, slots] = [priority or 0 for priority in priorities]
         if self._n_factors:
@@ -183,6 +225,14 @@ class Driver:
         modest = most == need and not spread and 0 < cpus <= need * node_cpus and whole_units
         return modest, modest and self._single and any(gres)
 
+    def _is_covered(self, nodes: int) -> bool:
+        """Whether it is a matter of numbers alone, as far as switches go, if a job fits into some of these nodes."""
+        known = self._covered.get(nodes)
+        if known is None:
+            under = not nodes & ~self._under_leaves and any(not nodes & ~switch.nodes for switch in self._switches)
+            known = self._covered[nodes] = under
+        return known
+
     def _taken(self) -> Iterator[Ended]:
         of = self._of
         count = int(of[at.OF_CLOCK, at.N_ENDED])
@@ -204,7 +254,7 @@ class Driver:
 
     def _too_small(self) -> bool:
         return (
-            len(self._eligible) > self._eligible_room or self._users > self._of.shape[1]
+            len(self._eligible) > self._eligible_room or max(self._users, self._insisting) > self._of.shape[1]
             or len(self._kinds) > self._kinds_room
         )  # fmt: skip
 
@@ -217,15 +267,16 @@ class Driver:
         self._eligible_room = max(64, 2 * len(self._eligible))
         self._kinds_room = max(64, 2 * len(self._kinds)) if self._stock is not None else 0
         width = max(
-            slots, spans, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK), self._kinds_room
+            slots, spans, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK), self._kinds_room,
+            len(self._switches), 2 * self._insisting,
         )  # fmt: skip
         rows = len(at.FIXED_SETS)
         found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions)}
-        found["whole_sockets"] = int(self._whole_sockets)
+        found["whole_sockets"], found["switches"] = int(self._whole_sockets), len(self._switches)
         for name, count in (
-            ("line_sets", self._lines), ("partition_sets", len(self._partitions)),
+            ("line_sets", self._lines), ("partition_sets", len(self._partitions)), ("switch_sets", len(self._switches)),
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
-            ("until_sets", spans), ("job_sets", slots), ("room_sets", self._kinds_room),
+            ("until_sets", spans), ("job_sets", slots), ("required_sets", slots), ("room_sets", self._kinds_room),
             ("near_sets", self._kinds_room), ("gres_sets", self._kinds_room), ("ever_sets", self._kinds_room),
             ("stale_sets", self._kinds_room), ("window_sets", 0 if self._stock is None else spans),
         ):  # fmt: skip
@@ -239,11 +290,12 @@ class Driver:
         self._of[at.ROOM_KNOWN] = 0
         self._sets = np.zeros((rows, self._words), np.uint64)
         self._sets[: len(at.FIXED_SETS)] = before_sets[: len(at.FIXED_SETS)] if before else 0
-        for number, mask in enumerate(self._fixed[1:]):
+        for number, mask in enumerate((*self._fixed[1:], *(switch.nodes for switch in self._switches))):
             self._sets[found["line_sets"] + number] = self._row(mask)
         if before:
-            old = int(self._rules[at.JOB_SETS])
-            self._sets[found["job_sets"] : found["job_sets"] + before] = before_sets[old : old + before]
+            for name, rule in (("job_sets", at.JOB_SETS), ("required_sets", at.REQUIRED_SETS)):
+                new, old = found[name], int(self._rules[rule])
+                self._sets[new : new + before] = before_sets[old : old + before]
         self._factors = np.concatenate([self._factors, np.zeros((slots - before, self._n_factors))])
         unused = int(self._of[at.OF_CLOCK, at.N_UNUSED])
         self._of[at.UNUSED, unused : unused + slots - before] = np.arange(before, slots)
@@ -256,6 +308,11 @@ class Driver:
         first = int(self._rules[at.ELIGIBLE_SETS])
         for mask, number in self._eligible.items():
             self._sets[first + number] = self._row(mask)
+
+
+def _word_of(nodes: int) -> int:
+    """Return the word with the highest node of a set."""
+    return max(0, nodes.bit_length() - 1) // 64
 
 
 def _stock(capacity: Capacity) -> at.Ints:

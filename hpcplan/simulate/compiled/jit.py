@@ -13,12 +13,15 @@ __all__ = ["compiled", "entry", "is_cold", "ones", "trailing_zeros"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 numba: Any = import_module("numba")  # types are checked alike with and without it
+compiler: Any = import_module("numba.core.compiler")
+machinery: Any = import_module("numba.core.compiler_machinery")
+typed_passes: Any = import_module("numba.core.typed_passes")
 extending: Any = import_module("numba.extending")
 
 
-def is_cold(module: str) -> bool:
-    """Whether the functions of a module of this package will have to be compiled, which takes a while."""
-    return not any(Path(numba.config.CACHE_DIR).rglob(f"{module}.*.nbi"))
+def is_cold(name: str) -> bool:
+    """Whether an entry of this package will have to be compiled, which takes a while."""
+    return not any(Path(numba.config.CACHE_DIR).rglob(f"*.{name}-*.nbi"))
 
 
 def _cache_folder() -> Path:
@@ -34,9 +37,48 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = str(_cache_folder())
 
 
+@machinery.register_pass(mutates_CFG=True, analysis_only=False)
+class _Unfinished(typed_passes.NativeLowering):  # type: ignore[misc]
+    """Takes a function as far as others need it that call it: they take all of its code over.
+
+    And so on up to the entries. There it is optimised, and made machine code of, once instead of at every level.
+    """
+
+    _name = "hpcplan_unfinished"
+
+    def run_pass(self, state: Any) -> bool:
+        """Make intermediate code, and let those that call the function find it."""
+        library = state.library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+
+        def finish() -> None:
+            library._finalized = True
+
+        library._optimize_final_module, library._finalize_final_module = (lambda: None), finish
+        state.flags.no_compile = True
+        super().run_pass(state)
+        named: Any = [].append  # what it is known by has to be built in, and is never called
+        state.targetctx.insert_user_function(named, state["cr"].fndesc, [library])
+        state["cr"] = state["cr"]._replace(cfunc=named)
+        return True
+
+
+class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        """Return numba's own passes, with the one above in the place of the last step."""
+        found = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
+        found.passes = [(_Unfinished if one is typed_passes.NativeLowering else one, why) for one, why in found.passes]
+        found.finalize()
+        return [found]
+
+
 def compiled(function: F) -> F:
-    """Return the function compiled, at its first call, for compiled code alone to call."""
-    result: F = numba.njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    """Return the function compiled, at its first call, for compiled code alone to call.
+
+    Numba does that anew for each constant that it is called with: slower to compile, but a quarter faster.
+    """
+    result: F = numba.njit(
+        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler
+    )(function)
     return result
 
 

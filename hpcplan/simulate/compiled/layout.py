@@ -41,7 +41,8 @@ RULES: Final = (
     "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
     "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "gres_sets", "ever_sets",
-    "stale_sets", "window_sets", "fit_rows", "gres_rows", "order_rows",
+    "stale_sets", "window_sets", "fit_rows", "gres_rows", "order_rows", "consumable", "switches", "switch_sets",
+    "required_sets",
 )  # fmt: skip
 (
     BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
@@ -52,26 +53,30 @@ RULES: Final = (
     BACKFILL_PHASE_MS, BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, CLEANUP_MS, EPILOG_MS, EPILOG_MSG_US, FIRST_TURN_S,
     PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS, PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS,
     JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, GRES_SETS, EVER_SETS,
-    STALE_SETS, WINDOW_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS,
+    STALE_SETS, WINDOW_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS, CONSUMABLE, SWITCHES, SWITCH_SETS, REQUIRED_SETS,
 ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
 # a pass has promised, those without jobs, those that count as lighter for the job that is planned for, nodes of jobs
-# that are over and not yet clean, those with room for it by some time, and room to work in. Then the bits of how much
-# lighter nodes count (see weighing.py).
+# that are over and not yet clean, those with room for it by some time, those of the switch that holds it, and room to
+# work in. Then the bits of how much lighter nodes count (see weighing.py).
 FIXED_SETS: Final = (
     "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting", "neared",
-    "completing", "ready", "front", "late_neared", *(f"near_{bit}" for bit in range(35)),
+    "completing", "ready", "front", "late_neared", "under_switch", "tier", *(f"near_{bit}" for bit in range(35)),
 )  # fmt: skip
 (
     ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED, COMPLETING, READY, FRONT,
-    LATE_NEARED, NEAR_BITS,
-) = range(17)  # fmt: skip
+    LATE_NEARED, UNDER_SWITCH, TIER, NEAR_BITS,
+) = range(19)  # fmt: skip
 
 # Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
     "id", "submit_s", "run_s", "limit_s", "need", "eligible", "partition", "user", "priority", "given", "blocked",
     "start_s", "limit_end_s", "began_ms", "is_over", "timed_out", "backfilled", "first_word", "last_word",
+    # The most leaf switches that they may be under (0: any number) and until when they insist on that; whether they
+    # fit somewhere under the switches as soon as there are enough nodes; whether there are nodes that they must have
+    # (in REQUIRED_SETS), and what is taken off their priority.
+    "few_switches", "insists_until_s", "covered", "required", "nice",
     # Of jobs that share nodes: what they want in all and of each node (memory in MiB, -1 for all; or in bytes for each
     # CPU), how many GRES that is, jobs of which kind want the same of a node, whether they fit as soon as there are
     # enough nodes with room for them, whether each of these offers just what they want of it, and the first of the rows
@@ -82,8 +87,9 @@ FIELDS: Final = (
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
     "waiting", "in_sight", "promised", "unused", "coming",
-    # Heaps of (time, slot): when jobs end, and when the controller hears of it, then of their nodes (ms).
-    "end_times", "end_slots", "seen_times", "seen_slots",
+    # Heaps of (time, slot): when jobs end, when the controller hears of it, then of their nodes (ms), and until when
+    # jobs insist on few switches, also those that have started since.
+    "end_times", "end_slots", "seen_times", "seen_slots", "insist_times", "insist_slots",
     # Jobs that have ended, to be taken away.
     "ended_id", "ended_start_s", "ended_end_s", "ended_timed_out", "ended_backfilled", "ended_set",
     # One backfill pass: the spans of what is promised, with how many nodes each has that the one before has not and
@@ -91,6 +97,10 @@ FIELDS: Final = (
     "begins", "span_rows", "counts", "gained", "lost", "limit_ends", "limit_slots", "level_counts",
     # Counts by partition or user in one pass, runs of nodes, tiers of partitions, the clock.
     "looked_at", "tested", "tested_users", "reserved", "run_begins", "run_sizes", "partition_tier",
+    # Of switches: how far above the nodes, the switch above (-1: none), the first and last words that are not empty,
+    # how many nodes that could be had; of leaves how far they are from those taken already, and their order.
+    "switch_level", "switch_above", "switch_first_word", "switch_last_word", "switch_count", "switch_far",
+    "switch_steps", "switch_order",
     # Where jobs share nodes: CPUs and weights of runs, what a job still wants, which nodes have changed, and up to
     # which change what is known of each kind of job (see kinds.py) holds; the nodes that move in its order, and those
     # that have been seen.
@@ -101,12 +111,14 @@ FIELDS: Final = (
 )  # fmt: skip
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
-    BEGAN_MS, IS_OVER, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS,
-    NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _, GRES_A_NODE, KIND, MODEST, STEADY, FIRST_HELD, WAITING,
-    IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS, SEEN_TIMES, SEEN_SLOTS, ENDED_ID, ENDED_START_S,
-    ENDED_END_S, ENDED_TIMED_OUT, ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, GAINED, LOST, LIMIT_ENDS,
-    LIMIT_SLOTS, LEVEL_COUNTS, LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER,
-    RUN_CPUS, RUN_WEIGHTS, RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, SEEN, WEIGHTS, OFFER, OF_CLOCK,
+    BEGAN_MS, IS_OVER, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, FEW_SWITCHES, INSISTS_UNTIL_S, COVERED, REQUIRED,
+    NICE, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS, NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _,
+    GRES_A_NODE, KIND, MODEST, STEADY, FIRST_HELD, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS,
+    SEEN_TIMES, SEEN_SLOTS, INSIST_TIMES, INSIST_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT,
+    ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, GAINED, LOST, LIMIT_ENDS, LIMIT_SLOTS, LEVEL_COUNTS,
+    LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, SWITCH_LEVEL, SWITCH_ABOVE,
+    SWITCH_FIRST_WORD, SWITCH_LAST_WORD, SWITCH_COUNT, SWITCH_FAR, SWITCH_STEPS, SWITCH_ORDER, RUN_CPUS, RUN_WEIGHTS,
+    RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, SEEN, WEIGHTS, OFFER, OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
@@ -117,15 +129,14 @@ CLOCK: Final = (
     "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits", "n_altered", "n_gres", "unused_held", "n_near_bits", "n_ready", "window_middle", "window_end",
-    "late_by",
+    "late_by", "n_insisting",
 )  # fmt: skip
 (
-    NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING,
-    LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS, MAIN_DUE_WHOLE,
-    BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
-    COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER,
-    N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING, N_ENDED, N_SPANS, N_LEVELS, N_LIMITS,
-    N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE, WINDOW_END, LATE_BY,
+    NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING, LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS,
+    MAIN_DUE_WHOLE, BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
+    COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER, N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING,
+    N_ENDED, N_SPANS, N_LEVELS, N_LIMITS, N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE,
+    WINDOW_END, LATE_BY, N_INSISTING,
 ) = range(len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs

@@ -12,13 +12,13 @@ from hpcplan.simulate.compiled.backfill import (
     begin_pass, comes_again, find, last_that_can_start, may_reserve, promise, started_now, test_counts,
 )  # fmt: skip
 from hpcplan.simulate.compiled.bits import common, is_empty
-from hpcplan.simulate.compiled.choice import choose
-from hpcplan.simulate.compiled.jit import compiled
+from hpcplan.simulate.compiled.choice import by_number, choose, required_of
+from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
     ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
-    BUSY, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FREE, LOOKED_AT, NEED, NOT_HELD_UP, NOW, OF_CLOCK, PARTITION,
-    PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY, SCHED_MAX_JOB_START, SUBMIT_S, TESTED,
-    TESTED_USERS, TRIED, Ints, Sets, Stock,
+    BUSY, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, FREE, LOOKED_AT, NEED, NOT_HELD_UP, NOW, OF_CLOCK,
+    PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY, SCHED_MAX_JOB_START, SUBMIT_S,
+    TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_backfill import shared_backfill_pass
 from hpcplan.simulate.compiled.shared_choice import choose_now
@@ -44,7 +44,7 @@ def main_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, whol
     passed_over = False
     for place in range(count):
         slot = of[queue, place]
-        partition, eligible = of[PARTITION, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+        partition, required = of[PARTITION, slot], required_of(rules, of, slot)
         mask = rules[PARTITION_SETS] + partition
         if not passed_over:
             passed_over = common(sets, NOT_HELD_UP, mask) < of[NEED, slot]
@@ -64,7 +64,10 @@ def main_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, whol
             for word in range(words):
                 sets[FREE, word] &= ~sets[BUSY, word]
             started += 1
-        elif _holds_up(rules, of, slot) and common(sets, eligible, ALL) >= of[NEED, slot]:
+        elif required >= 0 and common(sets, required, required) >= of[NEED, slot]:
+            for word in range(words):  # no more jobs on the nodes that it insists on; the rest go on
+                sets[FREE, word] &= ~sets[required, word]
+        elif _holds_up(rules, of, slot) and _fits_ever(rules, of, sets, slot):
             for word in range(words):
                 sets[FREE, word] &= ~sets[mask, word]
                 sets[NOT_HELD_UP, word] &= ~sets[mask, word]
@@ -80,12 +83,24 @@ def _choose(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: 
         eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
         for word in range(sets.shape[1]):
             sets[POOL, word] = sets[FREE, word] & sets[eligible, word]
-        return choose(rules, of, sets, POOL, of[NEED, slot])
+        return choose(rules, of, sets, slot, POOL, of[FEW_SWITCHES, slot])
     level(rules, of, sets, slot, ALL)
     found = choose_now(rules, of, sets, stock, held, slot, FREE)
     if not found:
         weigh_ever(rules, of, sets, stock, held, slot, ALL)
     return found
+
+
+@compiled
+def _fits_ever(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
+    """Whether a job would fit if no other ran."""
+    eligible, there = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot], 0
+    for word in range(sets.shape[1]):
+        sets[POOL, word] = sets[ALL, word] & sets[eligible, word]
+        there += ones(sets[POOL, word])
+    if by_number(of, slot):
+        return there >= of[NEED, slot]
+    return choose(rules, of, sets, slot, POOL, of[FEW_SWITCHES, slot])
 
 
 @compiled

@@ -13,6 +13,9 @@ from hpcplan.schedule.forecast.cluster import ClusterCourse, ClusterFuture, comp
 from hpcplan.schedule.forecast.pool import Coming
 from hpcplan.schedule.forecast.snapshot import QueueJob, QueueSnapshot
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
+from hpcplan.simulate.slurm_cluster import SlurmCluster
+from hpcplan.simulate.slurm_settings import SlurmSettings
+from hpcplan.simulate.switch_tree import SwitchShape
 
 pytest.importorskip("numba")
 NODES, NOW = 70, 1_700_000_000  # more than one word of 64
@@ -71,7 +74,11 @@ def coming(draw: random.Random, known: Machine) -> list[Coming]:
 def test_waits_are_those_of_the_controller_in_python(seed: int) -> None:
     draw = random.Random(seed)
     snapshot = queue(draw)
-    future = ClusterFuture(snapshot)
+    known = Machine.from_dict(snapshot.machine or {})
+    switches = [SwitchShape(f"leaf{first}", ((1 << 10) - 1) << first, 0) for first in range(0, NODES, 10)]
+    switches.append(SwitchShape("top", known.all_nodes, 1))
+    cluster = SlurmCluster(known, SlurmSettings(), tuple(switches)) if draw.random() < 0.5 else None
+    future = ClusterFuture(snapshot, cluster)
     assert future.compiled
     runs_s = [
         (0 if job.start_s is None else NOW - job.start_s) + draw.choice([1, 100, 3000, 9000]) for job in future.live
@@ -80,7 +87,7 @@ def test_waits_are_those_of_the_controller_in_python(seed: int) -> None:
     target = QueueJob(
         label="mine", width=draw.choice([1, 8, 30]), limit_s=1800, submit_s=NOW, priority=draw.choice([0, 0, 4])
     )
-    slow = ClusterFuture(snapshot)
+    slow = ClusterFuture(snapshot, cluster)
     slow.compiled = False
     assert future.start_of(target, runs_s, arrivals) == slow.start_of(target, runs_s, arrivals)
     mine, theirs = future.course(target, runs_s, arrivals), slow.course(target, runs_s, arrivals)
@@ -103,5 +110,5 @@ def test_that_the_scheduler_has_to_be_compiled_is_known_beforehand(
     monkeypatch.setattr(jit.numba.config, "CACHE_DIR", str(tmp_path))
     assert compiles_first(crowded)
     assert not compiles_first(crowded.model_copy(update={"jobs": crowded.jobs[:5]}))  # followed in Python
-    (tmp_path / "backfill.kept-1.py311.nbi").touch()
+    (tmp_path / "controller.submit-1.py311.nbi").touch()
     assert not compiles_first(crowded)
