@@ -32,6 +32,7 @@ class Completing:
     def __init__(self, message_us: int = 0) -> None:
         self._message_us = message_us
         self._steps: list[tuple[int, int, EndedJob]] = []  # (when, how long its nodes take then or -1, whose)
+        self._recorded: dict[int, tuple[tuple[int, int], ...]] = {}  # of jobs: (when, node) as a real one heard of them
         self.nodes = 0
 
     def __bool__(self) -> bool:
@@ -47,9 +48,14 @@ class Completing:
         """The jobs."""
         return {job_id for _, _, (_, job_id, _) in self._steps}
 
-    def add(self, over_ms: int, cleanup_ms: int, ended: EndedJob) -> None:
-        """Note a job that has ended: when the controller will hear of it, and how long after that of its nodes."""
+    def add(self, over_ms: int, cleanup_ms: int, ended: EndedJob, recorded: tuple[tuple[int, int], ...] = ()) -> None:
+        """Note a job that has ended: when the controller will hear of it, and how long after that of its nodes.
+
+        ``recorded`` is when it hears of which node, where that is known (of the last one after ``cleanup_ms``).
+        """
         heapq.heappush(self._steps, (over_ms, cleanup_ms, ended))
+        if recorded:
+            self._recorded[ended[1]] = recorded
 
     def hear(self, until_ms: int) -> tuple[EndedJob, bool] | None:
         """Return the next job that is heard of by then, and whether its nodes are clean; ``None`` if there is none."""
@@ -64,10 +70,12 @@ class Completing:
     def look(self, at_ms: int) -> None:
         """Work out ``nodes`` for a moment, everything up to it having been heard."""
         self.nodes = 0
-        for last_ms, cleanup_ms, (_, _, nodes) in self._steps:
+        for last_ms, cleanup_ms, (_, job_id, nodes) in self._steps:
             if cleanup_ms >= 0:
                 continue
-            if self._message_us:
+            if job_id in self._recorded:
+                nodes = sum(node for heard_ms, node in self._recorded[job_id] if heard_ms > at_ms)
+            elif self._message_us:
                 waiting = -(-(last_ms - at_ms + UNSURE_MS) * 1000 // self._message_us)
                 nodes &= ~lowest(nodes, nodes.bit_count() - waiting)
             self.nodes |= nodes

@@ -213,10 +213,12 @@ class Controller(Turns):
         if told and not settings.defer:
             self._told.add(job.id)
         over_ms += self.now * 1000
+        recorded: tuple[tuple[int, int], ...] = ()
         if self._moments is not None:
             over_ms, gone_ms = self._moments.end_of(job, self.now, over_ms)
-            cleanup_ms = cleanup_ms if gone_ms is None else max(0, gone_ms - over_ms)
-        self._completing.add(over_ms, cleanup_ms, (job.limit_end, job.id, job.nodes))
+            if gone_ms is not None:
+                cleanup_ms, recorded = max(0, gone_ms - over_ms), self._moments.nodes_of(job, self.machine)
+        self._completing.add(over_ms, cleanup_ms, (job.limit_end, job.id, job.nodes), recorded)
         if job.spec.licenses:
             self._licensed[job.id] = job
         if self._multifactor is not None and self._multifactor.fair_share is not None:

@@ -17,6 +17,7 @@ from hpcplan.simulate.threads import BackfillThread, MainThread
 
 if TYPE_CHECKING:
     from hpcplan.simulate.jobs import Job
+    from hpcplan.simulate.machine import Machine
     from hpcplan.simulate.slurm_settings import SlurmSettings
 
 __all__ = ["Moments", "RecordedBackfill", "RecordedMain", "read_moments"]
@@ -28,7 +29,7 @@ class Moments:
 
     ``main`` says of each turn too whether it was over the whole queue; ``submits``, ``starts``, ``ends`` and ``gone``,
     by the names of jobs, when the controller took a job in, when it started it, when it heard that it was over and, of
-    some, by when it had heard that their nodes were clean.
+    some, by when it had heard that their nodes were clean: all of them, or each by its name.
     """
 
     clock_s: int
@@ -38,7 +39,7 @@ class Moments:
     submits: Mapping[str, int] = field(default_factory=dict)
     starts: Mapping[str, int] = field(default_factory=dict)
     ends: Mapping[str, int] = field(default_factory=dict)
-    gone: Mapping[str, int] = field(default_factory=dict)
+    gone: Mapping[str, int | Mapping[str, int]] = field(default_factory=dict)
 
     def is_there(self, job: Job, at_ms: int) -> bool:
         """Whether a job that is submitted in this second has come by then."""
@@ -53,7 +54,16 @@ class Moments:
         over = self.ends.get(name, expected_ms)
         if self.starts.get(name, -1) // 1000 != job.start_time or over < now * 1000:
             return expected_ms, None
-        return over, self.gone.get(name)
+        gone = self.gone.get(name)
+        return over, max(gone.values()) if isinstance(gone, Mapping) else gone
+
+    def nodes_of(self, job: Job, machine: Machine) -> tuple[tuple[int, int], ...]:
+        """Return when the controller heard that which of a job's nodes is clean, if it is known of all that it has."""
+        gone = self.gone.get(job.spec.name)
+        if not isinstance(gone, Mapping):
+            return ()
+        found = tuple((at, machine.mask_of([name])) for name, at in gone.items())
+        return found if sum(node for _, node in found) == job.nodes else ()
 
 
 def read_moments(path: Path) -> Moments:

@@ -215,20 +215,28 @@ def record(jobs: Path, conf: Path, folder: Path) -> tuple[list[dict[str, str]], 
         while any(_may_start(reason) for reason in run(env, "squeue", "-h", "-o", "%r").split()):
             time.sleep(2)
         time.sleep(2)
-    rows, moments = _merge(rows, ids, folder / "jobcomp", begin), _moments(folder / "ctld.log", ids, begin, started)
-    moments["gone"] = _seen_clean(moments, rows) | moments["gone"]
-    return rows, moments
+    rows = _merge(rows, ids, folder / "jobcomp", begin)
+    return rows, _moments(folder / "ctld.log", ids, begin, started, rows)
 
 
-def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) -> dict[str, Any]:
-    """Return when the controller's threads had their turns and saw jobs start and end, in milliseconds."""
+def _moments(
+    log: Path, ids: Mapping[str, str], begin: float, started: float, rows: list[dict[str, str]]
+) -> dict[str, Any]:
+    """Return when the controller's threads had their turns and saw jobs start and end, in milliseconds.
+
+    A node is clean when it tells (``epilog_complete``), or has answered to the word that the job is over: the answers
+    are all taken in at the last ``got back``, just before the log has them one by one.
+    """
+    nodes = {row["job"]: set(expand(row["nodelist"])) for row in rows if row["nodelist"]}
     names = {job_id: job for job, job_id in ids.items()}
     main: list[list[int]] = []
     backfill: list[int] = []
     submits: dict[str, int] = {}
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
-    gone: dict[str, int] = {}
+    gone: dict[str, dict[str, int]] = {}
+    answering: dict[str, set[str]] = {}  # nodes of jobs that are over that have not answered yet
+    back = 0
     for line in log.read_text(errors="replace").splitlines():
         match = re.match(r"\[(\S+)\] (.*)", line)
         if match is None:
@@ -243,21 +251,35 @@ def _moments(log: Path, ids: Mapping[str, str], begin: float, started: float) ->
         elif (job := re.search(r"(?:Allocate JobId=(\d+) |Started JobId=(\d+) in)", words)) is not None:
             starts[names.get(job[1] or job[2], "")] = at
         elif (job := re.search(r"_job_complete: JobId=(\d+) done", words)) is not None:
-            ends[names.get(job[1], "")] = at
-        elif (job := re.search(r"_slurm_rpc_epilog_complete: JobId=(\d+) ", words)) is not None:
-            gone[names.get(job[1], "")] = at  # each node tells; the last one counts
+            name = names.get(job[1], "")
+            ends[name], answering[name] = at, set(nodes.get(name, ()))
+        elif (job := re.search(r"_slurm_rpc_epilog_complete: JobId=(\d+) Node=(\S+)", words)) is not None:
+            name = names.get(job[1], "")
+            gone.setdefault(name, {})[job[2]] = at
+            answering.pop(name, None)
+        elif "Tree head got back" in words:
+            back = at
+        elif (node := re.search(r"node_did_resp (\S+)", words)) is not None:
+            for name, waiting in answering.items():
+                if node[1] in waiting:
+                    waiting.discard(node[1])
+                    gone.setdefault(name, {})[node[1]] = max(back, ends[name])
+    for name, at in _seen_clean(main, backfill, starts, ends, nodes).items():
+        gone[name] = {node: min(at, gone.get(name, {}).get(node, at)) for node in nodes[name]}
     return {"clock_s": int(begin), "started_ms": round(started * 1000), "main": main, "backfill": backfill,
             "submits": submits, "starts": starts, "ends": ends, "gone": gone}  # fmt: skip
 
 
-def _seen_clean(moments: Mapping[str, Any], rows: list[dict[str, str]]) -> dict[str, int]:
+def _seen_clean(
+    main: list[list[int]], backfill: list[int], starts: Mapping[str, int], ends: Mapping[str, int],
+    nodes: Mapping[str, set[str]],
+) -> dict[str, int]:  # fmt: skip
     """Return by when nodes were clean, of jobs after which another one was started there at once: at that look."""
-    nodes = {row["job"]: set(expand(row["nodelist"])) for row in rows if row["nodelist"]}
-    looks = sorted([at for at, _ in moments["main"]] + moments["backfill"])
+    looks = sorted([at for at, _ in main] + backfill)
     found = {}
-    for job, over in moments["ends"].items():
+    for job, over in ends.items():
         soon = [
-            at for other, at in moments["starts"].items()
+            at for other, at in starts.items()
             if other != job and 0 <= at - over <= _SOON_MS and nodes.get(other, set()) & nodes.get(job, set())
         ]  # fmt: skip
         look = max((at for at in looks if soon and at <= min(soon)), default=over - 1)
