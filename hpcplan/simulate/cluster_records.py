@@ -15,7 +15,7 @@ def node_records(engine: Engine) -> list[NodeRecord]:
     machine = engine.machine
     used, completing = _used_cpus(engine), 0
     for job_id in engine.ending & engine.running.keys():
-        completing |= engine.running[job_id].nodes
+        completing |= engine.running[job_id].held_nodes
     records = []
     for group in machine.groups:
         mask = group.mask

@@ -173,9 +173,11 @@ class Controller(Turns):
             holding = self._holdings[job.id] = resources.holding(job.request, job.nodes, job.node_cpus)
             if job.request.spread or job.request.cpus > job.request.node_cpus * job.nodes.bit_count():
                 job.node_cpus = holding.cpus  # more than the least of some node
+            if job.vacated:
+                holding = self._holdings[job.id] = holding.split(job.vacated)[0]
             resources.take(holding)
             self.busy = resources.full()
-        insort(self._promised, (job.limit_end, job.id, job.nodes))
+        insort(self._promised, (job.limit_end, job.id, job.held_nodes))
         self._began_ms[job.id] = self._turn_ms
         if self._limits is not None:
             self._limits.started(job)
@@ -218,7 +220,7 @@ class Controller(Turns):
             over_ms, gone_ms = self._moments.end_of(job, self.now, over_ms)
             if gone_ms is not None:
                 cleanup_ms, recorded = max(0, gone_ms - over_ms), self._moments.nodes_of(job, self.machine)
-        self._completing.add(over_ms, cleanup_ms, (job.limit_end, job.id, job.nodes), recorded)
+        self._completing.add(over_ms, cleanup_ms, (job.limit_end, job.id, job.held_nodes), recorded)
         if job.spec.licenses:
             self._licensed[job.id] = job
         if self._multifactor is not None and self._multifactor.fair_share is not None:

@@ -126,7 +126,7 @@ class EventLoop:
 
     def view(self) -> ClusterView:
         """Return what a policy may see."""
-        ends = [(job.limit_end, job.nodes) for job in self.running.values()]
+        ends = [(job.limit_end, job.held_nodes) for job in self.running.values()]
         return ClusterView(self.now, self.free, self.available, ends, self._partition_masks, self._het_jobs)
 
     def candidates(self) -> list[Job]:
@@ -181,11 +181,11 @@ class EventLoop:
 
     def _hold(self, job: Job) -> None:
         """Take a starting job's nodes."""
-        self.busy |= job.nodes
+        self.busy |= job.held_nodes
 
     def _give_back(self, job: Job, state: JobState) -> None:
         """Give back the nodes of a running job that ends in ``state``, or is requeued."""
-        self.busy &= ~job.nodes
+        self.busy &= ~job.held_nodes
 
     def saved(self) -> dict[str, Any] | None:
         """Return what has to be saved beside the jobs and the nodes, as data for JSON."""
@@ -353,8 +353,8 @@ class EventLoop:
         job.restarts += 1
         job.submit_time = self.now + 1  # as slurmctld does, so that accounting can tell the attempts apart
         job.begin_time = self.now + REQUEUE_DELAY_S
-        job.start_time, job.nodes, job.node_list, job.backfilled, job.eligible_time = None, 0, None, None, None
-        job.node_cpus = job.grace_end = None
+        job.start_time = job.node_list = job.backfilled = job.eligible_time = job.node_cpus = job.grace_end = None
+        job.nodes = job.vacated = 0
         if self._several_partitions:
             job.request = self.resolve(job.spec, anew=True)
         self.changes += 1

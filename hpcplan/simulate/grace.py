@@ -33,8 +33,8 @@ def preempt(controller: Controller, job: Job) -> None:
 def _shorten(controller: Controller, job: Job, end: int) -> None:
     """Let a running job end earlier than at its limit, in the plans as well."""
     promised = controller._promised
-    del promised[bisect_left(promised, (job.limit_end, job.id, job.nodes))]
+    del promised[bisect_left(promised, (job.limit_end, job.id, job.held_nodes))]
     job.grace_end = min(job.limit_end, end)
-    insort(promised, (job.limit_end, job.id, job.nodes))
+    insort(promised, (job.limit_end, job.id, job.held_nodes))
     controller._plan_end(job)
     controller.changes += 1

@@ -192,7 +192,9 @@ class ArrivalSource(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One job that has not ended. Times are unix seconds; ``nodes`` is the mask it holds while it runs.
+    """One job that has not ended. Times are unix seconds; ``nodes`` is the mask of those it was given to run on.
+
+    ``vacated`` are those of them that it has given back: it was stopped, and nothing is left of it there.
 
     The tasks of an array that wait together have one job id between them (``pooled``); one that starts, or is changed
     by itself, gets its own. ``left_over`` is the last of them after that.
@@ -220,6 +222,7 @@ class Job:
     eligible_time: int | None = None
     start_time: int | None = None
     nodes: int = 0
+    vacated: int = 0
     node_list: str | None = None
     node_cpus: tuple[int, ...] | None = None  # of each of its nodes, where they are not all alike
     restarts: int = 0
@@ -235,6 +238,11 @@ class Job:
     def running(self) -> bool:
         """Whether it holds nodes."""
         return self.start_time is not None
+
+    @property
+    def held_nodes(self) -> int:
+        """The mask of the nodes that it holds."""
+        return self.nodes & ~self.vacated
 
     @property
     def pooled(self) -> bool:

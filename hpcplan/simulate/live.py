@@ -89,6 +89,18 @@ class LiveEngine(Engine):
         self._end(self.jobs[job_id], state, exit_code, signal)
         self._schedule()
 
+    def vacate(self, job_id: int, nodes: int) -> None:
+        """Give those of a stopped job's nodes to others on which nothing is left of it."""
+        job = self.running[job_id]
+        if nodes & job.held_nodes:
+            self._vacate(job, nodes & job.held_nodes)
+            self.changes += 1
+            self._schedule()
+
+    def _vacate(self, job: Job, nodes: int) -> None:
+        job.vacated |= nodes
+        self.busy &= ~nodes
+
     def lose(self, job_id: int) -> None:
         """Take note that a running job's processes are gone without a word, as when a node fails."""
         self._fail_node(self.running[job_id])

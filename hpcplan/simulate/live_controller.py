@@ -47,6 +47,16 @@ class LiveController(LiveEngine, Controller):
         self._see_ends(self.now * 1000 + 2000)
         self._completing.look(self.now * 1000 + 2000)
 
+    def _vacate(self, job: Job, nodes: int) -> None:
+        del self._promised[bisect_left(self._promised, (job.limit_end, job.id, job.held_nodes))]
+        super()._vacate(job, nodes)
+        if self._resources is not None:
+            self._holdings[job.id], gone = self._holdings[job.id].split(nodes)
+            self._resources.give_back(gone)
+            self.busy = self._resources.full()
+        insort(self._promised, (job.limit_end, job.id, job.held_nodes))
+        self._triggered = True
+
     def _tell(self, at_ms: int, *, batch: bool) -> None:
         """Have the main scheduler look after any change, and backfill where a heterogeneous job waits for it."""
         super()._tell(at_ms, batch=True)
@@ -65,10 +75,10 @@ class LiveController(LiveEngine, Controller):
         """
         job = self.jobs[job_id]
         if job.running:
-            before = (job.limit_end, job.id, job.nodes)
+            before = (job.limit_end, job.id, job.held_nodes)
             super().change(job_id, spec, priority=priority, anew=anew)
-            if (job.limit_end, job.id, job.nodes) != before:
+            if (job.limit_end, job.id, job.held_nodes) != before:
                 del self._promised[bisect_left(self._promised, before)]
-                insort(self._promised, (job.limit_end, job.id, job.nodes))
+                insort(self._promised, (job.limit_end, job.id, job.held_nodes))
         else:
             super().change(job_id, spec, priority=priority, anew=anew)

@@ -53,12 +53,12 @@ class Preemption:
         found = [
             one
             for one in running
-            if one.nodes & where
+            if one.held_nodes & where
             and self._may(job, one)
             and self.mode(one) in {"requeue", "cancel"}
             and now >= (one.start_time or 0) + self._exempt_s(one)
         ]
-        return sorted(found, key=lambda one: (self._rank(one), one.nodes.bit_count(), one.id))
+        return sorted(found, key=lambda one: (self._rank(one), one.held_nodes.bit_count(), one.id))
 
     def preemptors_first(self, queue: list[Job]) -> list[Job]:
         """Return a queue in which jobs go before those that they might preempt, else in the order given.
@@ -124,7 +124,7 @@ def victims(
         for one in order:
             gone.append(one)
             if open_to is not None:
-                worth[one.id] = (open_to(gone) & one.nodes).bit_count()
+                worth[one.id] = (open_to(gone) & one.held_nodes).bit_count()
             nodes = fits(gone)
             if nodes:
                 break
@@ -133,10 +133,10 @@ def victims(
         if number == last_round or len(order) <= (number + 1 if open_to is None else 1):
             break
         if open_to is None:
-            worth = {one.id: (one.nodes & nodes).bit_count() for one in gone}
+            worth = {one.id: (one.held_nodes & nodes).bit_count() for one in gone}
         worth[gone[-1].id] = _FIRST
         order.sort(key=lambda one: -worth.get(one.id, 0))
-    return [one for one in gone if one.nodes & nodes and worth.get(one.id, 1)]
+    return [one for one in gone if one.held_nodes & nodes and worth.get(one.id, 1)]
 
 
 def _merged(jobs: list[Job], before: Callable[[Job, Job], bool]) -> list[Job]:

@@ -55,6 +55,14 @@ class Holding:
         """Return the holding of :meth:`saved`."""
         return cls(np.array(data[0], np.intp), np.array(data[1], np.int32).reshape(len(data[1]), len(data[0])))
 
+    def split(self, mask: int) -> tuple[Holding, Holding]:
+        """Return what is on other nodes than those of ``mask``, and what is on those."""
+        inside = np.array([mask >> node & 1 for node in self.nodes.tolist()], bool)
+        return (
+            Holding(self.nodes[~inside], self.amounts[:, ~inside]),
+            Holding(self.nodes[inside], self.amounts[:, inside]),
+        )
+
     @property
     def cpus(self) -> tuple[int, ...]:
         """The CPUs of each node."""

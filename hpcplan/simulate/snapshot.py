@@ -52,6 +52,8 @@ def _job_data(job: Job) -> dict[str, Any]:
     data["behaviour"] = job.behaviour.as_dict()
     if job.nodes:
         data["nodes"] = hex(job.nodes)
+    if job.vacated:
+        data["vacated"] = hex(job.vacated)
     if job.running and job.spec.partition is not None and "," in job.spec.partition:
         data["partition"] = job.request.partition
     if job.node_cpus is not None:
@@ -72,5 +74,6 @@ def _job(data: Mapping[str, Any], engine: Engine) -> Job:
         behaviour=Behaviour.from_dict(data["behaviour"]),
         node_cpus=tuple(data["node_cpus"]) if "node_cpus" in data else None,
         nodes=int(data.get("nodes", "0x0"), 16),
+        vacated=int(data.get("vacated", "0x0"), 16),
         dependency=Dependency.from_dict(data["dependency"]) if "dependency" in data else None,
     )

@@ -66,3 +66,22 @@ def test_whatever_lets_a_job_start_is_looked_at_at_once(*, sharing: bool) -> Non
     assert list(tiny.running) == [held]
     tiny.set_partition(replace(tiny.machine.partitions["batch"], up=True))
     assert list(tiny.running) == [held, after, down]
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+def test_nodes_that_a_stopped_job_has_left_are_given_out_before_it_has_ended_on_the_others(*, sharing: bool) -> None:
+    tiny = live(1_700_000_000, sharing=sharing)
+    stopped = tiny.submit(job(4, cpus_per_task=16), REAL, "ana")
+    waiting = tiny.submit(job(2, cpus_per_task=16), REAL, "ana")
+    tiny.vacate(stopped, 0b1000)
+    assert list(tiny.running) == [stopped]
+    tiny.vacate(stopped, 0b1100)
+    assert tiny.running[waiting].node_list == "n[3-4]"
+    again = live(tiny.now, sharing=sharing)
+    restore(again, snapshot(tiny))
+    assert again.free == 0
+    again.finish(stopped, JobState.CANCELLED)
+    assert (again.ended[-1].nodes, again.ended[-1].node_list) == (4, "n[1-4]")
+    assert again.free == 0b0011
+    again.finish(waiting, JobState.COMPLETED)
+    assert again.free == again.machine.all_nodes

@@ -116,7 +116,7 @@ def _squeue_job(session: Session, row: JobRow) -> dict[str, Any]:
         "mcs_label": "",
         "memory_per_tres": "",
         "name": record.name,
-        "nodes": record.node_list or "",
+        "nodes": row.node_list,
         "nice": spec.nice or None,
         "tasks_per_core": None,
         "tasks_per_node": spec.ntasks_per_node or 0,

@@ -13,20 +13,27 @@ import signal
 import sys
 import time
 
-__all__ = ["MARK", "clear", "main", "marked"]
+__all__ = ["MARK", "clear", "main", "marked", "places"]
 
 MARK = "HPCPLAN_MOCK_JOB"
 """The variable by which a job's processes are found that left its process groups."""
 
+_NODE = b"SLURMD_NODENAME="
+
 
 def marked(mark: str) -> list[int]:
     """Return the processes whose ``HPCPLAN_MOCK_JOB`` is ``mark`` or begins with it and a colon, where /proc tells."""
+    return list(places(mark))
+
+
+def places(mark: str) -> dict[int, str]:
+    """Return the same processes, each with the node that it is on: its ``SLURMD_NODENAME``, empty if it has none."""
     exact = f"{MARK}={mark}".encode()
-    found = []
+    found = {}
     try:
         names = os.listdir("/proc")  # noqa: PTH208
     except OSError:
-        return []
+        return {}
     for name in names:
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -36,7 +43,8 @@ def marked(mark: str) -> list[int]:
         except OSError:
             continue
         if any(variable == exact or variable.startswith(exact + b":") for variable in variables):
-            found.append(int(name))
+            node = next((one[len(_NODE) :] for one in variables if one.startswith(_NODE)), b"")
+            found[int(name)] = node.decode(errors="replace")
     return found
 
 

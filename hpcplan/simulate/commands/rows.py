@@ -38,8 +38,8 @@ _TARGET: Final = re.compile(r"(\d+)(?:\+(\d{1,4})|_(?:(\d+)|\[([\d,-]+)(?:%\d+)?
 class JobRow:
     """One job to be shown. ``tasks`` are the tasks of an array that wait together and are shown as one.
 
-    ``ending`` is, of a job that was stopped and whose processes are still there, how and when it was. ``requested`` are
-    the TRES that it asked for.
+    ``ending`` is, of a job that was stopped and whose processes are still there, how and when it was, and ``left`` the
+    nodes on which they are. ``requested`` are the TRES that it asked for.
     """
 
     record: JobRecord
@@ -51,8 +51,14 @@ class JobRow:
     tasks: tuple[int, ...] = ()
     gpus_per_node: int = 0
     ending: tuple[JobState, int] | None = None
+    left: str | None = None
     steps: list[Step] = field(default_factory=list)
     requested: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def node_list(self) -> str:
+        """Its nodes as the controller lists them: of a job that is completing, those that are not yet given back."""
+        return self.left or self.record.node_list or ""
 
     @property
     def array_word(self) -> str:
@@ -237,6 +243,8 @@ def _live(controller: Controller, session: Session, job: Job, reason: str | None
     now = session.engine.now
     row = JobRow(record, job.spec, info, state, now, job, gpus_per_node=gpus_on_node(job), steps=steps, ending=ending)
     row.requested = requested_tres(session, job.spec)
+    if ending is not None and job.vacated:
+        row.left = session.machine.node_list(job.held_nodes)
     return row
 
 

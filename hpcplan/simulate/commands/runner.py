@@ -23,6 +23,7 @@ from hpcplan.simulate.commands.notices import WHY, append, tell_steps, time_of, 
 from hpcplan.simulate.commands.processes import Batch, Guard, send
 from hpcplan.simulate.commands.reaper import MARK, clear
 from hpcplan.simulate.commands.signals import early_signal
+from hpcplan.simulate.commands.vacating import alive, vacate
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.live import REAL, is_real
 from hpcplan.simulate.store import Session
@@ -32,6 +33,7 @@ __all__ = ["Run", "Runner"]
 
 _SIGNAL_LAG_S: Final = 0.1
 _LAUNCH_LAG_S: Final = 0.25  # sbatch returns 0.2 to 0.7 s before a script begins, and clients make its folders then
+_LOOKS_S: Final = 0.1
 _CANNOT_OPEN: Final = 53  # what slurmd reports where a job's files cannot be opened, as a signal
 
 
@@ -64,6 +66,7 @@ class Run:
     exit: tuple[int, int] = (0, 0)
     suspended_at: int | None = None
     warned: bool = False  # that it is preempted and its GraceTime runs
+    next_look: float = 0.0  # for the nodes on which nothing is left of it, once it is stopped
 
     @property
     def everything(self) -> list[int]:
@@ -134,6 +137,9 @@ class Runner:
             run.kill_at = time.monotonic() + 1
         if done and (not run.groups or run.outcome is None):
             self._end(run, job, session)
+        elif job is not None and run.outcome is not None and time.monotonic() >= run.next_look:
+            run.next_look = time.monotonic() + _LOOKS_S
+            vacate(run, job, self.mark(run.job_id), session)
 
     def _watch_time(self, run: Run, job: Job, session: Session) -> None:
         now = session.engine.now
@@ -259,7 +265,7 @@ class Runner:
         while self.runs and time.monotonic() < deadline:
             for run in list(self.runs.values()):
                 # Nobody else can take the steps away now: their clients wait for the session that is held here.
-                run.groups = {name: left for name, groups in run.groups.items() if (left := _alive(groups))}
+                run.groups = {name: left for name, groups in run.groups.items() if (left := alive(groups))}
                 self._settle(run, session)
             time.sleep(0.02)
 
@@ -366,15 +372,3 @@ def _as_accounted(outcome: tuple[JobState, int, int]) -> tuple[JobState, int, in
     """Return what the job's own line in accounting says: that it was stopped is no signal of the script's."""
     state, code, number = outcome
     return outcome if state in (JobState.FAILED, JobState.COMPLETED) else (state, code, 0 if number == 15 else number)
-
-
-def _alive(groups: list[int]) -> list[int]:
-    """Return the process groups that have members."""
-    found = []
-    for group in groups:
-        try:
-            os.killpg(group, 0)
-        except (ProcessLookupError, PermissionError):
-            continue
-        found.append(group)
-    return found

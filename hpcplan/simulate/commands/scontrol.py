@@ -352,7 +352,7 @@ def _completing(controller: Controller, call: Call, words: Words, rest: list[str
                 ended = row.ending[1]
                 call.reply.say(
                     f"JobId={row.record.job_id} EndTime={Clock(call.env).moment(ended)} "
-                    f"CompletingTime={elapsed(row.now - ended)} Nodes(COMPLETING)={row.record.node_list} "
+                    f"CompletingTime={elapsed(row.now - ended)} Nodes(COMPLETING)={row.node_list} "
                 )
 
 

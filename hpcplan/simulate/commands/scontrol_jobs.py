@@ -46,7 +46,7 @@ def job_block(session: Session, row: JobRow, clock: Clock, *, detail: bool = Fal
     lines += [
         f"Partition={record.partition or ''} AllocNode:Sid={_host(session)}:{info.base_id if info else 0}",
         f"ReqNodeList={spec.nodelist or '(null)'} ExcNodeList={spec.exclude or '(null)'}",
-        f"NodeList={record.node_list or ''}{_planned_nodes(session, row)}",
+        f"NodeList={row.node_list}{_planned_nodes(session, row)}",
     ]
     started = record.start_time is not None
     if started and record.node_list:

@@ -76,7 +76,7 @@ def gpus_used(session: Session, name: str) -> int:
 def memory_used(session: Session, name: str) -> int:
     """Return how many bytes of a node's memory jobs asked for."""
     bit = session.machine.mask_of([name])
-    whole = [job for job in session.engine.running.values() if job.nodes & bit and job.request.whole]
+    whole = [job for job in session.engine.running.values() if job.held_nodes & bit and job.request.whole]
     asked = sum(job.request.memory_per_node_bytes or 0 for job in whole)
     return asked + sum(share.memory_bytes for share in _shares(session, name, shared=True))
 
@@ -85,7 +85,7 @@ def _shares(session: Session, name: str, *, shared: bool = False) -> Iterator[Sh
     """Yield what each running job has of a node, or only each that shares it."""
     bit = session.machine.mask_of([name])
     for job in session.engine.running.values():
-        if job.nodes & bit and not (shared and job.request.whole):
+        if job.held_nodes & bit and not (shared and job.request.whole):
             position = (job.nodes & (bit - 1)).bit_count()
             yield node_shares(job, session.machine)[position]
 

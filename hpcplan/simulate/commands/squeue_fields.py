@@ -57,7 +57,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "m": ("MIN_MEMORY", lambda row: mebibytes(_min_memory(row))),
         "M": ("TIME", lambda row: short_time(_run_time(row))),
         "n": ("REQ_NODES", lambda row: row.spec.nodelist or ""),
-        "N": ("NODELIST", lambda row: row.record.node_list or ""),
+        "N": ("NODELIST", lambda row: row.node_list),
         "o": ("COMMAND", lambda row: (row.info.command if row.info else None) or "(null)"),
         "O": ("CONTIGUOUS", lambda row: "0"),
         "p": ("PRIORITY", lambda row: f"{(row.record.priority or 0) / _TOP:.14f}"),
@@ -189,7 +189,7 @@ def _end(row: JobRow, plan: Callable[[JobRow], tuple[int, str] | None]) -> int |
 
 def _nodes_or_reason(row: JobRow) -> str:
     if row.state in (JobState.RUNNING, JobState.COMPLETING, JobState.COMPLETED):
-        return row.record.node_list or ""
+        return row.node_list
     return f"({row.reason})"
 
 
