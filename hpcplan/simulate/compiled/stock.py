@@ -154,7 +154,15 @@ def has_gres(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: i
 
 @compiled
 def offer(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> int:
-    """Return how many CPUs of a node a job could use."""
+    """Return how many CPUs of a node a job could use; of one with GRES only those that a node has to give."""
+    cpus = _usable_cpus(of, stock, held, slot, node, until_s, until_id)
+    if of[NODE_CPUS, slot] and of[GRES_A_NODE, slot] and not of[SPREAD, slot]:
+        cpus = min(cpus, _needed_cpus(of, stock, slot, node))
+    return cpus
+
+
+@compiled
+def _usable_cpus(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> int:
     if not of[NODE_CPUS, slot]:
         full: int = stock[node, IN_FULL + OF_CPUS]
         return full
@@ -166,8 +174,6 @@ def offer(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int,
             cpus = max(0, cpus - units * stock[node, UNITS])
         if cpus != of[NODE_CPUS, slot]:
             cpus = cpus // of[NODE_CPUS, slot] * of[NODE_CPUS, slot]
-    if of[GRES_A_NODE, slot] and not of[SPREAD, slot]:
-        cpus = min(cpus, _needed_cpus(of, stock, slot, node))
     return cpus
 
 
@@ -183,7 +189,7 @@ def take(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) 
             bits &= bits - _ONE
             cpus = _first_cpus(rules, of, stock, slot, node)
             if left > 0 and of[NODE_CPUS, slot]:
-                extra = max(0, min(left, offer(of, stock, held, slot, node, NEVER, 0) - of[NODE_CPUS, slot]))
+                extra = max(0, min(left, _usable_cpus(of, stock, held, slot, node, NEVER, 0) - of[NODE_CPUS, slot]))
                 units = stock[node, UNITS]
                 cpus = -(-(of[NODE_CPUS, slot] + extra) // units) * units
                 left -= extra
