@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 __all__ = ["compiled", "entry", "is_cold", "ones", "trailing_zeros"]
 
+# Nothing is allocated in this package: counting references to arrays takes a quarter of its time.
+_HOW: Any = {"error_model": "numpy", "_nrt": False}
 F = TypeVar("F", bound=Callable[..., Any])
 numba: Any = import_module("numba")  # types are checked alike with and without it
 compiler: Any = import_module("numba.core.compiler")
@@ -74,17 +76,17 @@ class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
 def compiled(function: F) -> F:
     """Return the function compiled, at its first call, for compiled code alone to call.
 
-    Numba does that anew for each constant that it is called with: slower to compile, but a quarter faster.
+    It is compiled once for all numbers, where numba would do so anew for each constant that it is called with.
     """
-    result: F = numba.njit(
-        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler
-    )(function)
-    return result
+    result: Any = numba.njit(**_HOW, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler)(function)
+    template = result.get_call_template
+    result.get_call_template = lambda args, kws: template(tuple(map(numba.types.unliteral, args)), kws)
+    return result  # type: ignore[no-any-return]
 
 
 def entry(function: F) -> F:
     """Return the function compiled, at its first call, for Python to call."""
-    result: F = numba.njit(cache=True, error_model="numpy")(function)
+    result: F = numba.njit(**_HOW, cache=True)(function)
     return result
 
 
