@@ -9,6 +9,7 @@ import numpy as np
 
 from hpcplan.simulate.compiled import layout as at
 from hpcplan.simulate.compiled.controller import DONE, advance, advance_shared
+from hpcplan.simulate.compiled.orders import STEP
 
 if TYPE_CHECKING:
     from hpcplan.simulate.resources import Capacity
@@ -273,19 +274,21 @@ class Driver:
         rows = len(at.FIXED_SETS)
         found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions)}
         found["whole_sockets"], found["switches"] = int(self._whole_sockets), len(self._switches)
+        tables = 2 * self._kinds_room
+        found["steps"] = -(-self._nodes // STEP) + 1
         for name, count in (
             ("line_sets", self._lines), ("partition_sets", len(self._partitions)), ("switch_sets", len(self._switches)),
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
             ("until_sets", spans), ("job_sets", slots), ("required_sets", slots), ("room_sets", self._kinds_room),
-            ("near_sets", self._kinds_room), ("gres_sets", self._kinds_room), ("ever_sets", self._kinds_room),
-            ("stale_sets", self._kinds_room), ("window_sets", 0 if self._stock is None else spans),
+            ("near_sets", self._kinds_room), ("ever_sets", self._kinds_room), ("stale_sets", self._kinds_room),
+            ("window_sets", 0 if self._stock is None else spans), ("first_sets", tables * found["steps"]),
         ):  # fmt: skip
             found[name] = rows
             rows += count
         width = width // 16 * 16 + 24  # an odd number of cache lines, so that a job's rows do not push each other out
-        for number, name in enumerate(("fit_rows", "gres_rows", "order_rows")):
-            found[name] = len(at.FIELDS) + number * self._kinds_room
-        self._of = np.zeros((len(at.FIELDS) + 3 * self._kinds_room, width), np.int64)
+        for number, name in enumerate(("value_rows", "order_rows", "time_rows")):
+            found[name] = len(at.FIELDS) + number * tables
+        self._of = np.zeros((len(at.FIELDS) + 3 * tables, width), np.int64)
         self._of[: len(at.FIELDS), : before_of.shape[1]] = before_of[: len(at.FIELDS)]
         self._of[at.ROOM_KNOWN] = 0
         self._sets = np.zeros((rows, self._words), np.uint64)

@@ -9,23 +9,33 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from hpcplan.simulate.compiled.backfill import right
 from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
-    CHOSEN, FIRST_WORD, JOB_SETS, LAST_WORD, LEVEL_COUNTS, LEVEL_SETS, LIMIT_ENDS, LIMIT_SLOTS, NODES, N_LEVELS,
-    N_LIMITS, OF_CLOCK, USABLE, Ints, Sets,
+    CHOSEN, EARLIER, FIRST_USABLE, FIRST_WORD, JOB_SETS, LAST_WORD, LEVEL_COUNTS, LEVEL_SETS, LIMIT_ENDS, LIMIT_SLOTS,
+    NODES, N_LEVELS, N_LIMITS, OF_CLOCK, USABLE, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["count_in_levels", "first_on_usable", "last_of_group"]
+__all__ = ["begin_ends", "count_in_levels", "first_on_usable", "last_of_group"]
 
 _STEP: Final = 16  # jobs from one level to the next
+_NONE: Final = np.uint64(0)  # not 0, with which words would become floating-point numbers
 _CLOCK: Final = OF_CLOCK
+
+
+@compiled
+def begin_ends(of: Ints) -> None:
+    """Begin a pass: no level is worked out, and which job was the first on usable nodes is not known."""
+    of[_CLOCK, N_LEVELS], of[_CLOCK, FIRST_USABLE] = 0, -1
 
 
 @compiled
 def count_in_levels(rules: Ints, of: Ints, sets: Sets, place: int) -> None:
     """Count a job that has started on ``CHOSEN``, and has come to this place among those that run."""
+    of[_CLOCK, FIRST_USABLE] = -1
     for number in range(of[_CLOCK, N_LEVELS]):
         if of[LEVEL_COUNTS, number] > place:
             of[LEVEL_COUNTS, number] += 1
@@ -41,7 +51,7 @@ def _next_level(rules: Ints, of: Ints, sets: Sets) -> bool:
     if first == jobs or number == rules[NODES]:
         return False
     for word in range(words):
-        sets[row, word] = sets[row - 1, word] if number else 0
+        sets[row, word] = sets[row - 1, word] if number else _NONE
     beyond = min(first + _STEP, jobs)
     for place in range(first, beyond):
         slot = of[LIMIT_SLOTS, place]
@@ -55,6 +65,9 @@ def _next_level(rules: Ints, of: Ints, sets: Sets) -> bool:
 def first_on_usable(rules: Ints, of: Ints, sets: Sets) -> int:
     """Return the first running job that has nodes that are usable, the number of them all if none has."""
     first, low, high = rules[LEVEL_SETS], 0, of[_CLOCK, N_LEVELS]
+    last = of[_CLOCK, FIRST_USABLE]
+    if last >= 0 and not common(sets, EARLIER, USABLE) and _is_on_usable(rules, of, sets, last):
+        return last
     if high and common(sets, first + high - 1, USABLE):
         while low < high:
             middle = (low + high) // 2
@@ -66,7 +79,17 @@ def first_on_usable(rules: Ints, of: Ints, sets: Sets) -> int:
         low = high
         while _next_level(rules, of, sets) and not common(sets, first + low, USABLE):
             low += 1
-    return _next_on_usable(rules, of, sets, of[LEVEL_COUNTS, low - 1] if low else 0)
+    found = before = of[LEVEL_COUNTS, low - 1] if low else 0
+    while found < of[_CLOCK, N_LIMITS] and not _is_on_usable(rules, of, sets, found):
+        found += 1
+    for word in range(sets.shape[1]):
+        sets[EARLIER, word] = sets[first + low - 1, word] if low else _NONE
+    for number in range(before, found):
+        slot = of[LIMIT_SLOTS, number]
+        for word in range(of[FIRST_WORD, slot], of[LAST_WORD, slot] + 1):
+            sets[EARLIER, word] |= sets[rules[JOB_SETS] + slot, word]
+    of[_CLOCK, FIRST_USABLE] = found if found < of[_CLOCK, N_LIMITS] else -1
+    return found
 
 
 @compiled

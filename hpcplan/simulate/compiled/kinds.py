@@ -1,10 +1,10 @@
 """What is known of the nodes for each kind of job, jobs of a kind wanting the same of a node, compiled.
 
-Of each node: from when on it has room for such a job, if running jobs use up their limits (``FIT_ROWS``), and from when
-on the GRES and the memory (``GRES_ROWS``); the nodes in the order of the former (``ORDER_ROWS``) but for those that
-have changed since it was asked for (``STALE_SETS``); and as sets those with room now (``ROOM_SETS``), those with the
-GRES and the memory now (``NEAR_SETS``) or once nobody uses them (``GRES_SETS``), and those with the GRES then
-(``EVER_SETS``). Only nodes are looked at of which something has been given out or back since.
+Of each node: from when on it has room for such a job, if running jobs use up their limits, and from when on the GRES
+and the memory, in order (:mod:`.orders`) but for those that have changed since it was asked for (``STALE_SETS``); and
+as sets those with room now (``ROOM_SETS``), those with the GRES and the memory now (``NEAR_SETS``), and those with the
+GRES once nobody uses them (``EVER_SETS``). Only nodes are looked at of which something has been given out or back
+since.
 """
 # ruff: noqa: I001  (long lists of constants)
 
@@ -14,16 +14,17 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.bits import common, mark
+from hpcplan.simulate.compiled.bits import common, is_empty, mark
 from hpcplan.simulate.compiled.jit import compiled, ones, trailing_zeros
 from hpcplan.simulate.compiled.layout import (
-    ALTERED, EVER_SETS, FIT_ROWS, GRES_A_NODE, GRES_ROWS, GRES_SETS, IN_FULL, KIND, MOVING,
-    NEAR_SETS, NEED, NEVER, NODES, NODE_CPUS, NODE_GRES, N_ALTERED, N_GRES, N_READY, OF_CLOCK, OF_GRES, ORDER_ROWS,
-    POOL, READY, ROOM_KNOWN, ROOM_SETS, SEEN, STALE_SETS, USABLE, Ints, Sets,
+    ALTERED, BEFORE, BEFORE_S, EVER_SETS, GRES_A_NODE, IN_FULL, KIND, MOVED, MOVING, NEAR_SETS, NEED, NEVER, NODES,
+    NODE_CPUS, NODE_GRES, N_ALTERED, N_GRES, N_READY, OF_CLOCK, OF_GRES, ORDER_ROWS, POOL, READY, ROOM_KNOWN, ROOM_SETS,
+    SEEN, STALE_SETS, TIME_ROWS, USABLE, VALUE_ROWS, Ints, Sets,
 )  # fmt: skip
-from hpcplan.simulate.compiled.stock import FOREVER, cpus_from, fits_by, gres_from, has_cpus, has_gres
+from hpcplan.simulate.compiled.orders import add_by, begin_order, enough_at, place_by, put_first, put_in_order
+from hpcplan.simulate.compiled.stock import cpus_from, fits_by, gres_from, has_cpus, has_gres
 
-__all__ = ["begin_ready", "enough_by", "find_pool", "find_room", "ready_by"]
+__all__ = ["enough_before", "enough_by", "find_pool", "find_room", "ready_by"]
 
 _ONE: Final = np.uint64(1)
 
@@ -39,9 +40,9 @@ def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
     if altered - known >= nodes or not known:
         for node in range(nodes):
             _note(rules, of, sets, stock, held, slot, node)
-            if not known:
-                of[rules[FIT_ROWS] + kind, node] = FOREVER
-                of[rules[ORDER_ROWS] + kind, node] = node
+        if not known:
+            begin_order(rules, of, 2 * kind)
+            begin_order(rules, of, 2 * kind + 1)
     else:
         for number in range(known, altered):
             node = of[ALTERED, number % nodes]
@@ -77,107 +78,76 @@ def _has_gres_ever(of: Ints, stock: Ints, slot: int, node: int) -> bool:
 
 
 @compiled
-def _put_in_order(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) -> None:
-    """Find out from when on the nodes have room that are not known of, and put them where they belong in the order."""
-    kind = of[KIND, slot]
-    stale, fit, order, kept, count = rules[STALE_SETS] + kind, rules[FIT_ROWS] + kind, rules[ORDER_ROWS] + kind, 0, 0
-    for word in range(sets.shape[1]):
-        bits = sets[stale, word]
-        while bits:
-            node = word * 64 + trailing_zeros(bits)
-            if _find_fit(rules, of, sets, stock, held, slot, node):
-                of[MOVING, count] = node
-                count += 1
-            else:
-                sets[stale, word] &= ~(bits & (~bits + _ONE))
-            bits &= bits - _ONE
-    if not count:
+def _bring_up_to_date(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) -> None:
+    """Find out from when on the nodes have room that are not known of."""
+    table, stale, words = 2 * of[KIND, slot], rules[STALE_SETS] + of[KIND, slot], sets.shape[1]
+    if is_empty(sets, stale):
         return
-    for place in range(rules[NODES]):
-        node = of[order, place]
-        of[order, kept] = node
-        if not sets[stale, node // 64] >> np.uint64(node % 64) & _ONE:
-            kept += 1
-    gap = count // 2
-    while gap:  # Shell's sort
-        for place in range(gap, count):
-            node, at = of[MOVING, place], place
-            while at >= gap and of[fit, of[MOVING, at - gap]] > of[fit, node]:
-                of[MOVING, at] = of[MOVING, at - gap]
-                at -= gap
-            of[MOVING, at] = node
-        gap //= 2
-    kept = rules[NODES] - count
-    while count:
-        node = of[MOVING, count - 1]
-        if kept and of[fit, of[order, kept - 1]] > of[fit, node]:
-            of[order, kept + count - 1] = of[order, kept - 1]
-            kept -= 1
-        else:
-            of[order, kept + count - 1] = node
-            count -= 1
-    for word in range(sets.shape[1]):
+    for table_of in range(table + 1, table - 1, -1):  # GRES, then room
+        if table_of > table and not of[GRES_A_NODE, slot]:
+            continue
+        count, value = 0, rules[VALUE_ROWS] + table_of
+        for word in range(words):
+            bits, moved = sets[stale, word], np.uint64(0)
+            while bits:
+                node = word * 64 + trailing_zeros(bits)
+                found = _time(rules, of, stock, held, slot, node, table_of > table)
+                if found != of[value, node]:
+                    of[value, node], of[MOVING, count] = found, node
+                    moved |= bits & (~bits + _ONE)
+                    count += 1
+                bits &= bits - _ONE
+            sets[MOVED, word] = moved
+        if count:
+            put_in_order(rules, of, sets, table_of, count)
+    for word in range(words):
         sets[stale, word] = 0
 
 
 @compiled
-def _find_fit(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, node: int) -> bool:
-    """Find out from when on a node has room for a job; whether that has changed."""
-    kind, gres_s = of[KIND, slot], NEVER
-    if of[GRES_A_NODE, slot] or of[NODE_CPUS, slot]:
+def _time(rules: Ints, of: Ints, stock: Ints, held: Ints, slot: int, node: int, gres: bool) -> int:
+    """Return from when on a node has room for a job, or the GRES and the memory alone, which are asked for before."""
+    gres_s = NEVER
+    if of[GRES_A_NODE, slot] and not gres:
+        gres_s = of[rules[VALUE_ROWS] + 2 * of[KIND, slot] + 1, node]
+    elif of[GRES_A_NODE, slot] or of[NODE_CPUS, slot]:
         gres_s = gres_from(of, stock, held, slot, node)
-    if of[GRES_A_NODE, slot]:
-        of[rules[GRES_ROWS] + kind, node] = gres_s
-        mark(sets, rules[GRES_SETS] + kind, node // 64, _ONE << np.uint64(node % 64), gres_s != FOREVER)
+    if gres:
+        return gres_s
     fits_s = cpus_from(of, stock, held, slot, node)
-    if of[NODE_CPUS, slot]:
-        fits_s = max(gres_s, fits_s)
-    row = rules[FIT_ROWS] + kind
-    changed: bool = of[row, node] != fits_s
-    of[row, node] = fits_s
-    return changed
+    return max(gres_s, fits_s) if of[NODE_CPUS, slot] else fits_s
 
 
 @compiled
-def begin_ready(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int) -> None:
-    """Put the nodes into ``READY`` that have room for a job now; :func:`find_room` has been asked before."""
-    _put_in_order(rules, of, sets, stock, held, slot)
-    room, count = rules[ROOM_SETS] + of[KIND, slot], 0
-    for word in range(sets.shape[1]):
-        sets[READY, word] = sets[room, word]
-        count += ones(sets[room, word])
-    of[OF_CLOCK, N_READY] = count
+def ready_by(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, time: int) -> None:
+    """Put the nodes into ``READY`` that have room for a job by some time, no earlier than that of the call before.
 
-
-@compiled
-def ready_by(rules: Ints, of: Ints, sets: Sets, slot: int, time: int) -> None:
-    """Add those that have room by some time."""
-    fit, order, place = rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot], of[OF_CLOCK, N_READY]
-    while place < rules[NODES] and of[fit, of[order, place]] <= time:
-        node = of[order, place]
-        sets[READY, node // 64] |= _ONE << np.uint64(node % 64)
-        place += 1
-    of[OF_CLOCK, N_READY] = place
+    ``N_READY`` is how many they are, -1 before the first call; :func:`find_room` has been asked before that.
+    """
+    table, place = 2 * of[KIND, slot], of[OF_CLOCK, N_READY]
+    if place >= 0:
+        of[OF_CLOCK, N_READY] = add_by(rules, of, sets, table, place, time, READY)
+        return
+    _bring_up_to_date(rules, of, sets, stock, held, slot)
+    of[OF_CLOCK, BEFORE_S] = NEVER
+    of[OF_CLOCK, N_READY] = place = place_by(rules, of, table, time)
+    put_first(rules, of, sets, table, place, READY)
 
 
 @compiled
 def enough_by(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
     """Return from when on enough nodes of ``USABLE`` have room for a job."""
-    fit, order, place = rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot], of[OF_CLOCK, N_READY]
-    more = of[NEED, slot] - common(sets, READY, USABLE)
-    step = 1 if more > 0 else -1
-    if step < 0:
-        place -= 1
-        more -= 1
-    while 0 <= place < rules[NODES]:
-        node = of[order, place]
-        if sets[USABLE, node // 64] >> np.uint64(node % 64) & _ONE:
-            more -= step
-            if not more:
-                found: int = of[fit, node]
-                return found
-        place += step
-    return FOREVER
+    return enough_at(rules, of, sets, 2 * of[KIND, slot], USABLE, of[NEED, slot])
+
+
+@compiled
+def enough_before(rules: Ints, of: Ints, sets: Sets, slot: int, time: int) -> bool:
+    """Whether enough nodes of ``USABLE`` have room for a job before a time; it is most often the same one."""
+    if of[OF_CLOCK, BEFORE_S] != time:
+        table = 2 * of[KIND, slot]
+        put_first(rules, of, sets, table, place_by(rules, of, table, time - 1), BEFORE)
+        of[OF_CLOCK, BEFORE_S] = time
+    return common(sets, BEFORE, USABLE) >= of[NEED, slot]
 
 
 @compiled
@@ -188,18 +158,13 @@ def find_pool(
 
     Without ``tied`` no other job ends at that time.
     """
-    fit, order, place = rules[FIT_ROWS] + of[KIND, slot], rules[ORDER_ROWS] + of[KIND, slot], of[OF_CLOCK, N_READY]
-    for word in range(sets.shape[1]):
-        sets[POOL, word] = sets[READY, word]
-    while place < rules[NODES] and of[fit, of[order, place]] <= until_s:
-        node = of[order, place]
-        sets[POOL, node // 64] |= _ONE << np.uint64(node % 64)
-        place += 1
-    while place > 0 and of[fit, of[order, place - 1]] >= until_s:
+    table = 2 * of[KIND, slot]
+    place = place_by(rules, of, table, until_s)
+    put_first(rules, of, sets, table, place, POOL)
+    while tied and place > 0 and of[rules[TIME_ROWS] + table, place - 1] == until_s:
         place -= 1
-        node = of[order, place]
-        late = of[fit, node] > until_s or (tied and not fits_by(of, stock, held, slot, node, until_s, until_id))
-        if late:
+        node = of[rules[ORDER_ROWS] + table, place]
+        if not fits_by(of, stock, held, slot, node, until_s, until_id):
             sets[POOL, node // 64] &= ~(_ONE << np.uint64(node % 64))
     there = 0
     for word in range(sets.shape[1]):

@@ -40,8 +40,8 @@ RULES: Final = (
     "end_overhead_ms", "cleanup_ms", "epilog_ms", "epilog_msg_us", "first_turn_s", "priorities_begin_ms", "nodes",
     "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
-    "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "gres_sets", "ever_sets",
-    "stale_sets", "window_sets", "fit_rows", "gres_rows", "order_rows", "consumable", "switches", "switch_sets",
+    "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "ever_sets", "stale_sets",
+    "window_sets", "first_sets", "steps", "value_rows", "order_rows", "time_rows", "consumable", "switches", "switch_sets",
     "required_sets",
 )  # fmt: skip
 (
@@ -52,22 +52,25 @@ RULES: Final = (
     PRIORITY_CALC_PERIOD_S, TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US,
     BACKFILL_PHASE_MS, BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, CLEANUP_MS, EPILOG_MS, EPILOG_MSG_US, FIRST_TURN_S,
     PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS, PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS,
-    JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, GRES_SETS, EVER_SETS,
-    STALE_SETS, WINDOW_SETS, FIT_ROWS, GRES_ROWS, ORDER_ROWS, CONSUMABLE, SWITCHES, SWITCH_SETS, REQUIRED_SETS,
+    JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, EVER_SETS,
+    STALE_SETS, WINDOW_SETS, FIRST_SETS, STEPS, VALUE_ROWS, ORDER_ROWS, TIME_ROWS, CONSUMABLE, SWITCHES, SWITCH_SETS,
+    REQUIRED_SETS,
 ) = range(len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
 # a pass has promised, those without jobs, those that count as lighter for the job that is planned for, nodes of jobs
-# that are over and not yet clean, those with room for it by some time, those of the switch that holds it, and room to
-# work in. Then the bits of how much lighter nodes count (see weighing.py).
+# that are over and not yet clean, those with room for it by some time or before one, those of the jobs that end before
+# the first on usable ones, those whose times have changed, those of the switch that holds it, and room to work in. Then
+# the bits of how much lighter nodes count (see weighing.py).
 FIXED_SETS: Final = (
     "all", "busy", "free", "usable", "pool", "light", "chosen", "not_held_up", "planned", "idle", "fitting", "neared",
-    "completing", "ready", "front", "late_neared", "under_switch", "tier", *(f"near_{bit}" for bit in range(35)),
+    "completing", "ready", "front", "moved", "earlier", "before", "under_switch", "tier",
+    *(f"near_{bit}" for bit in range(35)),
 )  # fmt: skip
 (
     ALL, BUSY, FREE, USABLE, POOL, LIGHT, CHOSEN, NOT_HELD_UP, PLANNED, IDLE, FITTING, NEARED, COMPLETING, READY, FRONT,
-    LATE_NEARED, UNDER_SWITCH, TIER, NEAR_BITS,
-) = range(19)  # fmt: skip
+    MOVED, EARLIER, BEFORE, UNDER_SWITCH, TIER, NEAR_BITS,
+) = range(21)  # fmt: skip
 
 # Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
@@ -104,7 +107,9 @@ FIELDS: Final = (
     # Where jobs share nodes: CPUs and weights of runs, what a job still wants, which nodes have changed, and up to
     # which change what is known of each kind of job (see kinds.py) holds; the nodes that move in its order, and those
     # that have been seen.
-    "run_cpus", "run_weights", "run_order", "still_wanted", "altered", "room_known", "moving", "seen",
+    "run_cpus", "run_weights", "run_order", "still_wanted", "altered", "room_known", "moving", "ordered", "seen",
+    # Of jobs that one pass has planned for: a slot, and from when on it might have fitted (see outlook.py).
+    "known_slots", "known_from",
     # Of nodes: weights, what they offer to the job looked at.
     "weights", "offer",
     "clock",
@@ -118,7 +123,8 @@ FIELDS: Final = (
     ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, GAINED, LOST, LIMIT_ENDS, LIMIT_SLOTS, LEVEL_COUNTS,
     LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, SWITCH_LEVEL, SWITCH_ABOVE,
     SWITCH_FIRST_WORD, SWITCH_LAST_WORD, SWITCH_COUNT, SWITCH_FAR, SWITCH_STEPS, SWITCH_ORDER, RUN_CPUS, RUN_WEIGHTS,
-    RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, SEEN, WEIGHTS, OFFER, OF_CLOCK,
+    RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, ORDERED, SEEN, KNOWN_SLOTS, KNOWN_FROM, WEIGHTS, OFFER,
+    OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
@@ -129,14 +135,14 @@ CLOCK: Final = (
     "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits", "n_altered", "n_gres", "unused_held", "n_near_bits", "n_ready", "window_middle", "window_end",
-    "late_by", "n_insisting",
+    "n_insisting", "n_known", "first_usable", "before_s",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING, LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS,
     MAIN_DUE_WHOLE, BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER, N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING,
     N_ENDED, N_SPANS, N_LEVELS, N_LIMITS, N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE,
-    WINDOW_END, LATE_BY, N_INSISTING,
+    WINDOW_END, N_INSISTING, N_KNOWN, FIRST_USABLE, BEFORE_S,
 ) = range(len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs

@@ -15,21 +15,22 @@ from hpcplan.simulate.compiled.backfill import (
     begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
 )  # fmt: skip
 from hpcplan.simulate.compiled.bits import common, is_empty
-from hpcplan.simulate.compiled.ends import count_in_levels, first_on_usable, last_of_group
+from hpcplan.simulate.compiled.ends import begin_ends, count_in_levels, first_on_usable, last_of_group
 from hpcplan.simulate.compiled.jit import compiled, ones
-from hpcplan.simulate.compiled.kinds import begin_ready, enough_by, find_pool, find_room, ready_by
+from hpcplan.simulate.compiled.kinds import enough_before, enough_by, find_pool, find_room, ready_by
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
     CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, FITTING, GRES_A_NODE, ID, IDLE, KILL_WAIT_S,
-    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NODE_CPUS, NOW, N_LEVELS, N_LIMITS, N_READY,
+    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS, N_READY,
     N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
     UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
+from hpcplan.simulate.compiled.outlook import begin_outlook, fits_from, note_outlook
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
-from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, take_span
+from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, take_span, without_span
 from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, start_job
 from hpcplan.simulate.compiled.stock import FOREVER
-from hpcplan.simulate.compiled.weighing import begin_weighing, level, some_unweighed, weigh_by, weigh_ever
+from hpcplan.simulate.compiled.weighing import begin_weighing, level, next_to_weigh, weigh_by, weigh_ever
 
 __all__ = ["shared_backfill_pass"]
 
@@ -45,7 +46,8 @@ def shared_backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: I
     queue, count = queue_in_sight(of)
     begin_plan(rules, of, sets)
     begin_spans(rules, of, sets)
-    of[_CLOCK, N_LEVELS] = 0
+    begin_ends(of)
+    begin_outlook(of)
     counted = rules[BF_MAX_JOB_PART] > 0 or rules[BF_MAX_JOB_USER] > 0
     if counted:
         of[TESTED, :] = 0
@@ -169,6 +171,8 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
     begin_weighing(of, sets, slot)
     room, looked = find_room(rules, of, sets, stock, held, slot), of[GRES_A_NODE, slot] > 0
     of[_CLOCK, N_READY] = -1
+    bound = now if looked or now_only else fits_from(of, slot, now)
+    unnoted = not now_only
     asked = now
     while asked != NEVER:
         earliest = asked
@@ -182,17 +186,33 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
             latest = now
         elif later != NEVER:
             latest = min(latest, later)
-        if of[_CLOCK, N_READY] >= 0:
-            ready_by(rules, of, sets, slot, latest)
-            if of[_CLOCK, TRIED] and not looked and common(sets, READY, eligible) < need:
-                continue
-        find_usable(rules, of, sets, eligible, earliest, first, beyond)
+        too_early = later != NEVER and later < bound
+        if too_early and of[_CLOCK, TRIED]:
+            continue
+        short = beyond
+        if unnoted and beyond - 1 > first and of[BEGINS, beyond - 1] >= down(rules, earliest + limit_s):
+            short -= 1  # what begins where a promise to the job would end is none of its concern
+        find_usable(rules, of, sets, eligible, earliest, first, short)
+        if unnoted and not too_early:
+            unnoted = earliest > now or common(sets, room, USABLE) < need
+            if unnoted:
+                ready_by(rules, of, sets, stock, held, slot, latest)
+                unnoted = common(sets, READY, USABLE) < need
+                if not unnoted:
+                    note_outlook(of, slot, earliest)
+        if short < beyond:
+            without_span(rules, of, sets, earliest, short)
         if common(sets, USABLE, USABLE) < need:
             continue
         of[_CLOCK, TRIED] = 1
+        if too_early:
+            continue
         there = common(sets, room, USABLE) >= need
         if there and of[MODEST, slot] and earliest == now and is_empty(sets, COMPLETING):
             return now  # its nodes are chosen as it starts
+        ready_by(rules, of, sets, stock, held, slot, latest)
+        if common(sets, READY, USABLE) < need and not _needs_weighing(rules, of, sets, slot):
+            continue
         if there and choose_now(rules, of, sets, stock, held, slot, USABLE):
             start = now
         else:
@@ -214,7 +234,32 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
         if not overlaps(rules, of, sets, start, start + limit_s, beyond):
             return start
         asked = max(start, earliest + 1)
+    if unnoted:
+        note_outlook(of, slot, earliest)
     return -1
+
+
+@compiled
+def _needs_weighing(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
+    """Whether it has to be known when a job fits on ``USABLE`` though that is too late: for the nodes that it is
+    weighed on until then. Not if it fits before any that it has not been weighed on has the GRES.
+    """
+    if not of[GRES_A_NODE, slot]:
+        return False
+    gres_s = next_to_weigh(rules, of, sets, slot)
+    if gres_s == FOREVER or not of[MODEST, slot]:
+        return gres_s != FOREVER
+    number = first_on_usable(rules, of, sets)
+    if number == of[_CLOCK, N_LIMITS]:
+        return False
+    window_s = _WINDOW_S
+    start = of[LIMIT_ENDS, number] + window_s - (of[LIMIT_ENDS, number] + rules[CLOCK_S]) % window_s
+    while start + _wider(rules, window_s) < gres_s:
+        window_s = _wider(rules, window_s)
+    number = last_of_group(rules, of, sets, number, start + window_s)
+    if number == of[_CLOCK, N_LIMITS] or of[LIMIT_ENDS, number] >= gres_s:
+        return True
+    return not enough_before(rules, of, sets, slot, of[LIMIT_ENDS, number])
 
 
 @compiled
@@ -224,11 +269,6 @@ def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, s
     ``NEVER`` if it would not. Where nothing hangs on when, after ``latest``, it is some time after it, without nodes.
     Jobs go in groups (:mod:`hpcplan.simulate.job_ends`).
     """
-    if of[_CLOCK, N_READY] < 0:
-        begin_ready(rules, of, sets, stock, held, slot)
-        ready_by(rules, of, sets, slot, latest)
-    if common(sets, READY, USABLE) < of[NEED, slot] and not some_unweighed(rules, of, sets, slot):
-        return NEVER
     enough_s = enough_by(rules, of, sets, slot)
     ends, number = of[_CLOCK, N_LIMITS], first_on_usable(rules, of, sets)
     if number == ends:
@@ -249,7 +289,7 @@ def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, s
                 if _fits_after(rules, of, sets, stock, held, slot, number, enough_s, expected > latest):
                     return expected
             number += 1
-    weigh_by(rules, of, sets, stock, held, slot, USABLE, FOREVER, 0)
+    weigh_by(rules, of, sets, stock, held, slot, FOREVER, 0)
     return NEVER
 
 
@@ -265,14 +305,11 @@ def _fits_after(
     """Whether a job fits once the others have ended up to this one; its nodes are in ``CHOSEN`` unless ``without``."""
     end, ident = of[LIMIT_ENDS, number], of[ID, of[LIMIT_SLOTS, number]]
     tied = number + 1 < of[_CLOCK, N_LIMITS] and of[LIMIT_ENDS, number + 1] == end
-    if not (without and of[MODEST, slot] and (end > enough_s or not tied)):
-        there = find_pool(rules, of, sets, stock, held, slot, end, ident, tied)
-        if there < of[NEED, slot]:
-            return False  # what it is weighed for now, it is again later, when more nodes are free
-        weigh_by(rules, of, sets, stock, held, slot, USABLE, end, ident)
-        return choose_nodes(of, sets, stock, held, slot, end, ident)
-    weigh_by(rules, of, sets, stock, held, slot, USABLE, end, ident)
-    return True
+    weigh_by(rules, of, sets, stock, held, slot, end, ident)
+    if without and of[MODEST, slot] and (end > enough_s or not tied):
+        return True
+    there = find_pool(rules, of, sets, stock, held, slot, end, ident, tied)
+    return there >= of[NEED, slot] and choose_nodes(of, sets, stock, held, slot, end, ident)
 
 
 @compiled

@@ -22,7 +22,7 @@ from hpcplan.simulate.compiled.layout import (
     SPAN_SETS, UNTIL_SETS, USABLE, WINDOW_END, WINDOW_MIDDLE, WINDOW_SETS, Ints, Sets,
 )  # fmt: skip
 
-__all__ = ["begin_spans", "begin_window", "find_usable", "next_gain", "take_span"]
+__all__ = ["begin_spans", "begin_window", "find_usable", "next_gain", "take_span", "without_span"]
 
 _CLOCK: Final = OF_CLOCK
 _WORD: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -88,6 +88,15 @@ def find_usable(rules: Ints, of: Ints, sets: Sets, pool: int, start: int, first:
         whole = pool
     for word in range(words):
         sets[USABLE, word] = sets[pool, word] & sets[whole, word]
+
+
+@compiled
+def without_span(rules: Ints, of: Ints, sets: Sets, start: int, position: int) -> None:
+    """Take out of ``USABLE`` what has been promised in one more span."""
+    if start < _end(rules, of):
+        row = rules[SPAN_SETS] + of[SPAN_ROWS, position]
+        for word in range(sets.shape[1]):
+            sets[USABLE, word] &= sets[row, word]
 
 
 @compiled

@@ -11,15 +11,16 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
+from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.kinds import find_room
 from hpcplan.simulate.compiled.layout import (
-    ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, GRES_A_NODE, GRES_ROWS, GRES_SETS, KIND, LATE_BY, LATE_NEARED, NEARED,
-    NEAR_BITS, NEVER, N_NEAR_BITS, OF_CLOCK, ROOM_KNOWN, USABLE, Ints, Sets,
+    ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, GRES_A_NODE, KIND, NEARED, NEAR_BITS, NODES, N_NEAR_BITS, OF_CLOCK,
+    ORDER_ROWS, POOL, ROOM_KNOWN, TIME_ROWS, USABLE, Ints, Sets,
 )  # fmt: skip
-from hpcplan.simulate.compiled.stock import has_gres
+from hpcplan.simulate.compiled.orders import enough_at, place_by, put_first
+from hpcplan.simulate.compiled.stock import FOREVER, has_gres
 
-__all__ = ["begin_weighing", "level", "nearness", "some_unweighed", "weigh", "weigh_by", "weigh_ever"]
+__all__ = ["begin_weighing", "level", "nearness", "next_to_weigh", "weigh", "weigh_by", "weigh_ever"]
 
 _ONE: Final = np.uint64(1)
 
@@ -76,7 +77,6 @@ def begin_weighing(of: Ints, sets: Sets, slot: int) -> None:
     count = of[GRES_A_NODE, slot]
     if not count:
         return
-    of[OF_CLOCK, LATE_BY] = NEVER
     for word in range(sets.shape[1]):
         sets[NEARED, word] = ~np.uint64(0)
     for bit in range(of[OF_CLOCK, N_NEAR_BITS]):
@@ -86,46 +86,35 @@ def begin_weighing(of: Ints, sets: Sets, slot: int) -> None:
 
 
 @compiled
-def some_unweighed(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
-    """Whether something hangs on when a job fits for it is weighed, then, on nodes that it has not been weighed on."""
-    if not of[GRES_A_NODE, slot]:
-        return False
-    ever = rules[EVER_SETS] + of[KIND, slot]
-    for word in range(sets.shape[1]):  # noqa: SIM110  (numba knows no generators)
-        if sets[USABLE, word] & sets[ever, word] & ~sets[NEARED, word]:
-            return True
-    return False
+def next_to_weigh(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
+    """Return when the first of the nodes of ``USABLE`` has the GRES that a job has not been weighed on.
+
+    ``FOREVER`` if there is none.
+    """
+    ever, some = rules[EVER_SETS] + of[KIND, slot], np.uint64(0)
+    for word in range(sets.shape[1]):
+        sets[POOL, word] = sets[USABLE, word] & sets[ever, word] & ~sets[NEARED, word]
+        some |= sets[POOL, word]
+    return enough_at(rules, of, sets, 2 * of[KIND, slot] + 1, POOL, 1) if some else FOREVER
 
 
 @compiled
 def weigh_by(
-    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, mask: int, until_s: int, until_id: int
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, until_s: int, until_id: int
 ) -> None:  # fmt: skip
-    """Note that a job is looked at on those nodes of a set that have the GRES then, but for those in ``NEARED``.
-
-    Those in ``LATE_NEARED`` are known not to have it before ``LATE_BY``.
-    """
-    count = of[GRES_A_NODE, slot]
+    """Note that a job is looked at on those of ``USABLE`` that have the GRES then, but for those in ``NEARED``."""
+    count, table = of[GRES_A_NODE, slot], 2 * of[KIND, slot] + 1
     if not count:
         return
-    early = until_s < of[OF_CLOCK, LATE_BY]
-    if not early:
-        of[OF_CLOCK, LATE_BY] = until_s
-    gres, row = rules[GRES_SETS] + of[KIND, slot], rules[GRES_ROWS] + of[KIND, slot]
+    place = place_by(rules, of, table, until_s - 1)
+    put_first(rules, of, sets, table, place, POOL)
+    while until_s < FOREVER and place < rules[NODES] and of[rules[TIME_ROWS] + table, place] == until_s:
+        node = of[rules[ORDER_ROWS] + table, place]
+        if has_gres(of, stock, held, slot, node, until_s, until_id):
+            sets[POOL, node // 64] |= _ONE << np.uint64(node % 64)
+        place += 1
     for word in range(sets.shape[1]):
-        bits, weighed = sets[mask, word] & sets[gres, word] & ~sets[NEARED, word], np.uint64(0)
-        if early:
-            bits &= ~sets[LATE_NEARED, word]
-        else:
-            sets[LATE_NEARED, word] = bits
-        while bits:
-            node = word * 64 + trailing_zeros(bits)
-            if of[row, node] < until_s or (
-                of[row, node] == until_s and has_gres(of, stock, held, slot, node, until_s, until_id)
-            ):
-                weighed |= bits & (~bits + _ONE)
-            bits &= bits - _ONE
+        weighed = sets[POOL, word] & sets[USABLE, word] & ~sets[NEARED, word]
         if weighed:
             sets[NEARED, word] |= weighed
-            sets[LATE_NEARED, word] &= ~weighed
             _set_near(of, sets, word, weighed, count)
