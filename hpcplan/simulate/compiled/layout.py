@@ -41,8 +41,8 @@ RULES: Final = (
     "lines", "line_sets", "partitions",
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
     "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "ever_sets", "stale_sets",
-    "window_sets", "first_sets", "steps", "value_rows", "order_rows", "time_rows", "consumable", "switches", "switch_sets",
-    "required_sets",
+    "window_sets", "first_sets", "steps", "value_rows", "order_rows", "time_rows", "consumable", "switches",
+    "switch_sets", "required_sets",
 )  # fmt: skip
 (
     BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
