@@ -169,7 +169,7 @@ def shared_machine(draw: random.Random, nodes: int) -> Machine:
     return Machine(tuple(f"n{number}" for number in range(1, nodes + 1)), groups, parts, sharing)
 
 
-def shares(draw: random.Random, nodes: int) -> Iterator[TraceJob]:
+def shares(draw: random.Random, nodes: int, names: Sequence[str] = ()) -> Iterator[TraceJob]:
     """Yield jobs that take tasks, shares of nodes or whole nodes."""
     of, moment, gap_s = draw.choice, 0, draw.choice([1, 5, 30, 100])
     for number in range(1, of([30, 150]) + 1):
@@ -195,20 +195,30 @@ def shares(draw: random.Random, nodes: int) -> Iterator[TraceJob]:
             ask = JobSpec(
                 time_limit_s=of([limit_s, None]), partition=of(["all", "all", "some"]),
                 priority=of([None, None, None, 700]), constraint=of([None, None, None, "old"]), **asks,
+                **(also_asked(draw, names) if names else {}),
             )  # fmt: skip
         yield TraceJob(number, moment, run_s, limit_s, tasks, ask=ask, user=f"user{draw.randrange(4)}")
+
+
+def shared_case(draw: random.Random, nodes: int) -> tuple[SlurmCluster, Trace]:
+    """Return a cluster whose jobs share nodes, with switches or without, and a trace."""
+    how = replace(parameters(draw), consumable=True, bf_window_linear_s=draw.choice([0, 0, 300]))
+    cluster = SlurmCluster(shared_machine(draw, nodes), how)
+    names = cluster.machine.names if draw.random() < 0.5 else ()
+    if draw.random() < 0.5:
+        cluster = replace(cluster, switches=tree(draw, nodes))
+    return cluster, Trace(tuple(shares(draw, nodes, names)), None, 0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), nodes=st.sampled_from([5, 12, NODES]))
 def test_every_row_is_that_of_the_controller_in_python_where_jobs_share_nodes(seed: int, nodes: int) -> None:
     draw = random.Random(seed)
-    how = replace(parameters(draw), consumable=True, bf_window_linear_s=draw.choice([0, 0, 300]))
-    cluster = SlurmCluster(shared_machine(draw, nodes), how)
+    cluster, made = shared_case(draw, nodes)
     assert usual_shares(cluster)
     assert not usual_cluster(cluster)
     with pytest.MonkeyPatch.context() as patch:
-        plain, compiled = both(Trace(tuple(shares(draw, nodes)), None, 0), cluster, "submit", patch)
+        plain, compiled = both(made, cluster, "submit", patch)
     assert compiled == plain
 
 

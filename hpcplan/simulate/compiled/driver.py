@@ -184,7 +184,7 @@ class Driver:
         if not count:
             return slots
         (
-            numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors, share,
+            numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors, _,
             required, switches, insist, nice,
         ) = zip(*chunk, strict=True)  # fmt: skip
         of[at.ID, slots], of[at.SUBMIT_S, slots], of[at.RUN_S, slots] = numbers, submits, runs
@@ -206,24 +206,25 @@ class Driver:
             self._factors[slots] = factors
         if self._stock is not None:
             more = [
-                (*one, sum(one[7:]), self._kinds[one[4:]], *self._ways(need, one))
-                for need, one in zip(needs, share, strict=True)
-            ]
+                (*job.share, sum(job.share[7:]), self._kinds[job.share[4:]], *self._ways(job)) for job in chunk
+            ]  # fmt: skip
             of[at.MAXIMUM : at.STEADY + 1, slots] = np.array(more, dtype=np.int64).T
             bits = int(of[at.GRES_A_NODE, slots].max()).bit_length()
             clock[at.N_NEAR_BITS] = max(bits, clock[at.N_NEAR_BITS])
         return slots
 
-    def _ways(self, need: int, share: tuple[int, ...]) -> tuple[bool, bool]:
+    def _ways(self, job: Coming) -> tuple[bool, bool]:
         """Return whether a job is modest and steady.
 
         Modest: it fits as soon as so many nodes have room for it, as it wants no more CPUs than the least of each. Then
         what any of them offers is enough, as long as memory does not take off parts of what goes together. Steady: they
         all offer that least, as is found near GRES.
         """
-        most, cpus, spread, _, node_cpus, _, cpu_memory, *gres = share
+        most, cpus, spread, _, node_cpus, _, cpu_memory, *gres = job.share
         whole_units = not cpu_memory or (self._even and cpu_memory >= _MIB)
-        modest = most == need and not spread and 0 < cpus <= need * node_cpus and whole_units
+        modest = most == job.need and not spread and 0 < cpus <= job.need * node_cpus and whole_units
+        if modest and (job.switches or job.required or (self._switches and not self._is_covered(job.eligible))):
+            modest = False  # other nodes might do
         return modest, modest and self._single and any(gres)
 
     def _is_covered(self, nodes: int) -> bool:

@@ -14,7 +14,8 @@ from typing import Final
 from hpcplan.simulate.compiled.backfill import (
     begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
 )  # fmt: skip
-from hpcplan.simulate.compiled.bits import common, is_empty
+from hpcplan.simulate.compiled.bits import common, has_all, is_empty
+from hpcplan.simulate.compiled.choice import required_of
 from hpcplan.simulate.compiled.ends import begin_ends, count_in_levels, first_on_usable, last_of_group
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.kinds import enough_before, enough_by, find_pool, find_room, ready_by
@@ -167,6 +168,7 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
     """Return when a job can start, and put its nodes into ``CHOSEN``; -1 if it is not planned for."""
     now, need, spans = of[_CLOCK, NOW], of[NEED, slot], of[_CLOCK, N_SPANS]
     limit_s, eligible = of[LIMIT_S, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    required = required_of(rules, of, slot)
     begin_window(of)
     begin_weighing(of, sets, slot)
     room, looked = find_room(rules, of, sets, stock, held, slot), of[GRES_A_NODE, slot] > 0
@@ -202,7 +204,7 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
                     note_outlook(of, slot, earliest)
         if short < beyond:
             without_span(rules, of, sets, earliest, short)
-        if common(sets, USABLE, USABLE) < need:
+        if common(sets, USABLE, USABLE) < need or (required >= 0 and not has_all(sets, USABLE, required)):
             continue
         of[_CLOCK, TRIED] = 1
         if too_early:
@@ -309,7 +311,7 @@ def _fits_after(
     if without and of[MODEST, slot] and (end > enough_s or not tied):
         return True
     there = find_pool(rules, of, sets, stock, held, slot, end, ident, tied)
-    return there >= of[NEED, slot] and choose_nodes(of, sets, stock, held, slot, end, ident)
+    return there >= of[NEED, slot] and choose_nodes(rules, of, sets, stock, held, slot, end, ident)
 
 
 @compiled
