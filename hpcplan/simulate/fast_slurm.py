@@ -63,7 +63,7 @@ FEW: Final = 2000  # jobs; so few are done before numba is loaded
 
 def usual_cluster(cluster: SlurmCluster) -> bool:
     """Whether compiled code can do what this cluster's slurmctld does, and it gives out whole nodes."""
-    return not (cluster.machine.shares_nodes or cluster.settings.consumable) and _is_simple(cluster)
+    return not cluster.machine.shares_nodes and _is_simple(cluster)
 
 
 def usual_shares(cluster: SlurmCluster) -> bool:
@@ -82,9 +82,10 @@ def usual_shares(cluster: SlurmCluster) -> bool:
 
 
 def _is_simple(cluster: SlurmCluster) -> bool:
-    settings, policy = cluster.settings, cluster.policy
+    settings, policy, sharing = cluster.settings, cluster.policy, cluster.machine.sharing
     return (
-        not (cluster.block_sizes or cluster.reservations)
+        settings.consumable == (sharing is not None and sharing.cpus)
+        and not (cluster.block_sizes or cluster.reservations)
         and not (policy.qos or policy.accounts or policy.users)
         and not (settings.multifactor and settings.priority_weight_fair_share)
         and cluster.moments is None

@@ -129,6 +129,9 @@ def test_every_row_is_that_of_the_controller_in_python(seed: int, chunk: int, or
 
     draw = random.Random(seed)
     cluster = SlurmCluster(machine(draw), parameters(draw))
+    if draw.random() < 0.4:  # select/cons_tres, all of whose partitions are exclusive
+        how = replace(cluster.settings, consumable=True, bf_window_linear_s=draw.choice([0, 0, 300]))
+        cluster = replace(cluster, machine=replace(cluster.machine, sharing=Sharing()), settings=how)
     names = cluster.machine.names if draw.random() < 0.5 else ()
     if draw.random() < 0.6:
         cluster = replace(cluster, switches=tree(draw, NODES))

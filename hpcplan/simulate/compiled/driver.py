@@ -282,7 +282,7 @@ class Driver:
             ("eligible_sets", self._eligible_room), ("level_sets", self._nodes + 2), ("span_sets", spans),
             ("until_sets", spans), ("job_sets", slots), ("required_sets", slots), ("room_sets", self._kinds_room),
             ("near_sets", self._kinds_room), ("ever_sets", self._kinds_room), ("stale_sets", self._kinds_room),
-            ("window_sets", 0 if self._stock is None else spans), ("first_sets", tables * found["steps"]),
+            ("window_sets", spans if self._settings["consumable"] else 0), ("first_sets", tables * found["steps"]),
         ):  # fmt: skip
             found[name] = rows
             rows += count

@@ -13,12 +13,13 @@ from hpcplan.simulate.compiled.backfill import (
 )  # fmt: skip
 from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.choice import by_number, choose, required_of
+from hpcplan.simulate.compiled.exact_backfill import exact_backfill_pass
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
     ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
-    BUSY, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, FREE, LOOKED_AT, NEED, NOT_HELD_UP, NOW, OF_CLOCK,
-    PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY, SCHED_MAX_JOB_START, SUBMIT_S,
-    TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
+    BUSY, CONSUMABLE, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, FREE, LOOKED_AT, NEED, NOT_HELD_UP,
+    NOW, OF_CLOCK, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY,
+    SCHED_MAX_JOB_START, SUBMIT_S, TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_backfill import shared_backfill_pass
 from hpcplan.simulate.compiled.shared_choice import choose_now
@@ -116,7 +117,7 @@ def _holds_up(rules: Ints, of: Ints, slot: int) -> bool:
 def backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock) -> bool:
     """Have a pass of the backfill scheduler; whether idle nodes have been promised in it."""
     if stock is None or held is None:
-        return _whole_nodes_pass(rules, of, sets)
+        return exact_backfill_pass(rules, of, sets) if rules[CONSUMABLE] else _whole_nodes_pass(rules, of, sets)
     return shared_backfill_pass(rules, of, sets, stock, held)
 
 
