@@ -107,20 +107,21 @@ def numba_is_there(tell: Callable[[str], None], *, shared: bool = False) -> bool
     return True
 
 
-def is_usual(job: TraceJob) -> bool:
-    """Whether compiled code can do what a job asks for."""
+def is_usual(job: TraceJob, *, shared: bool = False) -> bool:
+    """Whether compiled code can do what a job asks for, of ``shared`` nodes."""
     ask = job.ask
     return ask is None or (
         _unusual(ask) == _DEFAULTS and ask.nodes_max in (None, ask.nodes_min) and "," not in (ask.partition or "")
-    )
+        and not (shared and ask.nodelist)
+    )  # fmt: skip
 
 
 class UnusualJob(Exception):
     """A job of a trace asks for what compiled code cannot do."""
 
 
-def usual_alone(jobs: Iterable[TraceJob]) -> Iterator[TraceJob]:
-    """Yield jobs as they come.
+def usual_alone(jobs: Iterable[TraceJob], *, shared: bool) -> Iterator[TraceJob]:
+    """Yield jobs as they come, on ``shared`` nodes or whole ones.
 
     Raises:
         UnusualJob: one is not of the usual kind.
@@ -128,7 +129,7 @@ def usual_alone(jobs: Iterable[TraceJob]) -> Iterator[TraceJob]:
     seen: dict[int, JobSpec] = {}  # many jobs of a trace ask for the same, in the same object
     for job in jobs:
         if job.ask is not None and seen.get(id(job.ask)) is not job.ask:
-            if not is_usual(job):
+            if not is_usual(job, shared=shared):
                 raise UnusualJob
             if len(seen) >= _REMEMBERED:
                 seen.clear()

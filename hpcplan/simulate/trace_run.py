@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Final
 
@@ -144,18 +145,16 @@ def rows_on_nodes(
     check_policy(policy)
     fast = False
     if policy == "slurm" and compiled and not names and (usual_cluster(cluster) or usual_shares(cluster)):
+        shared = cluster.machine.shares_nodes
+        usual = partial(is_usual, shared=shared)
         if isinstance(jobs, Sequence):
-            fast = len(jobs) > FEW and all(map(is_usual, jobs))
+            fast = len(jobs) > FEW and all(map(usual, jobs))
         else:
             jobs = iter(jobs)
             first = list(islice(jobs, FEW + 1))
-            fast, jobs = len(first) > FEW and all(map(is_usual, first)), chain(first, jobs)
-        if (
-            fast
-            and (fast := numba_is_there(tell, shared=cluster.machine.shares_nodes))
-            and not isinstance(jobs, Sequence)
-        ):
-            jobs = usual_alone(jobs)
+            fast, jobs = len(first) > FEW and all(map(usual, first)), chain(first, jobs)
+        if fast and (fast := numba_is_there(tell, shared=shared)) and not isinstance(jobs, Sequence):
+            jobs = usual_alone(jobs, shared=shared)
     turned_away: list[Placed] = []
     plan = Submissions(
         jobs, cluster, policy, order, names=names, refused=refused,

@@ -85,11 +85,11 @@ def _union(switches: list[SwitchShape]) -> int:
     return reduce(or_, (switch.mask for switch in switches), 0)
 
 
-def also_asked(draw: random.Random, names: Sequence[str]) -> dict[str, Any]:
+def also_asked(draw: random.Random, names: Sequence[str], *, by_name: bool = True) -> dict[str, Any]:
     """Return what few jobs ask for besides: few switches, nodes by name, a lower priority."""
     of = draw.choice
     found: dict[str, Any] = of([{}, {}, {"switches": of(["1", "1@5", "2@1:00", "3"])}])
-    found |= of([{}, {}, {}, {"nodelist": ",".join(draw.sample(list(names), of([1, 2, 3])))}])
+    found |= of([{}, {}, {}, {"nodelist": ",".join(draw.sample(list(names), of([1, 2, 3])))}]) if by_name else {}
     return found | of([{}, {}, {"nice": of([-100, 3, 1000])}])
 
 
@@ -198,7 +198,7 @@ def shares(draw: random.Random, nodes: int, names: Sequence[str] = ()) -> Iterat
             ask = JobSpec(
                 time_limit_s=of([limit_s, None]), partition=of(["all", "all", "some"]),
                 priority=of([None, None, None, 700]), constraint=of([None, None, None, "old"]), **asks,
-                **(also_asked(draw, names) if names else {}),
+                **(also_asked(draw, names, by_name=False) if names else {}),
             )  # fmt: skip
         yield TraceJob(number, moment, run_s, limit_s, tasks, ask=ask, user=f"user{draw.randrange(4)}")
 
@@ -246,6 +246,12 @@ def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> 
 )
 def test_what_compiled_code_cannot_do_is_left_to_python(asks: dict[str, object]) -> None:
     assert not is_usual(TraceJob(1, 0, 10, 60, 1, ask=JobSpec(**asks)))  # type: ignore[arg-type]
+
+
+def test_jobs_that_share_nodes_and_name_some_are_left_to_python() -> None:
+    job = TraceJob(1, 0, 10, 60, 1, ask=JobSpec(nodelist="n1"))
+    assert is_usual(job)
+    assert not is_usual(job, shared=True)
 
 
 def test_a_trace_given_job_by_job_comes_out_as_one_given_whole(monkeypatch: pytest.MonkeyPatch) -> None:

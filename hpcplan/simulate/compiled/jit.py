@@ -81,7 +81,8 @@ def compiled(function: F) -> F:
     result: Any = numba.njit(**_HOW, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Compiler)(function)
     template = result.get_call_template
     result.get_call_template = lambda args, kws: template(tuple(map(numba.types.unliteral, args)), kws)
-    return result  # type: ignore[no-any-return]
+    found: F = result
+    return found
 
 
 def entry(function: F) -> F:
