@@ -92,7 +92,7 @@ class SlurmSettings:
     loop_phase_ms: int = 110
     loop_drift_us: int = 2000
     backfill_phase_ms: int = 80
-    backfill_pass_drift_us: int = 2000
+    backfill_pass_drift_us: int = 1800
     end_overhead_ms: int = 50
     cleanup_ms: int = 10
     epilog_ms: int = 22

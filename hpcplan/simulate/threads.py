@@ -38,7 +38,8 @@ class BackfillThread:
     """
 
     def __init__(self, settings: SlurmSettings) -> None:
-        self._sleep_ms = settings.bf_interval_s * 1000 + settings.backfill_pass_drift_us // 1000
+        self._interval_ms = settings.bf_interval_s * 1000
+        self._drift_us = settings.backfill_pass_drift_us
         started_ms = settings.started_s * 1000 + settings.started_ms + settings.backfill_phase_ms
         self._last_s = started_ms // 1000
         self._wake_ms = started_ms + settings.bf_interval_s * 1000
@@ -58,17 +59,25 @@ class BackfillThread:
         if self.due_ms is None or self.due_ms < at_ms:
             self.due_ms = self._wake_ms
 
+    def _after(self, pass_ms: int, passes: int = 1) -> int:
+        """Return when it wakes so many passes after one; whole milliseconds, which keep pace with its drift."""
+        before = pass_ms // self._interval_ms
+        drift_ms = (before + passes) * self._drift_us // 1000 - before * self._drift_us // 1000
+        return pass_ms + passes * self._interval_ms + drift_ms
+
     def _catch_up(self, at_ms: int) -> None:
         """Have the passes before ``at_ms``, and ask every second where nothing has changed since the last one."""
         if self._wake_ms < at_ms and not self._repeats and self._changed_s >= self._last_s:
             self._last_s = self._wake_ms // 1000
-            self._wake_ms += self._sleep_ms
+            self._wake_ms = self._after(self._wake_ms)
         late_ms = at_ms - self._wake_ms
         if late_ms <= 0:
             return
         if self._repeats:
-            self._wake_ms += -(-late_ms // self._sleep_ms) * self._sleep_ms
-            self._last_s = self._changed_s = (self._wake_ms - self._sleep_ms) // 1000
+            passes = -(-late_ms * 1000 // (self._interval_ms * 1000 + self._drift_us))
+            passes += self._after(self._wake_ms, passes) < at_ms
+            self._last_s = self._changed_s = self._after(self._wake_ms, passes - 1) // 1000
+            self._wake_ms = self._after(self._wake_ms, passes)
         else:
             self._wake_ms += -(-late_ms // _SHORT_SLEEP_MS) * _SHORT_SLEEP_MS
 
@@ -84,7 +93,7 @@ class BackfillThread:
         if self._planned_idle or self._repeats:
             self._changed_s = self._last_s
         self._planned_idle = planned_idle
-        self._wake_ms = self.due_ms + self._sleep_ms
+        self._wake_ms = self._after(self.due_ms)
         self.due_ms = None
 
     def postponed(self) -> None:

@@ -225,7 +225,8 @@ def _moments(
     """Return when the controller's threads had their turns and saw jobs start and end, in milliseconds.
 
     A node is clean when it tells (``epilog_complete``), or has answered to the word that the job is over: the answers
-    are all taken in at the last ``got back``, just before the log has them one by one.
+    are all taken in at the last ``got back``, just before the log has them one by one. What comes in the same
+    millisecond as a look, and after it, is put into the next one.
     """
     nodes = {row["job"]: set(expand(row["nodelist"])) for row in rows if row["nodelist"]}
     names = {job_id: job for job, job_id in ids.items()}
@@ -236,29 +237,32 @@ def _moments(
     ends: dict[str, int] = {}
     gone: dict[str, dict[str, int]] = {}
     answering: dict[str, set[str]] = {}  # nodes of jobs that are over that have not answered yet
-    back = 0
+    back = looked = 0
     for line in log.read_text(errors="replace").splitlines():
         match = re.match(r"\[(\S+)\] (.*)", line)
         if match is None:
             continue
         at, words = round((datetime.fromisoformat(match[1]).timestamp() - begin) * 1000), match[2]
+        heard = at + (at == looked)
         if "Running job scheduler" in words:
             main.append([at, int("full" in words)])
+            looked = at
         elif "_attempt_backfill: beginning" in words:
             backfill.append(at)
+            looked = at
         elif (job := re.search(r"submit_batch_job: JobId=(\d+) ", words)) is not None:
-            submits[names.get(job[1], "")] = at
+            submits[names.get(job[1], "")] = heard
         elif (job := re.search(r"(?:Allocate JobId=(\d+) |Started JobId=(\d+) in)", words)) is not None:
             starts[names.get(job[1] or job[2], "")] = at
         elif (job := re.search(r"_job_complete: JobId=(\d+) done", words)) is not None:
             name = names.get(job[1], "")
-            ends[name], answering[name] = at, set(nodes.get(name, ()))
+            ends[name], answering[name] = heard, set(nodes.get(name, ()))
         elif (job := re.search(r"_slurm_rpc_epilog_complete: JobId=(\d+) Node=(\S+)", words)) is not None:
             name = names.get(job[1], "")
-            gone.setdefault(name, {})[job[2]] = at
+            gone.setdefault(name, {})[job[2]] = heard
             answering.pop(name, None)
         elif "Tree head got back" in words:
-            back = at
+            back = heard
         elif (node := re.search(r"node_did_resp (\S+)", words)) is not None:
             for name, waiting in answering.items():
                 if node[1] in waiting:

@@ -24,19 +24,29 @@ _CLOCK: Final = OF_CLOCK
 
 
 @compiled
+def _after(rules: Ints, pass_ms: int, passes: int) -> int:
+    """Return when backfill wakes so many passes after one."""
+    interval_ms, drift_us = rules[BF_INTERVAL_S] * 1000, rules[BACKFILL_PASS_DRIFT_US]
+    before = pass_ms // interval_ms
+    return pass_ms + passes * interval_ms + (before + passes) * drift_us // 1000 - before * drift_us // 1000
+
+
+@compiled
 def backfill_touched(rules: Ints, of: Ints, at_ms: int) -> None:
     """Note something that counts as a change, but that no pass can make anything of."""
-    sleep_ms = rules[BF_INTERVAL_S] * 1000 + rules[BACKFILL_PASS_DRIFT_US] // 1000
     wake_ms = of[_CLOCK, BACKFILL_WAKE_MS]
     repeats = of[_CLOCK, REPEATS]
     if wake_ms < at_ms and not repeats and of[_CLOCK, BACKFILL_CHANGED_S] >= of[_CLOCK, BACKFILL_LAST_S]:
         of[_CLOCK, BACKFILL_LAST_S] = wake_ms // 1000
-        wake_ms += sleep_ms
+        wake_ms = _after(rules, wake_ms, 1)
     late_ms = at_ms - wake_ms
     if late_ms > 0:
         if repeats:
-            wake_ms += -(-late_ms // sleep_ms) * sleep_ms
-            last_s = (wake_ms - sleep_ms) // 1000
+            passes = -(-late_ms * 1000 // (rules[BF_INTERVAL_S] * 1_000_000 + rules[BACKFILL_PASS_DRIFT_US]))
+            if _after(rules, wake_ms, passes) < at_ms:
+                passes += 1
+            last_s = _after(rules, wake_ms, passes - 1) // 1000
+            wake_ms = _after(rules, wake_ms, passes)
             of[_CLOCK, BACKFILL_LAST_S] = of[_CLOCK, BACKFILL_CHANGED_S] = last_s
         else:
             wake_ms += -(-late_ms // _SHORT_SLEEP_MS) * _SHORT_SLEEP_MS
@@ -61,7 +71,7 @@ def backfill_passed(rules: Ints, of: Ints, planned_idle: bool) -> None:
     if of[_CLOCK, PLANNED_IDLE] or repeats:
         of[_CLOCK, BACKFILL_CHANGED_S] = due_ms // 1000
     of[_CLOCK, REPEATS], of[_CLOCK, PLANNED_IDLE] = repeats, planned_idle
-    of[_CLOCK, BACKFILL_WAKE_MS] = due_ms + rules[BF_INTERVAL_S] * 1000 + rules[BACKFILL_PASS_DRIFT_US] // 1000
+    of[_CLOCK, BACKFILL_WAKE_MS] = _after(rules, due_ms, 1)
     of[_CLOCK, BACKFILL_DUE_MS] = NEVER
 
 
