@@ -22,7 +22,8 @@ __all__ = ["Admission", "refusal", "resolve"]
 _ASKED: Final = attrgetter(
     "partition", "qos", "nodes_min", "nodes_max", "ntasks", "ntasks_per_node", "cpus_per_task", "time_limit_s", "gpus",
     "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
-    "memory_per_gpu_bytes", "switches", "segment", "exclude", "nodelist", "constraint", "exclusive", "account",
+    "memory_per_gpu_bytes", "switches", "segment", "consolidate_segments", "spread_segments", "exclusive_topo",
+    "exclude", "nodelist", "constraint", "exclusive", "account",
     "other_gres",
 )  # fmt: skip
 _REMEMBERED: Final = 4096  # requests; a trace of a million jobs has a few hundred kinds
@@ -74,6 +75,7 @@ def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Req
     Raises:
         SlurmError: the controller would refuse it.
     """
+    _refuse_gpus(spec)
     if "," in (spec.partition or ""):
         return _of_several(spec, machine, whole_nodes=whole_nodes)
     partition = _partition(spec, machine)
@@ -106,8 +108,23 @@ def resolve(spec: JobSpec, machine: Machine, *, whole_nodes: bool = True) -> Req
         limit_reason=reason,
         switches=int(spec.switches.partition("@")[0]) if spec.switches else 0,
         segment=spec.segment or 0,
+        together=spec.consolidate_segments,
+        apart=spec.spread_segments,
+        alone=spec.exclusive_topo,
         **share,
     )
+
+
+def _refuse_gpus(spec: JobSpec) -> None:
+    """Refuse what is asked for by the GPU, or of GPUs by the task, without saying how many of these there are."""
+    why = None
+    if spec.gpus_per_task and not (spec.gpus or spec.ntasks or spec.ntasks_per_node):
+        why = "Failed to validate job spec. --gpus-per-task used without either --gpus or -n/--ntasks is not allowed."
+    elif spec.memory_per_gpu_bytes and not (spec.gpus or spec.gpus_per_node or spec.gpus_per_task):
+        mib = spec.memory_per_gpu_bytes // 1024**2
+        why = f"Requested mem_per_tres=gres:gpu:{mib} but did not request any GPU."
+    if why is not None:
+        raise SlurmError(f"sbatch: error: {why}\nsbatch: error: Invalid generic resource (gres) specification")
 
 
 def _of_several(spec: JobSpec, machine: Machine, *, whole_nodes: bool) -> Request:
@@ -266,6 +283,8 @@ def _node_count(spec: JobSpec, groups: list[NodeGroupShape], required: int) -> t
     if spec.nodes_min is not None and spec.nodes_min < 1:
         raise refusal("Node count specification invalid")
     needed = max(_nodes_for_tasks(spec, groups), _nodes_for_gpus(spec, groups), required.bit_count(), 1)
+    if spec.gpus and spec.gpus_per_node:
+        needed = max(needed, -(-spec.gpus // spec.gpus_per_node))
     if spec.nodes_min is None:
         return needed, needed
     minimum, maximum = spec.nodes_min, spec.nodes_max or spec.nodes_min

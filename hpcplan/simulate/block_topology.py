@@ -6,7 +6,12 @@ that holds it, wherever the others are, and there in no more of the next smaller
 empty. Of such blocks the one with the fewest free nodes is taken, of equals the last. Base blocks within are taken in
 the same way, the emptiest first while none holds the rest; where not all of the next smaller blocks may be used, those
 are chosen so before, and filled one after the other. A job that spans several of the largest blocks has to find enough
-free nodes in those that are whole. Measured on Slurm 25.11.7: ``tests/slurm/record_blocks.py``.
+free nodes in those that are whole, unless it names nodes.
+
+Blocks of which a job must have nodes (``--nodelist``) are filled before others, in their order. With
+``--consolidate-segments`` all segments lie where one of all their nodes would, with ``--spread-segments`` none in a
+base block of another. With ``--exclusive=topo`` a job takes nodes of base blocks alone of which nobody has any, and
+nobody gets any of these until it ends. Measured on Slurm 25.11.7: ``tests/slurm/record_blocks.py``.
 """
 
 from __future__ import annotations
@@ -38,26 +43,56 @@ class Blocks:
         """How many nodes one job, or one segment of it, can have."""
         return self._spanned.bit_count()
 
-    def choose(self, pool: int, wanted: int, segment: int, required: int = 0) -> int:
-        """Return ``wanted`` nodes of ``pool`` in segments (0 is one for all), 0 if they do not fit."""
+    def untouched(self, pool: int) -> int:
+        """Return the nodes of ``pool`` in base blocks all of which are in it."""
+        return _union([block for block in self._levels[0][1] if not block & ~pool])
+
+    def around(self, nodes: int) -> int:
+        """Return all the nodes of the base blocks of some."""
+        return _union([block for block in self._levels[0][1] if block & nodes])
+
+    def choose(
+        self, pool: int, wanted: int, segment: int, required: int = 0, *, together: bool = False, apart: bool = False
+    ) -> int:
+        """Return ``wanted`` nodes of ``pool`` in segments (0 is one for all), 0 if they do not fit.
+
+        With ``together`` all of them are where one segment of so many nodes would be, ``apart`` no two have nodes of
+        the same base block.
+        """
         size = segment or wanted
         if wanted % size:
             return 0
-        last = len(self._levels) - 1
-        level = next((level for level, (holds, _) in enumerate(self._levels) if size <= holds), last)
+        if not together or size == wanted:
+            return self._segments(pool, wanted // size, size, required, apart=apart)
+        for block in self._able(pool, wanted, 0):
+            if found := self._segments(pool & block, wanted // size, size, required, apart=apart):
+                return found
+        return 0
+
+    def _segments(self, pool: int, count: int, size: int, required: int, *, apart: bool) -> int:
+        level = self._level(size)
         chosen = 0
-        for _ in range(wanted // size):
-            left, needed = pool & ~chosen, required & ~chosen
-            counted = left & self._spanned if level == last else left
-            able = [block for block in self._levels[level][1] if self._holds(level, block & counted, size)]
-            if needed and any(block & needed for block in able):
-                able = [block for block in able if block & needed]
+        for _ in range(count):
+            left, needed = pool & ~(self.around(chosen) if apart else chosen), required & ~chosen
+            able = self._able(left, size, needed)
             if not able:
                 return 0
-            block = min(reversed(able), key=lambda one: (one & left).bit_count())
-            first = lowest(needed & block, size)
-            chosen |= first | self._within(level, block, left & ~first, size - first.bit_count())
+            chosen |= self._within(level, able[0], left, size, needed & able[0])
         return 0 if required & ~chosen else chosen
+
+    def _level(self, size: int) -> int:
+        """Return the level of the least blocks that hold so many nodes."""
+        last = len(self._levels) - 1
+        return next((level for level, (holds, _) in enumerate(self._levels) if size <= holds), last)
+
+    def _able(self, pool: int, size: int, needed: int) -> list[int]:
+        """Return the blocks that have room for so many nodes, the best first; with those needed, if one has."""
+        level = self._level(size)
+        counted = pool & self._spanned if level == len(self._levels) - 1 and not needed else pool
+        able = [block for block in self._levels[level][1] if self._holds(level, block & counted, size)]
+        with_needed = [block for block in able if block & needed]
+        last_first = list(reversed(with_needed or able))
+        return sorted(last_first, key=lambda one: (one & pool).bit_count())
 
     def _holds(self, level: int, pool: int, size: int) -> bool:
         """Whether so many nodes of a block are free in as many of the smaller blocks within as would hold them."""
@@ -67,23 +102,41 @@ class Blocks:
         free = sorted(((block & pool).bit_count() for block in blocks), reverse=True)
         return sum(free[: -(-size // smaller)]) >= size
 
-    def _within(self, level: int, block: int, pool: int, wanted: int) -> int:
-        """Return nodes of one block that are in ``pool``."""
+    def _within(self, level: int, block: int, pool: int, wanted: int, needed: int) -> int:
+        """Return nodes of one block that are in ``pool``, with those needed."""
         if not level:
-            return lowest(block & pool, wanted)
+            return _with(needed, block & pool, wanted)
         smaller, blocks = self._levels[level - 1]
         inside = [one for one in blocks if one & block]
-        shares = [(block & pool, wanted)]
-        if len(inside) > -(-wanted // smaller):
-            shares = list(_divide([one & pool for one in inside], wanted))
         base = self._levels[0][1]
-        pieces = [piece for part, count in shares for piece in _divide([one & part for one in base], count)]
-        return sum(lowest(part, count) for part, count in pieces)
+        scattered = len(inside) > -(-wanted // smaller)
+        if scattered or level == len(self._levels) - 1:
+            shares = _divide([one & pool for one in inside], wanted, needed) if scattered else [(block & pool, wanted)]
+            pieces = [piece for part, count in shares for piece in _divide([one & part for one in base], count, needed)]
+            return sum(_with(needed, part, count) for part, count in pieces)
+        first = lowest(needed, wanted)
+        rest = [one & block & pool & ~first for one in base]
+        return first | sum(lowest(part, count) for part, count in _divide(rest, wanted - first.bit_count(), 0))
 
 
-def _divide(parts: Sequence[int], wanted: int) -> Iterator[tuple[int, int]]:
-    """Yield which parts give how many nodes: the smallest that holds the rest, the largest while none does."""
-    left = [part for part in reversed(parts) if part]  # of equals the last one comes first
+def _with(needed: int, part: int, wanted: int) -> int:
+    """Return so many nodes of a part, those that are needed among them."""
+    first = lowest(needed & part, wanted)
+    return first | lowest(part & ~first, wanted - first.bit_count())
+
+
+def _divide(parts: Sequence[int], wanted: int, needed: int) -> Iterator[tuple[int, int]]:
+    """Yield which parts give how many nodes: first those with nodes that are needed, as much as they have; then the
+    smallest that holds the rest, the largest while none does.
+    """
+    owed = (needed & _union(parts)).bit_count()
+    for part in parts:
+        if part & needed:
+            owed -= (part & needed).bit_count()
+            count = min(part.bit_count(), wanted - owed)
+            yield part, count
+            wanted -= count
+    left = [part for part in reversed(parts) if part and not part & needed]  # of equals the last one comes first
     while wanted and left:
         enough = [part for part in left if part.bit_count() >= wanted]
         part = min(enough, key=int.bit_count) if enough else max(left, key=int.bit_count)

@@ -177,6 +177,8 @@ class Controller(Turns):
                 holding = self._holdings[job.id] = holding.split(job.vacated)[0]
             resources.take(holding)
             self.busy = resources.full()
+        if job.request.alone:
+            self.placement.keep(job.id, job.nodes)
         insort(self._promised, (job.limit_end, job.id, job.held_nodes))
         self._began_ms[job.id] = self._turn_ms
         if self._limits is not None:
@@ -194,6 +196,7 @@ class Controller(Turns):
     def _give_back(self, job: Job, state: JobState) -> None:
         """Let the nodes of a job be cleaned up; what the controller ends itself it sees ending."""
         assert job.start_time is not None
+        self.placement.leave(job.id)
         began_ms = self._began_ms.pop(job.id, 0)
         self._unseen += 1
         settings = self.settings

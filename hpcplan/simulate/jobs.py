@@ -77,6 +77,9 @@ class JobSpec(Compact):
     exclusive: bool = False
     switches: str | None = None
     segment: int | None = None
+    consolidate_segments: bool = False
+    spread_segments: bool = False
+    exclusive_topo: bool = False
     exclude: str | None = None
     nodelist: str | None = None
     constraint: str | None = None
@@ -103,7 +106,8 @@ class Request:
     ``eligible`` is the mask of the nodes that may serve, ``required`` of those that must. ``limit_reason`` is Slurm's
     word for the partition limit that keeps the job from ever starting, as squeue shows it. ``switches`` is the most
     leaf switches that its nodes may be under, 0 for any number; ``segment`` how many nodes at a time are to be in one
-    block, 0 for all.
+    block, 0 for all; ``together``: where one segment of all of them would be, ``apart``: no two segments in
+    one block, ``alone``: in blocks of which nobody else has any node.
 
     A job that shares nodes takes ``node_cpus`` CPUs of each at least (0 for all), until it has ``cpus``; ``node_gpus``
     and ``node_memory_bytes`` (``None`` for all) of each, or so much memory for each CPU that it is given;
@@ -125,6 +129,9 @@ class Request:
     limit_reason: str | None = None
     switches: int = 0
     segment: int = 0
+    together: bool = False
+    apart: bool = False
+    alone: bool = False
     node_cpus: int = 0
     node_gpus: int = 0
     node_memory_bytes: int | None = 0

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from hpcplan.hostlist import expand
 from hpcplan.simulate.block_topology import Blocks
 from hpcplan.simulate.machine import lowest
 from hpcplan.simulate.shared_choice import choose_nodes
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from hpcplan.simulate.shared_choice import Offer, Positions
 
 __all__ = ["Placement", "SwitchShape", "best_fit", "blocks"]
+
+_UNAVAILABLE: Final = "Requested node configuration is not available"
 
 
 def blocks(mask: int) -> list[int]:
@@ -88,29 +91,57 @@ class Placement:
         self._sets = [group.mask for group in in_order] if by_line else self._tiers
         self._tree = Tree(switches) if self._consumable and switches else None
         self._blocks = Blocks([leaf.mask for leaf in self._leaves], block_sizes) if block_sizes else None
+        self._machine = machine
+        self._kept: dict[int, int] = {}  # nodes of blocks that jobs with --exclusive=topo have to themselves
 
     @property
     def switched(self) -> bool:
         """Whether there are switches, so that not only numbers count."""
         return bool(self._switches)
 
+    def keep(self, job_id: int, nodes: int) -> None:
+        """Keep others out of the blocks of a job (sbatch(1), --exclusive=topo) until it leaves."""
+        if self._blocks is not None:
+            self._kept[job_id] = self._blocks.around(nodes)
+
+    def leave(self, job_id: int) -> None:
+        """Let others into the blocks of a job that has ended."""
+        self._kept.pop(job_id, None)
+
+    def _open(self, request: Request, mask: int) -> int:
+        """Return the nodes of ``mask`` that are not kept from a request."""
+        usable = mask & request.eligible
+        if self._blocks is None:
+            return usable
+        for kept in self._kept.values():
+            usable &= ~kept
+        return usable & self._blocks.untouched(mask & usable) if request.alone else usable
+
     def refuse(self, spec: JobSpec) -> None:
-        """Refuse what no blocks can hold: segments that do not divide the nodes asked for, more than all whole ones.
+        """Refuse what no blocks can hold, unless it is held: slurmctld looks at such a job once it is released.
+
+        That are segments that do not divide the nodes asked for (one, where only tasks are), several segments beside
+        a list of nodes, more nodes than the whole blocks have, and nodes that no block has together.
 
         Raises:
             SlurmError: in sbatch's words.
         """
-        if self._blocks is None:
+        if self._blocks is None or spec.hold:
             return
-        hint = None
-        if spec.segment and (spec.nodes_min or spec.segment) % spec.segment:
-            hint = f"--nodes has to be a multiple of --segment={spec.segment}"
-        elif (spec.segment or spec.nodes_min or 1) > self._blocks.most:
-            hint = f"the blocks hold {self._blocks.most} nodes"
-        if hint is not None:
-            from hpcplan.simulate.admission import refusal
+        from hpcplan.simulate.admission import refusal
 
-            raise refusal("Requested node configuration is not available", hint=hint)
+        nodes = spec.nodes_min or 1
+        size = spec.segment or nodes
+        topology = "Requested topology configuration is not available"
+        if nodes % size:
+            raise refusal(topology, hint=f"--nodes has to be a multiple of --segment={size}")
+        if spec.nodelist and nodes > size:
+            raise refusal(topology, hint="--nodelist and several segments exclude each other")
+        if size > self._blocks.most and not spec.nodelist:
+            raise refusal(_UNAVAILABLE, hint=f"the blocks hold {self._blocks.most} nodes")
+        required = self._machine.mask_of(expand(spec.nodelist)) if spec.nodelist else 0
+        if required and not self._blocks.choose(self._machine.all_nodes, max(nodes, required.bit_count()), 0, required):
+            raise refusal(_UNAVAILABLE, hint="no block has all the nodes of --nodelist")
 
     def fits(self, request: Request, mask: int) -> bool:
         """Whether the request fits into ``mask``; without switches that is a matter of numbers."""
@@ -127,7 +158,7 @@ class Placement:
 
         0, if it does not fit.
         """
-        usable = mask & request.eligible
+        usable = self._open(request, mask)
         if self._consumable or self._switches:
             return self.choose(request, mask)
         if usable.bit_count() < request.minimum or request.required & ~usable:
@@ -136,7 +167,7 @@ class Placement:
 
     def choose(self, request: Request, mask: int) -> int:
         """Return the nodes of ``mask`` that the request would be given, 0 if it does not fit."""
-        usable = mask & request.eligible
+        usable = self._open(request, mask)
         if usable.bit_count() < request.minimum or request.required & ~usable:
             return 0
         if not self._consumable and not self._switches:
@@ -167,6 +198,9 @@ class Placement:
             return 0
         if not self._switches:
             return choose_nodes(request, positions, offer)
+        usable = self._open(request, usable)
+        if request.required & ~usable:
+            return 0
         for count in range(request.minimum, (request.maximum if request.spread else request.minimum) + 1):
             nodes = self._under_switches(
                 replace(request, minimum=count, maximum=count) if request.spread else request, usable
@@ -186,7 +220,9 @@ class Placement:
 
     def _under_switches(self, request: Request, pool: int) -> int:
         if self._blocks is not None:
-            return self._blocks.choose(pool, request.minimum, request.segment, request.required)
+            return self._blocks.choose(
+                pool, request.minimum, request.segment, request.required, together=request.together, apart=request.apart
+            )
         holding = [
             switch
             for switch in self._switches

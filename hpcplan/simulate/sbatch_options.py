@@ -199,7 +199,7 @@ def _signal(name: str, value: str) -> dict[str, Any]:
 def _exclusive(name: str, value: str) -> dict[str, Any]:
     if value not in {"", "user", "mcs", "topo"}:
         raise _invalid(name)
-    return {"exclusive": True}
+    return {"exclusive": True, "exclusive_topo": value == "topo"}
 
 
 def _open_mode(name: str, value: str) -> dict[str, Any]:
@@ -236,6 +236,7 @@ _SET: Final = (
     Option("array", "a", reader=_array),
     Option("begin", "b", reader=_text("begin")),
     Option("chdir", "D", reader=_text("work_dir")),
+    Option("consolidate-segments", argument="none", since="25.05", reader=_flag(consolidate_segments=True)),
     Option("comment", reader=_text("comment")),
     Option("constraint", "C", reader=_text("constraint")),
     Option("cpus-per-task", "c", reader=_number("cpus_per_task")),
@@ -267,6 +268,7 @@ _SET: Final = (
     Option("qos", "q", reader=_text("qos")),
     Option("requeue", argument="none", reader=_flag(requeue=True)),
     Option("reservation", reader=_text("reservation")),
+    Option("spread-segments", argument="none", since="25.05", reader=_flag(spread_segments=True)),
     Option("segment", since="24.05", reader=_segment),
     Option("signal", reader=_signal),
     Option("switches", reader=_switches),
@@ -310,8 +312,6 @@ _WITHOUT_EFFECT: Final = (
     Option("resv-ports", argument="optional", since="23.11"),
     Option("stepmgr", argument="none", since="24.05"),
     Option("oom-kill-step", argument="optional", since="24.05"),
-    Option("consolidate-segments", argument="none", since="25.05"),
-    Option("spread-segments", argument="none", since="25.05"),
 )  # fmt: skip
 
 OPTIONS: Final = (*_SET, *_REFUSED, *_WITHOUT_EFFECT)

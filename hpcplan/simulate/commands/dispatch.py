@@ -8,7 +8,8 @@ from typing import Any, Final
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.diagnostics import sdiag, sshare, sstat
 from hpcplan.simulate.commands.formatting import release
-from hpcplan.simulate.commands.reply import Call
+from hpcplan.simulate.commands.reply import Call, Refusal
+from hpcplan.simulate.commands.rewording import reworded
 from hpcplan.simulate.commands.sacct import sacct
 from hpcplan.simulate.commands.sacctmgr import sacctmgr
 from hpcplan.simulate.commands.salloc import salloc
@@ -45,13 +46,25 @@ COMMANDS: Final[dict[str, Callable[[Controller, Any, Call], int]]] = {
 }
 
 
+def _wants_version(call: Call) -> bool:
+    """Whether ``--version`` is among the options; of a launcher only before all else."""
+    words = call.words[:1] if call.command in {"sbatch", "salloc", "srun"} else call.words
+    return bool({"-V", "--version"}.intersection(words))
+
+
 def answer(controller: Controller, connection: Any, call: Call) -> int:
     """Do what a command asks and return its exit code.
 
     Raises:
         Refusal: it is refused, in the command's words.
     """
-    if call.words and call.words[0] in {"-V", "--version"}:
+    if _wants_version(call):
         call.reply.say(f"slurm {release(controller.store.settings().slurm_version)}")
         return 0
-    return COMMANDS[call.command](controller, connection, call) or call.reply.code
+    version = controller.store.settings().slurm_version
+    try:
+        return COMMANDS[call.command](controller, connection, call) or call.reply.code
+    except Refusal as error:
+        raise Refusal(reworded(error.message, version), error.code) from None
+    finally:
+        call.reply.err = reworded(call.reply.err, version)

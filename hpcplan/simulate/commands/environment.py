@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from hpcplan.hostlist import compress
+from hpcplan.simulate.commands.formatting import at_least
 from hpcplan.simulate.commands.jobfiles import JobInfo
 from hpcplan.simulate.job_records import node_shares
 from hpcplan.simulate.jobs import Job
@@ -14,6 +15,7 @@ from hpcplan.simulate.machine import Machine
 
 __all__ = [
     "allocated_cpus", "batch_environment", "compact_counts", "gpu_ids", "gpus_on_node", "job_environment", "layout",
+    "release_environment",
     "task_environment",
 ]  # fmt: skip
 
@@ -92,6 +94,21 @@ def job_environment(job: Job, info: JobInfo, machine: Machine, cluster: str) -> 
         **_gpus(job),
     }
     return {name: str(value) for name, value in env.items() if value is not None}
+
+
+def release_environment(job: Job, info: JobInfo, version: str) -> dict[str, str]:
+    """Return what releases after 22.05 tell a job beside that."""
+    spec, env = job.spec, {}
+    if at_least(version, "23.02") and job.start_time is not None:
+        env = {"SLURM_JOB_START_TIME": str(job.start_time), "SLURM_JOB_END_TIME": str(job.limit_end)}
+    if at_least(version, "24.05") and (info.cpus_per_task_given or spec.gpus_per_task is not None):
+        kind = f":{spec.gpu_type}" if spec.gpu_type else ""
+        cpus = [f"cpu={spec.cpus_per_task}"] if info.cpus_per_task_given else []
+        gpus = [f"gres/gpu{kind}={spec.gpus_per_task}"] if spec.gpus_per_task is not None else []
+        env["SLURM_TRES_PER_TASK"] = ",".join([*cpus, *gpus])
+    if at_least(version, "24.11"):
+        env["SLURM_OOM_KILL_STEP"] = "0"
+    return env
 
 
 def _array(job: Job, info: JobInfo) -> dict[str, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcplan.simulate.commands.environment import job_environment
+from hpcplan.simulate.commands.environment import job_environment, release_environment
 from hpcplan.simulate.commands.jobfiles import JobFiles
 from hpcplan.simulate.commands.reply import Refusal
 from hpcplan.simulate.het_jobs import whole
@@ -35,7 +35,8 @@ def environment_of(job: Job, files: JobFiles, session: Session) -> dict[str, str
         if info is None:
             return {}
         env = job_environment(one, info, session.machine, session.settings.cluster)
-        return {"SLURM_JOB_ACCOUNT": files.default_account, **env}
+        newer = release_environment(one, info, session.settings.slurm_version)
+        return {"SLURM_JOB_ACCOUNT": files.default_account, **env, **newer}
 
     env = own(job)
     if job.het_id is None:

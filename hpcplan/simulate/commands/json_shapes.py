@@ -52,6 +52,10 @@ def _word(value: Any) -> Any:
     return value[0]
 
 
+def _second(value: Any) -> Any:
+    return value[1]
+
+
 def _nothing(value: Any) -> Any:
     return ""
 
@@ -130,7 +134,11 @@ _CHANGES: Final[dict[str, tuple[_Change, ...]]] = {
     "jobs": (  # of squeue and scontrol
         _Change(45, new="container_type memory_update_delay memory_update_margin", gone="power"),
         _Change(44, new="step_id submit_line"),
-        _Change(43, new="licenses_allocated segment_size stdin_expanded stdout_expanded stderr_expanded"),
+        _Change(
+            43, new="licenses_allocated segment_size stdin_expanded stdout_expanded stderr_expanded",
+            before={_second: "standard_input standard_output standard_error"},
+            after={_word: "standard_input standard_output standard_error"},
+        ),
         _Change(
             42, new="priority_by_partition required_switches",
             gone="minimum_switches exclusive oversubscribe show_flags",

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-from hpcplan.simulate.commands.reply import Refusal
+from hpcplan.simulate.commands.reply import Call, Refusal
 
-__all__ = ["Flag", "OptionLike", "Words", "flags", "read_components", "read_words", "usage"]
+__all__ = [
+    "Flag", "OptionLike", "Words", "flags", "read_components", "read_words", "refuse_both", "say_cluster", "usage",
+]  # fmt: skip
 
 
 class OptionLike(Protocol):
@@ -85,6 +87,23 @@ def usage(command: str, table: Iterable[OptionLike], arguments: str = "") -> str
         for option in sorted(table, key=lambda option: option.name)
     ]
     return "\n".join([f"Usage: {command} [OPTIONS] {arguments}".rstrip(), "", "Options of this mock cluster:", *lines])
+
+
+def refuse_both(command: str, words: Words, first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Refuse two options (name, letter) that exclude each other.
+
+    Raises:
+        Refusal: both were given.
+    """
+    if first[0] in words and second[0] in words:
+        both = " and ".join(f"-{letter}(--{name})" for name, letter in (first, second))
+        raise Refusal(f"{command}: fatal: Options {both} are mutually exclusive. Please remove one and retry.")
+
+
+def say_cluster(call: Call, words: Words) -> None:
+    """Print the line that says which cluster follows, where ``--clusters`` was given."""
+    if (named := words.last("clusters") or words.last("cluster")) is not None:
+        call.reply.say(f"CLUSTER: {named}")
 
 
 _MOST_WORDS: Final = 100_000

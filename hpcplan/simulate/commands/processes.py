@@ -71,6 +71,7 @@ class Batch:
         stderr: str | None,
         append: bool,
         umask: int,
+        make_folders: bool,
         wake: Callable[[], None],
         guard: Guard,
     ) -> None:
@@ -85,6 +86,9 @@ class Batch:
         opened: list[int] = []
         try:
             opened.append(os.open(stdin, os.O_RDONLY))
+            for path in (stdout, stderr) if make_folders else ():
+                if path is not None:
+                    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
             opened.append(os.open(stdout, flags, 0o666 & ~umask))
             opened.append(os.dup(opened[1]) if stderr is None else os.open(stderr, flags, 0o666 & ~umask))
             process = subprocess.Popen(

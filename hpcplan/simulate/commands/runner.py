@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcplan.simulate.commands.environment import allocated_cpus, batch_environment
+from hpcplan.simulate.commands.formatting import at_least
 from hpcplan.simulate.commands.het_groups import environment_of
 from hpcplan.simulate.commands.jobfiles import JobFiles, JobInfo, Step, output_path
 from hpcplan.simulate.commands.notices import WHY, append, tell_steps, time_of, why_stopped
@@ -335,6 +336,7 @@ class Runner:
                 [str(self.files.script(info.base_id)), *info.arguments], env=env, cwd=cwd,
                 stdin=output_path(info.std_in, info.work_dir, codes), stdout=stdout, stderr=stderr,
                 append=info.append or job.restarts > 0, umask=info.umask, wake=self._wake, guard=self.guard,
+                make_folders=at_least(session.settings.slurm_version, "23.02"),
             )  # fmt: skip
         except OSError:
             return False

@@ -17,14 +17,14 @@ from hpcplan.simulate.commands.json_accounting import accounting_document
 from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import JobRow, Target, ended_rows, is_user, live_rows, read_target
-from hpcplan.simulate.commands.sacct_fields import ALL_FIELDS, Line, fields_of_line, width_of
+from hpcplan.simulate.commands.sacct_fields import Line, all_fields, fields_of_line, width_of
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobRecord, JobState
 
 __all__ = ["moment_of", "sacct"]
 
 _TABLE: Final = flags(
-    "accounts:A association:x clusters:M delimiter endtime:E format:o file:f gid:g group jobs:j name ncpus:I "
+    "accounts:A associations:x clusters:M delimiter endtime:E format:o file:f gid:g group jobs:j name ncpus:I "
     "nnodes:i nodelist:N partition:r qos:q starttime:S state:s timelimit-max:K timelimit-min:k uid:u user reason:R "
     "units wckeys:W flags:F constraints:C",
     "allclusters:L allocations:X allusers:a batch-script:B brief:b completion:c duplicates:D env-vars federation "
@@ -54,9 +54,10 @@ def sacct(controller: Controller, connection: Any, call: Call) -> int:
         call.reply.say(usage("sacct", table))
         return 0
     if "helpformat" in words:
-        _help_format(call)
+        _help_format(call, all_fields(version))
         return 0
-    columns = _columns(words, call)
+    _refuse_more(words)
+    columns = _columns(words, call, all_fields(version))
     clock = Clock(call.env)
     with controller.session() as session:
         rows = _chosen(controller, session, words, call)
@@ -69,6 +70,21 @@ def sacct(controller: Controller, connection: Any, call: Call) -> int:
     lines = [Line(row, step) for row in rows for step in (None, *_steps(row, words))]
     _print(call, words, columns, _with_targets(lines, words), clock)
     return 0
+
+
+def _refuse_more(words: Words) -> None:
+    """Refuse scripts and environments of no jobs in particular, and a file of records.
+
+    Raises:
+        Refusal: in sacct's words.
+    """
+    for option, what in (("batch-script", "scripts"), ("env-vars", "environment")):
+        if option in words and not words.every("jobs"):
+            raise Refusal(
+                f"sacct: fatal: When requesting job {what} you must also request specific jobs with the '-j' option."
+            )
+    if (path := words.last("file")) is not None:
+        raise Refusal(f"{path} is not a valid file")
 
 
 def _say_jobs(call: Call, session: Session, words: Words, rows: list[JobRow]) -> None:
@@ -87,26 +103,26 @@ def _print_scripts(call: Call, rows: list[JobRow]) -> None:
         call.reply.say(f"Batch Script for {row.name}\n{'-' * 80}\nNONE\n")
 
 
-def _help_format(call: Call) -> None:
-    for start in range(0, len(ALL_FIELDS), 4):
-        call.reply.say("".join(f"{name:<20}" for name in ALL_FIELDS[start : start + 4]).removesuffix(" "))
+def _help_format(call: Call, names: list[str]) -> None:
+    for start in range(0, len(names), 4):
+        call.reply.say("".join(f"{name:<20}" for name in names[start : start + 4]).removesuffix(" "))
 
 
-def _columns(words: Words, call: Call) -> list[tuple[str, int]]:
+def _columns(words: Words, call: Call, names: list[str]) -> list[tuple[str, int]]:
     """Return (field, width) of each column; a negative width is to the left."""
     text = words.last("format") or call.env.get("SACCT_FORMAT") or _DEFAULT
     if "brief" in words:
         text = _BRIEF
     if "long" in words:
         text = _LONG
-    known = {name.lower(): name for name in ALL_FIELDS}
+    known = {name.lower(): name for name in names}
     columns = []
     for item in text.split(","):
         name, _, size = item.strip().partition("%")
         if not name:
             continue
         if name.lower() == "all":
-            columns += [(field.lower(), width_of(field)) for field in ALL_FIELDS]
+            columns += [(field.lower(), width_of(field)) for field in names]
             continue
         close = [field for field in known if field.startswith(name.lower())]
         field = name.lower() if name.lower() in known else close[0] if close else None
@@ -217,6 +233,11 @@ def _chosen(controller: Controller, session: Session, words: Words, call: Call) 
     ):  # fmt: skip
         if wanted := set(words.every(option)):
             tests.append(lambda row, of=of, wanted=wanted: of(row) in wanted)  # type: ignore[misc]
+    for option, size in (("ncpus", lambda row: row.record.cpus), ("nnodes", lambda row: row.record.nodes)):
+        if (span := words.last(option)) is not None and re.fullmatch(r"\d+(-\d+)?", span):
+            low, _, high = span.partition("-")
+            wanted_sizes = range(int(low), int(high or low) + 1)
+            tests.append(lambda row, size=size, wanted=wanted_sizes: (size(row) or 0) in wanted)  # type: ignore[misc]
     if nodes := words.last("nodelist"):
         tests.append(lambda row: _on(row, nodes))
     return [row for row in rows if all(test(row) for test in tests)]
@@ -263,8 +284,8 @@ def _as_ended(row: JobRow) -> JobRow:
 def _overlaps(row: JobRow, start: int | None, end: int | None, now: int) -> bool:
     record = row.record
     eligible, until = record.eligible_time, now if end is None else end
-    waits = record.start_time is None and not record.state.final
-    if start is not None and waits and (eligible is None or eligible > until):
+    never_ran = record.start_time is None
+    if start is not None and never_ran and (eligible is None or eligible > until):
         return False  # slurmdbd does not find it by its time
     ended = record.end_time if record.state.final or record.state is JobState.REQUEUED else now
     return (start is None or (ended or 0) >= start) and (end is None or (record.submit_time or 0) <= end)
@@ -354,4 +375,4 @@ def moment_of(text: str, now: int) -> int:
         if "%d" not in form:
             found = found.replace(year=here.year, month=here.month, day=here.day)
         return int(found.timestamp())
-    raise Refusal(f"Invalid time specification (pos=0): {text}")
+    raise Refusal(f"Invalid time specification (pos={len(text) - len(text.lstrip('-'))}): {text}")

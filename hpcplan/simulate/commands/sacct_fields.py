@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hpcplan.simulate.commands.formatting import Clock, elapsed
+from hpcplan.simulate.commands.formatting import Clock, at_least, elapsed
 from hpcplan.simulate.commands.jobfiles import Step
+from hpcplan.simulate.commands.json_jobs import output_pattern
 from hpcplan.simulate.commands.rows import JobRow
 from hpcplan.simulate.commands.squeue_fields import tres_text
 from hpcplan.slurm.records import JobState
 
-__all__ = ["ALL_FIELDS", "Line", "fields_of_line", "width_of"]
+__all__ = ["Line", "all_fields", "fields_of_line", "width_of"]
 
 _MIB: Final = 1024**2
 
@@ -31,7 +32,7 @@ _WIDTHS: Final = {
     "derivedexitcode": 15, "reason": 22, "comment": 14, "flags": 20, "constraints": 22, "dbindex": 17, "uid": 6,
     "gid": 6,
 }  # fmt: skip
-ALL_FIELDS: Final = [
+_OF_2205: Final = [
     "Account",
     "AdminComment",
     "AllocCPUS",
@@ -144,6 +145,30 @@ ALL_FIELDS: Final = [
 ]
 
 
+_SINCE: Final = {  # (name, the field that it follows)
+    "23.02": (("Extra", "ExitCode"), ("FailedNode", "Extra"), ("Licenses", "Layout")),
+    "24.05": (("StdErr", "State"), ("StdIn", "StdErr"), ("StdOut", "StdIn")),
+    "24.11": (("QOSREQ", "QOSRAW"), ("Restarts", "ReservationId"), ("SLUID", "Restarts")),
+    "25.05": (("ReqReservation", "ReservationId"), ("SegmentSize", "Restarts")),
+    "26.05": (("Exclusive", "End"), ("OriginalSLUID", "NTasks"), ("OverSubscribe", "OriginalSLUID")),
+}
+_RENAMED: Final = {"Reserved": "Planned", "ResvCPU": "PlannedCPU", "ResvCPURAW": "PlannedCPURAW"}  # in 23.02
+
+
+def all_fields(version: str) -> list[str]:
+    """Return the fields of a release in its order."""
+    found = list(_OF_2205)
+    if at_least(version, "23.02"):
+        found = [name for name in found if name not in _RENAMED]
+        place = found.index("Partition") + 1
+        found[place:place] = _RENAMED.values()
+    for release, new in _SINCE.items():
+        if at_least(version, release):
+            for name, before in new:
+                found.insert(found.index(before) + 1, name)
+    return found
+
+
 def width_of(name: str) -> int:
     """Return how wide a field's column is unless something else is asked for."""
     return _WIDTHS.get(name.lower(), 10)
@@ -154,9 +179,13 @@ def fields_of_line(clock: Clock) -> Mapping[str, tuple[str, Callable[[Line], str
 
     What a mock cluster does not know is empty.
     """
-    table: dict[str, tuple[str, Callable[[Line], str]]] = {name.lower(): (name, _nothing) for name in ALL_FIELDS}
+    table: dict[str, tuple[str, Callable[[Line], str]]] = {
+        name.lower(): (name, _nothing) for name in all_fields("99.11")
+    }
     for name, value in {**_both(clock), **_of_jobs(clock)}.items():
         table[name.lower()] = (name, value)
+    for old, new in _RENAMED.items():
+        table[new.lower()] = (new, table[old.lower()][1])
     return table
 
 
@@ -228,6 +257,15 @@ def _of_jobs(clock: Clock) -> dict[str, Callable[[Line], str]]:
         "Reserved": job(lambda row: elapsed(row.record.eligible_wait_s(row.now) or 0)),
         "ResvCPU": job(lambda row: elapsed((row.record.eligible_wait_s(row.now) or 0) * (row.record.cpus or 0))),
         "ResvCPURAW": job(lambda row: str((row.record.eligible_wait_s(row.now) or 0) * (row.record.cpus or 0))),
+        "QOSREQ": job(lambda row: row.spec.qos or ""),
+        "ReqReservation": job(lambda row: row.spec.reservation or ""),
+        "Reservation": job(lambda row: row.spec.reservation or ""),
+        "Licenses": job(lambda row: row.spec.licenses or ""),
+        "Restarts": job(lambda row: str(row.record.restarts)),
+        "SegmentSize": job(lambda row: str(row.spec.segment or 0)),
+        "StdErr": job(lambda row: (row.info.std_err if row.info else None) or ""),
+        "StdIn": job(lambda row: row.info.std_in if row.info else ""),
+        "StdOut": job(output_pattern),
         "SubmitLine": job(lambda row: row.info.submit_line if row.info else ""),
         "Timelimit": job(
             lambda row: "UNLIMITED" if row.record.time_limit_s is None else elapsed(row.record.time_limit_s)

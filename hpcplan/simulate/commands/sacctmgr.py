@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hpcplan.simulate.account_policy import QosPolicy
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import elapsed
+from hpcplan.simulate.commands.formatting import at_least, elapsed
 from hpcplan.simulate.commands.options import flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.squeue_fields import tres_text
@@ -46,6 +46,7 @@ _HEADERS: Final = {
     "maxcpumins": "MaxCPUMins", "maxcpus": "MaxCPUs", "maxjobs": "MaxJobs", "maxjobspa": "MaxJobsPA",
     "maxjobspu": "MaxJobsPU", "maxnodes": "MaxNodes", "maxsubmit": "MaxSubmit", "maxsubmitpa": "MaxSubmitPA",
     "maxsubmitpu": "MaxSubmitPU", "maxtres": "MaxTRES", "maxtresmins": "MaxTRESMins",
+    "maxtresrunminspa": "MaxTRESRunMinsPA", "maxtresrunminspu": "MaxTRESRunMinsPU",
     "maxtrespernode": "MaxTRESPerNode", "maxtrespa": "MaxTRESPA", "maxtrespu": "MaxTRESPU", "maxwall": "MaxWall",
     "mintres": "MinTRES", "name": "Name", "org": "Org", "partition": "Partition", "preempt": "Preempt",
     "preemptexempttime": "PreemptExemptTime", "preemptmode": "PreemptMode", "priority": "Priority", "qos": "QOS",
@@ -60,6 +61,7 @@ _WIDTHS: Final = {
     "type": 8, "admin": 9, "defaultqos": 9, "flags": 40, "preemptexempttime": 19, "preemptmode": 11, "usagefactor": 11,
     "grptres": 13, "grptresmins": 13, "grptresrunmin": 13, "grpjobs": 7, "grpsubmit": 9, "grpwall": 11, "maxtres": 13,
     "maxtrespernode": 14, "maxtresmins": 13, "maxwall": 11, "maxtrespu": 13, "maxjobspu": 9, "maxsubmitpu": 11,
+    "maxtresrunminspa": 22, "maxtresrunminspu": 22,
     "maxtrespa": 13, "maxjobspa": 9, "maxsubmitpa": 11, "mintres": 13, "maxjobs": 7, "maxsubmit": 9,
 }  # fmt: skip
 _TRES_WIDTHS: Final = {"name": 15}
@@ -110,7 +112,8 @@ def sacctmgr(controller: Controller, connection: Any, call: Call) -> int:
     rows = [
         row for row in rows if all(row.get(key, "") in values for key, values in options.items() if key != "format")
     ]
-    columns = _columns(options.get("format"), kind, assoc=assoc)
+    version = controller.store.settings().slurm_version
+    columns = _columns(options.get("format"), kind, version, assoc=assoc)
     _print(call, words, columns, rows)
     return 0
 
@@ -194,8 +197,11 @@ def _accounts(controller: Controller, session: Session) -> list[str]:
     return [name for name in dict.fromkeys(found) if name != "root"]
 
 
-def _columns(given: list[str] | None, kind: str, *, assoc: bool) -> list[tuple[str, int]]:
-    items = given or (_DEFAULTS[kind] + (_WITH_ASSOC if assoc and kind == "users" else "")).split(",")
+def _columns(given: list[str] | None, kind: str, version: str, *, assoc: bool) -> list[tuple[str, int]]:
+    usual = _DEFAULTS[kind] + (_WITH_ASSOC if assoc and kind == "users" else "")
+    if at_least(version, "24.05"):
+        usual = usual.replace("maxtrespa,", "maxtrespa,maxtresrunminspa,maxtresrunminspu,")
+    items = given or usual.split(",")
     columns = []
     for item in items:
         name, _, size = item.strip().lower().partition("%")

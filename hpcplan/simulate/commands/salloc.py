@@ -11,14 +11,14 @@ from hpcplan.simulate.commands.options import OptionLike, Words, flags, read_com
 from hpcplan.simulate.commands.reaper import MARK
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.srun import ALLOCATION_OPTIONS, PYXIS, await_start, release
-from hpcplan.simulate.commands.submission import allocate
+from hpcplan.simulate.commands.submission import allocate, take_cluster
 
 __all__ = ["salloc"]
 
 _TABLE: Final[tuple[OptionLike, ...]] = (
     *ALLOCATION_OPTIONS,
     *PYXIS,
-    *flags("immediate:I bell", "no-shell no-bell", "kill-command:K"),
+    *flags("", "no-shell bell no-bell", "immediate:I kill-command:K get-user-env"),
 )
 _NOT_OF_THE_JOB: Final = ("SLURM_CPUS_ON_NODE", "SLURM_GTIDS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_PROCID")
 
@@ -26,6 +26,7 @@ _NOT_OF_THE_JOB: Final = ("SLURM_CPUS_ON_NODE", "SLURM_GTIDS", "SLURM_LOCALID", 
 def salloc(controller: Controller, connection: Any, call: Call) -> int:
     """Hold an allocation while a command runs and return its exit code."""
     parts = read_components("salloc", call.words, _TABLE)
+    take_cluster(parts, controller)
     words = Words([pair for part in reversed(parts) for pair in part.given], parts[-1].rest)
     if "help" in words or "usage" in words:
         call.reply.say(usage("salloc", _TABLE, "[COMMAND [ARGUMENT ...]] [: ...]"))

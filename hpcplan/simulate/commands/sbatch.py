@@ -22,6 +22,7 @@ from hpcplan.simulate.commands.submission import (
     job_info,
     preview,
     say_start,
+    take_cluster,
 )
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.live import REAL
@@ -41,6 +42,7 @@ def sbatch(controller: Controller, connection: Any, call: Call) -> int:
         parts = read_components("sbatch", call.words, _TABLE)
     except Refusal as error:
         raise Refusal(error.message, 255) from None
+    cluster = take_cluster(parts, controller)
     words = Words([pair for part in reversed(parts) for pair in part.given], parts[-1].rest)
     if "help" in words or "usage" in words:
         call.reply.say(usage("sbatch", _TABLE, "[SCRIPT [ARGUMENT ...]]"))
@@ -51,10 +53,11 @@ def sbatch(controller: Controller, connection: Any, call: Call) -> int:
     if "test-only" in options:
         return say_start(controller, call, specs)
     job_id = _submit(controller, call, specs, options, text, command, words.rest[1:])
-    if "parsable" in options:
-        call.reply.say(str(job_id))
-    elif "quiet" not in options:
-        call.reply.say(f"Submitted batch job {job_id}")
+    if "quiet" not in options:
+        of_cluster = (f";{cluster}", f" on cluster {cluster}") if cluster else ("", "")
+        call.reply.say(
+            f"{job_id}{of_cluster[0]}" if "parsable" in options else f"Submitted batch job {job_id}{of_cluster[1]}"
+        )
     if "wait" not in options:
         return 0
     connection.reply(call.reply)

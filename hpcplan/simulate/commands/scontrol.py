@@ -184,7 +184,8 @@ def _show_partition(controller: Controller, call: Call, words: Words, identity: 
             _say(call, session, words, documents, "partitions", "last_update")
             return
         for part in named:
-            call.reply.out += block(partition_block(machine, part), one_line="oneliner" in words)
+            lines = partition_block(machine, part, session.settings.slurm_version)
+            call.reply.out += block(lines, one_line="oneliner" in words)
 
 
 def _show_config(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
@@ -241,6 +242,18 @@ def _show_licenses(controller: Controller, call: Call, words: Words, identity: s
     call.reply.say("No licenses configured in Slurm.")
 
 
+def _show_nothing(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    """Show what a cluster has none of, as Slurm does: nothing."""
+
+
+def _show_associations(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say("Current Association Manager state")
+
+
+def _show_frontend(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+    call.reply.say("No nodes in the system")
+
+
 _ENTITIES: Final = (
     (("jobs", "job", "jobid"), _show_job),
     (("nodes", "node", "nodename"), _show_node),
@@ -254,6 +267,13 @@ _ENTITIES: Final = (
     (("daemons",), _show_daemons),
     (("reservations", "reservation", "reservationname"), _show_reservation),
     (("licenses",), _show_licenses),
+    (("federation",), _show_nothing),
+    (("bbstat",), _show_nothing),
+    (("dwstat",), _show_nothing),
+    (("burstbuffer",), _show_nothing),
+    (("aliases",), _show_nothing),
+    (("assoc_mgr",), _show_associations),
+    (("frontend",), _show_frontend),
 )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 
 from hpcplan.hostlist import compress, expand
-from hpcplan.simulate.commands.formatting import Clock, elapsed, first_to, limit, mebibytes
+from hpcplan.simulate.commands.formatting import Clock, at_least, elapsed, first_to, limit, mebibytes
 from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.rows import JobRow, expected_start
-from hpcplan.simulate.commands.squeue_fields import tres_text
+from hpcplan.simulate.commands.squeue_fields import gres_prefix, per_task_tres, tres_text
 from hpcplan.simulate.job_records import Share, node_shares
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
@@ -52,7 +52,7 @@ def job_block(session: Session, row: JobRow, clock: Clock, *, detail: bool = Fal
     if started and record.node_list:
         lines.append(f"BatchHost={first_node(session, row)}")
     lines += _resources(session, row, detail=detail)
-    return [*lines, *_paths(row), ""]
+    return [*lines, *_paths(row, session.settings.slurm_version), ""]
 
 
 def _identity(row: JobRow) -> str:
@@ -121,9 +121,12 @@ def first_node(session: Session, row: JobRow) -> str:
 
 
 def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
-    record, spec = row.record, row.spec
+    record, spec, version = row.record, row.spec, session.settings.slurm_version
+    allocated = "LicensesAlloc=(null) " if at_least(version, "25.05") else ""
     nodes = record.nodes or 0
     most = row.job.request.maximum if row.job is not None and not row.job.running else None
+    if row.job is not None and row.job.request.spread:
+        most = None
     many = f"{nodes}-{most}" if most is not None and (most > 1 or spec.nodes_max) else str(nodes)
     per_node = spec.ntasks_per_node or 0
     lines = [
@@ -131,7 +134,7 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
             f"NumNodes={many} NumCPUs={record.cpus or 0} NumTasks={row.info.ntasks if row.info else 1} "
             f"CPUs/Task={spec.cpus_per_task} ReqB:S:C:T=0:0:*:*"
         ),
-        f"TRES={tres_text(record.tres if record.start_time else row.requested, short=True)}",
+        *_tres(row, version),
         f"Socks/Node=* NtasksPerN:B:S:C={per_node}:0:*:* CoreSpec=*",
     ]
     if detail and record.start_time is not None and record.node_list:
@@ -143,7 +146,7 @@ def _resources(session: Session, row: JobRow, *, detail: bool) -> list[str]:
         f"MinCPUsNode={spec.cpus_per_task * max(1, per_node)} {memory_word}={mebibytes(memory_bytes)} MinTmpDiskNode=0",
         f"Features={spec.constraint or '(null)'} DelayBoot=00:00:00",
         *([f"Reservation={spec.reservation}"] if spec.reservation else []),
-        f"OverSubscribe={shared} Contiguous=0 Licenses=(null) Network=(null)",
+        f"OverSubscribe={shared} Contiguous=0 Licenses=(null) {allocated}Network=(null)",
     ]
     return lines
 
@@ -166,35 +169,53 @@ def _shares(session: Session, row: JobRow) -> list[str]:
     return lines
 
 
-def _paths(row: JobRow) -> list[str]:
+def _tres(row: JobRow, version: str) -> list[str]:
+    """Return what a job has, or asks for; from 23.02 on both."""
+    has = tres_text(row.record.tres, short=True) if row.record.start_time else ""
+    if not at_least(version, "23.02"):
+        return [f"TRES={has or tres_text(row.requested, short=True)}"]
+    return [f"ReqTRES={tres_text(row.requested)}", f"AllocTRES={has or '(null)'}"]
+
+
+def _paths(row: JobRow, version: str) -> list[str]:
     record, spec, info = row.record, row.spec, row.info
     command = info.command if info is not None else None
     if command and info is not None and info.arguments:
         command = " ".join([command, *info.arguments])
-    lines = [f"Command={command or '(null)'}", f"WorkDir={record.work_dir or ''}"]
+    lines = [f"Command={command or '(null)'}"]
+    if at_least(version, "25.11"):
+        lines.append(f"SubmitLine={info.submit_line if info is not None else ''}")
+    lines.append(f"WorkDir={record.work_dir or ''}")
     if record.comment:
         lines.append(f"Comment={record.comment} ")
+    error = row.path("std_err")
+    if at_least(version, "25.05") and (info is None or not info.std_err):
+        error = ""
     if info is None or info.batch:
-        lines += [f"StdErr={row.path('std_err')}", f"StdIn={row.path('std_in')}", f"StdOut={row.path('std_out')}"]
+        lines += [f"StdErr={error}", f"StdIn={row.path('std_in')}", f"StdOut={row.path('std_out')}"]
     if spec.switches:
         count, _, wait = spec.switches.partition("@")
         lines.append(f"Switches={count}@{wait or '00:05:00'}")
-    lines.append("Power=")
+    if not at_least(version, "24.05"):
+        lines.append("Power=")
     kind = f"{spec.gpu_type}:" if spec.gpu_type else ""
     for name, gpus in (
         ("TresPerJob", spec.gpus),
         ("TresPerNode", spec.gpus_per_node),
-        ("TresPerTask", spec.gpus_per_task),
+        ("TresPerTask", None if at_least(version, "24.05") else spec.gpus_per_task),
     ):
         if gpus is not None:
-            lines.append(f"{name}=gres:gpu:{kind}{gpus}")
+            lines.append(f"{name}={gres_prefix(version)}:{kind}{gpus}")
+    if at_least(version, "24.05") and (per_task := per_task_tres(row)):
+        lines.append(f"TresPerTask={per_task}")
     return lines
 
 
 def step_block(row: JobRow, step: Step, clock: Clock) -> list[str]:
     """Return the lines of one step."""
     uid = row.info.uid if row.info else 0
-    tres = f"cpu={step.cpus},node={step.nodes}"
+    gpus = f",gres/gpu={row.gpus_per_node * step.nodes}" if row.gpus_per_node else ""
+    tres = f"cpu={step.cpus}{gpus},mem=0,node={step.nodes}"
     cpus = 0 if step.name == "batch" else step.cpus
     return [
         f"StepId={row.step_prefix}.{step.name} UserId={uid} StartTime={clock.moment(step.start)} TimeLimit=UNLIMITED",

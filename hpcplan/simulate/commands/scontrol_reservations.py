@@ -11,7 +11,7 @@ from typing import Final
 from hpcplan.errors import SlurmError
 from hpcplan.hostlist import expand
 from hpcplan.simulate.begin import begin_time
-from hpcplan.simulate.commands.formatting import Clock, elapsed
+from hpcplan.simulate.commands.formatting import Clock, at_least, elapsed
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.sacct import moment_of
 from hpcplan.simulate.controller import Controller as Slurmctld
@@ -283,6 +283,8 @@ def reservation_block(session: Session, one: Reservation, clock: Clock) -> list[
     """Return the lines of one reservation."""
     machine = session.machine
     cores = machine.total(one.nodes, "cpus")
+    version = session.settings.slurm_version
+    extras = "BurstBuffer=(null)" if at_least(version, "24.05") else "BurstBuffer=(null) Watts=n/a"
     return [
         (
             f"ReservationName={one.name} StartTime={clock.moment(one.start_s)} EndTime={clock.moment(one.end_s)} "
@@ -295,7 +297,7 @@ def reservation_block(session: Session, one: Reservation, clock: Clock) -> list[
         f"TRES=cpu={cores}",
         (
             f"Users={','.join(one.users) or '(null)'} Groups=(null) Accounts={','.join(one.accounts) or '(null)'} "
-            f"Licenses=(null) State={_state(one, session.engine.now)} BurstBuffer=(null) Watts=n/a"
+            f"Licenses=(null) State={_state(one, session.engine.now)} {extras}"
         ),
         "MaxStartDelay=(null)",
     ]

@@ -6,12 +6,13 @@ import os
 import platform
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from hpcplan.hostlist import compress, expand
 from hpcplan.simulate.cluster_records import node_records
 from hpcplan.simulate.commands.controller import Controller
-from hpcplan.simulate.commands.formatting import Clock, elapsed, limit, release
+from hpcplan.simulate.commands.formatting import Clock, at_least, elapsed, limit, release
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.job_records import Share, node_shares
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape
@@ -35,6 +36,7 @@ def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock:
     gres = f",gres/gpu={node.gpus}" if node.gpus else ""
     used = f"cpu={allocated}" + (f",gres/gpu={gpus_used(session, node.name)}" if allocated and node.gpus else "")
     began = clock.moment(session.started)
+    since = partial(at_least, session.settings.slurm_version)
     used_memory = memory_used(session, node.name) // _MIB
     lines = [
         f"NodeName={node.name} Arch={platform.machine()} CoresPerSocket=1 ",
@@ -48,12 +50,12 @@ def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock:
         f"State={state_word(node)} ThreadsPerCore=1 TmpDisk=0 Weight={group.weight} Owner=N/A MCS_label=N/A",
         f"Partitions={','.join(node.partitions)} ",
         f"BootTime={began} SlurmdStartTime={began}",
-        f"LastBusyTime={clock.moment(session.engine.now)}",
+        f"LastBusyTime={clock.moment(session.engine.now)}" + (" ResumeAfterTime=None" if since("23.02") else ""),
         f"CfgTRES=cpu={cpus},mem={memory}M,billing={cpus}{gres}",
         f"AllocTRES={used if allocated else ''}",
-        "CapWatts=n/a",
+        *([] if since("24.05") else ["CapWatts=n/a"]),
         "CurrentWatts=0 AveWatts=0",
-        "ExtSensorsJoules=n/s ExtSensorsWatts=0 ExtSensorsTemp=n/s",
+        *([] if since("24.05") else ["ExtSensorsJoules=n/s ExtSensorsWatts=0 ExtSensorsTemp=n/s"]),
     ]
     if node.reason:
         lines.append(f"Reason={node.reason} [root@{began}]")
@@ -110,21 +112,23 @@ def nodes_named(session: Session, word: str | None) -> list[tuple[NodeRecord, No
     return found
 
 
-def partition_block(machine: Machine, part: PartitionShape) -> list[str]:
+def partition_block(machine: Machine, part: PartitionShape, version: str) -> list[str]:
     """Return the lines of one partition."""
     nodes, cpus, gpus = part.mask.bit_count(), machine.total(part.mask, "cpus"), machine.total(part.mask, "gpus")
     memory = machine.total(part.mask, "memory_bytes") // _MIB
     tres = f"cpu={cpus},mem={memory}M,node={nodes},billing={cpus}" + (f",gres/gpu={gpus}" if gpus else "")
     default = "NONE" if part.default_time_s is None else elapsed(part.default_time_s)
     most = "UNLIMITED" if part.max_nodes is None else part.max_nodes
+    topology = " ExclusiveTopo=NO" if at_least(version, "24.05") else ""
+    sockets = " MaxCPUsPerSocket=UNLIMITED" if at_least(version, "23.02") else ""
     return [
         f"PartitionName={part.name}",
         f"AllowGroups=ALL AllowAccounts={','.join(part.accounts) or 'ALL'} AllowQos={','.join(part.qos) or 'ALL'}",
         f"AllocNodes=ALL Default={'YES' if part.default else 'NO'} QoS=N/A",
-        f"DefaultTime={default} DisableRootJobs=NO ExclusiveUser=NO GraceTime={part.grace_time_s} Hidden=NO",
+        f"DefaultTime={default} DisableRootJobs=NO ExclusiveUser=NO{topology} GraceTime={part.grace_time_s} Hidden=NO",
         (
             f"MaxNodes={most} MaxTime={limit(part.max_time_s, elapsed)} MinNodes={part.min_nodes or 0} LLN=NO "
-            f"MaxCPUsPerNode={part.max_cpus_per_node or 'UNLIMITED'}"
+            f"MaxCPUsPerNode={part.max_cpus_per_node or 'UNLIMITED'}{sockets}"
         ),
         f"Nodes={machine.node_list(part.mask)}",
         (

@@ -13,6 +13,7 @@ from hpcplan.simulate.commands.formatting import (
     Clock,
     Column,
     Field,
+    at_least,
     limit,
     line_of,
     long_date,
@@ -24,7 +25,7 @@ from hpcplan.simulate.commands.formatting import (
 )
 from hpcplan.simulate.commands.job_json import say_old
 from hpcplan.simulate.commands.json_nodes import gres_in_use, line_document, old_nodes
-from hpcplan.simulate.commands.options import Words, flags, read_words, usage
+from hpcplan.simulate.commands.options import Words, flags, read_words, refuse_both, say_cluster, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.scontrol_reservations import reservations_of, sinfo_line
 from hpcplan.simulate.commands.scontrol_show import gpus_used, memory_used, nodes_named
@@ -41,6 +42,7 @@ _TABLE: Final = flags(
 )
 _SHORT: Final = "%9P %.5a %.10l %.6D %.6t %N"
 _LONG: Final = "%9P %.5a %.10l %.10s %.4r %.8h %.10g %.6D %.11T %N"
+_LONG_SINCE_2302: Final = "%9P %.5a %.10l %.10s %.4r %.8h %.10g %.6D %.11T %.11i %N"
 _NODES: Final = "%{names}N %.6D %.9P %6t"
 _NODES_LONG: Final = "%{names}N %.6D %.9P %.11T %4c %.8z %.6m %.8d %.6w %.8f %20E"
 _SUMMARY: Final = "%9P %.5a %.10l %.16F %N"
@@ -83,6 +85,7 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
     if "help" in words or "usage" in words:
         call.reply.say(usage("sinfo", table))
         return 0
+    refuse_both("sinfo", words, ("format", "o"), ("long", "l"))
     states = _states(words)
     with controller.session() as session:
         if "json" in words or "yaml" in words:
@@ -97,6 +100,7 @@ def sinfo(controller: Controller, connection: Any, call: Call) -> int:
         before, columns = _columns(session, words, call, fields)
         lines = _lines(session, nodes, words, states, columns)
         now = session.engine.now
+    say_cluster(call, words)
     if "noheader" not in words:
         if "long" in words:
             call.reply.say(long_date(now))
@@ -195,7 +199,7 @@ def _columns(
     elif "Node" in words:
         default = _NODES_LONG if "long" in words else _NODES
     elif "long" in words:
-        default = _LONG
+        default = _LONG_SINCE_2302 if at_least(session.settings.slurm_version, "23.02") else _LONG
     longest = max((len(name) for name in session.machine.names), default=0)
     default = default.replace("{names}", str(max(9, longest)))
     plain = not any(name in words for name in ("summarize", "list-reasons", "Node", "long"))
@@ -346,6 +350,8 @@ def _fields(session: Session, clock: Clock) -> dict[str, Field[Line]]:
         "gresused": ("GRES_USED", one(_gres_used)),
         "allocmem": ("ALLOCMEM", one(lambda node: str(node.memory_used // 1024**2))),
     }
+    if at_least(session.settings.slurm_version, "23.02"):
+        table["i"] = ("RESERVATION", lambda line: "")
     return {code: Field(header, value) for code, (header, value) in table.items()}
 
 

@@ -25,7 +25,7 @@ from hpcplan.simulate.commands.formatting import (
 from hpcplan.simulate.commands.job_json import say_old, squeue_json
 from hpcplan.simulate.commands.jobfiles import Step
 from hpcplan.simulate.commands.json_jobs import job_document
-from hpcplan.simulate.commands.options import Words, flags, read_words, usage
+from hpcplan.simulate.commands.options import Words, flags, read_words, refuse_both, say_cluster, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import (
     JobRow,
@@ -65,11 +65,12 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
     if "help" in words or "usage" in words:
         call.reply.say(usage("squeue", table))
         return 0
+    refuse_both("squeue", words, ("format", "o"), ("long", "l"))
     clock = Clock(call.env)
     with controller.session() as session:
         rows = controller_rows(controller, session, whole_arrays="array" not in words)
         rows = _chosen(rows, words, call, version)
-        if "start" in words:
+        if "start" in words and not words.every("states"):
             rows = [row for row in rows if row.state is JobState.PENDING]
         if "json" in words or "yaml" in words:
             say_jobs(call, session, words, rows)
@@ -84,6 +85,7 @@ def squeue(controller: Controller, connection: Any, call: Call) -> int:
             line_of(before, columns, [column.field.value(row) for column in columns])
             for row in _sorted(rows, words, session)
         ]
+    say_cluster(call, words)
     if "noheader" not in words:
         if "long" in words:
             call.reply.say(long_date(session.engine.now))
@@ -169,6 +171,7 @@ def _chosen(rows: list[JobRow], words: Words, call: Call, version: str) -> list[
     for option, of in (
         ("account", lambda row: row.record.account or ""), ("name", lambda row: row.record.name),
         ("qos", lambda row: row.record.qos or "normal"),
+        ("licenses", lambda row: row.spec.licenses or ""), ("reservation", lambda row: row.spec.reservation or ""),
         ("users", lambda row: row.record.user or ""),
     ):  # fmt: skip
         if wanted := set(words.every(option)):
@@ -248,7 +251,8 @@ def _sort_key(row: JobRow, letter: str, known: Any) -> tuple[int, float, str]:
     if letter == "S":
         return (0, float(text) if text.isdecimal() else math.inf, f"{row.record.job_id:012}")
     if letter == "i":
-        return (0, float(row.record.submitted_id), "")
+        het = row.het[1] if row.het is not None else 0
+        return (0, float(row.record.submitted_id), f"{het:06}")
     if letter in "AF":
         return (0, float(row.record.job_id), "")
     return (0, float(text), "") if re.fullmatch(r"\d+", text) else (1, 0.0, text)
@@ -263,8 +267,11 @@ def _print_steps(call: Call, rows: list[JobRow], words: Words, clock: Clock) -> 
     )
     if "noheader" not in words:
         call.reply.say(line_of(before, columns, [column.field.header for column in columns]))
+    named = [read_target(text) for text in words.every("steps")]
     for row in rows:
         for step in row.steps:
+            if named and not any(one and row.is_meant(one) and one.step in (None, step.name) for one in named):
+                continue
             if step.end is None and row.state in (JobState.RUNNING, JobState.COMPLETING):
                 call.reply.say(line_of(before, columns, [column.field.value((row, step)) for column in columns]))
 

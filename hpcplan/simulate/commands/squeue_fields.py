@@ -7,13 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from hpcplan.simulate.commands.formatting import Clock, Field, limit, mebibytes, short_time
+from hpcplan.simulate.commands.formatting import Clock, Field, at_least, limit, mebibytes, short_time
 from hpcplan.simulate.commands.rows import JobRow, expected_start
 from hpcplan.simulate.commands.states import compact
 from hpcplan.simulate.store import Session
 from hpcplan.slurm.records import JobState
 
-__all__ = ["fields", "group_name", "long_names", "per_task_tres", "tres_text"]
+__all__ = ["fields", "gres_prefix", "group_name", "long_names", "per_task_tres", "tres_text"]
 
 _TOP: Final = 2**32 - 1
 _MIB: Final = 1024**2
@@ -32,7 +32,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
     table: dict[str, tuple[str, Callable[[JobRow], str]]] = {
         "a": ("ACCOUNT", lambda row: row.record.account or "(null)"),
         "A": ("JOBID", lambda row: str(row.record.job_id)),
-        "b": ("TRES_PER_NODE", lambda row: _gres(row)),
+        "b": ("TRES_PER_NODE", lambda row: _gres(row, gres_prefix(session.settings.slurm_version))),
         "B": ("EXEC_HOST", lambda row: _first_node(row, session) or "n/a"),
         "c": ("MIN_CPUS", lambda row: str(row.spec.cpus_per_task * (row.spec.ntasks_per_node or 1))),
         "C": ("CPUS", lambda row: str(row.record.cpus or 0)),
@@ -66,7 +66,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "Q": ("PRIORITY", lambda row: str(row.record.priority or 0)),
         "r": ("REASON", lambda row: row.reason.partition(",")[0]),
         "R": ("NODELIST(REASON)", lambda row: _nodes_or_reason(row)),
-        "s": ("", lambda row: ""),
+        "s": ("SLUID" if at_least(session.settings.slurm_version, "25.11") else "", lambda row: ""),
         "S": ("START_TIME", lambda row: clock.moment(_start(row, plan))),
         "t": ("ST", lambda row: compact(row.state)),
         "T": ("STATE", lambda row: row.state.value),
@@ -79,7 +79,7 @@ def fields(session: Session, clock: Clock) -> dict[str, Field[JobRow]]:
         "x": ("EXC_NODES", lambda row: row.spec.exclude or ""),
         "X": ("CORE_SPEC", lambda row: "N/A"),
         "y": ("NICE", lambda row: str(row.spec.nice)),
-        "Y": ("SCHEDNODES", lambda row: (plan(row) or (0, "(null)"))[1]),
+        "Y": ("SCHEDNODES", lambda row: "(null)" if row.reason == "BeginTime" else (plan(row) or (0, "(null)"))[1]),
         "z": ("S:C:T", lambda row: "*:*:*"),
         "Z": ("WORK_DIR", lambda row: row.record.work_dir or ""),
         # of --Format alone
@@ -143,11 +143,16 @@ def _pattern(row: JobRow, which: str) -> str:
     return str(Path(info.work_dir) / (given or f"slurm-{row.record.job_id}.out"))
 
 
-def _gres(row: JobRow) -> str:
+def gres_prefix(version: str) -> str:
+    """Return how a release begins the GPUs that a job asks for: ``gres:gpu``, from 23.11 on ``gres/gpu``."""
+    return "gres/gpu" if at_least(version, "23.11") else "gres:gpu"
+
+
+def _gres(row: JobRow, prefix: str) -> str:
     spec = row.spec
     kind = f":{spec.gpu_type}" if spec.gpu_type else ""
     if spec.gpus_per_node is not None:
-        return f"gres:gpu{kind}:{spec.gpus_per_node}"
+        return f"{prefix}{kind}:{spec.gpus_per_node}"
     return "N/A"
 
 
@@ -188,7 +193,8 @@ def _end(row: JobRow, plan: Callable[[JobRow], tuple[int, str] | None]) -> int |
 
 
 def _nodes_or_reason(row: JobRow) -> str:
-    if row.state in (JobState.RUNNING, JobState.COMPLETING, JobState.COMPLETED):
+    never_ran = row.state.final and row.record.start_time is None and row.reason == "None"
+    if never_ran or row.state in (JobState.RUNNING, JobState.COMPLETING, JobState.COMPLETED):
         return row.node_list
     return f"({row.reason})"
 
@@ -209,9 +215,9 @@ def group_name(row: JobRow) -> str:
 
 
 def per_task_tres(row: JobRow) -> str:
-    """Return what a job asked for a task, as Slurm keeps it from 23.11 on: ``cpu=2,gres/gpu:1``."""
+    """Return what a job asked for a task, as Slurm keeps it from 23.11 on: ``cpu=2,gres/gpu=1``."""
     spec, info = row.spec, row.info
-    kind = f"{spec.gpu_type}:" if spec.gpu_type else ""
+    kind = f":{spec.gpu_type}" if spec.gpu_type else ""
     cpus = [f"cpu={spec.cpus_per_task}"] if info is not None and info.cpus_per_task_given else []
-    gpus = [f"gres/gpu:{kind}{spec.gpus_per_task}"] if spec.gpus_per_task is not None else []
+    gpus = [f"gres/gpu{kind}={spec.gpus_per_task}"] if spec.gpus_per_task is not None else []
     return ",".join([*cpus, *gpus])

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
+from hpcplan.simulate.commands.formatting import at_least
 from hpcplan.simulate.commands.options import Words, flags, read_words, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.sacct import moment_of
@@ -325,11 +326,13 @@ def _sizes(report: _Report) -> None:
             used[max(place for place, edge in enumerate(edges) if (one.cpus or 0) >= edge)] += 1 if counted else seconds
     cells = [f"{value:.0f}" if counted else report.figure(value, _capacity(report, "cpu")) for value in used]
     rows = [[report.session.settings.cluster, "root", *cells, "100.00%"]] if any(used) else []
+    total = ["Total Count"] if at_least(report.session.settings.slurm_version, "24.11") else []
+    if rows and total:
+        rows[0].insert(-1, str(sum(1 for one in _jobs(report) if _seconds(report, one, "cpu"))))
     units = "Units are in number of jobs ran" if counted else f"Time reported in {report.usage('').strip()}"
-    _print(
-        report, [f"Job Sizes {_long_span(report)}", units], ["Cluster", "Account", *names, "% of cluster"], rows,
-        widths={"Account": 9, **dict.fromkeys(names, 13)},
-    )  # fmt: skip
+    header = ["Cluster", "Account", *names, *total, "% of cluster"]
+    widths = {"Account": 9, **dict.fromkeys(names, 13)}
+    _print(report, [f"Job Sizes {_long_span(report)}", units], header, rows, widths=widths)
 
 
 def _proper(user: str) -> str:

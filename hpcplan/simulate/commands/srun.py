@@ -21,7 +21,7 @@ from hpcplan.simulate.commands.steps import (
     register,
     room_for,
 )
-from hpcplan.simulate.commands.submission import absolute, allocate, check_values, try_allocation
+from hpcplan.simulate.commands.submission import absolute, allocate, check_values, take_cluster, try_allocation
 from hpcplan.simulate.jobs import Job, JobSpec
 from hpcplan.simulate.sbatch_options import OPTIONS
 from hpcplan.simulate.store import Session
@@ -33,11 +33,11 @@ _NOT_HERE: Final = frozenset(
 )
 ALLOCATION_OPTIONS: Final = tuple(option for option in OPTIONS if option.name not in _NOT_HERE)
 _OWN: Final = flags(
-    "accel-bind cpu-bind disable-status epilog immediate:I jobid launcher-opts mpi prolog relative:r slurmd-debug "
-    "task-epilog task-prolog wait:W bell het-group pack-group max-exit-timeout max-launch-time msg-timeout",
+    "accel-bind cpu-bind epilog jobid launcher-opts mpi prolog relative:r slurmd-debug bcast-exclude "
+    "task-epilog task-prolog wait:W het-group pack-group max-exit-timeout max-launch-time msg-timeout",
     "disable-status:X exact label:l multi-prog no-allocate:Z overlap preserve-env:E pty test-only unbuffered:u whole "
-    "interactive send-libs debugger-test",
-    "bcast kill-on-bad-exit:K compress",
+    "interactive send-libs debugger-test quit-on-interrupt bell",
+    "immediate:I bcast kill-on-bad-exit:K compress",
 )
 PYXIS: Final = flags(
     "container-image container-mounts container-name container-save container-workdir container-env",
@@ -68,6 +68,7 @@ def srun(controller: Controller, connection: Any, call: Call) -> int:
         raise
     except Refusal as error:
         raise Refusal(error.message, 255) from None
+    take_cluster(parts, controller)
     words = parts[0]
     if "help" in words or "usage" in words:
         call.reply.say(usage("srun", _TABLE, "COMMAND [ARGUMENT ...] [: ...]"))

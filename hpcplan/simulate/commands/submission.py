@@ -83,6 +83,17 @@ def check_values(words: Words, command: str) -> dict[str, Any]:
         raise in_words_of(command, error) from None
 
 
+def take_cluster(parts: Iterable[Words], controller: Controller) -> str | None:
+    """Take ``--clusters`` out of what was typed where it names this cluster, which is returned; others are refused."""
+    own = controller.store.settings().cluster
+    found = None
+    for part in parts:
+        kept = [(option, value) for option, value in part.given if not (option.name == "clusters" and value == own)]
+        found = own if len(kept) < len(part.given) else found
+        part.given[:] = kept
+    return found
+
+
 def in_words_of(command: str, error: SlurmError) -> Refusal:
     """Return a refusal of sbatch as ``command`` words it."""
     text = error.message
