@@ -12,6 +12,8 @@ is the same, differs, or is refused by the mock cluster: with words of its own, 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import re
 import subprocess
@@ -26,7 +28,7 @@ from hpcplan.simulate.commands.attach import EnterOptions, enter
 from hpcplan.simulate.lifecycle import StartOptions, start_cluster
 from hpcplan.site.load import load_site
 from tests.slurm.cluster import SlurmCluster, exclusive
-from tests.slurm.test_commands_like_slurm import plain
+from tests.slurm.test_commands_like_slurm import plain, shape
 from tests.slurm.twin import SITE
 
 SCENE: Final = """
@@ -35,7 +37,7 @@ sbatch -J array -a 1-2 -o /dev/null --wrap true
 sleep 8
 sbatch -J runs -N2 -c2 --gres=gpu:1 -t 30 --comment words -o runs.out --wrap 'echo out; srun sleep 900'
 sleep 4
-sbatch -J held -H -N3 --ntasks-per-node=2 -C h100 -t 10 --wrap true
+sbatch -J held -H -N3 --ntasks-per-node=2 -C h100 -t 10 --wrap 'sleep 900'
 sbatch -J later -b now+5hours -a 3-9%2 --wrap true; sbatch -J after -d afterok:6 -p long --wrap true
 sbatch -J het -H -N1 : -N2 --wrap true; sbatch -J gone -H --wrap true; scancel -n gone
 sleep 6
@@ -102,7 +104,8 @@ PAIRS: Final = {  # what clients say together
     "salloc": "nodes ntasks gres time no-shell", "scancel": "name state user quiet verbose signal",
     "scontrol": "oneliner details all",
 }  # fmt: skip
-MORE: Final = [  # the commands of those that have commands
+MORE: Final = [  # the commands of those that have commands, and all columns
+    "sacct -o ALL | head -2", "squeue -o %all | head -1", "sinfo -o %all | head -1",
     *(f"scontrol {word}" for word in (
         "show job 5", "show job", "show step 5.0", "show step", "show node", "show partition", "show partition debug",
         "show config | wc -w > /dev/null", "show hostnames n[1-3]", "show hostlist n1,n2", "show topology",
@@ -193,18 +196,24 @@ def run(line: str, env: Mapping[str, str], folder: Path) -> tuple[int, str, str]
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return 124, "", ""
-    return done.returncode, settled(done.stdout, folder), settled(done.stderr, folder)
+    out = done.stdout
+    if "--json" in line:
+        with contextlib.suppress(ValueError):
+            out = json.dumps(shape(json.loads(out)), sort_keys=True)
+    return done.returncode, settled(out, folder), settled(done.stderr, folder)
 
 
 def settled(text: str, folder: Path) -> str:
     """Return a text without times, ids of processes, addresses, and the pace of the machine."""
     text = plain(text, folder)
+    text = re.sub(r"AllocNode:Sid=\S+| Port=\d+", "", text)
     text = re.sub(r"\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4}", "DATE", text)
     text = re.sub(r"(?<![\w.])(\d+-)?\d+:\d\d(:\d\d)?(\.\d+)?(?![\w:])", "CLOCK", text)
     text = re.sub(
-        r"(CPULoad|FreeMem|Port|OS|CPU_LOAD|FREE_MEM|NodeHostName|LastBusyTime|SlurmctldHost\S*)=\S*", r"\1=", text
+        r"(CPULoad|FreeMem|OS|CPU_LOAD|FREE_MEM|NodeHostName|LastBusyTime|SlurmctldHost\S*)=\S*", r"\1=", text
     )
     text = re.sub(r"(?<=\|)\d{4,}(?=\|)", "NUMBER", text)
+    text = re.sub(r"salloc: Job allocation N has been revoked.\n?", "", text)  # said where salloc still listens
     text = re.sub(r"\bresearch\b", "root", text)  # the account that the real cluster's users are on
     return re.sub(r" +", " ", text)
 

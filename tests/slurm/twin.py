@@ -18,7 +18,7 @@ from tests.slurm.cluster import SlurmCluster
 
 __all__ = ["STATED", "Both", "both", "mock_environment", "wait_until"]
 
-STATED = (22, 5)  # the release whose words and columns the mock cluster's commands have
+STATED = (22, 5)  # the release that all words and columns were held against
 
 GROUP = """
     cpus: 16
@@ -51,7 +51,7 @@ slurm: {{version: "22.05.8", cluster: hpcplan}}
 
 @dataclass
 class Both:
-    """A real Slurm of a release and a mock of 22.05, with a folder for each; ``run`` types a line on one of them."""
+    """A real Slurm and a mock of the same release, with a folder for each; ``run`` types a line on one of them."""
 
     environments: dict[str, dict[str, str]]
     folders: dict[str, Path]
@@ -71,9 +71,12 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def mock_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def mock_environment(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Commands of a mock cluster that pretends to be of the real one's release."""
     folder = tmp_path_factory.mktemp("twin")
-    (folder / "twin.yaml").write_text(SITE)
+    year, month = slurm_cluster.release
+    newer = SITE.replace("22.05.8", f"{year}.{month:02d}.7")
+    (folder / "twin.yaml").write_text(SITE if (year, month) == STATED else newer)
     store = start_cluster(load_site(str(folder / "twin.yaml")), StartOptions(speed=1.0), directory=folder / "cluster")
     with enter(store, EnterOptions(purge=True, kill_wait_s=2.0, requeue_delay_s=11)) as entered:
         yield entered.environment(os.environ)

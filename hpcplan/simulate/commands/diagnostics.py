@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hpcplan.simulate.commands.controller import Controller
 from hpcplan.simulate.commands.formatting import long_date
-from hpcplan.simulate.commands.options import flags, read_words, usage
+from hpcplan.simulate.commands.options import flags, read_words, say_cluster, usage
 from hpcplan.simulate.commands.reply import Call, Refusal
 from hpcplan.simulate.commands.rows import read_target
 from hpcplan.simulate.commands.squeue import controller_rows
@@ -18,36 +18,33 @@ _SSTAT: Final = flags(
     "fields:o format jobs:j", "allsteps:a helpformat:e help:h noconvert noheader:n parsable:p parsable2:P pidformat:i "
     "usage verbose:v version:V"
 )  # fmt: skip
-_SDIAG: Final = flags("sort-by-id:i", "all:a help:h reset:r usage version:V json")
+_SDIAG: Final = flags(
+    "cluster:M", "all:a help:h reset:r sort-by-id:i sort-by-time:t sort-by-time2:T usage version:V json"
+)
 _SSHARE: Final = flags(
     "accounts:A clusters:M format:o users:u",
     "all:a help:h long:l noheader:n parsable:p parsable2:P usage verbose:v version:V partition:m Users:U",
 )
-_SSTAT_FIELDS: Final = [
-    "JobID",
-    "AveCPU",
-    "AveCPUFreq",
-    "AveDiskRead",
-    "AveDiskWrite",
-    "AvePages",
-    "AveRSS",
-    "AveVMSize",
-    "ConsumedEnergy",
-    "MaxDiskRead",
-    "MaxDiskWrite",
-    "MaxPages",
-    "MaxRSS",
-    "MaxRSSNode",
-    "MaxRSSTask",
-    "MaxVMSize",
-    "MinCPU",
-    "MinCPUNode",
-    "MinCPUTask",
-    "Nodelist",
-    "NTasks",
-    "Pids",
-]
-_SSTAT_DEFAULT: Final = "JobID,MaxVMSize,MaxRSS,MaxRSSNode,MaxRSSTask,AveRSS,MinCPU,MinCPUNode,MinCPUTask,AveCPU,NTasks"
+_SSTAT_NAMES: Final = (
+    "AveCPU AveCPUFreq AveDiskRead AveDiskWrite AvePages AveRSS AveVMSize ConsumedEnergy ConsumedEnergyRaw "
+    "JobID MaxDiskRead MaxDiskReadNode MaxDiskReadTask MaxDiskWrite MaxDiskWriteNode MaxDiskWriteTask MaxPages "
+    "MaxPagesNode MaxPagesTask MaxRSS MaxRSSNode MaxRSSTask MaxVMSize MaxVMSizeNode MaxVMSizeTask MinCPU "
+    "MinCPUNode MinCPUTask Nodelist NTasks Pids ReqCPUFreq ReqCPUFreqMin ReqCPUFreqMax ReqCPUFreqGov "
+    "TRESUsageInAve TRESUsageInMax TRESUsageInMaxNode TRESUsageInMaxTask TRESUsageInMin TRESUsageInMinNode "
+    "TRESUsageInMinTask TRESUsageInTot TRESUsageOutAve TRESUsageOutMax TRESUsageOutMaxNode TRESUsageOutMaxTask "
+    "TRESUsageOutMin TRESUsageOutMinNode TRESUsageOutMinTask TRESUsageOutTot"
+)
+_SSTAT_FIELDS: Final = _SSTAT_NAMES.split()
+_SSTAT_USUAL: Final = (
+    "JobID MaxVMSize MaxVMSizeNode MaxVMSizeTask AveVMSize MaxRSS MaxRSSNode MaxRSSTask AveRSS MaxPages "
+    "MaxPagesNode MaxPagesTask AvePages MinCPU MinCPUNode MinCPUTask AveCPU NTasks AveCPUFreq ReqCPUFreqMin "
+    "ReqCPUFreqMax ReqCPUFreqGov ConsumedEnergy MaxDiskRead MaxDiskReadNode MaxDiskReadTask AveDiskRead "
+    "MaxDiskWrite MaxDiskWriteNode MaxDiskWriteTask AveDiskWrite TRESUsageInAve TRESUsageInMax "
+    "TRESUsageInMaxNode TRESUsageInMaxTask TRESUsageInMin TRESUsageInMinNode TRESUsageInMinTask TRESUsageInTot "
+    "TRESUsageOutAve TRESUsageOutMax TRESUsageOutMaxNode TRESUsageOutMaxTask TRESUsageOutMin "
+    "TRESUsageOutMinNode TRESUsageOutMinTask TRESUsageOutTot"
+)
+_SSTAT_DEFAULT: Final = _SSTAT_USUAL.replace(" ", ",")
 
 
 def sstat(controller: Controller, connection: Any, call: Call) -> int:
@@ -57,7 +54,8 @@ def sstat(controller: Controller, connection: Any, call: Call) -> int:
         call.reply.say(usage("sstat", _SSTAT))
         return 0
     if "helpformat" in words:
-        call.reply.say(" ".join(_SSTAT_FIELDS))
+        for start in range(0, len(_SSTAT_FIELDS), 4):
+            call.reply.say("".join(f"{name:<20}" for name in _SSTAT_FIELDS[start : start + 4]).removesuffix(" "))
         return 0
     texts = [*words.every("jobs"), *words.rest]
     if not texts:
@@ -111,6 +109,9 @@ def sdiag(controller: Controller, connection: Any, call: Call) -> int:
     if "help" in words or "usage" in words:
         call.reply.say(usage("sdiag", _SDIAG))
         return 0
+    if "reset" in words:
+        call.reply.say("Reset scheduling statistics")
+        return 0
     with controller.session() as session:
         now, since = session.engine.now, session.started
         live = list(session.engine.jobs.values())
@@ -144,14 +145,23 @@ def sshare(controller: Controller, connection: Any, call: Call) -> int:
         return 0
     header = ["Account", "User", "RawShares", "NormShares", "RawUsage", "EffectvUsage", "FairShare"]
     rows = [["root", "", "", "", "0", "0.000000", ""], [" root", call.user, "1", "", "0", "0.000000", "0.000000"]]
+    for account in controller.accounts:
+        rows.append([f" {account}", "", "1", "", "0", "0.000000", ""])
+        rows.append([f"  {account}", call.user, "1", "", "0", "0.000000", "0.000000"])
     if "Users" in words:
-        rows = [["root", *rows[1][1:]]]
+        rows = [[row[0].strip(), *row[1:]] for row in rows if row[1]]
+    if (named := words.last("format")) is not None:
+        wanted = [name.partition("%")[0].strip().lower() for name in named.split(",")]
+        places = [index for name in wanted for index, known in enumerate(header) if known.lower() == name]
+        header, *rows = ([row[place] for place in places] for row in (header, *rows))
+    say_cluster(call, words)
     lines = [] if "noheader" in words else [header]
     if "parsable" in words or "parsable2" in words:
         for row in [*lines, *rows]:
             call.reply.say("|".join(row) + ("|" if "parsable" in words else ""))
         return 0
-    widths = [20, 10, 10, 11, 11, 13, 10]
+    sizes = {"Account": 20, "NormShares": 11, "RawUsage": 11, "EffectvUsage": 13}
+    widths = [sizes.get(name, 10) for name in header]
 
     def say(row: list[str]) -> None:
         first = f"{row[0]:<{widths[0]}}"

@@ -41,9 +41,18 @@ def envelope(session: Session, plugin: str, name: str, key: str, rows: list[dict
 def say_old(call: Call, words: Words, document: dict[str, Any]) -> None:
     """Print a document as 22.05 does, as JSON or YAML."""
     if "yaml" in words:
-        call.reply.out += yaml_text(document)
+        call.reply.out += yaml_text(_without_empty(document))
     else:
         call.reply.say(json.dumps(document, indent=2))
+
+
+def _without_empty(value: Any) -> Any:
+    """Return a value with nothing in the place of empty texts, as 22.05's YAML has it."""
+    if isinstance(value, dict):
+        return {key: _without_empty(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_empty(inner) for inner in value]
+    return None if value == "" else value
 
 
 def squeue_json(session: Session, rows: Iterable[JobRow]) -> dict[str, Any]:

@@ -194,4 +194,5 @@ def _short(command: str, text: str, rest: list[str], letters: dict[str, OptionLi
 
 
 def _unknown(command: str, message: str) -> Refusal:
-    return Refusal(f'{message}\nTry "{command} --help" for more information', 1)
+    advice = "" if command in {"sacct", "sstat"} else f'\nTry "{command} --help" for more information'
+    return Refusal(message + advice, 1)

@@ -83,6 +83,8 @@ def _refuse_more(words: Words) -> None:
             raise Refusal(
                 f"sacct: fatal: When requesting job {what} you must also request specific jobs with the '-j' option."
             )
+    if (value := words.last("whole-hetjob")) not in {None, "yes", "no"}:
+        raise Refusal(f'sacct: error: Invalid --whole-hetjob value "{value}". Valid values: [yes|no].')
     if (path := words.last("file")) is not None:
         raise Refusal(f"{path} is not a valid file")
 
@@ -236,7 +238,7 @@ def _chosen(controller: Controller, session: Session, words: Words, call: Call) 
     for option, size in (("ncpus", lambda row: row.record.cpus), ("nnodes", lambda row: row.record.nodes)):
         if (span := words.last(option)) is not None and re.fullmatch(r"\d+(-\d+)?", span):
             low, _, high = span.partition("-")
-            wanted_sizes = range(int(low), int(high or low) + 1)
+            wanted_sizes = range(int(low), int(high or 2**31) + 1)
             tests.append(lambda row, size=size, wanted=wanted_sizes: (size(row) or 0) in wanted)  # type: ignore[misc]
     if nodes := words.last("nodelist"):
         tests.append(lambda row: _on(row, nodes))

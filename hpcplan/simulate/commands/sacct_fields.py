@@ -26,123 +26,42 @@ class Line:
     step: Step | None = None
 
 
-_WIDTHS: Final = {
-    "jobid": 12, "jobidraw": 12, "state": 10, "exitcode": 8, "submit": 19, "start": 19, "end": 19, "eligible": 19,
-    "nnodes": 8, "allocnodes": 10, "nodelist": 15, "ntasks": 8, "user": 9, "workdir": 20, "submitline": 20, "qos": 10,
-    "derivedexitcode": 15, "reason": 22, "comment": 14, "flags": 20, "constraints": 22, "dbindex": 17, "uid": 6,
-    "gid": 6,
+_OF_WIDTH: Final = {  # all others are 10 wide
+    6: "gid qosraw uid",
+    7: "associd",
+    8: "exitcode failednode maxpages nnodes ntasks reqcpus reqnodes reservationid restarts",
+    9: "group layout user",
+    11: "segmentsize",
+    12: "jobid jobidraw maxdiskread maxdiskwrite maxpagesnode mcslabel",
+    13: "plannedcpuraw reqcpufreqgov reqcpufreqmax reqcpufreqmin",
+    14: "avediskread avediskwrite comment consumedenergy extra maxpagestask maxvmsizenode maxvmsizetask sluid "
+    "tresusageinave tresusageinmax tresusageinmin tresusageintot",
+    15: "admincomment derivedexitcode maxdiskreadnode maxdiskreadtask nodelist systemcomment tresusageoutave "
+    "tresusageoutmax tresusageoutmin tresusageouttot",
+    16: "blockid maxdiskwritenode maxdiskwritetask",
+    17: "consumedenergyraw",
+    18: "tresusageinmaxnode tresusageinmaxtask tresusageinminnode tresusageinmintask",
+    19: "constraints container eligible end flags start submit tresusageoutmaxnode tresusageoutmaxtask "
+    "tresusageoutminnode tresusageoutmintask",
+    20: "reqreservation reservation stderr stdin stdout submitline workdir",
+    22: "reason",
 }  # fmt: skip
-_OF_2205: Final = [
-    "Account",
-    "AdminComment",
-    "AllocCPUS",
-    "AllocNodes",
-    "AllocTRES",
-    "AssocID",
-    "AveCPU",
-    "AveCPUFreq",
-    "AveDiskRead",
-    "AveDiskWrite",
-    "AvePages",
-    "AveRSS",
-    "AveVMSize",
-    "BlockID",
-    "Cluster",
-    "Comment",
-    "Constraints",
-    "ConsumedEnergy",
-    "ConsumedEnergyRaw",
-    "Container",
-    "CPUTime",
-    "CPUTimeRAW",
-    "DBIndex",
-    "DerivedExitCode",
-    "Elapsed",
-    "ElapsedRaw",
-    "Eligible",
-    "End",
-    "ExitCode",
-    "Flags",
-    "GID",
-    "Group",
-    "JobID",
-    "JobIDRaw",
-    "JobName",
-    "Layout",
-    "MaxDiskRead",
-    "MaxDiskReadNode",
-    "MaxDiskReadTask",
-    "MaxDiskWrite",
-    "MaxDiskWriteNode",
-    "MaxDiskWriteTask",
-    "MaxPages",
-    "MaxPagesNode",
-    "MaxPagesTask",
-    "MaxRSS",
-    "MaxRSSNode",
-    "MaxRSSTask",
-    "MaxVMSize",
-    "MaxVMSizeNode",
-    "MaxVMSizeTask",
-    "McsLabel",
-    "MinCPU",
-    "MinCPUNode",
-    "MinCPUTask",
-    "NCPUS",
-    "NNodes",
-    "NodeList",
-    "NTasks",
-    "Partition",
-    "Priority",
-    "QOS",
-    "QOSRAW",
-    "Reason",
-    "ReqCPUFreq",
-    "ReqCPUFreqGov",
-    "ReqCPUFreqMax",
-    "ReqCPUFreqMin",
-    "ReqCPUS",
-    "ReqMem",
-    "ReqNodes",
-    "ReqTRES",
-    "Reservation",
-    "ReservationId",
-    "Reserved",
-    "ResvCPU",
-    "ResvCPURAW",
-    "Start",
-    "State",
-    "Submit",
-    "SubmitLine",
-    "Suspended",
-    "SystemComment",
-    "SystemCPU",
-    "Timelimit",
-    "TimelimitRaw",
-    "TotalCPU",
-    "TRESUsageInAve",
-    "TRESUsageInMax",
-    "TRESUsageInMaxNode",
-    "TRESUsageInMaxTask",
-    "TRESUsageInMin",
-    "TRESUsageInMinNode",
-    "TRESUsageInMinTask",
-    "TRESUsageInTot",
-    "TRESUsageOutAve",
-    "TRESUsageOutMax",
-    "TRESUsageOutMaxNode",
-    "TRESUsageOutMaxTask",
-    "TRESUsageOutMin",
-    "TRESUsageOutMinNode",
-    "TRESUsageOutMinTask",
-    "TRESUsageOutTot",
-    "UID",
-    "User",
-    "UserCPU",
-    "WCKey",
-    "WCKeyID",
-    "WorkDir",
-]
+_WIDTHS: Final = {name: width for width, names in _OF_WIDTH.items() for name in names.split()}
+_NAMES: Final = (
+    "Account AdminComment AllocCPUS AllocNodes AllocTRES AssocID AveCPU AveCPUFreq AveDiskRead AveDiskWrite "
+    "AvePages AveRSS AveVMSize BlockID Cluster Comment Constraints ConsumedEnergy ConsumedEnergyRaw Container "
+    "CPUTime CPUTimeRAW DBIndex DerivedExitCode Elapsed ElapsedRaw Eligible End ExitCode Flags GID Group JobID "
+    "JobIDRaw JobName Layout MaxDiskRead MaxDiskReadNode MaxDiskReadTask MaxDiskWrite MaxDiskWriteNode "
+    "MaxDiskWriteTask MaxPages MaxPagesNode MaxPagesTask MaxRSS MaxRSSNode MaxRSSTask MaxVMSize MaxVMSizeNode "
+    "MaxVMSizeTask McsLabel MinCPU MinCPUNode MinCPUTask NCPUS NNodes NodeList NTasks Partition Priority QOS "
+    "QOSRAW Reason ReqCPUFreq ReqCPUFreqGov ReqCPUFreqMax ReqCPUFreqMin ReqCPUS ReqMem ReqNodes ReqTRES "
+    "Reservation ReservationId Reserved ResvCPU ResvCPURAW Start State Submit SubmitLine Suspended SystemComment "
+    "SystemCPU Timelimit TimelimitRaw TotalCPU TRESUsageInAve TRESUsageInMax TRESUsageInMaxNode "
+    "TRESUsageInMaxTask TRESUsageInMin TRESUsageInMinNode TRESUsageInMinTask TRESUsageInTot TRESUsageOutAve "
+    "TRESUsageOutMax TRESUsageOutMaxNode TRESUsageOutMaxTask TRESUsageOutMin TRESUsageOutMinNode "
+    "TRESUsageOutMinTask TRESUsageOutTot UID User UserCPU WCKey WCKeyID WorkDir"
+)
+_OF_2205: Final = _NAMES.split()
 
 
 _SINCE: Final = {  # (name, the field that it follows)

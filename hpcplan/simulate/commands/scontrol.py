@@ -124,10 +124,6 @@ def _say(
         say_json(call, session, parser, words, documents, kind, times=times)
 
 
-def _show_daemons(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
-    call.reply.say("slurmctld slurmd")
-
-
 def _show_step(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
     clock, one_line = Clock(call.env), "oneliner" in words
     target = read_target(identity) if identity is not None else None
@@ -168,7 +164,9 @@ def _show_node(controller: Controller, call: Call, words: Words, identity: str |
             _say(call, session, words, (node_document(session, *one) for one in found), "nodes", "last_update")
             return
         for node, group in found:
-            call.reply.out += block(node_block(session, node, group, clock), one_line="oneliner" in words)
+            call.reply.out += block(
+                node_block(session, node, group, clock, detail="details" in words), one_line="oneliner" in words
+            )
 
 
 def _show_partition(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
@@ -242,16 +240,13 @@ def _show_licenses(controller: Controller, call: Call, words: Words, identity: s
     call.reply.say("No licenses configured in Slurm.")
 
 
-def _show_nothing(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
-    """Show what a cluster has none of, as Slurm does: nothing."""
+def _shows(*lines: str) -> Callable[[Controller, Call, Words, str | None], None]:
+    """Return what shows the same lines always: of what a cluster has none of, as Slurm does, often nothing."""
 
+    def show(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
+        call.reply.out += "".join(f"{line}\n" for line in lines)
 
-def _show_associations(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
-    call.reply.say("Current Association Manager state")
-
-
-def _show_frontend(controller: Controller, call: Call, words: Words, identity: str | None) -> None:
-    call.reply.say("No nodes in the system")
+    return show
 
 
 _ENTITIES: Final = (
@@ -264,16 +259,12 @@ _ENTITIES: Final = (
     (("hostlist",), _show_hostlist),
     (("steps", "step", "stepid"), _show_step),
     (("topology",), _show_topology),
-    (("daemons",), _show_daemons),
     (("reservations", "reservation", "reservationname"), _show_reservation),
     (("licenses",), _show_licenses),
-    (("federation",), _show_nothing),
-    (("bbstat",), _show_nothing),
-    (("dwstat",), _show_nothing),
-    (("burstbuffer",), _show_nothing),
-    (("aliases",), _show_nothing),
-    (("assoc_mgr",), _show_associations),
-    (("frontend",), _show_frontend),
+    (("federation", "bbstat", "dwstat", "burstbuffer", "aliases"), _shows()),
+    (("assoc_mgr",), _shows("Current Association Manager state")),
+    (("frontend",), _shows("No nodes in the system")),
+    (("daemons",), _shows("slurmctld slurmd")),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -28,13 +29,16 @@ _MIB: Final = 1024**2
 _HERE: Final = "127.0.0.1"  # all nodes are this machine; scripts whose ranks have to meet look here
 
 
-def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock: Clock) -> list[str]:
+def node_block(
+    session: Session, node: NodeRecord, group: NodeGroupShape, clock: Clock, *, detail: bool = False
+) -> list[str]:
     """Return the lines of one node."""
     cpus, allocated = node.cpus or 0, node.cpus_allocated or 0
     memory = (node.memory_bytes or 0) // _MIB
     features = ",".join(node.features) or "(null)"
     gres = f",gres/gpu={node.gpus}" if node.gpus else ""
     used = f"cpu={allocated}" + (f",gres/gpu={gpus_used(session, node.name)}" if allocated and node.gpus else "")
+    in_use = re.sub(r":\d+$", f":{gpus_used(session, node.name) if allocated else 0}", node.gres or "")
     began = clock.moment(session.started)
     since = partial(at_least, session.settings.slurm_version)
     used_memory = memory_used(session, node.name) // _MIB
@@ -44,6 +48,7 @@ def node_block(session: Session, node: NodeRecord, group: NodeGroupShape, clock:
         f"AvailableFeatures={features}",
         f"ActiveFeatures={features}",
         f"Gres={node.gres or '(null)'}",
+        *(["GresDrain=N/A", f"GresUsed={in_use or 'gpu:0'}"] if detail else []),
         f"NodeAddr={_HERE} NodeHostName={node.name} Version={release(session.settings.slurm_version)}",
         f"OS={platform.system()} {platform.release()} {platform.version()} ",
         f"RealMemory={memory} AllocMem={used_memory} FreeMem={memory - used_memory} Sockets={cpus} Boards=1",

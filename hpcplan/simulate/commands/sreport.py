@@ -325,10 +325,9 @@ def _sizes(report: _Report) -> None:
         if seconds:
             used[max(place for place, edge in enumerate(edges) if (one.cpus or 0) >= edge)] += 1 if counted else seconds
     cells = [f"{value:.0f}" if counted else report.figure(value, _capacity(report, "cpu")) for value in used]
-    rows = [[report.session.settings.cluster, "root", *cells, "100.00%"]] if any(used) else []
     total = ["Total Count"] if at_least(report.session.settings.slurm_version, "24.11") else []
-    if rows and total:
-        rows[0].insert(-1, str(sum(1 for one in _jobs(report) if _seconds(report, one, "cpu"))))
+    count = [str(sum(1 for one in _jobs(report) if _seconds(report, one, "cpu"))) for _ in total]
+    rows = [[report.session.settings.cluster, "root", *cells, *count, "100.00%"]] if any(used) else []
     units = "Units are in number of jobs ran" if counted else f"Time reported in {report.usage('').strip()}"
     header = ["Cluster", "Account", *names, *total, "% of cluster"]
     widths = {"Account": 9, **dict.fromkeys(names, 13)}
