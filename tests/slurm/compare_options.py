@@ -206,7 +206,7 @@ def run(line: str, env: Mapping[str, str], folder: Path) -> tuple[int, str, str]
 def settled(text: str, folder: Path) -> str:
     """Return a text without times, ids of processes, addresses, and the pace of the machine."""
     text = plain(text, folder)
-    text = re.sub(r"AllocNode:Sid=\S+| Port=\d+", "", text)
+    text = re.sub(r"AllocNode:Sid=\S+| Port=\d+|ArrayJobId=\d+", "", text)
     text = re.sub(r"\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4}", "DATE", text)
     text = re.sub(r"(?<![\w.])(\d+-)?\d+:\d\d(:\d\d)?(\.\d+)?(?![\w:])", "CLOCK", text)
     text = re.sub(

@@ -134,6 +134,7 @@ def _chosen(job: Job, call: Call, words: Words, states: set[JobState] | None, de
         and ("account" not in words or (job.spec.account or default_account) in words.every("account"))
         and ("partition" not in words or not set(_partitions(job)).isdisjoint(words.every("partition")))
         and ("qos" not in words or (job.spec.qos or "normal") in words.every("qos"))
+        and ("reservation" not in words or job.spec.reservation in words.every("reservation"))
         and ("nodelist" not in words or _runs_on(job, words.every("nodelist")))
     )
 

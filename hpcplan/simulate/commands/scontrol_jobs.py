@@ -52,7 +52,8 @@ def job_block(session: Session, row: JobRow, clock: Clock, *, detail: bool = Fal
     if started and record.node_list:
         lines.append(f"BatchHost={first_node(session, row)}")
     lines += _resources(session, row, detail=detail)
-    return [*lines, *_paths(row, session.settings.slurm_version), ""]
+    version = session.settings.slurm_version
+    return [*lines, *_paths(row, version), *([] if at_least(version, "24.05") else [""])]
 
 
 def _identity(row: JobRow) -> str:

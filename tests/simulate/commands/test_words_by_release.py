@@ -97,3 +97,10 @@ def test_sacct_counts_cpus_and_nodes(mock_cluster: MockSlurm) -> None:
     assert mock_cluster.out("sacct", "-nXP", "-j", job, "-i", "2", "-o", "jobid") == job
     assert mock_cluster.out("sacct", "-nXP", "-j", job, "-i", "3-4", "-o", "jobid") == ""
     assert "-j' option" in mock_cluster.run("sacct", "-B").stderr
+
+
+def test_a_job_without_the_reservation_is_not_cancelled(mock_cluster: MockSlurm) -> None:
+    job = mock_cluster.submit("-H", "true")
+    mock_cluster.run("scancel", "--reservation=nosuch", job)
+    assert mock_cluster.out("squeue", "-h", "-j", job, "-o", "%t") == "PD"
+    mock_cluster.out("scancel", job)
