@@ -5,13 +5,15 @@ folder and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has
 for ours the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made
 up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine. Under ``slurm``
 each processor is a node; compiling its scheduler, which is done once, is not counted. ``--shared`` prints how many jobs
-a second share 1,024 nodes of 64 CPUs and 8 GPUs (select/cons_tres) at the loads given. ``--lengths`` prints what a job
+a second share 1,024 nodes of 64 CPUs and 8 GPUs (select/cons_tres) at the loads given. ``--tree`` prints how
+many have whole nodes under a tree of switches. ``--lengths`` prints what a job
 costs in traces of different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes, of SWF, CSV and sacct's
 text (``--policies`` says under which policies).
 
     python -m tests.benchmarks.simulate_speed [--jobs 122060] [--pyss ~/pyss/src --python2 python2.7]
         [--accasim ~/accasim-env/bin/python]
     python -m tests.benchmarks.simulate_speed --shared 0.6,0.8,0.95 [--jobs 30000]
+    python -m tests.benchmarks.simulate_speed --tree 0.6 [--jobs 122060]
     python -m tests.benchmarks.simulate_speed --lengths 30000,122060,500000,1000000
     python -m tests.benchmarks.simulate_speed --memory 250000,1000000,4000000
 """
@@ -26,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from hpcplan.simulate.jobs import JobSpec
@@ -34,6 +37,7 @@ from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sh
 from hpcplan.simulate.outcome import metrics
 from hpcplan.simulate.slurm_cluster import SlurmCluster
 from hpcplan.simulate.slurm_settings import SlurmSettings
+from hpcplan.simulate.switch_tree import SwitchShape
 from hpcplan.simulate.trace_files import read_trace
 from hpcplan.simulate.trace_run import on_nodes, on_processors
 from hpcplan.simulate.traces import Trace, TraceJob
@@ -189,6 +193,38 @@ def shared(jobs: int, loads: list[float]) -> None:
         )  # fmt: skip
 
 
+def _tree_of(sizes: Sequence[int]) -> tuple[SwitchShape, ...]:
+    """Return leaf switches with so many nodes, and one above them."""
+    ends = list(accumulate(sizes))
+    masks = [(1 << end) - (1 << (end - size)) for size, end in zip(sizes, ends, strict=True)]
+    leaves = [SwitchShape(f"leaf{number}", mask, 0) for number, mask in enumerate(masks)]
+    return (*leaves, SwitchShape("top", (1 << ends[-1]) - 1, 1))
+
+
+def tree(jobs: int, loads: list[float]) -> None:
+    """Print how many jobs a second have whole nodes under switches, with select/linear and select/cons_tres."""
+    nodes = (1 << PROCS) - 1
+    names = tuple(f"n{number}" for number in range(1, PROCS + 1))
+    parts = {"batch": PartitionShape("batch", nodes, default=True)}
+    uneven = [16, 48, 24, 40, 8, 56, 32, 32] * 4
+    for consumable in (False, True):
+        machine = Machine(names, (NodeGroupShape(nodes, 1, 1 << 30),), parts, Sharing() if consumable else None)
+        how = SlurmSettings(consumable=consumable, multifactor=True, priority_weight_age=1000)
+        for kind, switches in (
+            ("no switches", ()), ("32 leaves of 32", _tree_of([32] * 32)), ("uneven leaves", _tree_of(uneven)),
+        ):  # fmt: skip
+            cluster = SlurmCluster(machine, how, switches)
+            on_nodes(Trace(tuple(made_up(5_000, 0.5)), None, 0), cluster, "slurm")
+            for load in loads:
+                trace = Trace(tuple(made_up(jobs, load)), None, 0)
+                begin = time.process_time()
+                schedule = on_nodes(trace, cluster, "slurm")
+                _line(
+                    f"{'cons_tres' if consumable else 'linear'}, {kind}, {load}", jobs, time.process_time() - begin,
+                    f"(mean wait {schedule.metrics().mean_wait_s or 0:,.0f} s)",
+                )  # fmt: skip
+
+
 def lengths(folder: Path, counts: list[int], load: float) -> None:
     """Print what a job costs in traces of different lengths."""
     print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
@@ -224,6 +260,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=0.6)
     parser.add_argument("--few", type=int, default=5_000, help="jobs for what is slow")
     parser.add_argument("--shared", type=lambda text: [float(word) for word in text.split(",")])
+    parser.add_argument("--tree", type=lambda text: [float(word) for word in text.split(",")])
     parser.add_argument("--lengths", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--memory", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--policies", type=lambda text: text.split(","), default=["easy", "slurm"])
@@ -231,9 +268,12 @@ def main() -> None:
     parser.add_argument("--python2", default="python2.7")
     parser.add_argument("--accasim", metavar="PYTHON")
     given = parser.parse_args()
-    if given.shared:
+    if given.shared or given.tree:
         print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
-        shared(given.jobs, given.shared)
+        if given.shared:
+            shared(given.jobs, given.shared)
+        if given.tree:
+            tree(given.jobs, given.tree)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
