@@ -223,7 +223,7 @@ class Driver:
         most, cpus, spread, _, node_cpus, _, cpu_memory, *gres = job.share
         whole_units = not cpu_memory or (self._even and cpu_memory >= _MIB)
         modest = most == job.need and not spread and 0 < cpus <= job.need * node_cpus and whole_units
-        if modest and (job.switches or job.required or (self._switches and not self._is_covered(job.eligible))):
+        if modest and (job.switches or (self._switches and not self._is_covered(job.eligible))):
             modest = False  # other nodes might do
         return modest, modest and self._single and any(gres)
 

@@ -107,7 +107,7 @@ FIELDS: Final = (
     # Where jobs share nodes: CPUs and weights of runs, what a job still wants, which nodes have changed, and up to
     # which change what is known of each kind of job (see kinds.py) holds; the nodes that move in its order, and those
     # that have been seen.
-    "run_cpus", "run_weights", "run_order", "run_ends", "run_required", "still_wanted", "altered", "room_known",
+    "run_cpus", "run_weights", "run_order", "still_wanted", "altered", "room_known",
     "moving", "ordered", "seen",
     # Of jobs that one pass has planned for: a slot, and from when on it might have fitted (see outlook.py).
     "known_slots", "known_from",
@@ -124,8 +124,8 @@ FIELDS: Final = (
     ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, GAINED, LOST, LIMIT_ENDS, LIMIT_SLOTS, LEVEL_COUNTS,
     LOOKED_AT, TESTED, TESTED_USERS, RESERVED, RUN_BEGINS, RUN_SIZES, PARTITION_TIER, SWITCH_LEVEL, SWITCH_ABOVE,
     SWITCH_FIRST_WORD, SWITCH_LAST_WORD, SWITCH_COUNT, SWITCH_FAR, SWITCH_STEPS, SWITCH_ORDER, RUN_CPUS, RUN_WEIGHTS,
-    RUN_ORDER, RUN_ENDS, RUN_REQUIRED, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, ORDERED, SEEN, KNOWN_SLOTS,
-    KNOWN_FROM, WEIGHTS, OFFER, OF_CLOCK,
+    RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, ORDERED, SEEN, KNOWN_SLOTS, KNOWN_FROM, WEIGHTS, OFFER,
+    OF_CLOCK,
 ) = range(len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.

@@ -14,16 +14,15 @@ from typing import Final
 from hpcplan.simulate.compiled.backfill import (
     begin_plan, count_running, down, may_reserve, overlaps, right, test_counts,
 )  # fmt: skip
-from hpcplan.simulate.compiled.bits import common, has_all, is_empty
-from hpcplan.simulate.compiled.choice import required_of
+from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.ends import begin_ends, count_in_levels, first_on_usable, last_of_group
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.kinds import enough_before, enough_by, find_pool, find_room, ready_by
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
     CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, FITTING, GRES_A_NODE, ID, IDLE, KILL_WAIT_S,
-    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS, N_READY,
-    N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
+    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS, N_READY, N_SPANS,
+    OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
     UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.outlook import begin_outlook, fits_from, note_outlook
@@ -168,7 +167,6 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
     """Return when a job can start, and put its nodes into ``CHOSEN``; -1 if it is not planned for."""
     now, need, spans = of[_CLOCK, NOW], of[NEED, slot], of[_CLOCK, N_SPANS]
     limit_s, eligible = of[LIMIT_S, slot], rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
-    required = required_of(rules, of, slot)
     begin_window(of)
     begin_weighing(of, sets, slot)
     room, looked = find_room(rules, of, sets, stock, held, slot), of[GRES_A_NODE, slot] > 0
@@ -204,7 +202,7 @@ def _plan(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int,
                     note_outlook(of, slot, earliest)
         if short < beyond:
             without_span(rules, of, sets, earliest, short)
-        if common(sets, USABLE, USABLE) < need or (required >= 0 and not has_all(sets, USABLE, required)):
+        if common(sets, USABLE, USABLE) < need:
             continue
         of[_CLOCK, TRIED] = 1
         if too_early:

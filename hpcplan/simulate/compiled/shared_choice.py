@@ -11,15 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.around import best_around, runs_around
-from hpcplan.simulate.compiled.bits import common, has_all
-from hpcplan.simulate.compiled.choice import required_of
+from hpcplan.simulate.compiled.bits import common
 from hpcplan.simulate.compiled.jit import compiled, trailing_zeros
 from hpcplan.simulate.compiled.kinds import find_room
 from hpcplan.simulate.compiled.layout import (
     CHOSEN, CPUS, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, GRES_A_NODE, LEAST_LOADED, LIGHT, MAXIMUM, NEAR_SETS, NEED,
-    NEVER, NODE_CPUS, OFFER, OF_GRES, POOL, RUN_BEGINS, RUN_CPUS, RUN_ENDS, RUN_ORDER, RUN_REQUIRED, RUN_SIZES,
-    RUN_WEIGHTS, SPREAD, STEADY, STILL_WANTED, SWITCHES, THREADS, WEIGHTS, Ints, Sets,
+    NEVER, NODE_CPUS, OFFER, OF_GRES, POOL, RUN_BEGINS, RUN_CPUS, RUN_ORDER, RUN_SIZES, RUN_WEIGHTS, SPREAD, STEADY,
+    STILL_WANTED, SWITCHES, THREADS, WEIGHTS, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.stock import amount_by, offer
 from hpcplan.simulate.compiled.switches import choose_under_switches
@@ -65,14 +63,14 @@ def choose_nodes(
                 sets[POOL, word] &= ~bit
     if there < of[NEED, slot]:
         return False
-    required = required_of(rules, of, slot)
-    if of[MAXIMUM, slot] == 1 and not (of[SPREAD, slot] or of[LEAST_LOADED, slot] or required >= 0):
-        return _one_node(of, sets, slot, _runs(of, sets, slot))
-    if _evaluate(of, sets, stock, slot, required):
+    runs = _runs(of, sets, slot)
+    if of[MAXIMUM, slot] == 1 and not (of[SPREAD, slot] or of[LEAST_LOADED, slot]):
+        return _one_node(of, sets, slot, runs)
+    if _evaluate(of, sets, stock, slot, runs):
         return True
     if there <= of[NEED, slot]:
         return False
-    return _with_fewer(of, sets, stock, held, slot, required, there, until_s, until_id)
+    return _with_fewer(of, sets, stock, held, slot, there, until_s, until_id)
 
 
 @compiled
@@ -80,13 +78,11 @@ def _under_switches(
     rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, until_s: int, until_id: int
 ) -> bool:  # fmt: skip
     """Do that in a tree: a job that spreads out has as few nodes as have enough CPUs."""
-    required, need, most, few = required_of(rules, of, slot), of[NEED, slot], of[MAXIMUM, slot], of[FEW_SWITCHES, slot]
-    if required >= 0 and not has_all(sets, POOL, required):
-        return False
+    need, most, few = of[NEED, slot], of[MAXIMUM, slot], of[FEW_SWITCHES, slot]
     if not of[SPREAD, slot]:
-        return choose_under_switches(rules, of, sets, required, POOL, need, most, few)
+        return choose_under_switches(rules, of, sets, -1, POOL, need, most, few)
     for count in range(need, most + 1):
-        if not choose_under_switches(rules, of, sets, required, POOL, count, count, few):
+        if not choose_under_switches(rules, of, sets, -1, POOL, count, count, few):
             continue
         cpus = 0
         for word in range(sets.shape[1]):
@@ -101,7 +97,7 @@ def _under_switches(
 
 @compiled
 def _with_fewer(
-    of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, required: int, there: int, until_s: int, until_id: int
+    of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, there: int, until_s: int, until_id: int
 ) -> bool:  # fmt: skip
     """Try again without the nodes that offer least, as far as there are more than needed."""
     words = sets.shape[1]
@@ -125,15 +121,13 @@ def _with_fewer(
         before = size
         for word in range(words):
             bits = sets[POOL, word]
-            if required >= 0:
-                bits &= ~sets[required, word]
             while bits and there > of[NEED, slot]:
                 bit = bits & (~bits + _ONE)
                 if _size(of, stock, held, word * 64 + trailing_zeros(bits), until_s, until_id) == size:
                     sets[POOL, word] &= ~bit
                     there -= 1
                 bits ^= bit
-        if _evaluate(of, sets, stock, slot, required):
+        if _evaluate(of, sets, stock, slot, _runs(of, sets, slot)):
             return True
         if there <= of[NEED, slot]:
             return False
@@ -199,7 +193,7 @@ def _tightest(of: Ints, run: int, cpus: int) -> int:
 
 
 @compiled
-def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, required: int) -> bool:
+def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, runs: int) -> bool:
     for word in range(sets.shape[1]):
         sets[CHOSEN, word] = 0
     still, least, most = STILL_WANTED, of[NEED, slot], of[MAXIMUM, slot]
@@ -210,36 +204,14 @@ def _evaluate(of: Ints, sets: Sets, stock: Ints, slot: int, required: int) -> bo
     of[still, _MOST] = most
     of[still, _CPUS] = of[still, _CPUS_LEFT] = of[CPUS, slot]
     of[still, _TO_COME] = least
-    if required >= 0:
-        if not has_all(sets, POOL, required):
-            return False
-        for word in range(sets.shape[1]):
-            bits = sets[required, word]
-            while bits:
-                _take(of, sets, stock, slot, word * 64 + trailing_zeros(bits))
-                bits &= bits - _ONE
-        if of[still, _NODES] <= 0 and of[still, _CPUS] <= 0:
-            return True
-        if of[still, _MOST] <= 0:
-            return False
     if of[LEAST_LOADED, slot]:
         return _take_least_loaded(of, sets, stock, slot, least - asked)
-    if required < 0:
-        runs = _runs(of, sets, slot)
-        _sort_runs(of, runs)
-    else:
-        runs = runs_around(of, sets, required)
+    _sort_runs(of, runs)
     while of[still, _MOST] > 0:
-        if required < 0:
-            run = _best(of, runs, least - asked)
-        else:
-            run = best_around(of, runs, of[still, _CPUS], of[still, _NODES] + least - asked)
+        run = _best(of, runs, least - asked)
         if run < 0:
             break
-        if required < 0 or of[RUN_REQUIRED, run] < 0:
-            _fill(of, sets, stock, slot, run)
-        else:
-            _fill_around(of, sets, stock, slot, required, run)
+        _fill(of, sets, stock, slot, run)
         of[RUN_SIZES, run] = 0
         if of[still, _NODES] <= 0 and of[still, _CPUS] <= 0:
             return True
@@ -312,20 +284,6 @@ def _fill(of: Ints, sets: Sets, stock: Ints, slot: int, run: int) -> None:
         if of[still, _MOST] == 1 and cpus < of[still, _CPUS]:
             continue
         _take(of, sets, stock, slot, node)
-
-
-@compiled
-def _fill_around(of: Ints, sets: Sets, stock: Ints, slot: int, required: int, run: int) -> None:
-    """Take nodes of a run that has required ones: those behind the first of these, then those before, nearest first."""
-    still, first = STILL_WANTED, of[RUN_REQUIRED, run]
-    begin, end = of[RUN_BEGINS, run], of[RUN_ENDS, run]
-    behind = max(0, end - first - 1)
-    for number in range(behind + max(0, first - begin)):
-        if of[still, _MOST] <= 0 or (of[still, _NODES] <= 0 and of[still, _CPUS] <= 0):
-            break
-        node = first + 1 + number if number < behind else first - 1 - (number - behind)
-        if begin <= node < end and not sets[required, node // 64] >> np.uint64(node % 64) & _ONE:
-            _take(of, sets, stock, slot, node)
 
 
 @compiled
