@@ -33,7 +33,7 @@ class FairShare:
         self._machine = machine
         self._tree = "no_fair_tree" not in settings.priority_flags
         half_life_s = settings.priority_decay_half_life_s
-        self._keep_per_s = 1.0 - _LN2 / half_life_s if half_life_s else 1.0
+        self.kept_per_s = 1.0 - _LN2 / half_life_s if half_life_s else 1.0
         self._policy = policy
         self._below: defaultdict[str, list[Association]] = defaultdict(list)
         for one in policy.accounts.values():
@@ -53,8 +53,10 @@ class FairShare:
 
     def update(self, now: int, running: Iterable[Job]) -> None:
         """Let usage decay up to ``now``, add what runs, and work the factors out again."""
+        if not self.usage:
+            return
         if self._last is not None and now > self._last:
-            kept = self._keep_per_s ** (now - self._last)
+            kept = self.kept_per_s ** (now - self._last)
             for key in self.usage:
                 self.usage[key] *= kept
         self._last = now
@@ -64,6 +66,8 @@ class FairShare:
 
     def ended(self, job: Job, now: int) -> None:
         """Add what a job used since the last update."""
+        if not self.usage:
+            return
         self._count(job, now)
         self._since.pop(job.id, None)
 
@@ -75,7 +79,7 @@ class FairShare:
         if key in self.usage:
             qos = self._policy.qos_of(job.user, job.spec.account, job.spec.qos)
             seconds = max(0, now - begin)
-            decayed_s = seconds * self._keep_per_s**seconds
+            decayed_s = seconds * self.kept_per_s**seconds
             self.usage[key] += self._cpus(job) * decayed_s * (qos.usage_factor if qos is not None else 1.0)
         self._since[job.id] = max(begin, now)
 
@@ -141,7 +145,9 @@ class FairShare:
 
     def _classic(self) -> dict[User, float]:
         used = self._used()
-        everything = sum(self.usage.values())
+        everything = 0.0
+        for amount in self.usage.values():  # one after the other, as compiled code does; sum() rounds otherwise
+            everything += amount
         factors: dict[User, float] = {}
 
         def visit(account: str, share: float, effective: float) -> None:

@@ -1,8 +1,9 @@
 """Slurm's scheduling of a long trace in compiled code, where numba is installed and the trace is of the usual kind.
 
 The usual kind: whole nodes (select/linear), or shares of nodes (select/cons_tres) but with ``OverSubscribe``,
-without switches, reservations, preemption, QOS, accounts and fair share; and jobs that ask for nodes, tasks, CPUs,
-memory, GRES, a limit, a partition, features and a priority at most. The result is the same as
+without switches, reservations, preemption and limits of QOS and accounts; and jobs that ask for nodes, tasks, CPUs,
+memory, GRES, a limit, a partition, features, a priority, a time to begin and a dependency at most. The result is the
+same as
 :class:`~hpcplan.simulate.controller.Controller` gives; everything else is left to it.
 """
 
@@ -16,6 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from hpcplan.simulate.engine import TOP_PRIORITY
+from hpcplan.simulate.fast_policy import JobTies, associations_of, has_limits, has_ties, is_singleton, is_tree
 from hpcplan.simulate.jobs import Behaviour, Job, JobSpec, Request
 from hpcplan.simulate.multifactor import Multifactor
 from hpcplan.simulate.outcome import Row
@@ -51,7 +53,7 @@ _HARMLESS: Final = frozenset(
         "gpus", "gpus_per_node", "gpus_per_task", "gpu_type", "memory_per_node_bytes", "memory_per_cpu_bytes",
         "memory_per_gpu_bytes", "account", "qos", "exclude", "constraint", "exclusive", "priority", "output", "error",
         "signal", "requeue", "comment", "open_mode", "work_dir", "expected_runtime_s", "pretend_exit",
-        "kill_on_invalid_dep", "other_gres", "switches", "nodelist", "nice",
+        "kill_on_invalid_dep", "other_gres", "switches", "nodelist", "nice", "hold", "begin", "dependency",
     )
 )  # fmt: skip
 _unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
@@ -86,8 +88,8 @@ def _is_simple(cluster: SlurmCluster) -> bool:
     return (
         settings.consumable == (sharing is not None and sharing.cpus)
         and not (cluster.block_sizes or cluster.reservations)
-        and not (policy.qos or policy.accounts or policy.users)
-        and not (settings.multifactor and settings.priority_weight_fair_share)
+        and not has_limits(policy)
+        and is_tree(policy)
         and cluster.moments is None
         and settings.preempt_type == "none"
         and not settings.complete_wait_s
@@ -113,6 +115,7 @@ def is_usual(job: TraceJob, *, shared: bool = False) -> bool:
     return ask is None or (
         _unusual(ask) == _DEFAULTS and ask.nodes_max in (None, ask.nodes_min) and "," not in (ask.partition or "")
         and not (shared and ask.nodelist)
+        and not {"?", "+"} <= {*(ask.dependency or "")}
     )  # fmt: skip
 
 
@@ -120,16 +123,19 @@ class UnusualJob(Exception):
     """A job of a trace asks for what compiled code cannot do."""
 
 
-def usual_alone(jobs: Iterable[TraceJob], *, shared: bool) -> Iterator[TraceJob]:
+def usual_alone(jobs: Iterable[TraceJob], *, shared: bool, tied: bool, families: bool) -> Iterator[TraceJob]:
     """Yield jobs as they come, on ``shared`` nodes or whole ones.
 
+    Some are ``tied`` to others or to times, or to those of their ``families``.
+
     Raises:
-        UnusualJob: one is not of the usual kind.
+        UnusualJob: one is not of the usual kind, or has ties of which nothing was known.
     """
     seen: dict[int, JobSpec] = {}  # many jobs of a trace ask for the same, in the same object
     for job in jobs:
         if job.ask is not None and seen.get(id(job.ask)) is not job.ask:
-            if not is_usual(job, shared=shared):
+            unknown = (has_ties(job.ask) and not tied) or (is_singleton(job.ask) and not families)
+            if unknown or not is_usual(job, shared=shared):
                 raise UnusualJob
             if len(seen) >= _REMEMBERED:
                 seen.clear()
@@ -138,14 +144,20 @@ def usual_alone(jobs: Iterable[TraceJob], *, shared: bool) -> Iterator[TraceJob]
 
 
 def compiled_rows(
-    plan: Submissions, cluster: SlurmCluster, turned_away: list[tuple[int, Row]], *, names_nodes: bool
-) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a trace with their positions as jobs end; ``turned_away`` collects those that never run."""
+    plan: Submissions, cluster: SlurmCluster, turned_away: list[tuple[int, Row]], *, names_nodes: bool,
+    tied: bool = False, families: bool = False,
+) -> Iterator[tuple[int, Row]]:  # fmt: skip
+    """Yield the rows of a trace with their positions as jobs end; ``turned_away`` collects those that never run.
+
+    Jobs are ``tied`` to others or to times, or to those of their ``families``, if any are.
+    """
     from hpcplan.simulate.compiled.driver import Driver
 
     machine, settings = cluster.machine, cluster.settings
     factors = Multifactor(machine, settings, cluster.policy) if settings.multifactor else None
-    source = _Source(plan, cluster, factors)
+    fair_share = factors.fair_share if factors is not None else None
+    ties = JobTies(plan, families=families) if tied else None
+    source = _Source(plan, cluster, factors, ties)
     cpus = {group.cpus for group in machine.groups}
     wants_nodes = names_nodes or len(cpus) > 1
     shared = None
@@ -155,15 +167,23 @@ def compiled_rows(
         shared = Capacity(machine)
     driver = Driver(
         rules_of(settings), clock_at(settings, plan.first_s), **shape_of(cluster), factors=source.n_factors,
-        wants_nodes=wants_nodes, shared=shared,
+        wants_nodes=wants_nodes, shared=shared, depends=tied,
+        associations=None if fair_share is None else associations_of(fair_share, cluster.policy),
+        groups=[] if fair_share is None else [(group.mask, group.cpus) for group in machine.groups],
     )  # fmt: skip
-    whole, cut = JobState.COMPLETED.value, JobState.TIMEOUT.value
+    whole, cut, gone = JobState.COMPLETED.value, JobState.TIMEOUT.value, JobState.CANCELLED.value
     each = next(iter(cpus))
     for number, start, end, timed_out, nodes in driver.run(iter(source)):
         if turned_away:
             yield from turned_away
             turned_away.clear()
-        _, position, job, _, request = plan.waiting.pop(number)
+        submission = plan.waiting.pop(number)
+        _, position, job, _, request = submission
+        if ties is not None:
+            ties.gone(submission)
+        if start is None:
+            yield position, Row(job.name, job.submit_s, None, None, job.procs, None, None, gone)
+            continue
         if not request.whole:
             width = request.cpus
         else:
@@ -178,12 +198,17 @@ def compiled_rows(
 class _Source:
     """The submissions as the compiled controller takes them."""
 
-    def __init__(self, plan: Submissions, cluster: SlurmCluster, factors: Multifactor | None) -> None:
+    def __init__(
+        self, plan: Submissions, cluster: SlurmCluster, factors: Multifactor | None, ties: JobTies | None
+    ) -> None:
         self._plan = plan
         self._settings = cluster.settings
+        self._policy = cluster.policy
+        self._ties = ties
         self._partitions = {name: number for number, name in enumerate(cluster.machine.partitions)}
         self._factors = factors
-        self._known: dict[int, tuple[Request, list[float]]] = {}
+        self._known: dict[tuple[int, str | None], tuple[Request, list[float], int]] = {}
+        self._sharers: dict[tuple[str, str], int] | None = None
         self._shares: dict[int, tuple[Request, tuple[int, ...]]] = {}
         self._users: dict[str, int] = {}
         self._count_users = cluster.settings.bf_max_job_user > 0
@@ -195,26 +220,34 @@ class _Source:
         if factors is not None:
             settings = cluster.settings
             self.n_factors = 2 * (2 + bool(settings.priority_weight_qos) + bool(settings.priority_weight_tres))
+            if factors.fair_share is not None:
+                self.n_factors += 1
+                self._sharers = {key: number for number, key in enumerate(factors.fair_share.usage)}
 
     def __iter__(self) -> Iterator[Coming]:
         """Yield them."""
         from hpcplan.simulate.compiled.driver import Coming
 
+        ties = self._ties
         while (one := self._plan.next()) is not None:
             number, _, job, spec, request = one
             priority = spec.priority
             if priority is None and self._factors is None:
                 priority = TOP_PRIORITY - self._by_default - spec.nice
-                self._by_default += 1
+                self._by_default += not spec.hold  # one that is held gets one when it is released
             user = 0
             if self._count_users:
                 user = self._users.setdefault(job.user or "user", len(self._users))
+            parts, association = self._none, -1
+            if self._factors is not None:
+                parts, association = self._parts(spec, request, job.user or "user")
             yield Coming(
                 number, job.submit_s, job.run_s, request.limit_s, request.minimum, request.eligible,
                 self._partitions[request.partition], user, None if priority is None else max(1, priority),
-                request.limit_reason is not None, self._parts(spec, request) if priority is None else self._none,
+                request.limit_reason is not None or spec.hold, parts,
                 () if self._gres is None else self._share(request), request.required, request.switches,
-                self._settings.switch_wait_s(spec.switches) if request.switches else 0, spec.nice,
+                self._settings.switch_wait_s(spec.switches) if request.switches else 0, spec.nice, association,
+                None if ties is None else ties.of(one),
             )  # fmt: skip
 
     @property
@@ -239,22 +272,29 @@ class _Source:
         self._shares[id(request)] = request, share
         return share
 
-    def _parts(self, spec: JobSpec, request: Request) -> list[float]:
-        """Return what the factors other than age add to the priority of jobs that ask for this."""
+    def _parts(self, spec: JobSpec, request: Request, user: str) -> tuple[list[float], int]:
+        """Return what the factors other than age and fair share add to the priority of such a job, with the factor
+        that its usage counts with, and whose usage it is.
+        """
         assert self._factors is not None
-        known = self._known.get(id(request))
+        key = (id(request), user if self._policy.qos or self._sharers else None)
+        known = self._known.get(key)
         if known is None or known[0] is not request:
             found: list[float] = []
             for eligible in (None, 0):
-                parts = self._factors.parts(
-                    Job(1, spec, request, Behaviour(1), "user", 0, 1, eligible_time=eligible), 0
-                )
+                parts = self._factors.parts(Job(1, spec, request, Behaviour(1), user, 0, 1, eligible_time=eligible), 0)
                 del parts["age"]
+                parts.pop("fair_share", None)
                 found += parts.values()
+            association = -1
+            if self._sharers is not None:
+                qos = self._policy.qos_of(user, spec.account, spec.qos)
+                found.append(qos.usage_factor if qos is not None else 1.0)
+                association = self._sharers.get((self._policy.account_of(user, spec.account) or "", user), -1)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            known = self._known[id(request)] = request, found
-        return known[1]
+            known = self._known[key] = request, found, association
+        return known[1], known[2]
 
 
 class _Shape(TypedDict):
@@ -292,6 +332,10 @@ def rules_of(settings: SlurmSettings) -> dict[str, int]:
     found = {name: int(getattr(settings, name)) for name in RULES if hasattr(settings, name)}
     found["by_id"] = int(settings.builtin and not settings.multifactor)
     found["recalculated"] = int(settings.priority_recalculated)
+    fair = settings.multifactor and settings.priority_weight_fair_share
+    found["fair_place"] = 2 + bool(settings.priority_weight_qos) if fair else -1
+    found["accrue_always"] = int("accrue_always" in settings.priority_flags)
+    found["classic"] = int("no_fair_tree" in settings.priority_flags)
     found["first_turn_s"] = settings.first_second(settings.loop_phase_ms)
     return found
 
@@ -306,5 +350,5 @@ def clock_at(settings: SlurmSettings, now: int) -> dict[str, int]:
     return {
         "now": now, "changed": 1, "last_whole_s": last_whole_s, "last_s": last_s, "backfill_last_s": backfill_last_s,
         "backfill_wake_ms": wake_ms, "backfill_changed_s": changed_s,
-        **dict.fromkeys(("batch_ms", "main_due_ms", "backfill_due_ms", "period"), NEVER),
+        **dict.fromkeys(("batch_ms", "main_due_ms", "backfill_due_ms", "period", "shares_s"), NEVER),
     }  # fmt: skip

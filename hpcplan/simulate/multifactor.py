@@ -74,7 +74,10 @@ class Multifactor:
 
     def priority(self, job: Job, now: int) -> int:
         """Return the job's priority at ``now``, 1 at least."""
-        return max(1, int(sum(self.parts(job, now).values())) - job.spec.nice)
+        total = 0.0
+        for part in self.parts(job, now).values():  # one after the other, as compiled code does; sum() rounds otherwise
+            total += part
+        return max(1, int(total) - job.spec.nice)
 
     def parts(self, job: Job, now: int) -> dict[str, float]:
         """Return what each factor, times its weight, adds to the job's priority at ``now``."""

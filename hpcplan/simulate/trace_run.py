@@ -17,6 +17,7 @@ from hpcplan.errors import InputError, nearest
 from hpcplan.garbage import without_collection
 from hpcplan.simulate.controller import Controller
 from hpcplan.simulate.engine import Engine
+from hpcplan.simulate.fast_policy import bonds_among
 from hpcplan.simulate.fast_slurm import (
     FEW,
     UnusualJob,
@@ -144,24 +145,26 @@ def rows_on_nodes(
     """
     check_policy(policy)
     fast = False
-    if policy == "slurm" and compiled and not names and (usual_cluster(cluster) or usual_shares(cluster)):
+    tied = families = False
+    if policy == "slurm" and compiled and (usual_cluster(cluster) or usual_shares(cluster)):
         shared = cluster.machine.shares_nodes
-        usual = partial(is_usual, shared=shared)
-        if isinstance(jobs, Sequence):
-            fast = len(jobs) > FEW and all(map(usual, jobs))
-        else:
-            jobs = iter(jobs)
-            first = list(islice(jobs, FEW + 1))
-            fast, jobs = len(first) > FEW and all(map(usual, first)), chain(first, jobs)
-        if fast and (fast := numba_is_there(tell, shared=shared)) and not isinstance(jobs, Sequence):
-            jobs = usual_alone(jobs, shared=shared)
+        first = jobs if (whole := isinstance(jobs, Sequence)) else list(islice(jobs := iter(jobs), FEW + 1))
+        fast = len(first) > FEW and all(map(partial(is_usual, shared=shared), first))
+        fast = fast and numba_is_there(tell, shared=shared)
+        tied, families = bonds_among(first, names)
+        if not whole:
+            jobs = chain(first, jobs)
+            if fast:
+                jobs = usual_alone(jobs, shared=shared, tied=tied, families=families)
     turned_away: list[Placed] = []
     plan = Submissions(
         jobs, cluster, policy, order, names=names, refused=refused,
         never_runs=lambda position, row: turned_away.append((position, row)),
     )  # fmt: skip
     if fast:
-        return in_order(compiled_rows(plan, cluster, turned_away, names_nodes=names_nodes))
+        return in_order(
+            compiled_rows(plan, cluster, turned_away, names_nodes=names_nodes, tied=tied, families=families)
+        )
     return in_order(_on_engine(plan, cluster, policy, turned_away, names_nodes=names_nodes))
 
 

@@ -81,6 +81,10 @@ class Submissions:
         """When the next job comes."""
         return None if self._next is None else self._next.job.submit_s
 
+    def is_awaited(self, job: TraceJob) -> bool:
+        """Whether others of the trace wait for a job."""
+        return job.name in self._names
+
     def pop(self) -> Arrival:
         """Return the next job, with the components that follow it if it is a heterogeneous one."""
         one = self.next()
@@ -101,7 +105,8 @@ class Submissions:
         self._next = self._following()
         if result is None:
             return None
-        if result.request.limit_reason is None:
+        goes = result.spec.kill_on_invalid_dep and result.spec.dependency is not None
+        if result.request.limit_reason is None or goes:
             self.waiting[result.number] = result
         else:  # a limit of its partition keeps it waiting for ever
             job = result.job

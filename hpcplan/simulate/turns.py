@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import heapq
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hpcplan.simulate.compiled.pace import SUBMITTED_MS
 from hpcplan.simulate.engine import Engine
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from hpcplan.simulate.threads import BackfillThread, MainThread
 
 __all__ = ["Turns"]
+
+_LONG_DECAYED: Final = 20  # half-lives, after which a millionth is left
 
 
 class Turns(Engine):
@@ -85,7 +87,20 @@ class Turns(Engine):
     def next_event_time(self) -> int | None:
         """Return when something happens next: in the cluster, or in the controller's loop."""
         times = [time for time in (super().next_event_time(), *self._due()) if time is not None]
+        if self.queue and (times or self._grows_older()):
+            due_ms = self._priorities_due_ms(self.now * 1000)
+            times += [] if due_ms is None else [due_ms // 1000]
         return min(times, default=None)
+
+    def _grows_older(self) -> bool:
+        """Whether the priorities of the queue may change though nothing else happens, where they go by fair share.
+
+        Age comes to its end; shares of what has been used are what they are, and what limits on minutes count decays.
+        """
+        ends_s = self.settings.priority_max_age_s
+        if self._limits_end_jobs:
+            ends_s += _LONG_DECAYED * self.settings.priority_decay_half_life_s
+        return self.now < max(job.eligible_time or 0 for job in self.queue) + ends_s
 
     def _due(self) -> list[int]:
         """Return when passes, and nodes coming free, are due."""
@@ -96,8 +111,6 @@ class Turns(Engine):
             times.append(max(self.now, heard_ms // 1000))
         if self._next_reservation is not None:
             times.append(max(self.now, self._next_reservation))
-        if self.queue and (due_ms := self._priorities_due_ms(self.now * 1000)) is not None:
-            times.append(due_ms // 1000)
         if self.queue:
             for thread in (self._main, self._backfill):
                 if thread.due_ms is not None:

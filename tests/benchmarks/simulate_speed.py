@@ -5,15 +5,17 @@ folder and an interpreter; AccaSim (PyPI: accasim) needs an interpreter that has
 for ours the scheduling without the reading of the trace and with it, for the peers the whole command. The trace is made
 up: powers of two from 32 to 1,024 processors, as on the CM-5 of LANL, at ``--load`` of the machine. Under ``slurm``
 each processor is a node; compiling its scheduler, which is done once, is not counted. ``--shared`` prints how many jobs
-a second share 1,024 nodes of 64 CPUs and 8 GPUs (select/cons_tres) at the loads given. ``--tree`` prints how
-many have whole nodes under a tree of switches. ``--lengths`` prints what a job
-costs in traces of different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes, of SWF, CSV and sacct's
-text (``--policies`` says under which policies).
+a second share 1,024 nodes of 64 CPUs and 8 GPUs (select/cons_tres) at the loads given, ``--tree`` how many have whole
+nodes under a tree of switches, ``--policy`` under a site's policy: fair share among 100 users in 20 accounts, 4 QOS,
+two partitions, and one job in twenty that waits for another one. ``--lengths`` prints what a job costs in traces of
+different lengths, ``--memory`` what ``hpcplan simulate TRACE -o`` takes, of SWF, CSV and sacct's text (``--policies``
+says under which policies).
 
     python -m tests.benchmarks.simulate_speed [--jobs 122060] [--pyss ~/pyss/src --python2 python2.7]
         [--accasim ~/accasim-env/bin/python]
     python -m tests.benchmarks.simulate_speed --shared 0.6,0.8,0.95 [--jobs 30000]
     python -m tests.benchmarks.simulate_speed --tree 0.6 [--jobs 122060]
+    python -m tests.benchmarks.simulate_speed --policy 0.6 [--jobs 122060]
     python -m tests.benchmarks.simulate_speed --lengths 30000,122060,500000,1000000
     python -m tests.benchmarks.simulate_speed --memory 250000,1000000,4000000
 """
@@ -29,9 +31,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+from hpcplan.simulate.account_policy import AccountPolicy, Association, QosPolicy
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
 from hpcplan.simulate.outcome import metrics
@@ -45,6 +49,7 @@ from hpcplan.simulate.traces import Trace, TraceJob
 __all__ = ["main"]
 
 PROCS = 1024
+QOS = ("normal", "scavenger", "high", "urgent")
 WIDTHS, SHARES = (32, 64, 128, 256, 512, 1024), (60, 13, 14, 9, 3.7, 0.3)
 LIMITS_S = (600, 1200, 3600, 3600, 7200, 10800, 14400, 28800, 36000, 86400)
 # AccaSim has no command: this is what its documentation does, with the names back that Python 3.10 has moved.
@@ -225,6 +230,55 @@ def tree(jobs: int, loads: list[float]) -> None:
                 )  # fmt: skip
 
 
+def _policy_cluster() -> SlurmCluster:
+    nodes = (1 << PROCS) - 1
+    names = tuple(f"n{number}" for number in range(1, PROCS + 1))
+    parts = {
+        "batch": PartitionShape("batch", nodes, default=True),
+        "short": PartitionShape("short", nodes, priority_job_factor=2, max_time_s=6 * 3600),
+    }
+    machine = Machine(names, (NodeGroupShape(nodes, 64, 256 << 30),), parts)
+    tree = [Association("root")]
+    for group in range(4):
+        tree.append(Association(f"group{group}", parent="root", shares=group + 1))
+        tree += [Association(f"lab{lab}", parent=f"group{group}") for lab in range(4 * group, 4 * group + 4)]
+    tree += [Association(f"lab{user % 16}", f"user{user}", shares=1 + user % 3) for user in range(100)]
+    qos = {name: QosPolicy(name, priority) for name, priority in zip(QOS, (10, 0, 100, 1000), strict=True)}
+    settings = SlurmSettings(
+        multifactor=True, priority_weight_age=1000, priority_weight_job_size=100, priority_weight_partition=500,
+        priority_weight_qos=2000, priority_weight_fair_share=10000,
+    )  # fmt: skip
+    return SlurmCluster(machine, settings, policy=AccountPolicy(qos, tuple(tree)))
+
+
+def _policy_jobs(jobs: int, load: float) -> Iterator[TraceJob]:
+    draw, specs = random.Random(9), dict[tuple[object, ...], JobSpec]()
+    for job in made_up(jobs, load):
+        user, qos = draw.randrange(100), draw.choices(QOS, (80, 10, 8, 2))[0]
+        part = "short" if job.limit_s <= 6 * 3600 and draw.random() < 0.5 else "batch"
+        key = (job.procs, job.limit_s, part, qos)
+        spec = specs.setdefault(
+            key, JobSpec(nodes_min=job.procs, nodes_max=job.procs, time_limit_s=job.limit_s, partition=part, qos=qos)
+        )
+        if draw.random() < 0.05 and job.id > 10:
+            spec = replace(spec, dependency=f"afterany:{job.id - draw.randrange(1, 10)}")
+        yield job._replace(ask=spec, user=f"user{user}")
+
+
+def under_policy(jobs: int, loads: list[float]) -> None:
+    """Print how many jobs a second go under a site's policy."""
+    cluster = _policy_cluster()
+    on_nodes(Trace(tuple(_policy_jobs(5_000, 0.5)), None, 0), cluster, "slurm")
+    for load in loads:
+        trace = Trace(tuple(_policy_jobs(jobs, load)), None, 0)
+        begin = time.process_time()
+        schedule = on_nodes(trace, cluster, "slurm")
+        _line(
+            f"hpcplan, slurm, under a policy, {load}", jobs, time.process_time() - begin,
+            f"(mean wait {schedule.metrics().mean_wait_s or 0:,.0f} s)",
+        )  # fmt: skip
+
+
 def lengths(folder: Path, counts: list[int], load: float) -> None:
     """Print what a job costs in traces of different lengths."""
     print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
@@ -261,6 +315,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=5_000, help="jobs for what is slow")
     parser.add_argument("--shared", type=lambda text: [float(word) for word in text.split(",")])
     parser.add_argument("--tree", type=lambda text: [float(word) for word in text.split(",")])
+    parser.add_argument("--policy", type=lambda text: [float(word) for word in text.split(",")])
     parser.add_argument("--lengths", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--memory", type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--policies", type=lambda text: text.split(","), default=["easy", "slurm"])
@@ -274,6 +329,10 @@ def main() -> None:
             shared(given.jobs, given.shared)
         if given.tree:
             tree(given.jobs, given.tree)
+        return
+    if given.policy:
+        print(f"{'':34} {'jobs':>9} {'jobs/s':>12}")
+        under_policy(given.jobs, given.policy)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -237,7 +237,7 @@ def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> 
 @pytest.mark.parametrize(
     "asks",
     [
-        {"dependency": "afterok:1"},
+        {"dependency": "afterok:1?after:2+5"},
         {"reservation": "maintenance"},
         {"nodes_min": 1, "nodes_max": 2},
         {"partition": "a,b"},

@@ -102,7 +102,7 @@ def test_tables_and_dumps_come_out_as_in_memory_too(
 def test_what_compiled_code_cannot_do_late_in_a_trace_is_done_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last job asks for few switches, which is seen when others have gone by."""
+    """The last job asks for a time to begin, which is seen when others have gone by."""
     begun = []
 
     def compiled_rows(plan: Submissions, *_: object, **__: object) -> Iterator[tuple[int, Row]]:
@@ -114,8 +114,8 @@ def test_what_compiled_code_cannot_do_late_in_a_trace_is_done_without_it(
     monkeypatch.setattr(trace_run, "numba_is_there", lambda tell, **_: True)
     monkeypatch.setattr(trace_run, "compiled_rows", compiled_rows)
     path, conf = tmp_path / "jobs.csv", tmp_path / "slurm.conf"
-    rows = [f"{number},{number},1,1,1," for number in range(9)] + ["99,300,1,1,1,1"]
-    path.write_text("\n".join(["job,submit_s,nodes,run_s,time_limit_min,switches", *rows]) + "\n")
+    rows = [f"{number},{number},1,1,1," for number in range(9)] + ["99,300,1,1,1,now+5"]
+    path.write_text("\n".join(["job,submit_s,nodes,run_s,time_limit_min,begin", *rows]) + "\n")
     conf.write_text("NodeName=n[1-9] CPUs=4\nPartitionName=p Nodes=ALL Default=YES State=UP\n")
     found = schedule_trace(open_trace(path), Target(cluster=read_slurm_cluster(conf)), "slurm")
     assert begun == [str(number) for number in range(8)]

@@ -14,9 +14,10 @@ from hpcplan.simulate.compiled.layout import (
     BF_RESOLUTION_S, BF_WINDOW_S, BUSY, CHOSEN, CLOCK_S, COMPETING, COMPLETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS,
     FEW_SWITCHES, FITTING, FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED,
     NEVER, NODES, NOW, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL,
-    PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, SUBMIT_S, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER,
+    PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER,
     Ints, Sets,
 )  # fmt: skip
+from hpcplan.simulate.compiled.policy_layout import ELIGIBLE_S
 
 __all__ = [
     "begin_pass", "begin_plan", "comes_again", "count_running", "down", "find", "last_that_can_start", "may_reserve",
@@ -328,7 +329,7 @@ def may_reserve(rules: Ints, of: Ints, slot: int) -> bool:
         return False
     if rules[BF_MIN_PRIO_RESERVE] and of[PRIORITY, slot] < rules[BF_MIN_PRIO_RESERVE]:
         return False
-    waited_s: int = of[OF_CLOCK, NOW] - of[SUBMIT_S, slot]
+    waited_s: int = of[OF_CLOCK, NOW] - of[ELIGIBLE_S, slot]
     return waited_s >= rules[BF_MIN_AGE_RESERVE_S]
 
 

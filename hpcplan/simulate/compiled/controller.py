@@ -11,26 +11,31 @@ from typing import Final
 import numpy as np
 
 from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.dependencies import has_ended, join, next_wake, woken
+from hpcplan.simulate.compiled.fairshare import count_ended
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled, entry
 from hpcplan.simulate.compiled.layout import (
-    ALL, AT_ONCE, BACKFILLED, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, BY_ID, CHANGED, CLEANUP_MS, COMING,
-    COMPETING, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, ENDED_BACKFILLED, ENDED_END_S, ENDED_ID, ENDED_SET,
-    ENDED_START_S, ENDED_TIMED_OUT, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FEW_SWITCHES, FIRST_COMING,
-    GIVEN, ID, INSISTS_UNTIL_S, INSIST_TIMES, IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE, MULTIFACTOR, NEVER,
-    NICE, NODES_TELL, NOW, N_CLEANING, N_COMING, N_ENDED, N_INSISTING, N_PROMISED, N_RUNNING, N_UNUSED, N_WAITING,
-    OF_CLOCK, PARTITION, PARTITION_TIER, PASSED_OVER, PERIOD, PRIORITIES_BEGIN_MS, PRIORITY, PRIORITY_CALC_PERIOD_S,
-    PRIORITY_MAX_AGE_S, PRIORITY_WEIGHT_AGE, PROMISED, RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S,
-    TIMED_OUT, TRIGGERED, TURN_MS, UNUSED, WAITING, Floats, Ints, Sets, Stock,
+    AT_ONCE, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, CHANGED, CLEANUP_MS, COMING, COMPETING,
+    COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FEW_SWITCHES,
+    FIRST_COMING, INSISTS_UNTIL_S, INSIST_TIMES, IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE,
+    MULTIFACTOR, NEVER, NODES_TELL, NOW, N_CLEANING, N_COMING, N_INSISTING, N_PROMISED, N_RUNNING, N_UNUSED,
+    N_WAITING, OF_CLOCK, PASSED_OVER, PROMISED, RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT,
+    TRIGGERED, TURN_MS, UNUSED, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.passes import backfill_pass, main_pass
 from hpcplan.simulate.compiled.pace import KILLED_MS, SUBMITTED_MS, UNSURE_MS
+from hpcplan.simulate.compiled.policy_layout import (
+    CLEANING, DEPENDS, ELIGIBLE_S, FAIR_PLACE, KEPT_IN_MIND, N_WAKES, WAKE_TIMES, Shares,
+)  # fmt: skip
+from hpcplan.simulate.compiled.queue import (
+    classify, grows_older, insert, note_end, priorities_due_ms, reprioritise, settle,
+)  # fmt: skip
 from hpcplan.simulate.compiled.starting import hold, place_of
 from hpcplan.simulate.compiled.stock import give_back
 from hpcplan.simulate.compiled.threads import (
     backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
 )  # fmt: skip
-from hpcplan.simulate.compiled.weighing import level, weigh_ever
 
 __all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "advance_shared", "resume", "submit"]
 
@@ -43,22 +48,22 @@ _ONE: Final = np.uint64(1)
 
 
 @entry
-def advance(rules: Ints, of: Ints, sets: Sets, factors: Floats, until_s: int, watched: int) -> int:
+def advance(rules: Ints, of: Ints, sets: Sets, shares: Shares, until_s: int, watched: int) -> int:
     """Do what :func:`_advance` does, for whole nodes."""
-    return _advance(rules, of, sets, None, None, factors, until_s, watched)
+    return _advance(rules, of, sets, None, None, shares, until_s, watched)
 
 
 @entry
 def advance_shared(
-    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, factors: Floats, until_s: int, watched: int
+    rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, shares: Shares, until_s: int, watched: int
 ) -> int:  # fmt: skip
     """Do what :func:`_advance` does, where jobs share nodes."""
-    return _advance(rules, of, sets, stock, held, factors, until_s, watched)
+    return _advance(rules, of, sets, stock, held, shares, until_s, watched)
 
 
 @compiled
 def _advance(
-    rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, until_s: int, watched: int
+    rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, shares: Shares, until_s: int, watched: int
 ) -> int:  # fmt: skip
     """Go on until nothing happens any more (up to ``until_s``), or something is needed; return which.
 
@@ -75,30 +80,35 @@ def _advance(
             return LATE
         of[_CLOCK, NOW] = now = max(of[_CLOCK, NOW], time)
         while of[_CLOCK, N_RUNNING] and of[END_TIMES, 0] <= now:
-            _end(rules, of)
+            _end(rules, of, shares)
+        while of[_CLOCK, N_WAKES] and of[WAKE_TIMES, 0] <= now:
+            slot = woken(of)
+            if slot >= 0:
+                classify(rules, of, sets, stock, held, shares, slot)
         while of[_CLOCK, FIRST_COMING] < of[_CLOCK, N_COMING]:
             slot = of[COMING, of[_CLOCK, FIRST_COMING]]
             if of[SUBMIT_S, slot] > now:
                 break
             of[_CLOCK, FIRST_COMING] += 1
-            _enqueue(rules, of, sets, stock, held, factors, slot)
-        _schedule(rules, of, sets, stock, held, factors)
+            _enqueue(rules, of, sets, stock, held, shares, slot)
+        _schedule(rules, of, sets, stock, held, shares)
         if watched >= 0 and of[START_S, watched] != NEVER:
             return STARTED
 
 
 @entry
-def submit(rules: Ints, of: Ints, sets: Sets, factors: Floats, slot: int) -> None:
+def submit(rules: Ints, of: Ints, sets: Sets, shares: Shares, slot: int) -> None:
     """Submit a job at the present time, where nodes are given out whole."""
-    _enqueue(rules, of, sets, None, None, factors, slot)
-    _schedule(rules, of, sets, None, None, factors)
+    _enqueue(rules, of, sets, None, None, shares, slot)
+    _schedule(rules, of, sets, None, None, shares)
 
 
 @entry
 def resume(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
     """Take over a job from before: one that runs, on ``CHOSEN``, or one that waits."""
     if of[START_S, slot] == NEVER:
-        _insert(rules, of, slot, of[_CLOCK, N_WAITING])
+        of[ELIGIBLE_S, slot] = of[SUBMIT_S, slot]
+        insert(rules, of, slot, of[_CLOCK, N_WAITING])
         of[_CLOCK, N_WAITING] += 1
     else:
         hold(rules, of, sets, None, None, slot)
@@ -118,8 +128,14 @@ def _next_event(rules: Ints, of: Ints) -> int:
             found = _earlier(found, max(of[_CLOCK, MAIN_DUE_MS] // 1000, now))
         if of[_CLOCK, BACKFILL_DUE_MS] != NEVER:
             found = _earlier(found, max(of[_CLOCK, BACKFILL_DUE_MS] // 1000, now))
+    if of[_CLOCK, N_WAKES]:
+        found = _earlier(found, next_wake(of))
     if of[_CLOCK, N_INSISTING]:
         found = _earlier(found, of[INSIST_TIMES, 0])
+    if of[_CLOCK, N_WAITING]:
+        due_ms = priorities_due_ms(rules, of)
+        if due_ms != NEVER and (found != NEVER or grows_older(rules, of)):
+            found = _earlier(found, due_ms // 1000)
     return found
 
 
@@ -129,15 +145,16 @@ def _earlier(first: int, second: int) -> int:
 
 
 @compiled
-def _end(rules: Ints, of: Ints) -> None:
+def _end(rules: Ints, of: Ints, shares: Shares) -> None:
     """Take the job that ends first out of what runs; the controller hears of it a bit later."""
-    slot = pop(of, END_TIMES, of[_CLOCK, N_RUNNING])
+    slot, now = pop(of, END_TIMES, of[_CLOCK, N_RUNNING]), of[_CLOCK, NOW]
     of[_CLOCK, N_RUNNING] -= 1
-    place, now = of[_CLOCK, N_ENDED], of[_CLOCK, NOW]
-    of[ENDED_ID, place], of[ENDED_START_S, place], of[ENDED_END_S, place] = of[ID, slot], of[START_S, slot], now
-    of[ENDED_TIMED_OUT, place], of[ENDED_BACKFILLED, place] = of[TIMED_OUT, slot], of[BACKFILLED, slot]
-    of[ENDED_SET, place] = slot
-    of[_CLOCK, N_ENDED] = place + 1
+    note_end(of, slot)
+    if rules[FAIR_PLACE] >= 0:
+        count_ended(of, shares, slot, now)
+    if rules[DEPENDS]:
+        of[CLEANING, slot] = 1
+        has_ended(of, slot, not of[TIMED_OUT, slot])
     over_ms = of[BEGAN_MS, slot] + rules[END_OVERHEAD_MS]
     if of[TIMED_OUT, slot]:
         over_ms = turn(rules, now * 1000) % 1000
@@ -147,22 +164,14 @@ def _end(rules: Ints, of: Ints) -> None:
 
 
 @compiled
-def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats, slot: int) -> None:
-    of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 1
-    if stock is not None and held is not None:
-        level(rules, of, sets, slot, ALL)
-        weigh_ever(rules, of, sets, stock, held, slot, ALL)
-    if of[BLOCKED, slot]:
+def _enqueue(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, shares: Shares, slot: int) -> None:
+    of[_CLOCK, TRIGGERED] = 1  # whether or not it may start yet
+    if rules[DEPENDS]:
+        join(of, slot)
+    classify(rules, of, sets, stock, held, shares, slot)
+    if of[BLOCKED, slot] and not of[KEPT_IN_MIND, slot]:
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot  # by a limit of its partition: it waits for ever, outside the queue
         of[_CLOCK, N_UNUSED] += 1
-        return
-    if rules[MULTIFACTOR] and not of[GIVEN, slot]:
-        of[PRIORITY, slot] = _priority(rules, of, factors, slot, 0, of[_CLOCK, NOW])
-    _insert(rules, of, slot, of[_CLOCK, N_WAITING])
-    of[_CLOCK, N_WAITING] += 1
-    if of[FEW_SWITCHES, slot]:
-        push(of, INSIST_TIMES, of[_CLOCK, N_INSISTING], of[INSISTS_UNTIL_S, slot], slot)
-        of[_CLOCK, N_INSISTING] += 1
 
 
 @compiled
@@ -178,73 +187,24 @@ def _stop_insisting(of: Ints) -> None:
 
 
 @compiled
-def _insert(rules: Ints, of: Ints, slot: int, place: int) -> None:
-    """Put a job among the first ``place`` of the queue, which are in order."""
-    while place > 0 and _before(rules, of, slot, of[WAITING, place - 1]):
-        of[WAITING, place] = of[WAITING, place - 1]
-        place -= 1
-    of[WAITING, place] = slot
-
-
-@compiled
-def _before(rules: Ints, of: Ints, one: int, other: int) -> bool:
-    """Whether the queue has ``one`` before ``other``."""
-    if not rules[BY_ID]:
-        tier = of[PARTITION_TIER, of[PARTITION, one]] - of[PARTITION_TIER, of[PARTITION, other]]
-        if tier:
-            return tier > 0
-        if of[PRIORITY, one] != of[PRIORITY, other]:
-            return of[PRIORITY, one] > of[PRIORITY, other]
-        if of[SUBMIT_S, one] != of[SUBMIT_S, other]:
-            return of[SUBMIT_S, one] < of[SUBMIT_S, other]
-    return of[ID, one] < of[ID, other]
-
-
-@compiled
-def _priority(rules: Ints, of: Ints, factors: Floats, slot: int, first: int, now: int) -> int:
-    """Return the multifactor priority at ``now``: age, and what does not change, weighted: half of ``factors``.
-
-    The half begins at ``first``.
-    The first half counts at submission, the other one later.
-    """
-    age = min(1.0, max(0, now - of[SUBMIT_S, slot]) / rules[PRIORITY_MAX_AGE_S])
-    total = rules[PRIORITY_WEIGHT_AGE] * age
-    for factor in range(first, first + factors.shape[1] // 2):
-        total += factors[slot, factor]
-    return max(1, int(total) - of[NICE, slot])
-
-
-@compiled
-def _reprioritise(rules: Ints, of: Ints, factors: Floats) -> None:
-    """Work priorities out anew if a ``PriorityCalcPeriod`` has begun: as of then."""
-    every_ms = 1000 * rules[PRIORITY_CALC_PERIOD_S]
-    period = (of[_CLOCK, NOW] * 1000 - rules[PRIORITIES_BEGIN_MS]) // every_ms
-    if of[_CLOCK, PERIOD] != NEVER and period <= of[_CLOCK, PERIOD]:
-        return
-    of[_CLOCK, PERIOD] = period
-    began = (rules[PRIORITIES_BEGIN_MS] + every_ms * period) // 1000
-    for place in range(of[_CLOCK, N_WAITING]):
-        slot = of[WAITING, place]
-        if not of[GIVEN, slot] and of[SUBMIT_S, slot] <= began:
-            of[PRIORITY, slot] = _priority(rules, of, factors, slot, factors.shape[1] // 2, began)
-        _insert(rules, of, slot, place)
-
-
-@compiled
-def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, factors: Floats) -> None:
+def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, shares: Shares) -> None:
     """Let ends be seen, and both threads have their turns, in the order in which they come in this second."""
     _stop_insisting(of)
-    if rules[MULTIFACTOR] and rules[RECALCULATED]:
-        _reprioritise(rules, of, factors)
     now_ms = of[_CLOCK, NOW] * 1000
+    if rules[DEPENDS]:
+        settle(rules, of, sets, stock, held, shares)
+    if rules[MULTIFACTOR] and rules[RECALCULATED]:
+        reprioritise(rules, of, shares, now_ms)
     submitted, batch = NEVER, of[_CLOCK, TRIGGERED]
     if of[_CLOCK, CHANGED]:
         submitted = now_ms + SUBMITTED_MS
     of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 0
+    priorities = priorities_due_ms(rules, of)
     while True:
         end = of[SEEN_TIMES, 0] if of[_CLOCK, N_CLEANING] else NEVER
         main_due = of[_CLOCK, MAIN_DUE_MS]
         at = _earlier(_earlier(_earlier(end, submitted), main_due), of[_CLOCK, BACKFILL_DUE_MS])
+        at = _earlier(at, priorities)
         if at == NEVER or at >= now_ms + 1000:
             break
         of[_CLOCK, TURN_MS] = max(0, at - now_ms)
@@ -261,6 +221,9 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, fact
         elif at == submitted:
             _tell(rules, of, at, batch)
             submitted = NEVER
+        elif at == priorities:
+            reprioritise(rules, of, shares, at)
+            priorities = NEVER
         elif at == main_due:
             _main_turn(rules, of, sets, stock, held)
         else:
@@ -297,6 +260,7 @@ def _see_ends(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, unti
             continue
         of[UNUSED, of[_CLOCK, N_UNUSED]] = slot
         of[_CLOCK, N_UNUSED] += 1
+        of[CLEANING, slot] = 0
         at_once = (of[TIMED_OUT, slot] or rules[NODES_TELL]) and not rules[DEFER]
         of[_CLOCK, AT_ONCE] |= at_once
         of[_CLOCK, TRIGGERED] |= not at_once

@@ -68,14 +68,14 @@ class CourseDriver(Driver):
     def submit(self, job: Coming, until_s: int) -> int | None:
         """Submit a job now and go on until it starts; return when (seconds), ``None`` if not by ``until_s``."""
         slot = int(self._write([job])[0])
-        submit(self._rules, self._of, self._sets, self._factors, slot)
+        submit(self._rules, self._of, self._sets, self._shares, slot)
         if self._of[at.START_S, slot] == at.NEVER and self._go(until_s, slot) != STARTED:
             return None
         return int(self._of[at.START_S, slot])
 
     def _go(self, until_s: int, watched: int) -> int:
         while True:
-            code: int = advance(self._rules, self._of, self._sets, self._factors, until_s, watched)
+            code: int = advance(self._rules, self._of, self._sets, self._shares, until_s, watched)
             self._of[at.OF_CLOCK, at.N_ENDED] = 0
             if code != FEED:
                 return code

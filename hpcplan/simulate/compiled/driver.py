@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hpcplan.simulate.compiled import layout as at
+from hpcplan.simulate.compiled import policy_layout as policy
 from hpcplan.simulate.compiled.controller import DONE, advance, advance_shared
 from hpcplan.simulate.compiled.orders import STEP
+from hpcplan.simulate.compiled.site_policy import Associations, Bonds, Ties, shares_of
 
 if TYPE_CHECKING:
     from hpcplan.simulate.resources import Capacity
@@ -30,7 +32,8 @@ class Coming(NamedTuple):
     nodes, CPUs, whether it spreads, whether it goes where most CPUs are free, and of each node CPUs (0: it is given
     whole), memory in MiB (-1: all), memory in bytes for each CPU, and counts of GRES. ``required`` is the set of nodes
     that it must have (0: none); ``switches`` is the most leaf switches that it may be under (0: any number), on which
-    it insists for ``insists_s`` seconds; ``nice`` is taken off its priority where factors make that.
+    it insists for ``insists_s`` seconds; ``nice`` is taken off its priority where factors make that, ``association``
+    whose usage it counts for, and ``ties`` what it waits for.
     """
 
     number: int
@@ -49,6 +52,8 @@ class Coming(NamedTuple):
     switches: int = 0
     insists_s: int = 0
     nice: int = 0
+    association: int = -1
+    ties: Ties | None = None
 
 
 class Switch(NamedTuple):
@@ -60,10 +65,13 @@ class Switch(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A job that has ended; ``nodes`` is the set that it had, ``None`` where nobody asks."""
+    """A job that has ended; ``nodes`` is the set that it had, ``None`` where nobody asks.
+
+    ``start_s`` is ``None`` if it has gone without having run.
+    """
 
     number: int
-    start_s: int
+    start_s: int | None
     end_s: int
     timed_out: bool
     nodes: int | None
@@ -76,12 +84,16 @@ class Driver:
         self, rules: Mapping[str, int], clock: Mapping[str, int], *, all_nodes: int, lines: Sequence[int],
         partitions: Sequence[tuple[int, int]], factors: int, wants_nodes: bool, shared: Capacity | None = None,
         switches: Sequence[Switch] = (),
+        associations: Associations | None = None, depends: bool = False, groups: Sequence[tuple[int, int]] = (),
     ) -> None:  # fmt: skip
         """Set it up: ``lines`` are the nodes of each line, by weight, ``partitions`` sets with their priority tiers.
 
-        With ``shared``, jobs share nodes that have so much.
+        With ``shared``, jobs share nodes that have so much. ``associations`` are there where fair share counts, and
+        then sets of nodes with the CPUs of each in ``groups``; jobs may have ties with ``depends``.
         """
-        self._settings = dict(rules)
+        self._settings = {**rules, "depends": int(depends), "groups": len(groups), "sharing_users": 0, "root": 0}
+        self._groups = groups
+        self._bonds = Bonds() if depends else None
         self._switches = switches
         self._under_leaves = 0
         for switch in switches:
@@ -104,7 +116,9 @@ class Driver:
         self._rules = np.zeros(len(at.RULES), np.int64)
         self._of = np.zeros((len(at.FIELDS), 0), np.int64)
         self._sets = np.zeros((0, self._words), np.uint64)
-        self._factors = np.zeros((0, factors))
+        self._shares = shares_of(associations, factors)
+        if associations is not None:
+            self._settings |= {"sharing_users": associations.users, "root": associations.root}
         self._users = 1
         self._insisting = 0
         self._resize(2 * _CHUNK)
@@ -120,6 +134,8 @@ class Driver:
             (at.SWITCH_LAST_WORD, [_word_of(switch.nodes) for switch in switches]),
         ):
             self._of[row, : len(switches)] = values
+        self._of[policy.GROUP_CPUS, : len(groups)] = [cpus for _, cpus in groups]
+        self._of[at.OF_CLOCK, policy.FIRST_STARTED] = self._of[at.OF_CLOCK, policy.LAST_STARTED] = -1
         self._of[at.OF_CLOCK, at.N_ALTERED] = 1
         self._sets[at.IDLE] = self._sets[at.ALL]
         if shared is not None:
@@ -132,10 +148,10 @@ class Driver:
         while True:
             self._feed(chunk, more=following is not None)
             if self._stock is None or self._held is None:
-                code = advance(self._rules, self._of, self._sets, self._factors, _LATEST_S, -1)
+                code = advance(self._rules, self._of, self._sets, self._shares, _LATEST_S, -1)
             else:
                 code = advance_shared(
-                    self._rules, self._of, self._sets, self._stock, self._held, self._factors, _LATEST_S, -1
+                    self._rules, self._of, self._sets, self._stock, self._held, self._shares, _LATEST_S, -1
                 )
             yield from self._taken()
             if code == DONE:
@@ -173,6 +189,8 @@ class Driver:
         clock = self._of[at.OF_CLOCK]
         unused = int(clock[at.N_UNUSED])
         self._insisting = int(clock[at.N_INSISTING] + clock[at.N_COMING] - clock[at.FIRST_COMING]) + len(chunk)
+        if self._bonds is not None:
+            self._bonds.count([job.ties for job in chunk if job.ties is not None])
         if unused < len(chunk) or self._too_small():
             self._resize(2 * (self._slots - unused + len(chunk)))
         elif len(self._eligible) > known:
@@ -185,7 +203,7 @@ class Driver:
             return slots
         (
             numbers, submits, runs, limits, needs, eligible, partitions, users_, priorities, blocked, factors, _,
-            required, switches, insist, nice,
+            required, switches, insist, nice, associations, ties,
         ) = zip(*chunk, strict=True)  # fmt: skip
         of[at.ID, slots], of[at.SUBMIT_S, slots], of[at.RUN_S, slots] = numbers, submits, runs
         of[at.LIMIT_S, slots], of[at.NEED, slots], of[at.PARTITION, slots] = limits, needs, partitions
@@ -203,7 +221,11 @@ class Driver:
         of[at.GIVEN, slots] = [priority is not None for priority in priorities]
         of[at.PRIORITY, slots] = [priority or 0 for priority in priorities]
         if self._n_factors:
-            self._factors[slots] = factors
+            self._shares.factors[slots] = factors
+        of[policy.ELIGIBLE_S, slots], of[policy.BEGIN_S, slots] = at.NEVER, at.NEVER
+        of[policy.ASSOCIATION, slots] = associations
+        if self._bonds is not None:
+            self._bonds.write(of, slots.tolist(), numbers, ties)
         if self._stock is not None:
             more = [
                 (*job.share, sum(job.share[7:]), self._kinds[job.share[4:]], *self._ways(job)) for job in chunk
@@ -249,7 +271,8 @@ class Driver:
         else:
             nodes = (None for _ in numbers)
         for number, start, end, timed_out, mask in zip(numbers, starts, ends, cut, nodes, strict=True):
-            yield Ended(number, start, end, bool(timed_out), mask)
+            ran = start != at.NEVER
+            yield Ended(number, start if ran else None, end, bool(timed_out), mask if ran else None)
 
     def _row(self, mask: int) -> at.Sets:
         return np.frombuffer(mask.to_bytes(8 * self._words, "little"), dtype="<u8")
@@ -258,6 +281,7 @@ class Driver:
         return (
             len(self._eligible) > self._eligible_room or max(self._users, self._insisting) > self._of.shape[1]
             or len(self._kinds) > self._kinds_room
+            or (self._bonds is not None and self._bonds.need_room(self._of, self._slots))
         )  # fmt: skip
 
     def _resize(self, slots: int) -> None:
@@ -271,6 +295,7 @@ class Driver:
         width = max(
             slots, spans, self._nodes + 2, len(self._partitions), 2 * self._users, len(at.CLOCK), self._kinds_room,
             len(self._switches), 2 * self._insisting,
+            len(self._groups), 0 if self._bonds is None else self._bonds.width(self._of, slots),
         )  # fmt: skip
         rows = len(at.FIXED_SETS)
         found = {"nodes": self._nodes, "lines": self._lines, "partitions": len(self._partitions)}
@@ -283,6 +308,7 @@ class Driver:
             ("until_sets", spans), ("job_sets", slots), ("required_sets", slots), ("room_sets", self._kinds_room),
             ("near_sets", self._kinds_room), ("ever_sets", self._kinds_room), ("stale_sets", self._kinds_room),
             ("window_sets", spans if self._settings["consumable"] else 0), ("first_sets", tables * found["steps"]),
+            ("group_sets", len(self._groups)),
         ):  # fmt: skip
             found[name] = rows
             rows += count
@@ -292,15 +318,20 @@ class Driver:
         self._of = np.zeros((len(at.FIELDS) + 3 * tables, width), np.int64)
         self._of[: len(at.FIELDS), : before_of.shape[1]] = before_of[: len(at.FIELDS)]
         self._of[at.ROOM_KNOWN] = 0
+        if self._bonds is not None:
+            self._bonds.grow(self._of, before_of.shape[1])
         self._sets = np.zeros((rows, self._words), np.uint64)
         self._sets[: len(at.FIXED_SETS)] = before_sets[: len(at.FIXED_SETS)] if before else 0
         for number, mask in enumerate((*self._fixed[1:], *(switch.nodes for switch in self._switches))):
             self._sets[found["line_sets"] + number] = self._row(mask)
+        for number, (mask, _) in enumerate(self._groups):
+            self._sets[found["group_sets"] + number] = self._row(mask)
         if before:
             for name, rule in (("job_sets", at.JOB_SETS), ("required_sets", at.REQUIRED_SETS)):
                 new, old = found[name], int(self._rules[rule])
                 self._sets[new : new + before] = before_sets[old : old + before]
-        self._factors = np.concatenate([self._factors, np.zeros((slots - before, self._n_factors))])
+        more = np.zeros((slots - before, self._n_factors))
+        self._shares = self._shares._replace(factors=np.concatenate([self._shares.factors, more]))
         unused = int(self._of[at.OF_CLOCK, at.N_UNUSED])
         self._of[at.UNUSED, unused : unused + slots - before] = np.arange(before, slots)
         self._of[at.OF_CLOCK, at.N_UNUSED] = unused + slots - before

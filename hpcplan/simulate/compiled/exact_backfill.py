@@ -34,7 +34,7 @@ _CLOCK: Final = OF_CLOCK
 def exact_backfill_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
     """Have a pass; whether idle nodes have been promised in it."""
     now = of[_CLOCK, NOW]
-    queue, count = queue_in_sight(of)
+    queue, count = queue_in_sight(rules, of)
     begin_plan(rules, of, sets)
     begin_spans(rules, of, sets)
     for word in range(sets.shape[1]):

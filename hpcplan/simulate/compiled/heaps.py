@@ -1,11 +1,19 @@
-"""Heaps of (time, slot) in two rows, the earliest first."""
+"""Heaps of (time, slot) in two rows, the earliest first, and of those of one time the job that was submitted first."""
 
 from __future__ import annotations
 
 from hpcplan.simulate.compiled.jit import compiled
-from hpcplan.simulate.compiled.layout import Ints
+from hpcplan.simulate.compiled.layout import ID, Ints
 
 __all__ = ["pop", "push"]
+
+
+@compiled
+def _is_before(of: Ints, times: int, place: int, time: int, slot: int) -> bool:
+    """Whether what is at a place comes before this."""
+    if of[times, place] != time:
+        return bool(of[times, place] < time)
+    return bool(of[ID, of[times + 1, place]] < of[ID, slot])
 
 
 @compiled
@@ -14,7 +22,7 @@ def push(of: Ints, times: int, count: int, time: int, slot: int) -> None:
     place = count
     while place > 0:
         above = (place - 1) // 2
-        if of[times, above] <= time:
+        if _is_before(of, times, above, time, slot):
             break
         of[times, place], of[times + 1, place] = of[times, above], of[times + 1, above]
         place = above
@@ -32,9 +40,9 @@ def pop(of: Ints, times: int, count: int) -> int:
         below = 2 * place + 1
         if below >= last:
             break
-        if below + 1 < last and of[times, below + 1] < of[times, below]:
+        if below + 1 < last and _is_before(of, times, below + 1, of[times, below], of[times + 1, below]):
             below += 1
-        if of[times, below] >= time:
+        if not _is_before(of, times, below, time, slot):
             break
         of[times, place], of[times + 1, place] = of[times, below], of[times + 1, below]
         place = below

@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hpcplan.simulate.compiled.policy_layout import POLICY_CLOCK, POLICY_FIELDS, POLICY_RULES
+
 __all__ = [
     "AMOUNTS", "CLOCK", "FIELDS", "FIXED_SETS", "GRES_KINDS", "HELD_COLUMNS", "NEVER", "RULES", "STOCK_COLUMNS",
     "Floats", "Ints", "Sets", "Stock",
@@ -31,6 +33,7 @@ NEVER: Final = -(2**62)  # a time that is not set
 
 # The fields of SlurmSettings that count, and what follows from them; counts of sets, and the rows where they begin.
 RULES: Final = (
+    *POLICY_RULES,
     "builtin", "defer", "nodes_tell", "by_id", "multifactor", "recalculated", "sched_interval_s", "batch_sched_delay_s",
     "default_queue_depth", "partition_job_depth", "sched_max_job_start", "bf_interval_s", "bf_resolution_s",
     "bf_window_s", "bf_max_job_test", "bf_max_job_start", "bf_max_job_part", "bf_max_job_user",
@@ -55,7 +58,7 @@ RULES: Final = (
     JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, EVER_SETS,
     STALE_SETS, WINDOW_SETS, FIRST_SETS, STEPS, VALUE_ROWS, ORDER_ROWS, TIME_ROWS, CONSUMABLE, SWITCHES, SWITCH_SETS,
     REQUIRED_SETS,
-) = range(len(RULES))  # fmt: skip
+) = range(len(POLICY_RULES), len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
 # a pass has promised, those without jobs, those that count as lighter for the job that is planned for, nodes of jobs
@@ -74,6 +77,7 @@ FIXED_SETS: Final = (
 
 # Of jobs, by slot; the first and the last words of their sets that are not empty.
 FIELDS: Final = (
+    *POLICY_FIELDS,
     "id", "submit_s", "run_s", "limit_s", "need", "eligible", "partition", "user", "priority", "given", "blocked",
     "start_s", "limit_end_s", "began_ms", "is_over", "timed_out", "backfilled", "first_word", "last_word",
     # The most leaf switches that they may be under (0: any number) and until when they insist on that; whether they
@@ -126,10 +130,11 @@ FIELDS: Final = (
     SWITCH_FIRST_WORD, SWITCH_LAST_WORD, SWITCH_COUNT, SWITCH_FAR, SWITCH_STEPS, SWITCH_ORDER, RUN_CPUS, RUN_WEIGHTS,
     RUN_ORDER, STILL_WANTED, ALTERED, ROOM_KNOWN, MOVING, ORDERED, SEEN, KNOWN_SLOTS, KNOWN_FROM, WEIGHTS, OFFER,
     OF_CLOCK,
-) = range(len(FIELDS))  # fmt: skip
+) = range(len(POLICY_FIELDS), len(FIELDS))  # fmt: skip
 
 # The controller's own numbers: of[OF_CLOCK, …]; the last are how many there are in the rows of the same names.
 CLOCK: Final = (
+    *POLICY_CLOCK,
     "now", "changed", "triggered", "turn_ms", "period", "more", "first_coming",
     "last_whole_s", "last_s", "batch_ms", "wanted", "main_due_ms", "main_due_whole",
     "backfill_last_s", "backfill_wake_ms", "backfill_changed_s", "planned_idle", "repeats", "backfill_due_ms",
@@ -144,7 +149,7 @@ CLOCK: Final = (
     COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER, N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING,
     N_ENDED, N_SPANS, N_LEVELS, N_LIMITS, N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE,
     WINDOW_END, N_INSISTING, N_KNOWN, FIRST_USABLE, BEFORE_S,
-) = range(len(CLOCK))  # fmt: skip
+) = range(len(POLICY_CLOCK), len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs
 # of a core, CPUs that go to one job together, and what the job has of it whose limit ends first (-1: none).

@@ -19,8 +19,9 @@ from hpcplan.simulate.compiled.layout import (
     ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
     BUSY, CONSUMABLE, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, FREE, LOOKED_AT, NEED, NOT_HELD_UP,
     NOW, OF_CLOCK, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY,
-    SCHED_MAX_JOB_START, SUBMIT_S, TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
+    SCHED_MAX_JOB_START, TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
 )  # fmt: skip
+from hpcplan.simulate.compiled.policy_layout import ELIGIBLE_S
 from hpcplan.simulate.compiled.shared_backfill import shared_backfill_pass
 from hpcplan.simulate.compiled.shared_choice import choose_now
 from hpcplan.simulate.compiled.starting import drop_started, find_free, queue_in_sight, start_job
@@ -34,7 +35,7 @@ _CLOCK: Final = OF_CLOCK
 @compiled
 def main_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, whole: int) -> bool:
     """Start jobs in order; whether some were passed over because nodes were held up."""
-    queue, count = queue_in_sight(of)
+    queue, count = queue_in_sight(rules, of)
     words = sets.shape[1]
     find_free(sets)
     for word in range(words):
@@ -109,7 +110,7 @@ def _holds_up(rules: Ints, of: Ints, slot: int) -> bool:
     """Whether a job that waits has waited long enough, and is important enough, to hold up others."""
     if of[PRIORITY, slot] < rules[BF_MIN_PRIO_RESERVE]:
         return False
-    age_s: int = of[_CLOCK, NOW] - of[SUBMIT_S, slot]
+    age_s: int = of[_CLOCK, NOW] - of[ELIGIBLE_S, slot]
     return age_s >= rules[BF_MIN_AGE_RESERVE_S]
 
 
@@ -124,7 +125,7 @@ def backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock) 
 @compiled
 def _whole_nodes_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
     now = of[_CLOCK, NOW]
-    queue, count = queue_in_sight(of)
+    queue, count = queue_in_sight(rules, of)
     in_sight = min(count, rules[BF_MAX_JOB_TEST])
     begin_pass(rules, of, sets)
     last = last_that_can_start(rules, of, sets, queue, count - 1)

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.dependencies import hangs_on_unseen, has_started
+from hpcplan.simulate.compiled.fairshare import count_started
 from hpcplan.simulate.compiled.heaps import push
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.layout import (
-    ALL, BACKFILLED, BEGAN_MS, BUSY, CHANGED, CHOSEN, COMPLETING, END_TIMES, FIRST_TURN_S, FIRST_WORD, FREE, ID,
-    IN_SIGHT, JOB_SETS, LAST_WORD, LIMIT_END_S, LIMIT_S, NEVER, NOW, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK,
-    OVER_TIME_LIMIT_S, PROMISED, REPEATS, RUN_S, START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING,
-    Ints, Sets, Stock,
+    ALL, BACKFILLED, BEGAN_MS, BUSY, CHANGED, CHOSEN, COMPLETING, CPUS, END_TIMES, FIRST_HELD, FIRST_TURN_S, FIRST_WORD,
+    FREE, HELD_CPUS, HELD_NEXT, ID, IN_SIGHT, JOB_SETS, LAST_WORD, LIMIT_END_S, LIMIT_S, NEVER, NODE_CPUS, NOW,
+    N_CLEANING, N_PROMISED, N_RUNNING, N_WAITING, OF_CLOCK, OVER_TIME_LIMIT_S, PROMISED, REPEATS, RUN_S, SPREAD,
+    START_S, SUBMIT_S, TIMED_OUT, TIME_LIMIT_CHECK_S, TURN_MS, WAITING, Ints, Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.pace import SUBMITTED_MS
+from hpcplan.simulate.compiled.policy_layout import BILLED, DEPENDS, FAIR_PLACE, GROUPS, GROUP_CPUS, GROUP_SETS
 from hpcplan.simulate.compiled.stock import take
 
 __all__ = ["drop_started", "find_free", "hold", "place_of", "queue_in_sight", "start_job"]
@@ -22,17 +26,23 @@ _CLOCK: Final = OF_CLOCK
 
 
 @compiled
-def queue_in_sight(of: Ints) -> tuple[int, int]:
-    """Return the row of the jobs that a turn sees and how many they are; those submitted now come a bit later."""
+def queue_in_sight(rules: Ints, of: Ints) -> tuple[int, int]:
+    """Return the row of the jobs that a turn sees and how many they are.
+
+    Those submitted now come a bit later, and those that waited for a job whose nodes are not clean yet.
+    """
     count = of[_CLOCK, N_WAITING]
-    if of[_CLOCK, TURN_MS] >= SUBMITTED_MS:
+    early = of[_CLOCK, TURN_MS] < SUBMITTED_MS
+    unseen = rules[DEPENDS] and of[_CLOCK, N_CLEANING]
+    if not (early or unseen):
         return WAITING, count
     seen = 0
     for place in range(count):
         slot = of[WAITING, place]
-        if of[SUBMIT_S, slot] < of[_CLOCK, NOW]:
-            of[IN_SIGHT, seen] = slot
-            seen += 1
+        if (early and of[SUBMIT_S, slot] >= of[_CLOCK, NOW]) or (unseen and hangs_on_unseen(of, slot)):
+            continue
+        of[IN_SIGHT, seen] = slot
+        seen += 1
     return IN_SIGHT, seen
 
 
@@ -93,6 +103,28 @@ def hold(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, slot: int
         of[PROMISED, place] = of[PROMISED, place - 1]
     of[PROMISED, first] = slot
     of[_CLOCK, N_PROMISED] += 1
+    if rules[FAIR_PLACE] >= 0:
+        of[BILLED, slot] = _cpus(rules, of, sets, held, slot)
+        count_started(of, slot)
+    if rules[DEPENDS]:
+        has_started(of, slot)
+
+
+@compiled
+def _cpus(rules: Ints, of: Ints, sets: Sets, held: Stock, slot: int) -> int:
+    """Return how many CPUs a job has that has started on ``CHOSEN``, which is what is billed for it."""
+    cpus = 0
+    if held is None or not of[NODE_CPUS, slot]:
+        for group in range(rules[GROUPS]):
+            cpus += of[GROUP_CPUS, group] * common(sets, CHOSEN, rules[GROUP_SETS] + group)
+    elif not of[SPREAD, slot]:
+        cpus = of[CPUS, slot]
+    else:
+        place = of[FIRST_HELD, slot]
+        while place >= 0:
+            cpus += held[place, HELD_CPUS]
+            place = held[place, HELD_NEXT]
+    return cpus
 
 
 @compiled
