@@ -43,6 +43,7 @@ __all__ = [
     "usual_alone",
     "usual_cluster",
     "usual_shares",
+    "worth_compiling",
 ]
 
 _REMEMBERED: Final = 4096  # requests whose factors are kept
@@ -58,9 +59,11 @@ _HARMLESS: Final = frozenset(
 )  # fmt: skip
 _unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
 _DEFAULTS: Final = _unusual(JobSpec())
-_GRES_KINDS: Final = 8  # kinds of GRES that compiled code counts, GPUs among them
+_GRES_KINDS: Final = 16  # kinds of GRES that compiled code counts, GPUs among them
 _MIB: Final = 1024**2
 FEW: Final = 2000  # jobs; so few are done before numba is loaded
+_COLD: Final = 5_000  # as many jobs as Python schedules while numba compiles, measured: of whole nodes
+_COLD_SHARED: Final = 20_000  # and of shared ones
 
 
 def usual_cluster(cluster: SlurmCluster) -> bool:
@@ -92,21 +95,28 @@ def _is_simple(cluster: SlurmCluster) -> bool:
         and is_tree(policy)
         and cluster.moments is None
         and settings.preempt_type == "none"
-        and not settings.complete_wait_s
         and all(part.up for part in cluster.machine.partitions.values())
     )
 
 
-def numba_is_there(tell: Callable[[str], None], *, shared: bool = False) -> bool:
-    """Whether compiled code (for ``shared`` nodes) can be had; says so if it cannot, or has to be made first."""
+def numba_is_there(tell: Callable[[str], None]) -> bool:
+    """Whether compiled code can be had; says so if it cannot."""
     if find_spec("numba") is None:
         tell("with numba (pip install 'hpcplan[fast]') this goes about ten times as fast")
         return False
+    return True
+
+
+def worth_compiling(*, shared: bool = False) -> int:
+    """Return how many jobs are worth compiling the scheduler (for ``shared`` nodes), 0 where it is compiled already.
+
+    Fewer are done in Python sooner.
+    """
     from hpcplan.simulate.compiled.jit import is_cold
 
-    if is_cold("advance_shared" if shared else "advance"):
-        tell("compiling the scheduler, once for this version: some ten seconds to a good minute")
-    return True
+    if not is_cold("advance_shared" if shared else "advance"):
+        return 0
+    return _COLD_SHARED if shared else _COLD
 
 
 def is_usual(job: TraceJob, *, shared: bool = False) -> bool:

@@ -27,6 +27,7 @@ from hpcplan.simulate.fast_slurm import (
     usual_alone,
     usual_cluster,
     usual_shares,
+    worth_compiling,
 )
 from hpcplan.simulate.jobs import Job
 from hpcplan.simulate.machine import Machine
@@ -46,6 +47,8 @@ __all__ = [
 ]  # fmt: skip
 
 TRACE_POLICIES: Final = ("fcfs", "sjf", "priority", "easy", "conservative", "slurm")
+_COMPILES: Final = "compiling the scheduler, once for this version: some ten seconds to half a minute"
+_TOO_FEW: Final = "scheduled in Python: compiling the scheduler, which is done once, would take longer than so few jobs"
 Tell = Callable[[str], None]
 Placed = tuple[int, Row]  # a job's position in the order of submission, and its row
 
@@ -150,12 +153,14 @@ def rows_on_nodes(
         shared = cluster.machine.shares_nodes
         first = jobs if (whole := isinstance(jobs, Sequence)) else list(islice(jobs := iter(jobs), FEW + 1))
         fast = len(first) > FEW and all(map(partial(is_usual, shared=shared), first))
-        fast = fast and numba_is_there(tell, shared=shared)
         tied, families = bonds_among(first, names)
         if not whole:
             jobs = chain(first, jobs)
-            if fast:
-                jobs = usual_alone(jobs, shared=shared, tied=tied, families=families)
+        if fast and (fast := numba_is_there(tell)) and (least := worth_compiling(shared=shared)):
+            fast, jobs = _more_than(least, jobs)
+            tell(_COMPILES if fast else _TOO_FEW)
+        if fast and not whole:
+            jobs = usual_alone(jobs, shared=shared, tied=tied, families=families)
     turned_away: list[Placed] = []
     plan = Submissions(
         jobs, cluster, policy, order, names=names, refused=refused,
@@ -166,6 +171,15 @@ def rows_on_nodes(
             compiled_rows(plan, cluster, turned_away, names_nodes=names_nodes, tied=tied, families=families)
         )
     return in_order(_on_engine(plan, cluster, policy, turned_away, names_nodes=names_nodes))
+
+
+def _more_than(least: int, jobs: Iterable[TraceJob]) -> tuple[bool, Iterable[TraceJob]]:
+    """Return whether there are so many jobs and more, and the jobs."""
+    if isinstance(jobs, Sequence):
+        return len(jobs) > least, jobs
+    jobs = iter(jobs)
+    first = list(islice(jobs, least + 1))
+    return len(first) > least, chain(first, jobs)
 
 
 def check_policy(policy: str) -> None:

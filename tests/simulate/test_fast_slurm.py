@@ -25,6 +25,16 @@ from hpcplan.simulate.switch_tree import SwitchShape
 from hpcplan.simulate.traces import Trace, TraceJob
 
 pytest.importorskip("numba")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_are_compiled_for() -> Iterator[None]:
+    """Compile for traces so short that it would not be worth it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace_run, "worth_compiling", lambda **_: 0)
+        yield
+
+
 NODES = 70  # more than one word of 64
 MIB = 1024**2
 
@@ -58,7 +68,7 @@ def parameters(draw: random.Random) -> SlurmSettings:
         bf_job_part_count_reserve=of([0, 0, 1]), bf_min_age_reserve_s=of([0, 60]), over_time_limit_s=of([0, 60]),
         priority_weight_age=of([0, 1000]), priority_weight_job_size=of([0, 1000]), priority_max_age_s=of([7200, 10**6]),
         priority_weight_tres=of([(), (("cpu", 300),)]), priority_calc_period_s=of([20, 300]),
-        priority_recalculated=of([False, True]), clock_s=of([0, 1234567]),
+        priority_recalculated=of([False, True]), clock_s=of([0, 1234567]), complete_wait_s=of([0, 0, 0, 32]),
     )  # fmt: skip
 
 
@@ -158,7 +168,7 @@ def shared_machine(draw: random.Random, nodes: int) -> Machine:
         NodeGroupShape(
             (1 << nodes) - (1 << cut), of([4, 16]), 16000 * MIB, gpus=4, threads_per_core=threads,
             cpus_per_socket=of([4, 0]),
-            other_gres=(("nvme", 1), *of([(), tuple((f"gres{number}", 2) for number in range(6))])),
+            other_gres=(("nvme", 1), *of([(), tuple((f"gres{number}", 2) for number in range(12))])),
         ),
     )  # fmt: skip
     everything = (1 << nodes) - 1
@@ -230,7 +240,7 @@ def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> 
     assert usual_shares(SlurmCluster(usual, SlurmSettings(consumable=True)))
     parts = {name: replace(part, jobs_per_resource=2) for name, part in usual.partitions.items()}
     assert not usual_shares(SlurmCluster(replace(usual, partitions=parts), SlurmSettings(consumable=True)))
-    many = replace(usual.groups[0], other_gres=tuple((f"gres{number}", 1) for number in range(8)))
+    many = replace(usual.groups[0], other_gres=tuple((f"gres{number}", 1) for number in range(16)))
     assert not usual_shares(SlurmCluster(replace(usual, groups=(many,)), SlurmSettings(consumable=True)))
 
 

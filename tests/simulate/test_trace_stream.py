@@ -111,7 +111,8 @@ def test_what_compiled_code_cannot_do_late_in_a_trace_is_done_without_it(
         yield from ()
 
     monkeypatch.setattr(trace_run, "FEW", 5)
-    monkeypatch.setattr(trace_run, "numba_is_there", lambda tell, **_: True)
+    monkeypatch.setattr(trace_run, "numba_is_there", lambda tell: True)
+    monkeypatch.setattr(trace_run, "worth_compiling", lambda **_: 0)
     monkeypatch.setattr(trace_run, "compiled_rows", compiled_rows)
     path, conf = tmp_path / "jobs.csv", tmp_path / "slurm.conf"
     rows = [f"{number},{number},1,1,1," for number in range(9)] + ["99,300,1,1,1,now+5"]

@@ -10,14 +10,15 @@ from typing import Final
 
 import numpy as np
 
-from hpcplan.simulate.compiled.bits import common
+from hpcplan.simulate.compiled.bits import common, is_empty
 from hpcplan.simulate.compiled.dependencies import has_ended, join, next_wake, woken
 from hpcplan.simulate.compiled.fairshare import count_ended
 from hpcplan.simulate.compiled.heaps import pop, push
 from hpcplan.simulate.compiled.jit import compiled, entry
 from hpcplan.simulate.compiled.layout import (
     AT_ONCE, BACKFILL_DUE_MS, BEGAN_MS, BLOCKED, BUILTIN, BUSY, CHANGED, CLEANUP_MS, COMING, COMPETING,
-    COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US, FEW_SWITCHES,
+    COMPLETE_WAIT_S, COMPLETING, DEFAULT_QUEUE_DEPTH, DEFER, END_OVERHEAD_MS, END_TIMES, EPILOG_MS, EPILOG_MSG_US,
+    FEW_SWITCHES,
     FIRST_COMING, INSISTS_UNTIL_S, INSIST_TIMES, IS_OVER, JOB_SETS, MAIN_DUE_MS, MAIN_DUE_WHOLE, MORE,
     MULTIFACTOR, NEVER, NODES_TELL, NOW, N_CLEANING, N_COMING, N_INSISTING, N_PROMISED, N_RUNNING, N_UNUSED,
     N_WAITING, OF_CLOCK, PASSED_OVER, PROMISED, RECALCULATED, SEEN_SLOTS, SEEN_TIMES, START_S, SUBMIT_S, TIMED_OUT,
@@ -34,7 +35,7 @@ from hpcplan.simulate.compiled.queue import (
 from hpcplan.simulate.compiled.starting import hold, place_of
 from hpcplan.simulate.compiled.stock import give_back
 from hpcplan.simulate.compiled.threads import (
-    backfill_changed, backfill_passed, backfill_touched, main_changed, main_passed, turn,
+    backfill_changed, backfill_passed, backfill_postponed, backfill_touched, main_changed, main_passed, turn,
 )  # fmt: skip
 
 __all__ = ["DONE", "FEED", "LATE", "STARTED", "advance", "advance_shared", "resume", "submit"]
@@ -213,7 +214,7 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, shar
         if end != NEVER:
             _find_completing(rules, of, sets, at)
         if at == end:
-            if of[_CLOCK, AT_ONCE] and of[_CLOCK, N_WAITING]:
+            if of[_CLOCK, AT_ONCE] and of[_CLOCK, N_WAITING] and not _held_back(rules, sets):
                 of[_CLOCK, PASSED_OVER] = main_pass(rules, of, sets, stock, held, 0)
                 if of[_CLOCK, PASSED_OVER]:
                     backfill_touched(rules, of, now_ms + of[_CLOCK, TURN_MS])
@@ -226,6 +227,8 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, shar
             priorities = NEVER
         elif at == main_due:
             _main_turn(rules, of, sets, stock, held)
+        elif _held_back(rules, sets):
+            backfill_postponed(of)
         else:
             planned_idle = False
             of[_CLOCK, COMPETING] = 0
@@ -235,6 +238,12 @@ def _schedule(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock, shar
         if of[_CLOCK, CHANGED]:
             _tell(rules, of, now_ms + of[_CLOCK, TURN_MS], of[_CLOCK, TRIGGERED])
             of[_CLOCK, CHANGED] = of[_CLOCK, TRIGGERED] = 0
+
+
+@compiled
+def _held_back(rules: Ints, sets: Sets) -> bool:
+    """Whether no pass is had because of ``CompleteWait``."""
+    return rules[COMPLETE_WAIT_S] > 0 and not is_empty(sets, COMPLETING)
 
 
 @compiled
@@ -317,6 +326,9 @@ def _cleanup_ms(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
 @compiled
 def _main_turn(rules: Ints, of: Ints, sets: Sets, stock: Stock, held: Stock) -> None:
     """Have the pass of the main loop that is due."""
+    if _held_back(rules, sets):
+        main_passed(rules, of, True)
+        return
     truncated = not of[_CLOCK, MAIN_DUE_WHOLE] and rules[DEFAULT_QUEUE_DEPTH] + 1 < of[_CLOCK, N_WAITING]
     of[_CLOCK, PASSED_OVER] = 0
     if of[_CLOCK, N_WAITING]:

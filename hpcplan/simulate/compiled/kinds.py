@@ -22,7 +22,7 @@ from hpcplan.simulate.compiled.layout import (
     SEEN, STALE_SETS, TIME_ROWS, USABLE, VALUE_ROWS, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.orders import add_by, begin_order, enough_at, place_by, put_first, put_in_order
-from hpcplan.simulate.compiled.stock import cpus_from, fits_by, gres_from, has_cpus, has_gres
+from hpcplan.simulate.compiled.stock import cpus_from, fits_by, gres_from, has_cpus_now, has_gres_now
 
 __all__ = ["enough_before", "enough_by", "find_pool", "find_room", "ready_by"]
 
@@ -39,7 +39,7 @@ def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
         return row
     if altered - known >= nodes or not known:
         for node in range(nodes):
-            _note(rules, of, sets, stock, held, slot, node)
+            _note(rules, of, sets, stock, slot, node)
         if not known:
             begin_order(rules, of, 2 * kind)
             begin_order(rules, of, 2 * kind + 1)
@@ -48,7 +48,7 @@ def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
             node = of[ALTERED, number % nodes]
             if not of[SEEN, node]:
                 of[SEEN, node] = 1
-                _note(rules, of, sets, stock, held, slot, node)
+                _note(rules, of, sets, stock, slot, node)
         for number in range(known, altered):
             of[SEEN, of[ALTERED, number % nodes]] = 0
     of[ROOM_KNOWN, kind] = altered
@@ -56,14 +56,13 @@ def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
 
 
 @compiled
-def _note(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: int, node: int) -> None:
+def _note(rules: Ints, of: Ints, sets: Sets, stock: Ints, slot: int, node: int) -> None:
     kind, word, bit = of[KIND, slot], node // 64, _ONE << np.uint64(node % 64)
     sets[rules[STALE_SETS] + kind, word] |= bit
-    gres = not of[NODE_CPUS, slot] or has_gres(of, stock, held, slot, node, NEVER, 0)
-    mark(sets, rules[ROOM_SETS] + kind, word, bit, gres and has_cpus(of, stock, held, slot, node, NEVER, 0))
+    gres = (of[NODE_CPUS, slot] == 0 and not of[GRES_A_NODE, slot]) or has_gres_now(of, stock, slot, node)
+    room = (of[NODE_CPUS, slot] == 0 or gres) and has_cpus_now(of, stock, slot, node)
+    mark(sets, rules[ROOM_SETS] + kind, word, bit, room)
     if of[GRES_A_NODE, slot]:
-        if not of[NODE_CPUS, slot]:
-            gres = has_gres(of, stock, held, slot, node, NEVER, 0)
         mark(sets, rules[NEAR_SETS] + kind, word, bit, gres)
         if not of[ROOM_KNOWN, kind]:
             mark(sets, rules[EVER_SETS] + kind, word, bit, _has_gres_ever(of, stock, slot, node))

@@ -29,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 Sets = npt.NDArray[np.uint64]
 Stock = Ints | None
 
+GRES_KINDS: Final = 16  # so many kinds of GRES are counted at most, GPUs among them
 NEVER: Final = -(2**62)  # a time that is not set
 
 # The fields of SlurmSettings that count, and what follows from them; counts of sets, and the rows where they begin.
@@ -45,7 +46,7 @@ RULES: Final = (
     "partition_sets", "level_sets", "span_sets", "until_sets", "job_sets", "eligible_sets",
     "kill_wait_s", "bf_window_linear_s", "whole_sockets", "room_sets", "near_sets", "ever_sets", "stale_sets",
     "window_sets", "first_sets", "steps", "value_rows", "order_rows", "time_rows", "consumable", "switches",
-    "switch_sets", "required_sets",
+    "switch_sets", "required_sets", "complete_wait_s",
 )  # fmt: skip
 (
     BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
@@ -57,7 +58,7 @@ RULES: Final = (
     PRIORITIES_BEGIN_MS, NODES, LINES, LINE_SETS, PARTITIONS, PARTITION_SETS, LEVEL_SETS, SPAN_SETS, UNTIL_SETS,
     JOB_SETS, ELIGIBLE_SETS, KILL_WAIT_S, BF_WINDOW_LINEAR_S, WHOLE_SOCKETS, ROOM_SETS, NEAR_SETS, EVER_SETS,
     STALE_SETS, WINDOW_SETS, FIRST_SETS, STEPS, VALUE_ROWS, ORDER_ROWS, TIME_ROWS, CONSUMABLE, SWITCHES, SWITCH_SETS,
-    REQUIRED_SETS,
+    REQUIRED_SETS, COMPLETE_WAIT_S,
 ) = range(len(POLICY_RULES), len(RULES))  # fmt: skip
 
 # Sets that there is one of: all nodes, the busy and the free ones, those chosen, those that no job holds up, those that
@@ -88,8 +89,8 @@ FIELDS: Final = (
     # CPU), how many GRES that is, jobs of which kind want the same of a node, whether they fit as soon as there are
     # enough nodes with room for them, whether each of these offers just what they want of it, and the first of the rows
     # that are held.
-    "maximum", "cpus", "spread", "least_loaded", "node_cpus", "node_memory", "cpu_memory", "node_gres", "node_gres_2",
-    "node_gres_3", "node_gres_4", "node_gres_5", "node_gres_6", "node_gres_7", "node_gres_8", "gres_a_node", "kind",
+    "maximum", "cpus", "spread", "least_loaded", "node_cpus", "node_memory", "cpu_memory",
+    *(f"node_gres_{number}" for number in range(GRES_KINDS)), "gres_a_node", "kind",
     "modest", "steady", "first_held",
     # Slots in order: that wait; those of them that a pass sees; that run or are cleaned up, by the end of their limits;
     # unused ones; to be submitted.
@@ -122,7 +123,7 @@ FIELDS: Final = (
 (
     ID, SUBMIT_S, RUN_S, LIMIT_S, NEED, ELIGIBLE, PARTITION, USER, PRIORITY, GIVEN, BLOCKED, START_S, LIMIT_END_S,
     BEGAN_MS, IS_OVER, TIMED_OUT, BACKFILLED, FIRST_WORD, LAST_WORD, FEW_SWITCHES, INSISTS_UNTIL_S, COVERED, REQUIRED,
-    NICE, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS, NODE_MEMORY, CPU_MEMORY, NODE_GRES, _, _, _, _, _, _, _,
+    NICE, MAXIMUM, CPUS, SPREAD, LEAST_LOADED, NODE_CPUS, NODE_MEMORY, CPU_MEMORY, NODE_GRES, *_,
     GRES_A_NODE, KIND, MODEST, STEADY, FIRST_HELD, WAITING, IN_SIGHT, PROMISED, UNUSED, COMING, END_TIMES, END_SLOTS,
     SEEN_TIMES, SEEN_SLOTS, INSIST_TIMES, INSIST_SLOTS, ENDED_ID, ENDED_START_S, ENDED_END_S, ENDED_TIMED_OUT,
     ENDED_BACKFILLED, ENDED_SET, BEGINS, SPAN_ROWS, COUNTS, GAINED, LOST, LIMIT_ENDS, LIMIT_SLOTS, LEVEL_COUNTS,
@@ -153,11 +154,8 @@ CLOCK: Final = (
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs
 # of a core, CPUs that go to one job together, and what the job has of it whose limit ends first (-1: none).
-AMOUNTS: Final = (
-    "cpus", "memory", "jobs", "whole", "gres", "gres_2", "gres_3", "gres_4", "gres_5", "gres_6", "gres_7", "gres_8",
-)  # fmt: skip
+AMOUNTS: Final = ("cpus", "memory", "jobs", "whole", *(f"gres_{number}" for number in range(GRES_KINDS)))
 OF_CPUS, OF_MEMORY, OF_JOBS, OF_WHOLE, OF_GRES = range(5)
-GRES_KINDS: Final = len(AMOUNTS) - OF_GRES
 IS_FREE, IN_FULL = 0, len(AMOUNTS)
 THREADS, UNITS, FIRST_ENDING = range(2 * len(AMOUNTS), 2 * len(AMOUNTS) + 3)
 STOCK_COLUMNS: Final = FIRST_ENDING + 1

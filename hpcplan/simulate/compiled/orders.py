@@ -47,9 +47,14 @@ def put_in_order(rules: Ints, of: Ints, sets: Sets, table: int, count: int) -> N
                 at -= gap
             of[MOVING, at] = node
         gap //= 2
-    nodes, words, row, old, new = rules[NODES], sets.shape[1], rules[FIRST_SETS] + table * rules[STEPS], 0, 0
-    for place in range(nodes):
+    nodes, words, new = rules[NODES], sets.shape[1], 0
+    old = first = _first_that_changes(rules, of, sets, table, place_by(rules, of, table, of[value, of[MOVING, 0]] - 1))
+    row, beyond = rules[FIRST_SETS] + table * rules[STEPS] + first // STEP, nodes
+    for place in range(first, nodes):
         if place % STEP == 0:
+            if new == count and old == place:
+                beyond = place  # the others stay where they are
+                break
             row += 1
             for word in range(words):
                 sets[row, word] = sets[row - 1, word]
@@ -63,9 +68,19 @@ def put_in_order(rules: Ints, of: Ints, sets: Sets, table: int, count: int) -> N
             old += 1
         of[ORDERED, place] = node
         sets[row, node // 64] |= _ONE << np.uint64(node % 64)
-    for place in range(nodes):
+    for place in range(first, beyond):
         of[order, place] = of[ORDERED, place]
         of[times, place] = of[value, of[ORDERED, place]]
+
+
+@compiled
+def _first_that_changes(rules: Ints, of: Ints, sets: Sets, table: int, place: int) -> int:
+    """Return the first place of a set, up to this one, from which on there are nodes that are in ``MOVED``."""
+    first = rules[FIRST_SETS] + table * rules[STEPS]
+    step = 0
+    while (step + 1) * STEP <= place and not common(sets, first + step + 1, MOVED):
+        step += 1
+    return step * STEP
 
 
 @compiled

@@ -22,7 +22,8 @@ from hpcplan.simulate.compiled.layout import (
 )  # fmt: skip
 
 __all__ = [
-    "FOREVER", "amount_by", "cpus_from", "fits_by", "give_back", "gres_from", "has_cpus", "has_gres", "offer", "take",
+    "FOREVER", "amount_by", "cpus_from", "fits_by", "give_back", "gres_from", "has_cpus_now", "has_gres",
+    "has_gres_now", "offer", "take",
 ]  # fmt: skip
 
 FOREVER: Final = 2**62  # of a node that will never have enough
@@ -122,7 +123,27 @@ def cpus_from(of: Ints, stock: Ints, held: Ints, slot: int, node: int) -> int:
 
 
 @compiled
-def has_cpus(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> bool:
+def has_cpus_now(of: Ints, stock: Ints, slot: int, node: int) -> bool:
+    """Whether a node has the CPUs that a job takes of one."""
+    if not of[NODE_CPUS, slot]:
+        idle: bool = stock[node, IS_FREE + OF_JOBS] >= 0
+        return idle
+    alone: bool = stock[node, IS_FREE + OF_WHOLE] >= 0
+    return alone and stock[node, IS_FREE + OF_CPUS] >= _needed_cpus(of, stock, slot, node)
+
+
+@compiled
+def has_gres_now(of: Ints, stock: Ints, slot: int, node: int) -> bool:
+    """Whether a node has the GRES and the memory that a job takes of one."""
+    for kind in range(of[_CLOCK, N_GRES]):
+        if stock[node, IS_FREE + OF_GRES + kind] < of[NODE_GRES + kind, slot]:
+            return False
+    enough: bool = stock[node, IS_FREE + OF_MEMORY] >= _needed_memory(of, stock, slot, node)
+    return enough
+
+
+@compiled
+def _has_cpus(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> bool:
     """Whether a node will have the CPUs that a job takes of one."""
     if not of[NODE_CPUS, slot]:
         return amount_by(of, stock, held, node, OF_JOBS, until_s, until_id) >= 0
@@ -134,7 +155,7 @@ def has_cpus(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: i
 @compiled
 def fits_by(of: Ints, stock: Ints, held: Ints, slot: int, node: int, until_s: int, until_id: int) -> bool:
     """Whether a node will have what a job takes of one."""
-    if not has_cpus(of, stock, held, slot, node, until_s, until_id):
+    if not _has_cpus(of, stock, held, slot, node, until_s, until_id):
         return False
     return not of[NODE_CPUS, slot] or has_gres(of, stock, held, slot, node, until_s, until_id)
 

@@ -16,7 +16,10 @@ from hpcplan.simulate.compiled.layout import (
     STARTED_S, WANTED, Ints,
 )  # fmt: skip
 
-__all__ = ["backfill_changed", "backfill_passed", "backfill_touched", "main_changed", "main_passed", "turn"]
+__all__ = [
+    "backfill_changed", "backfill_passed", "backfill_postponed", "backfill_touched", "main_changed", "main_passed",
+    "turn",
+]  # fmt: skip
 
 _SHORT_SLEEP_MS: Final = 1001
 _LONG: Final = 1000
@@ -73,6 +76,13 @@ def backfill_passed(rules: Ints, of: Ints, planned_idle: bool) -> None:
     of[_CLOCK, REPEATS], of[_CLOCK, PLANNED_IDLE] = repeats, planned_idle
     of[_CLOCK, BACKFILL_WAKE_MS] = _after(rules, due_ms, 1)
     of[_CLOCK, BACKFILL_DUE_MS] = NEVER
+
+
+@compiled
+def backfill_postponed(of: Ints) -> None:
+    """Note that the pass that was due was not had: it asks again in a second."""
+    of[_CLOCK, BACKFILL_DUE_MS] += _SHORT_SLEEP_MS
+    of[_CLOCK, BACKFILL_WAKE_MS] = of[_CLOCK, BACKFILL_DUE_MS]
 
 
 @compiled
