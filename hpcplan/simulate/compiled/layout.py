@@ -142,14 +142,14 @@ CLOCK: Final = (
     "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits", "n_altered", "n_gres", "unused_held", "n_near_bits", "n_ready", "window_middle", "window_end",
-    "n_insisting", "n_known", "first_usable", "before_s",
+    "n_insisting", "n_known", "first_usable", "before_s", "next_gres_s",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING, LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS,
     MAIN_DUE_WHOLE, BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER, N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING,
     N_ENDED, N_SPANS, N_LEVELS, N_LIMITS, N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE,
-    WINDOW_END, N_INSISTING, N_KNOWN, FIRST_USABLE, BEFORE_S,
+    WINDOW_END, N_INSISTING, N_KNOWN, FIRST_USABLE, BEFORE_S, NEXT_GRES_S,
 ) = range(len(POLICY_CLOCK), len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs

@@ -21,8 +21,8 @@ from hpcplan.simulate.compiled.kinds import enough_before, enough_by, find_pool,
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
     CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, FITTING, GRES_A_NODE, ID, IDLE, KILL_WAIT_S,
-    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NODE_CPUS, NOW, N_LIMITS, N_READY, N_SPANS,
-    OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
+    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NEXT_GRES_S, NODE_CPUS, NOW, N_LIMITS, N_READY,
+    N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
     UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.outlook import begin_outlook, fits_from, note_outlook
@@ -246,20 +246,32 @@ def _needs_weighing(rules: Ints, of: Ints, sets: Sets, slot: int) -> bool:
     """
     if not of[GRES_A_NODE, slot]:
         return False
-    gres_s = next_to_weigh(rules, of, sets, slot)
-    if gres_s == FOREVER or not of[MODEST, slot]:
-        return gres_s != FOREVER
     number = first_on_usable(rules, of, sets)
     if number == of[_CLOCK, N_LIMITS]:
         return False
+    if not of[MODEST, slot]:
+        return next_to_weigh(rules, of, sets, slot, USABLE) != FOREVER
+    if of[_CLOCK, NEXT_GRES_S] == NEVER:  # of all nodes, usable or not, it is most often the same
+        eligible = rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+        of[_CLOCK, NEXT_GRES_S] = next_to_weigh(rules, of, sets, slot, eligible)
+    gres_s = of[_CLOCK, NEXT_GRES_S]
+    if gres_s == FOREVER or _fits_before(rules, of, sets, slot, number, gres_s):
+        return False
+    gres_s = next_to_weigh(rules, of, sets, slot, USABLE)
+    return gres_s != FOREVER and not _fits_before(rules, of, sets, slot, number, gres_s)
+
+
+@compiled
+def _fits_before(rules: Ints, of: Ints, sets: Sets, slot: int, number: int, time: int) -> bool:
+    """Whether a job, that is modest, is certainly found to fit before some time; ``number`` is the first to end."""
     window_s = _WINDOW_S
     start = of[LIMIT_ENDS, number] + window_s - (of[LIMIT_ENDS, number] + rules[CLOCK_S]) % window_s
-    while start + _wider(rules, window_s) < gres_s:
+    while start + _wider(rules, window_s) < time:
         window_s = _wider(rules, window_s)
-    number = last_of_group(rules, of, sets, number, start + window_s)
-    if number == of[_CLOCK, N_LIMITS] or of[LIMIT_ENDS, number] >= gres_s:
-        return True
-    return not enough_before(rules, of, sets, slot, of[LIMIT_ENDS, number])
+    last = last_of_group(rules, of, sets, number, start + window_s)
+    if last == of[_CLOCK, N_LIMITS] or of[LIMIT_ENDS, last] >= time:
+        return False
+    return enough_before(rules, of, sets, slot, of[LIMIT_ENDS, last])
 
 
 @compiled

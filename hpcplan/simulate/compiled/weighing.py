@@ -14,8 +14,8 @@ import numpy as np
 from hpcplan.simulate.compiled.jit import compiled
 from hpcplan.simulate.compiled.kinds import find_room
 from hpcplan.simulate.compiled.layout import (
-    ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, GRES_A_NODE, KIND, NEARED, NEAR_BITS, NODES, N_NEAR_BITS, OF_CLOCK,
-    ORDER_ROWS, POOL, ROOM_KNOWN, TIME_ROWS, USABLE, Ints, Sets,
+    ELIGIBLE, ELIGIBLE_SETS, EVER_SETS, GRES_A_NODE, KIND, NEARED, NEAR_BITS, NEVER, NEXT_GRES_S, NODES, N_NEAR_BITS,
+    OF_CLOCK, ORDER_ROWS, POOL, ROOM_KNOWN, TIME_ROWS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.orders import enough_at, place_by, put_first
 from hpcplan.simulate.compiled.stock import FOREVER, has_gres
@@ -77,6 +77,7 @@ def begin_weighing(of: Ints, sets: Sets, slot: int) -> None:
     count = of[GRES_A_NODE, slot]
     if not count:
         return
+    of[OF_CLOCK, NEXT_GRES_S] = NEVER
     for word in range(sets.shape[1]):
         sets[NEARED, word] = ~np.uint64(0)
     for bit in range(of[OF_CLOCK, N_NEAR_BITS]):
@@ -86,14 +87,14 @@ def begin_weighing(of: Ints, sets: Sets, slot: int) -> None:
 
 
 @compiled
-def next_to_weigh(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
-    """Return when the first of the nodes of ``USABLE`` has the GRES that a job has not been weighed on.
+def next_to_weigh(rules: Ints, of: Ints, sets: Sets, slot: int, mask: int) -> int:
+    """Return when the first of the nodes of a set has the GRES that a job has not been weighed on.
 
     ``FOREVER`` if there is none.
     """
     ever, some = rules[EVER_SETS] + of[KIND, slot], np.uint64(0)
     for word in range(sets.shape[1]):
-        sets[POOL, word] = sets[USABLE, word] & sets[ever, word] & ~sets[NEARED, word]
+        sets[POOL, word] = sets[mask, word] & sets[ever, word] & ~sets[NEARED, word]
         some |= sets[POOL, word]
     return enough_at(rules, of, sets, 2 * of[KIND, slot] + 1, POOL, 1) if some else FOREVER
 
@@ -110,11 +111,15 @@ def weigh_by(
     put_first(rules, of, sets, table, place, POOL)
     while until_s < FOREVER and place < rules[NODES] and of[rules[TIME_ROWS] + table, place] == until_s:
         node = of[rules[ORDER_ROWS] + table, place]
-        if has_gres(of, stock, held, slot, node, until_s, until_id):
-            sets[POOL, node // 64] |= _ONE << np.uint64(node % 64)
+        word, bit = node // 64, _ONE << np.uint64(node % 64)
+        if bit & sets[USABLE, word] & ~sets[NEARED, word] and has_gres(
+            of, stock, held, slot, node, until_s, until_id
+        ):  # fmt: skip
+            sets[POOL, word] |= bit
         place += 1
     for word in range(sets.shape[1]):
         weighed = sets[POOL, word] & sets[USABLE, word] & ~sets[NEARED, word]
         if weighed:
+            of[OF_CLOCK, NEXT_GRES_S] = NEVER
             sets[NEARED, word] |= weighed
             _set_near(of, sets, word, weighed, count)
