@@ -59,7 +59,7 @@ _HARMLESS: Final = frozenset(
 )  # fmt: skip
 _unusual: Final = attrgetter(*(field.name for field in fields(JobSpec) if field.name not in _HARMLESS))
 _DEFAULTS: Final = _unusual(JobSpec())
-_GRES_KINDS: Final = 16  # kinds of GRES that compiled code counts, GPUs among them
+_GRES_KINDS: Final = 8  # kinds of GRES that compiled code counts, GPUs among them
 _MIB: Final = 1024**2
 FEW: Final = 2000  # jobs; so few are done before numba is loaded
 _COLD: Final = 5_000  # as many jobs as Python schedules while numba compiles, measured: of whole nodes

@@ -168,7 +168,7 @@ def shared_machine(draw: random.Random, nodes: int) -> Machine:
         NodeGroupShape(
             (1 << nodes) - (1 << cut), of([4, 16]), 16000 * MIB, gpus=4, threads_per_core=threads,
             cpus_per_socket=of([4, 0]),
-            other_gres=(("nvme", 1), *of([(), tuple((f"gres{number}", 2) for number in range(12))])),
+            other_gres=(("nvme", 1), *of([(), tuple((f"gres{number}", 2) for number in range(6))])),
         ),
     )  # fmt: skip
     everything = (1 << nodes) - 1
@@ -240,7 +240,7 @@ def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> 
     assert usual_shares(SlurmCluster(usual, SlurmSettings(consumable=True)))
     parts = {name: replace(part, jobs_per_resource=2) for name, part in usual.partitions.items()}
     assert not usual_shares(SlurmCluster(replace(usual, partitions=parts), SlurmSettings(consumable=True)))
-    many = replace(usual.groups[0], other_gres=tuple((f"gres{number}", 1) for number in range(16)))
+    many = replace(usual.groups[0], other_gres=tuple((f"gres{number}", 1) for number in range(8)))
     assert not usual_shares(SlurmCluster(replace(usual, groups=(many,)), SlurmSettings(consumable=True)))
 
 

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 Sets = npt.NDArray[np.uint64]
 Stock = Ints | None
 
-GRES_KINDS: Final = 16  # so many kinds of GRES are counted at most, GPUs among them
+GRES_KINDS: Final = 8  # so many kinds of GRES are counted at most, GPUs among them
 NEVER: Final = -(2**62)  # a time that is not set
 
 # The fields of SlurmSettings that count, and what follows from them; counts of sets, and the rows where they begin.
