@@ -41,8 +41,8 @@ def find_room(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, slot: 
         for node in range(nodes):
             _note(rules, of, sets, stock, slot, node)
         if not known:
-            begin_order(rules, of, 2 * kind)
-            begin_order(rules, of, 2 * kind + 1)
+            begin_order(rules, of, sets, 2 * kind)
+            begin_order(rules, of, sets, 2 * kind + 1)
     else:
         for number in range(known, altered):
             node = of[ALTERED, number % nodes]

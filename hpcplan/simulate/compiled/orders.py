@@ -27,9 +27,15 @@ _ONE: Final = np.uint64(1)
 
 
 @compiled
-def begin_order(rules: Ints, of: Ints, table: int) -> None:
+def begin_order(rules: Ints, of: Ints, sets: Sets, table: int) -> None:
     """Begin with nodes of which none has a time."""
+    row = rules[FIRST_SETS] + table * rules[STEPS]
     for node in range(rules[NODES]):
+        if node % STEP == 0:
+            row += 1
+            for word in range(sets.shape[1]):
+                sets[row, word] = sets[row - 1, word]
+        sets[row, node // 64] |= _ONE << np.uint64(node % 64)
         of[rules[ORDER_ROWS] + table, node] = node
         of[rules[VALUE_ROWS] + table, node] = of[rules[TIME_ROWS] + table, node] = FOREVER
 
