@@ -87,6 +87,8 @@ class ExactBackfillPass(BackfillPass):
             if slot is None:
                 continue
             if slot.start > self.now:
+                if self._space.made >= settings.spans_at_most:
+                    return bool(started)
                 self._promise(job, slot)
             else:
                 slot = Slot(slot.start, slot.end, self._to_start(job, slot))

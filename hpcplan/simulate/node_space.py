@@ -23,6 +23,7 @@ class NodeSpace:
         self._resolution_s = settings.bf_resolution_s
         self._clock_s = settings.clock_s
         self.begins = [self.rounded(now)]
+        self.made = 1  # spans, also those that are one with others now: slurmctld does not use their places again
         self.nodes = [available]
         self.end = self.rounded(now + settings.bf_window_s)
 
@@ -88,6 +89,7 @@ class NodeSpace:
         if self.begins[position - 1] == time:
             return position - 1
         if time < self.end:
+            self.made += 1
             self.begins.insert(position, time)
             self.nodes.insert(position, self.nodes[position - 1])
         return position

@@ -63,6 +63,7 @@ class BackfillPass:
         self._end_times = [end for end, _, _ in running]
         self._levels: list[int] = []
         self._begins = [now - (now + settings.clock_s) % settings.bf_resolution_s]
+        self._made = 1  # spans, also those that are one with others now: slurmctld does not use their places again
         self._unpromised = [available]
         self._counts = [available.bit_count()]
         self._until_end = [available]  # what nobody has been promised from now to the end of each span
@@ -94,6 +95,9 @@ class BackfillPass:
             if slot is None:
                 continue
             if slot.start > self.now:
+                if self._made >= settings.spans_at_most:
+                    self.competing |= self._late
+                    break
                 self._promise(job, slot)
                 last = self._last_that_can_start(queue, last)
                 continue
@@ -375,6 +379,15 @@ class BackfillPass:
         until_end = self._until_end
         for position in range(first, len(until_end)):
             until_end[position] &= others
+        self._merge(max(0, first - 2), last)
+
+    def _merge(self, first: int, last: int) -> None:
+        """Make one of the first two neighbours of these spans that are alike: only one pair, as slurmctld does."""
+        for position in range(first, min(last, len(self._begins) - 1)):
+            if self._unpromised[position] == self._unpromised[position + 1]:
+                for spans in (self._begins, self._unpromised, self._counts, self._until_end):
+                    del spans[position + 1]
+                return
 
     def _cut(self, time: int) -> int:
         """Return the first span that begins at ``time`` or later, after cutting the one that ``time`` lies in."""
@@ -385,6 +398,7 @@ class BackfillPass:
             and time < (begins[position] if position < len(begins) else self._last_end)
             and (position == len(begins) or begins[position] != time)
         ):
+            self._made += 1
             begins.insert(position, time)
             self._unpromised.insert(position, self._unpromised[position - 1])
             self._counts.insert(position, self._counts[position - 1])

@@ -53,6 +53,7 @@ class SlurmSettings:
     bf_resolution_s: int = 60
     bf_window_s: int = 86400
     bf_max_job_test: int = 500
+    bf_node_space_size: int = 0
     bf_max_job_start: int = 0
     bf_max_job_part: int = 0
     bf_max_job_user: int = 0
@@ -98,6 +99,11 @@ class SlurmSettings:
     epilog_ms: int = 22
 
     @property
+    def spans_at_most(self) -> int:
+        """How many spans of time backfill may have made when it plans for a job (slurm.conf(5), bf_node_space_size)."""
+        return self.bf_node_space_size if self.bf_node_space_size > 1 else self.bf_max_job_test
+
+    @property
     def priorities_begin_ms(self) -> int:
         """When the thread that works out priorities begins, just before the loop."""
         return self.started_s * 1000 + self.started_ms + max(0, self.loop_phase_ms - _LOOP_AFTER_PRIORITIES_MS)
@@ -132,6 +138,7 @@ _NUMBERS: Final = {
     "bf_window": ("bf_window_s", 60),
     "bf_max_job_test": ("bf_max_job_test", 1),
     "max_job_bf": ("bf_max_job_test", 1),
+    "bf_node_space_size": ("bf_node_space_size", 1),
     "bf_max_job_start": ("bf_max_job_start", 1),
     "bf_max_job_part": ("bf_max_job_part", 1),
     "bf_max_job_user": ("bf_max_job_user", 1),

@@ -69,6 +69,7 @@ def parameters(draw: random.Random) -> SlurmSettings:
         priority_weight_age=of([0, 1000]), priority_weight_job_size=of([0, 1000]), priority_max_age_s=of([7200, 10**6]),
         priority_weight_tres=of([(), (("cpu", 300),)]), priority_calc_period_s=of([20, 300]),
         priority_recalculated=of([False, True]), clock_s=of([0, 1234567]), complete_wait_s=of([0, 0, 0, 32]),
+        bf_node_space_size=of([0, 0, 2000, 5]),
     )  # fmt: skip
 
 

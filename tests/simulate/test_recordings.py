@@ -18,7 +18,6 @@ COMPLETING = {
     "blocks": (0.95, 0.91, 0.005),  # a look 195 ms after the end of a job; with its end 202 ms later all are the same
     "builtin": (1.0, 0.97, 0.005),
     "preempt-requeue": (0.57, 0.71, 0.06),  # load 30: nodes were clean after 200 to 1,000 ms
-    "like-few-tests": (0.95, 1.0, 0.005),  # backfill stops at bf_node_space_size, which is not followed
 }
 PAIRS = [name for name in recordings.names() if f"{name}{recordings.AGAIN}" in recordings.names()]
 

@@ -42,7 +42,7 @@ def test_both_passes_start_the_same_jobs_on_the_same_nodes(seed: int) -> None:
     of = SlurmSettings(
         bf_resolution_s=draw.choice([1, 10, 60, 300]), bf_window_s=draw.choice([86400, 900]),
         clock_s=draw.randrange(60), bf_max_job_test=draw.choice([500, 4]), bf_max_job_start=draw.choice([0, 0, 1]),
-        bf_job_part_count_reserve=draw.choice([0, 0, 2]),
+        bf_job_part_count_reserve=draw.choice([0, 0, 2]), bf_node_space_size=draw.choice([0, 0, 3, 8]),
     )  # fmt: skip
     free, running = ALL, []
     for number in range(1, draw.randint(2, 7)):

@@ -6,16 +6,16 @@ Levels, spans and the rest are explained there; the names are the same.
 
 from __future__ import annotations
 
-from hpcplan.simulate.compiled.bits import common, is_empty
+from hpcplan.simulate.compiled.bits import common, has_all, is_empty
 from hpcplan.simulate.compiled.choice import by_number, choose, plan
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
-    BF_RESOLUTION_S, BF_WINDOW_S, BUSY, CHOSEN, CLOCK_S, COMPETING, COMPLETING, COUNTS, ELIGIBLE, ELIGIBLE_SETS,
-    FEW_SWITCHES, FITTING, FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED,
-    NEVER, NODES, NOW, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, OF_CLOCK, PARTITION, PARTITIONS, PLANNED, POOL,
-    PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, USER,
-    Ints, Sets,
+    ALL, BEGINS, BF_JOB_PART_COUNT_RESERVE, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S,
+    BF_MIN_PRIO_RESERVE, BF_RESOLUTION_S, BF_WINDOW_S, BUSY, CHOSEN, CLOCK_S, COMPETING, COMPLETING, COUNTS, ELIGIBLE,
+    ELIGIBLE_SETS, FEW_SWITCHES, FITTING, FREE, ID, JOB_SETS, LATE, LEVEL_SETS, LIMIT_ENDS, LIMIT_END_S, LIMIT_S,
+    LIMIT_SLOTS, NEED, NEVER, NODES, NOW, N_LEVELS, N_LIMITS, N_PROMISED, N_SPANS, N_SPANS_MADE, OF_CLOCK, PARTITION,
+    PARTITIONS, PLANNED, POOL, PRIORITY, PROMISED, RESERVED, SPAN_ROWS, SPAN_SETS, TESTED, TESTED_USERS, TRIED,
+    UNTIL_SETS, USABLE, USER, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.policy_layout import ELIGIBLE_S
 
@@ -31,8 +31,11 @@ def begin_pass(rules: Ints, of: Ints, sets: Sets) -> None:
     clock = OF_CLOCK
     for word in range(sets.shape[1]):
         sets[FREE, word] = sets[ALL, word] & ~sets[BUSY, word]
-    of[clock, N_SPANS], of[clock, N_LEVELS] = 1, 0
-    of[BEGINS, 0], of[SPAN_ROWS, 0], of[COUNTS, 0] = down(rules, of[clock, NOW]), 0, rules[NODES]
+    of[clock, N_SPANS] = of[clock, N_SPANS_MADE] = 1
+    of[clock, N_LEVELS] = 0
+    for row in range(rules[UNTIL_SETS] - rules[SPAN_SETS]):
+        of[SPAN_ROWS, row] = row
+    of[BEGINS, 0], of[COUNTS, 0] = down(rules, of[clock, NOW]), rules[NODES]
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
     begin_plan(rules, of, sets)
@@ -368,6 +371,25 @@ def promise(rules: Ints, of: Ints, sets: Sets, slot: int, start: int) -> None:
             of[COUNTS, position] = count
         for word in range(sets.shape[1]):
             sets[rules[UNTIL_SETS] + row, word] &= ~sets[CHOSEN, word]
+    _merge(rules, of, sets, max(0, first - 2), last)
+
+
+@compiled
+def _merge(rules: Ints, of: Ints, sets: Sets, first: int, last: int) -> None:
+    """Make one of the first two neighbours of these spans that are alike: only one pair, as slurmctld does."""
+    spans = of[OF_CLOCK, N_SPANS]
+    for position in range(first + 1, min(last + 1, spans)):
+        gone = of[SPAN_ROWS, position]
+        if of[COUNTS, position] != of[COUNTS, position - 1]:
+            continue
+        if not has_all(sets, rules[SPAN_SETS] + gone, rules[SPAN_SETS] + of[SPAN_ROWS, position - 1]):
+            continue
+        for later in range(position, spans - 1):
+            of[BEGINS, later], of[COUNTS, later] = of[BEGINS, later + 1], of[COUNTS, later + 1]
+            of[SPAN_ROWS, later] = of[SPAN_ROWS, later + 1]
+        of[SPAN_ROWS, spans - 1] = gone
+        of[OF_CLOCK, N_SPANS] = spans - 1
+        return
 
 
 @compiled
@@ -379,14 +401,16 @@ def _cut(rules: Ints, of: Ints, sets: Sets, time: int) -> int:
         return position
     if position == spans and time >= down(rules, of[OF_CLOCK, NOW] + rules[BF_WINDOW_S]):
         return position
+    unused = of[SPAN_ROWS, spans]
     for later in range(spans, position, -1):
         of[BEGINS, later], of[COUNTS, later] = of[BEGINS, later - 1], of[COUNTS, later - 1]
         of[SPAN_ROWS, later] = of[SPAN_ROWS, later - 1]
-    of[BEGINS, position], of[SPAN_ROWS, position] = time, spans
+    of[BEGINS, position], of[SPAN_ROWS, position] = time, unused
     of[COUNTS, position] = of[COUNTS, position - 1]
     before = of[SPAN_ROWS, position - 1]
     for word in range(sets.shape[1]):
-        sets[rules[SPAN_SETS] + spans, word] = sets[rules[SPAN_SETS] + before, word]
-        sets[rules[UNTIL_SETS] + spans, word] = sets[rules[UNTIL_SETS] + before, word]
+        sets[rules[SPAN_SETS] + unused, word] = sets[rules[SPAN_SETS] + before, word]
+        sets[rules[UNTIL_SETS] + unused, word] = sets[rules[UNTIL_SETS] + before, word]
     of[OF_CLOCK, N_SPANS] = spans + 1
+    of[OF_CLOCK, N_SPANS_MADE] += 1
     return position

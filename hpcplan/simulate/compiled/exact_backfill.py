@@ -17,8 +17,8 @@ from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
     ALL, BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_S, BUSY, CHOSEN,
     CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, FITTING, FREE, JOB_SETS, LIMIT_ENDS,
-    LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NOW, N_LIMITS, N_SPANS, OF_CLOCK, PARTITION, PLANNED, POOL,
-    RESERVED, TESTED, TESTED_USERS, TRIED, USABLE, Ints, Sets,
+    LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NOW, N_LIMITS, N_SPANS, N_SPANS_MADE, OF_CLOCK, PARTITION,
+    PLANNED, POOL, RESERVED, SPANS_AT_MOST, TESTED, TESTED_USERS, TRIED, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.shared_backfill import _expected_end, _until, _wider
 from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, take_span
@@ -56,6 +56,8 @@ def exact_backfill_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
         if start < 0:
             continue
         if start > now:
+            if of[_CLOCK, N_SPANS_MADE] >= rules[SPANS_AT_MOST]:
+                break
             of[RESERVED, of[PARTITION, slot]] += 1
             for word in range(sets.shape[1]):
                 sets[PLANNED, word] |= sets[CHOSEN, word]

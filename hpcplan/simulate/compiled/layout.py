@@ -37,7 +37,7 @@ RULES: Final = (
     *POLICY_RULES,
     "builtin", "defer", "nodes_tell", "by_id", "multifactor", "recalculated", "sched_interval_s", "batch_sched_delay_s",
     "default_queue_depth", "partition_job_depth", "sched_max_job_start", "bf_interval_s", "bf_resolution_s",
-    "bf_window_s", "bf_max_job_test", "bf_max_job_start", "bf_max_job_part", "bf_max_job_user",
+    "bf_window_s", "bf_max_job_test", "spans_at_most", "bf_max_job_start", "bf_max_job_part", "bf_max_job_user",
     "bf_job_part_count_reserve", "bf_min_age_reserve_s", "bf_min_prio_reserve", "over_time_limit_s",
     "priority_weight_age", "priority_max_age_s", "priority_calc_period_s", "time_limit_check_s", "started_s",
     "started_ms", "clock_s", "loop_phase_ms", "loop_drift_us", "backfill_phase_ms", "backfill_pass_drift_us",
@@ -51,7 +51,7 @@ RULES: Final = (
 (
     BUILTIN, DEFER, NODES_TELL, BY_ID, MULTIFACTOR, RECALCULATED, SCHED_INTERVAL_S, BATCH_SCHED_DELAY_S,
     DEFAULT_QUEUE_DEPTH, PARTITION_JOB_DEPTH, SCHED_MAX_JOB_START, BF_INTERVAL_S, BF_RESOLUTION_S, BF_WINDOW_S,
-    BF_MAX_JOB_TEST, BF_MAX_JOB_START, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE,
+    BF_MAX_JOB_TEST, SPANS_AT_MOST, BF_MAX_JOB_START, BF_MAX_JOB_PART, BF_MAX_JOB_USER, BF_JOB_PART_COUNT_RESERVE,
     BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE, OVER_TIME_LIMIT_S, PRIORITY_WEIGHT_AGE, PRIORITY_MAX_AGE_S,
     PRIORITY_CALC_PERIOD_S, TIME_LIMIT_CHECK_S, STARTED_S, STARTED_MS, CLOCK_S, LOOP_PHASE_MS, LOOP_DRIFT_US,
     BACKFILL_PHASE_MS, BACKFILL_PASS_DRIFT_US, END_OVERHEAD_MS, CLEANUP_MS, EPILOG_MS, EPILOG_MSG_US, FIRST_TURN_S,
@@ -142,14 +142,14 @@ CLOCK: Final = (
     "competing", "late", "tried", "at_once", "passed_over",
     "n_coming", "n_waiting", "n_promised", "n_unused", "n_running", "n_cleaning", "n_ended", "n_spans", "n_levels",
     "n_limits", "n_altered", "n_gres", "unused_held", "n_near_bits", "n_ready", "window_middle", "window_end",
-    "n_insisting", "n_known", "first_usable", "before_s", "next_gres_s",
+    "n_insisting", "n_known", "first_usable", "before_s", "next_gres_s", "n_spans_made",
 )  # fmt: skip
 (
     NOW, CHANGED, TRIGGERED, TURN_MS, PERIOD, MORE, FIRST_COMING, LAST_WHOLE_S, LAST_S, BATCH_MS, WANTED, MAIN_DUE_MS,
     MAIN_DUE_WHOLE, BACKFILL_LAST_S, BACKFILL_WAKE_MS, BACKFILL_CHANGED_S, PLANNED_IDLE, REPEATS, BACKFILL_DUE_MS,
     COMPETING, LATE, TRIED, AT_ONCE, PASSED_OVER, N_COMING, N_WAITING, N_PROMISED, N_UNUSED, N_RUNNING, N_CLEANING,
     N_ENDED, N_SPANS, N_LEVELS, N_LIMITS, N_ALTERED, N_GRES, UNUSED_HELD, N_NEAR_BITS, N_READY, WINDOW_MIDDLE,
-    WINDOW_END, N_INSISTING, N_KNOWN, FIRST_USABLE, BEFORE_S, NEXT_GRES_S,
+    WINDOW_END, N_INSISTING, N_KNOWN, FIRST_USABLE, BEFORE_S, NEXT_GRES_S, N_SPANS_MADE,
 ) = range(len(POLICY_CLOCK), len(CLOCK))  # fmt: skip
 
 # Of nodes: amounts that are free now and that there are; minus the jobs there, and minus those that have it whole. CPUs

@@ -16,10 +16,11 @@ from hpcplan.simulate.compiled.choice import by_number, choose, required_of
 from hpcplan.simulate.compiled.exact_backfill import exact_backfill_pass
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S, BF_MIN_PRIO_RESERVE,
-    BUSY, CONSUMABLE, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES, FREE, LOOKED_AT, NEED, NOT_HELD_UP,
-    NOW, OF_CLOCK, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH, PARTITION_SETS, PLANNED, POOL, PRIORITY,
-    SCHED_MAX_JOB_START, TESTED, TESTED_USERS, TRIED, Ints, Sets, Stock,
+    ALL, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_MIN_AGE_RESERVE_S,
+    BF_MIN_PRIO_RESERVE, BUSY, COMPETING, CONSUMABLE, DEFAULT_QUEUE_DEPTH, ELIGIBLE, ELIGIBLE_SETS, FEW_SWITCHES,
+    FREE, LATE, LOOKED_AT, NEED, NOT_HELD_UP, NOW, N_SPANS_MADE, OF_CLOCK, PARTITION, PARTITIONS, PARTITION_JOB_DEPTH,
+    PARTITION_SETS, PLANNED, POOL, PRIORITY, SCHED_MAX_JOB_START, SPANS_AT_MOST, TESTED, TESTED_USERS, TRIED, Ints,
+    Sets, Stock,
 )  # fmt: skip
 from hpcplan.simulate.compiled.policy_layout import ELIGIBLE_S
 from hpcplan.simulate.compiled.shared_backfill import shared_backfill_pass
@@ -145,6 +146,9 @@ def _whole_nodes_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
         if start < 0:
             continue
         if start > now:
+            if of[_CLOCK, N_SPANS_MADE] >= rules[SPANS_AT_MOST]:
+                of[_CLOCK, COMPETING] |= of[_CLOCK, LATE]
+                break
             promise(rules, of, sets, slot, start)
             last = last_that_can_start(rules, of, sets, queue, last)
             continue

@@ -21,9 +21,9 @@ from hpcplan.simulate.compiled.kinds import enough_before, enough_by, find_pool,
 from hpcplan.simulate.compiled.layout import (
     BEGINS, BF_MAX_JOB_PART, BF_MAX_JOB_START, BF_MAX_JOB_TEST, BF_MAX_JOB_USER, BF_WINDOW_LINEAR_S, BF_WINDOW_S,
     CHOSEN, CLOCK_S, COMPETING, COMPLETING, ELIGIBLE, ELIGIBLE_SETS, FITTING, GRES_A_NODE, ID, IDLE, KILL_WAIT_S,
-    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NEXT_GRES_S, NODE_CPUS, NOW, N_LIMITS, N_READY,
-    N_SPANS, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPAN_ROWS, TESTED, TESTED_USERS, TRIED,
-    UNTIL_SETS, USABLE, Ints, Sets,
+    LIMIT_ENDS, LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, MODEST, NEED, NEVER, NEXT_GRES_S, NODE_CPUS, NOW, N_LIMITS,
+    N_READY, N_SPANS, N_SPANS_MADE, OF_CLOCK, OVER_TIME_LIMIT_S, PARTITION, PLANNED, READY, RESERVED, SPANS_AT_MOST,
+    SPAN_ROWS, TESTED, TESTED_USERS, TRIED, UNTIL_SETS, USABLE, Ints, Sets,
 )  # fmt: skip
 from hpcplan.simulate.compiled.outlook import begin_outlook, fits_from, note_outlook
 from hpcplan.simulate.compiled.shared_choice import choose_nodes, choose_now
@@ -68,6 +68,9 @@ def shared_backfill_pass(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: I
         if start < 0:
             continue
         if start > now:
+            if of[_CLOCK, N_SPANS_MADE] >= rules[SPANS_AT_MOST]:
+                place = count  # and none is left to be weighed
+                break
             _promise(rules, of, sets, slot, start)
         else:
             _start(rules, of, sets, stock, held, slot)

@@ -18,8 +18,8 @@ import numpy as np
 from hpcplan.simulate.compiled.backfill import down, right
 from hpcplan.simulate.compiled.jit import compiled, ones
 from hpcplan.simulate.compiled.layout import (
-    ALL, BEGINS, BF_RESOLUTION_S, BF_WINDOW_S, CHOSEN, FRONT, GAINED, LOST, NOW, N_SPANS, OF_CLOCK, SPAN_ROWS,
-    SPAN_SETS, UNTIL_SETS, USABLE, WINDOW_END, WINDOW_MIDDLE, WINDOW_SETS, Ints, Sets,
+    ALL, BEGINS, BF_RESOLUTION_S, BF_WINDOW_S, CHOSEN, FRONT, GAINED, LOST, NOW, N_SPANS, N_SPANS_MADE, OF_CLOCK,
+    SPAN_ROWS, SPAN_SETS, UNTIL_SETS, USABLE, WINDOW_END, WINDOW_MIDDLE, WINDOW_SETS, Ints, Sets,
 )  # fmt: skip
 
 __all__ = ["begin_spans", "begin_window", "find_usable", "next_gain", "take_span", "without_span"]
@@ -34,6 +34,7 @@ def begin_spans(rules: Ints, of: Ints, sets: Sets) -> None:
     for row in range(rules[UNTIL_SETS] - rules[SPAN_SETS]):
         of[SPAN_ROWS, row] = row
     of[_CLOCK, N_SPANS], of[BEGINS, 0] = 1, down(rules, of[_CLOCK, NOW])
+    of[_CLOCK, N_SPANS_MADE] = 1
     of[GAINED, 0] = of[LOST, 0] = 0
     for word in range(sets.shape[1]):
         sets[rules[SPAN_SETS], word] = sets[rules[UNTIL_SETS], word] = sets[ALL, word]
@@ -186,4 +187,5 @@ def _cut(rules: Ints, of: Ints, sets: Sets, time: int) -> int:
         sets[rules[SPAN_SETS] + row, word] = sets[rules[SPAN_SETS] + before, word]
         sets[rules[UNTIL_SETS] + row, word] = sets[rules[UNTIL_SETS] + before, word]
     of[_CLOCK, N_SPANS] = spans + 1
+    of[_CLOCK, N_SPANS_MADE] += 1
     return position
