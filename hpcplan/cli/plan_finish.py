@@ -51,7 +51,7 @@ def show_finish(
 
     queue = _queue(given, site)
     if queue is not None and queue.present and compiles_first(queue.snapshot):
-        narrate("compiling the scheduler, once for this version: some ten seconds to a minute")
+        narrate("compiling the scheduler, once for this version: some ten seconds to half a minute")
     deadline_s = loaded.workload.request.deadline_s
     with progress_of("weighing node counts, queue and chains of jobs") as show_stand:
 

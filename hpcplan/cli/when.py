@@ -75,7 +75,7 @@ def command(what: Path | None, nodes: str | None, output_format: str, **options:
         write_snapshot(options["save"], snapshot)
         narrate(f"wrote {options['save']}")
     if compiles_first(snapshot):
-        narrate("compiling the scheduler, once for this version: some ten seconds to a minute")
+        narrate("compiling the scheduler, once for this version: some ten seconds to half a minute")
     targets: list[QueueJob] = asked_jobs(what, nodes, options, snapshot)
     with progress_bar("checking past forecasts", options["backtests"]) as advance:
         found = answer(
