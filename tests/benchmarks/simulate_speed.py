@@ -35,6 +35,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+from hpcplan.simulate import trace_run
 from hpcplan.simulate.account_policy import AccountPolicy, Association, QosPolicy
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.machine import Machine, NodeGroupShape, PartitionShape, Sharing
@@ -309,6 +310,7 @@ def memory(folder: Path, counts: list[int], load: float, policies: list[str]) ->
 
 def main() -> None:
     """Print the tables."""
+    trace_run.worth_compiling = lambda **_: 0  # however few the jobs are that it is compiled with first
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=122_060)
     parser.add_argument("--load", type=float, default=0.6)
