@@ -236,6 +236,30 @@ def test_every_row_is_that_of_the_controller_in_python_where_jobs_share_nodes(se
     assert compiled == plain
 
 
+def _standing(draw: random.Random) -> Iterator[TraceJob]:
+    """Yield jobs that come faster than they go: some with GPUs, some on several nodes, some on whole ones."""
+    for number in range(1, 351):
+        limit_s, width = draw.choice([1200, 3000, 3600]), draw.choice([1, 1, 2, 5])
+        share = draw.choice([
+            {"cpus_per_task": 2}, {"cpus_per_task": 3, "gpus_per_node": draw.choice([1, 2])}, {"exclusive": True},
+        ])  # fmt: skip
+        ask = JobSpec(nodes_min=width, nodes_max=width, ntasks_per_node=1, time_limit_s=limit_s, **share)
+        yield TraceJob(number, 2 * number, draw.randrange(limit_s // 2, limit_s), limit_s, width, ask=ask)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_where_a_queue_stands_every_row_is_that_of_the_controller_in_python(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(seed)
+    how = SlurmSettings(consumable=True, bf_node_space_size=draw.choice([0, 40]))
+    cluster = SlurmCluster(shared_machine(draw, NODES), how)
+    plain, compiled = both(Trace(tuple(_standing(draw)), None, 0), cluster, "submit", monkeypatch)
+    waits = [row.start_s - row.submit_s for row in plain if row.start_s is not None]
+    assert max(waits) > 3600
+    assert compiled == plain
+
+
 def test_ways_to_share_that_compiled_code_does_not_know_are_left_to_python() -> None:
     usual = shared_machine(random.Random(1), 5)
     assert usual_shares(SlurmCluster(usual, SlurmSettings(consumable=True)))
