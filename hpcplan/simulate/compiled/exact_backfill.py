@@ -20,7 +20,7 @@ from hpcplan.simulate.compiled.layout import (
     LIMIT_END_S, LIMIT_S, LIMIT_SLOTS, NEED, NEVER, NOW, N_LIMITS, N_SPANS, N_SPANS_MADE, OF_CLOCK, PARTITION,
     PLANNED, POOL, RESERVED, SPANS_AT_MOST, TESTED, TESTED_USERS, TRIED, USABLE, Ints, Sets,
 )  # fmt: skip
-from hpcplan.simulate.compiled.shared_backfill import _expected_end, _until, _wider
+from hpcplan.simulate.compiled.shared_backfill import expected_end, until_row, wider
 from hpcplan.simulate.compiled.spans import begin_spans, begin_window, find_usable, next_gain, take_span
 from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, start_job
 
@@ -76,7 +76,7 @@ def exact_backfill_pass(rules: Ints, of: Ints, sets: Sets) -> bool:
 @compiled
 def _find_room(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
     """Put the free nodes into ``POOL`` that nobody has been promised while a job might run; return how many."""
-    until, eligible, there = _until(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot], 0
+    until, eligible, there = until_row(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot], 0
     for word in range(sets.shape[1]):
         sets[POOL, word] = sets[until, word] & sets[eligible, word] & sets[FREE, word]
         there += ones(sets[POOL, word])
@@ -168,7 +168,7 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
     start = of[LIMIT_ENDS, number] + window_s - (of[LIMIT_ENDS, number] + rules[CLOCK_S]) % window_s
     while number < ends:
         while of[LIMIT_ENDS, number] > start + window_s:
-            window_s = _wider(rules, window_s)
+            window_s = wider(rules, window_s)
         number = last_of_group(rules, of, sets, number, start + window_s)
         if number == ends:
             break
@@ -178,6 +178,6 @@ def _will_run(rules: Ints, of: Ints, sets: Sets, slot: int) -> int:
                 sets[POOL, word] |= sets[held, word] & sets[USABLE, word]
             ended += 1
         if choose(rules, of, sets, slot, POOL, few):
-            return _expected_end(rules, of, of[LIMIT_ENDS, number])
+            return expected_end(rules, of, of[LIMIT_ENDS, number])
         number += 1
     return NEVER

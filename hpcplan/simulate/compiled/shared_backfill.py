@@ -32,7 +32,7 @@ from hpcplan.simulate.compiled.starting import drop_started, queue_in_sight, sta
 from hpcplan.simulate.compiled.stock import FOREVER
 from hpcplan.simulate.compiled.weighing import begin_weighing, level, next_to_weigh, weigh_by, weigh_ever
 
-__all__ = ["shared_backfill_pass"]
+__all__ = ["expected_end", "shared_backfill_pass", "until_row", "wider"]
 
 _SHORT: Final = 50
 _WINDOW_S: Final = 30
@@ -105,7 +105,7 @@ def _comes_again(of: Ints, sets: Sets) -> bool:
 
 
 @compiled
-def _until(rules: Ints, of: Ints, slot: int) -> int:
+def until_row(rules: Ints, of: Ints, slot: int) -> int:
     """Return the row of the nodes that nobody has been promised for as long as a job might run from now on."""
     end = of[_CLOCK, NOW] + of[LIMIT_S, slot]
     span = max(0, right(of, BEGINS, of[_CLOCK, N_SPANS], end) - 1)
@@ -116,7 +116,7 @@ def _until(rules: Ints, of: Ints, slot: int) -> int:
 @compiled
 def _room_for(rules: Ints, of: Ints, sets: Sets, slot: int) -> None:
     """Put the eligible ones among those into ``USABLE``."""
-    until, eligible = _until(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+    until, eligible = until_row(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
     for word in range(sets.shape[1]):
         sets[USABLE, word] = sets[until, word] & sets[eligible, word]
 
@@ -128,7 +128,7 @@ def _last_that_can_start(
     """Return the last job of a row, from ``last`` downwards, that enough nodes are free and unpromised for."""
     while last >= 0:
         slot = of[queue, last]
-        until, eligible = _until(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
+        until, eligible = until_row(rules, of, slot), rules[ELIGIBLE_SETS] + of[ELIGIBLE, slot]
         room, need, there = find_room(rules, of, sets, stock, held, slot), of[NEED, slot], 0
         for word in range(sets.shape[1]):
             there += ones(sets[until, word] & sets[eligible, word] & sets[room, word])
@@ -269,8 +269,8 @@ def _fits_before(rules: Ints, of: Ints, sets: Sets, slot: int, number: int, time
     """Whether a job, that is modest, is certainly found to fit before some time; ``number`` is the first to end."""
     window_s = _WINDOW_S
     start = of[LIMIT_ENDS, number] + window_s - (of[LIMIT_ENDS, number] + rules[CLOCK_S]) % window_s
-    while start + _wider(rules, window_s) < time:
-        window_s = _wider(rules, window_s)
+    while start + wider(rules, window_s) < time:
+        window_s = wider(rules, window_s)
     last = last_of_group(rules, of, sets, number, start + window_s)
     if last == of[_CLOCK, N_LIMITS] or of[LIMIT_ENDS, last] >= time:
         return False
@@ -291,16 +291,16 @@ def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, s
     if enough_s != FOREVER:
         window_s = _WINDOW_S
         start = of[LIMIT_ENDS, number] + window_s - (of[LIMIT_ENDS, number] + rules[CLOCK_S]) % window_s
-        while start + _wider(rules, window_s) < enough_s:  # before that there is nothing to ask for
-            window_s = _wider(rules, window_s)
+        while start + wider(rules, window_s) < enough_s:  # before that there is nothing to ask for
+            window_s = wider(rules, window_s)
         while number < ends:
             while of[LIMIT_ENDS, number] > start + window_s:
-                window_s = _wider(rules, window_s)
+                window_s = wider(rules, window_s)
             number = last_of_group(rules, of, sets, number, start + window_s)
             if number == ends:
                 break
             if of[LIMIT_ENDS, number] >= enough_s:
-                expected = _expected_end(rules, of, of[LIMIT_ENDS, number])
+                expected = expected_end(rules, of, of[LIMIT_ENDS, number])
                 if _fits_after(rules, of, sets, stock, held, slot, number, enough_s, expected > latest):
                     return expected
             number += 1
@@ -309,7 +309,8 @@ def _once_jobs_end(rules: Ints, of: Ints, sets: Sets, stock: Ints, held: Ints, s
 
 
 @compiled
-def _wider(rules: Ints, window_s: int) -> int:
+def wider(rules: Ints, window_s: int) -> int:
+    """Return how long the next group of ends is looked at together (see :mod:`hpcplan.simulate.job_ends`)."""
     return window_s + rules[BF_WINDOW_LINEAR_S] if rules[BF_WINDOW_LINEAR_S] else window_s * 2
 
 
@@ -328,7 +329,7 @@ def _fits_after(
 
 
 @compiled
-def _expected_end(rules: Ints, of: Ints, end: int) -> int:
+def expected_end(rules: Ints, of: Ints, end: int) -> int:
     """Return when a job with this time limit is taken to end, which may have passed."""
     now = of[_CLOCK, NOW]
     if end > now:
