@@ -174,9 +174,10 @@ def both(name: str) -> list[tuple[Row, dict[str, str]]]:
     return list(zip(rows, _jobs(name), strict=True))
 
 
-def compare_again(name: str) -> Comparison:
+def compare_again(name: str, first: str | None = None) -> Comparison:
     """Hold a second real run of the same jobs against the first: closer than that nobody can foretell it."""
-    return _compare([(float(one["start_s"] or "nan"), one["nodelist"]) for one in _jobs(f"{name}{AGAIN}")], name)
+    second = [(float(one["start_s"] or "nan"), one["nodelist"]) for one in _jobs(f"{name}{AGAIN}")]
+    return _compare(second, first or name)
 
 
 def _jobs(name: str) -> list[dict[str, str]]:

@@ -59,6 +59,15 @@ def test_a_simulated_run_is_as_near_to_a_real_one_as_two_real_ones_are_to_each_o
     assert ours >= recordings.compare_again(name).within_5_s
 
 
+@pytest.mark.xfail(
+    strict=True, reason="two calm runs are alike; the main loop fell back 2.9 ms a second, 2 is modelled"
+)
+def test_a_simulated_run_is_as_near_to_a_run_recorded_again_as_its_second_one() -> None:
+    ours = [recordings.compare(f"preempt-requeue{end}", moments=False).within_5_s for end in ("-2", recordings.AGAIN)]
+    second = recordings.compare_again("preempt-requeue", first="preempt-requeue-2").within_5_s
+    assert max(ours) >= second
+
+
 def test_what_is_no_record_of_moments_is_refused(tmp_path: Path) -> None:
     (tmp_path / "moments.json").write_text('{"clock_s": 0}')
     with pytest.raises(InputError, match="moments"):
