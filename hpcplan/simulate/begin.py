@@ -8,7 +8,7 @@ from typing import Final
 
 from hpcplan.errors import SlurmError
 
-__all__ = ["begin_time"]
+__all__ = ["begin_time", "is_begin"]
 
 _NOW: Final = re.compile(r"now(?:\+(\d+)(second|minute|hour|day|week)?s?)?", re.IGNORECASE)
 _CLOCK: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.IGNORECASE)
@@ -35,6 +35,15 @@ def begin_time(text: str | None, now: int) -> int | None:
             hint="write it like now+2hours, 16:00 or 2031-01-20T12:34",
         )
     return int(moment.timestamp())
+
+
+def is_begin(text: str) -> bool:
+    """Whether :func:`begin_time` can read a text."""
+    try:
+        begin_time(text, 0)
+    except SlurmError:
+        return False
+    return True
 
 
 def _clock(word: str, here: datetime) -> datetime | None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcplan.errors import InputError, Problem
+from hpcplan.simulate.begin import is_begin
 from hpcplan.simulate.jobs import JobSpec
 from hpcplan.simulate.traces import Trace, TraceJob, text_lines
 
@@ -237,6 +238,8 @@ class _Row:
         if re.fullmatch(r"(\d+(@\S+)?)?", self.text("switches")) is None:
             raise self.error("switches", f"{self.text('switches')!r} is not like 1 or 1@30 (minutes)")
         asks: dict[str, Any] = {field: self.text(column) for column, field in _WORDS.items() if self.text(column)}
+        if "begin" in asks and not is_begin(asks["begin"]):
+            raise self.error("begin", f"{asks['begin']!r} is not like now+60, now+2hours or 2031-01-20T12:34")
         if nodes is not None:
             asks["nodes_min"] = asks["nodes_max"] = int(nodes)
         else:

@@ -101,6 +101,9 @@ def test_tables_may_say_all_that_sbatch_is_told_and_what_is_not_read_is_named(tm
     assert (one.ntasks, one.memory_per_cpu_bytes, one.licenses) == (3, 100 * 1024**2, "matlab:2")
     assert two == replace(three, name="2")  # whole nodes, said or not
     assert source.notes == ("the columns colour of the table are not read",)
+    table.write_text("job,submit_s,nodes,run_s,begin\n1,0,1,5,soon\n")
+    with pytest.raises(InputError, match=r"jobs.csv:2: begin: 'soon' is not like now\+60"):
+        list(TableJobs(table))
     table.write_text("job,submit_s,nodes,run_s,exclusive\n1,0,1,5,perhaps\n")
     with pytest.raises(InputError, match=r"jobs.csv:2: exclusive: 'perhaps' is neither yes nor no"):
         list(TableJobs(table))
